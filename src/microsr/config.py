@@ -1,0 +1,511 @@
+"""Every setting of an experiment: its name, type, unit, default and meaning.
+
+The only place that knows a key or a default. `config.yaml` and the overlays in experiments/ are checked against `Experiment`;
+each step receives its own section as command-line flags (`flags`, `from_flags`). The case sheet is read here too, so that a
+mistake in either stops the workflow before any job.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from microsr import SCALE, UserError
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+Name = Annotated[str, Field(pattern=NAME)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are refused, values are checked, nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class Cases(Section):
+    """Where the cases come from."""
+
+    sheet: str | None = None
+    """Case sheet (tab-separated), relative to the working directory; null: simulate the cases."""
+    data_root: str = "."
+    """Folder that relative paths in the sheet start from."""
+
+
+class Simulate(Section):
+    """Simulated lungs with a known truth, for when no sheet is given."""
+
+    training_cases: Count = 3
+    """Number of training cases, named train1, train2, ..."""
+    test_cases: Count = 1
+    """Number of held-out cases, named test1, test2, ..."""
+    clinical_size: Annotated[int, Field(ge=16)] = 96
+    """Clinical pixels along each side of a slice."""
+    clinical_slices: Count = 8
+    """Clinical slices per case."""
+    clinical_spacing_mm: Positive = 0.625
+    """Clinical pixel size, mm (Table 1 of the paper)."""
+    slice_spacing_mm: Positive = 0.6
+    """Clinical slice distance, mm (Table 1 of the paper)."""
+    micro_spacing_mm: Positive = 0.05
+    """uCT voxel size, mm; the paper's specimens: 0.034 to 0.053."""
+    specimen_mm: Positive = 20.0
+    """In-plane size of the specimen that is scanned by uCT, mm."""
+    psf_sigma_mm: Positive = 0.33
+    """In-plane Gaussian point-spread function of the clinical scanner, mm (D45 kernel: 0.33, B30: 0.54)."""
+    slice_sigma_mm: Positive = 0.29
+    """Slice profile of the clinical scanner as a Gaussian, mm."""
+    noise_hu: Weight = 20.0
+    """Standard deviation of the clinical noise, HU."""
+
+
+class ClinicalVolume(Section):
+    """Import of clinical CT."""
+
+    lung_below_hu: float = -400.0
+    """Voxels below this HU, away from the outside air, are lung before holes are closed."""
+    closing_mm: Weight = 4.0
+    """Vessels and tumours up to about this thickness, mm, are taken into the lung mask."""
+
+
+class Calibration(Section):
+    """From uncalibrated uCT grey values to the HU-like scale."""
+
+    method: Literal["two_point", "percentile", "none"] = "two_point"
+    """two_point: an air and a tissue grey value; percentile: two percentiles of the specimen; none: the values are HU already."""
+    air_grey: float | None = None
+    """two_point: grey value of air; null: the air peak of the histogram."""
+    tissue_grey: float | None = None
+    """two_point: grey value of soft tissue; null: the soft-tissue peak of the histogram."""
+    low_percentile: Annotated[float, Field(ge=0, lt=100)] = 5.0
+    """percentile: maps to air_hu."""
+    high_percentile: Annotated[float, Field(gt=0, le=100)] = 97.0
+    """percentile: maps to tissue_hu."""
+    air_hu: float = -1000.0
+    """HU of air."""
+    tissue_hu: float = 40.0
+    """HU of soft tissue."""
+    mean_hu: float | None = None
+    """If given, values are then scaled about air_hu until the specimen's mean is this many HU (a specimen whose inflation differs from the patient's)."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Calibration:
+        if self.low_percentile >= self.high_percentile:
+            raise ValueError("low_percentile must be below high_percentile")
+        if self.air_hu >= self.tissue_hu:
+            raise ValueError("air_hu must be below tissue_hu")
+        if self.mean_hu is not None and self.mean_hu <= self.air_hu:
+            raise ValueError("mean_hu must be above air_hu")
+        return self
+
+
+class MicroVolume(Section):
+    """Import of uCT."""
+
+    sampling: Literal["matched", "native"] = "matched"
+    """matched: resampled, anti-aliased, to the clinical pixel size / 8; native: pixels as scanned (see area_average)."""
+    matched_spacing_mm: Positive | None = None
+    """matched: target pixel size, mm; null: the pixel size of the same case's clinical CT / 8."""
+    area_average: Count = 1
+    """native: this many pixels along each in-plane axis are averaged into one."""
+    calibration: Calibration = Calibration()
+
+
+class Volumes(Section):
+    """Import, calibration and masks."""
+
+    clinical: ClinicalVolume = ClinicalVolume()
+    micro: MicroVolume = MicroVolume()
+
+
+class Patches(Section):
+    """Training patches."""
+
+    clinical_size: Annotated[int, Field(ge=4)] = 32
+    """Pixels along a side of a clinical patch (paper: 32)."""
+    micro_size: Annotated[int, Field(ge=4 * SCALE)] = 256
+    """Pixels along a side of a uCT patch (paper: 256), 8 times clinical_size."""
+    per_case: Count = 2000
+    """Patches of each modality from each training case (open in the paper; the authors' published code: 2000)."""
+    inside: Fraction = 1.0
+    """Smallest share of a patch that lies inside the lung or specimen mask (open in the paper; wholly inside)."""
+
+    @model_validator(mode="after")
+    def _ratio(self) -> Patches:
+        if self.micro_size != SCALE * self.clinical_size:
+            raise ValueError(
+                f"micro_size is {self.micro_size}, must be {SCALE} x clinical_size = {SCALE * self.clinical_size}"
+            )
+        return self
+
+
+class Losses(Section):
+    """Weights of the generators' losses; 0 switches a loss off. Defaults: the proposed method (weights open in the paper)."""
+
+    adversarial: Weight = 1.0
+    """Least-squares adversarial losses of G1 and G2."""
+    cycle: Weight = 1.0
+    """L1 cycle consistency, both ways."""
+    downsample: Weight = 1.0
+    """downsample_loss: A against average-pooled A_SR."""
+    upsample: Weight = 1.0
+    """upsample_loss: B against nearest-neighbour up-sampled B_LR."""
+    clinical_ssim: Weight = 1.0
+    """clinical_ssim_loss: 1 - SSIM(A, average-pooled A_SR)."""
+    micro_ssim: Weight = 1.0
+    """micro_ssim_loss: 1 - SSIM(B, up-sampled B_LR)."""
+    pixel_norm: Literal["mse", "l1"] = "mse"
+    """Norm of downsample_loss and upsample_loss (paper: mse)."""
+
+
+class Method(Section):
+    """One way of super-resolving a clinical CT."""
+
+    upsampler: Literal["generator", "bicubic"] = "generator"
+    """generator: a trained G1; bicubic: interpolation, nothing is trained."""
+    losses: Losses = Losses()
+    mix_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    """Share of the clinical inputs that are down-sampled uCT patches (paper: 25 %)."""
+
+
+class Train(Section):
+    """Training of the modified CycleGAN."""
+
+    network: Literal["resnet", "compact"] = "compact"
+    """Network family: resnet (the paper's class) or compact (minutes on a CPU)."""
+    epochs: Count = 200
+    """Passes over the training patches (paper: 200)."""
+    patches_per_case: Count = 2000
+    """Patch pairs drawn from each case in an epoch (open in the paper; the authors' published code: 2000)."""
+    batch_size: Count = 4
+    """Patch pairs in a step (open in the paper)."""
+    learning_rate: Positive = 1e-5
+    """Adam's learning rate while constant (open in the paper)."""
+    adam_betas: tuple[Fraction, Fraction] = (0.5, 0.999)
+    """Adam's moment decay rates (open in the paper; CycleGAN's)."""
+    constant_fraction: Fraction = 0.5
+    """Share of the training with a constant learning rate; then it falls linearly to 0 (open in the paper; CycleGAN's)."""
+    pool_size: Annotated[int, Field(ge=0)] = 50
+    """Generated images kept to show the discriminators (open in the paper; CycleGAN's)."""
+    augment: bool = True
+    """Flip and rotate patches by multiples of 90 degrees."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 autocast where the hardware computes in it, else float32; losses are float32 always."""
+
+
+class Superresolve(Section):
+    """Inference on the test cases' clinical CT."""
+
+    slices: Literal["all"] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = "all"
+    """Slices of the imported clinical volume to super-resolve (0 is the first); all of them take 64 times the input's size."""
+
+
+class Compute(Section):
+    """How the work is done; changing it re-runs nothing."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks run; auto: the GPU if there is one."""
+    threads: Count = 1
+    """CPU threads of one training or inference."""
+    checkpoint_minutes: Positive = 5.0
+    """A killed training loses at most about this much work, minutes."""
+    tile: Annotated[int, Field(ge=16)] = 128
+    """Side of the square that goes through a network at once, clinical pixels; bounds the memory."""
+
+
+class Evaluate(Section):
+    """Metrics."""
+
+    data_range_hu: Positive = 1400.0
+    """Data range of PSNR and SSIM, HU; the width of the intensity window."""
+
+
+class Inset(Section):
+    """A zoomed region of the comparison figure."""
+
+    row: Annotated[int, Field(ge=0)]
+    """First row, clinical pixels."""
+    column: Annotated[int, Field(ge=0)]
+    """First column, clinical pixels."""
+    size: Annotated[int, Field(ge=4)] = 24
+    """Side, clinical pixels."""
+
+
+class Figures(Section):
+    """The paper's figures."""
+
+    slice: Annotated[int, Field(ge=0)] | None = None
+    """Slice of the comparison figure (a super-resolved one); null: the one with most lung."""
+    insets: list[Inset] = []
+    """Zoomed regions; empty: two are chosen inside the lung, where the input has most structure."""
+    display_window_hu: tuple[float, float] = (-1000.0, 200.0)
+    """Grey scale of every panel: HU shown black and HU shown white."""
+
+
+def _default_methods() -> dict[str, Method]:
+    cyclegan = Losses(cycle=10, downsample=0, upsample=0, clinical_ssim=0, micro_ssim=0)
+    return {
+        "proposed": Method(),
+        "bicubic": Method(upsampler="bicubic"),
+        "cyclegan": Method(losses=cyclegan, mix_fraction=0),
+    }
+
+
+class Experiment(Section):
+    """A whole experiment: results/<experiment>/ holds everything made from it."""
+
+    experiment: Name
+    """Name of the experiment and of its folder under results/."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    """Seed of every random stream (simulation, patches, training, noise inputs)."""
+    window_hu: tuple[float, float] = (-1000.0, 400.0)
+    """Intensity window that networks see as [-1, 1], HU (open in the paper)."""
+    cases: Cases = Cases()
+    simulate: Simulate = Simulate()
+    volumes: Volumes = Volumes()
+    patches: Patches = Patches()
+    methods: Annotated[dict[Name, Method], Field(min_length=1)] = Field(default_factory=_default_methods)
+    """Methods to compare, in the order of the figure's panels."""
+    protocols: Annotated[list[Literal["pooled", "per_case", "leave_one_out"]], Field(min_length=1)] = ["pooled"]
+    """pooled: one model from all training cases (the paper); per_case: one model a case; leave_one_out: one model without each case, tested on it."""
+    train: Train = Train()
+    superresolve: Superresolve = Superresolve()
+    evaluate: Evaluate = Evaluate()
+    compute: Compute = Compute()
+    figures: Figures = Figures()
+
+    @model_validator(mode="after")
+    def _window(self) -> Experiment:
+        if self.window_hu[0] >= self.window_hu[1]:
+            raise ValueError("window_hu must rise from the first value to the second")
+        if len(set(self.protocols)) != len(self.protocols):
+            raise ValueError("protocols lists one twice")
+        return self
+
+
+class Scan(Section):
+    """One modality of one case, as the sheet gives it."""
+
+    path: str
+    """File or folder."""
+    series: str | None = None
+    """DICOM SeriesInstanceUID, where the folder holds several."""
+    slices: Annotated[str, Field(pattern=r"^\d*:\d*$")] | None = None
+    """Range of slices to use, first:end (end excluded)."""
+    spacing: Annotated[str, Field(pattern=r"^[0-9.]+(x[0-9.]+){0,2}$")] | None = None
+    """Pixel size in mm, x or XxY or XxYxZ, for formats that carry none; overrides the file's."""
+
+
+class Case(Section):
+    """One row of the sheet."""
+
+    case: Name
+    split: Literal["train", "test"]
+    clinical: Scan | None = None
+    micro: Scan | None = None
+    truth: Scan | None = None
+
+
+MODALITIES = ("clinical", "micro", "truth")
+SHEET_COLUMNS = (
+    "case", "split", *MODALITIES, *(f"{m}_{f}" for m in MODALITIES for f in ("series", "slices", "spacing"))
+)  # fmt: skip
+
+
+def describe(error: ValidationError, where: str) -> str:
+    """One line for the first problem in `error`: file, key, what is wrong, what is allowed."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"] if not _is_union_branch(part)) or "(top level)"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        allowed = _keys_at(Experiment, first["loc"][:-1])
+        message = "unknown key" + (f"; allowed here: {', '.join(allowed)}" if allowed else "")
+    elif first["type"] == "missing":
+        message = "is missing"
+    else:
+        message += "" if isinstance(first["input"], dict) else f", not {first['input']!r}"[:120]
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{where}: {key}: {message}{more}"
+
+
+def _is_union_branch(part: str | int) -> bool:
+    return isinstance(part, str) and bool(re.search(r"[\[\]]", part))
+
+
+def _keys_at(model: type[BaseModel], location: tuple) -> list[str]:
+    """Names of the keys allowed at a location of the configuration."""
+    for part in location:
+        field = model.model_fields.get(part) if model is not None else None
+        if field is None:
+            continue  # the name of a method, or an index
+        annotation = field.annotation
+        if part == "methods":
+            annotation = Method
+        elif part == "insets":
+            annotation = Inset
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)
+
+
+def load(config: dict[str, Any], where: str = "config") -> Experiment:
+    """Check a configuration as Snakemake or YAML gives it.
+
+    Raises
+    ------
+    UserError
+        One line that names the key, what is wrong and what is allowed.
+    """
+    try:
+        return Experiment.model_validate(config)
+    except ValidationError as error:
+        raise UserError(describe(error, where)) from None
+
+
+def simulated_cases(settings: Simulate, folder: str) -> list[Case]:
+    """The sheet of the simulated cases, whose files the simulate step writes under `folder`."""
+
+    def case(name: str, split: str) -> Case:
+        scans = {m: Scan(path=f"{folder}/{name}/{m}.nii.gz") for m in (MODALITIES if split == "test" else MODALITIES[:2])}
+        return Case(case=name, split=split, **scans)
+
+    return [
+        *(case(f"train{i + 1}", "train") for i in range(settings.training_cases)),
+        *(case(f"test{i + 1}", "test") for i in range(settings.test_cases)),
+    ]
+
+
+def read_sheet(cases: Cases) -> list[Case]:
+    """Read and check the case sheet: one line a case, tab-separated, UTF-8, with a header.
+
+    Columns: case, split (train or test), clinical, micro, and optionally truth, and for each of the three
+    <modality>_series, _slices and _spacing (see `Scan`). An empty cell means "none".
+
+    Raises
+    ------
+    UserError
+        One line that names the sheet, the line, what is wrong and what is allowed.
+    """
+    sheet = Path(cases.sheet)
+    try:
+        text = sheet.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"cases.sheet: {sheet} does not exist; give the path of a case sheet") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cases.sheet: {sheet} cannot be read as UTF-8 text: {error}") from None
+    rows = list(csv.reader(text.splitlines(), delimiter="\t"))
+    rows = [(n, [cell.strip() for cell in row]) for n, row in enumerate(rows, start=1)]
+    rows = [(n, row) for n, row in rows if any(row) and not row[0].startswith("#")]
+    if not rows:
+        raise UserError(f"{sheet}: is empty; its first line must name the columns: case, split, clinical, micro")
+    header_line, header = rows[0]
+    for column in ("case", "split"):
+        if column not in header:
+            raise UserError(
+                f"{sheet}, line {header_line}: column '{column}' is missing; the first line must name the columns, "
+                f"separated by tabs: case, split, clinical, micro (found: {', '.join(header)[:200]})"
+            )
+    for column in header:
+        if column not in SHEET_COLUMNS or header.count(column) > 1:
+            raise UserError(
+                f"{sheet}, line {header_line}: column '{column}' is unknown or named twice; "
+                f"allowed: {', '.join(SHEET_COLUMNS)}"
+            )
+    found: list[Case] = []
+    for number, row in rows[1:]:
+        found.append(_read_row(sheet, number, header, row, Path(cases.data_root)))
+        if found[-1].case.lower() in [case.case.lower() for case in found[:-1]]:
+            raise UserError(f"{sheet}, line {number}: case '{found[-1].case}' appears twice; names must differ")
+    return found
+
+
+def _read_row(sheet: Path, number: int, header: list[str], row: list[str], root: Path) -> Case:
+    where = f"{sheet}, line {number}"
+    if len(row) != len(header):
+        raise UserError(f"{where}: has {len(row)} tab-separated cells, the header has {len(header)}")
+    cells = {column: cell for column, cell in zip(header, row, strict=True) if cell}
+    values: dict[str, Any] = {key: cells[key] for key in ("case", "split") if key in cells}
+    for modality in MODALITIES:
+        extras = {f: cells[f"{modality}_{f}"] for f in ("series", "slices", "spacing") if f"{modality}_{f}" in cells}
+        if modality in cells:
+            path = root / cells[modality]
+            if not path.exists():
+                raise UserError(
+                    f"{where}: {modality}: {path} does not exist; correct the sheet, or cases.data_root (now '{root}')"
+                )
+            values[modality] = {"path": str(path), **extras}
+        elif extras:
+            raise UserError(f"{where}: {modality}_{next(iter(extras))} is given but {modality} is empty")
+    try:
+        case = Case.model_validate(values)
+    except ValidationError as error:
+        raise UserError(describe(error, where)) from None
+    if case.split == "test" and case.clinical is None:
+        raise UserError(f"{where}: test case '{case.case}' has no clinical CT to super-resolve; fill column 'clinical'")
+    if case.clinical is None and case.micro is None:
+        raise UserError(f"{where}: case '{case.case}' has neither clinical nor micro; fill at least one")
+    return case
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def flags(section: Section) -> str:
+    """The section as command-line flags, `--key value` or `--outer.inner value`, complete, in a fixed order, shell-quoted."""
+    return " ".join(f"--{key} {shlex.quote(value if isinstance(value, str) else json.dumps(value))}" for key, value in _leaves(section))
+
+
+def add_flags(parser: argparse.ArgumentParser, model: type[Section]) -> None:
+    """Give `parser` one flag for each setting of `model`; values are written as in YAML."""
+    for key, description in _described(model):
+        parser.add_argument(f"--{key}", dest=f"setting:{key}", metavar="VALUE", type=yaml.safe_load, help=description.replace("%", "%%"))
+
+
+def from_flags(namespace: argparse.Namespace, model: type[SectionT]) -> SectionT:
+    """The section that `add_flags` had parsed; what was not given takes its default."""
+    nested: dict[str, Any] = {}
+    for name, value in vars(namespace).items():
+        if name.startswith("setting:") and value is not None:
+            *outer, key = name.removeprefix("setting:").split(".")
+            level = nested
+            for part in outer:
+                level = level.setdefault(part, {})
+            level[key] = value
+    try:
+        return model.model_validate(nested)
+    except ValidationError as error:
+        raise UserError(describe(error, "command line")) from None
+
+
+def _leaves(section: Section, prefix: str = "") -> list[tuple[str, Any]]:
+    plain = section.model_dump(mode="json")
+    found = []
+    for key in type(section).model_fields:
+        value = getattr(section, key)
+        if isinstance(value, Section):
+            found += _leaves(value, f"{prefix}{key}.")
+        elif value is not None:
+            found.append((f"{prefix}{key}", plain[key]))
+    return found
+
+
+def _described(model: type[Section], prefix: str = "") -> list[tuple[str, str]]:
+    found = []
+    for key, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            found += _described(field.annotation, f"{prefix}{key}.")
+        else:
+            found.append((f"{prefix}{key}", f"{field.description} (default: {json.dumps(field.default)})"))
+    return found
