@@ -1,0 +1,72 @@
+"""The command `microsr <step> ...`: one sub-command for each step of the pipeline, which the Snakemake rules call.
+
+A step's module offers `arguments(parser)` and `main(namespace)`; it is imported only when asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from microsr import UserError, __version__
+from microsr.progress import logger, start_log
+
+STEPS = {
+    "simulate": "make a simulated lung, its clinical CT and its uCT",
+    "volumes": "import a CT or uCT volume: HU, geometry, mask",
+    "patches": "extract training patches",
+    "domain": "compare clinical patches with pooled uCT patches before training",
+    "train": "train the modified CycleGAN",
+    "superresolve": "super-resolve a clinical CT",
+    "evaluate": "compute metrics of a super-resolved CT",
+    "figures": "draw the figures",
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one step; exit status 1 with one line on stderr if it fails."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="microsr", description="Micro-CT-level super-resolution of clinical lung CT.")
+    parser.add_argument("--version", action="version", version=f"microsr {__version__}")
+    steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
+    for step, summary in STEPS.items():
+        sub = steps.add_parser(step, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False)
+        if argv[:1] == [step]:
+            common = argparse.ArgumentParser(add_help=False)
+            common.add_argument("--log", type=Path, help="file that also gets the messages")
+            common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+            module = importlib.import_module(f"microsr.{step}")
+            module.arguments(sub)
+            _add_everywhere(sub, common)
+    namespace = parser.parse_args(argv)
+    start_log(namespace.step, namespace.log)
+    try:
+        module.main(namespace)
+    except UserError as error:
+        _fail(str(error), namespace)
+    except (OSError, MemoryError) as error:
+        _fail(f"{type(error).__name__}: {error}", namespace)
+    except KeyboardInterrupt:
+        _fail("interrupted", namespace, status=130)
+    except Exception as error:
+        where = f"; the traceback is in {namespace.log}" if namespace.log else "; --debug shows the traceback"
+        for handler in logger.handlers[1:]:
+            handler.emit(logger.makeRecord(logger.name, 40, "", 0, "traceback", (), sys.exc_info()))
+        _fail(f"unexpected {type(error).__name__}: {error}{where}", namespace)
+
+
+def _add_everywhere(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    """Add the common options to `parser`, or to its sub-commands if it has some."""
+    subparsers = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    for target in subparsers[0].choices.values() if subparsers else [parser]:
+        for action in common._actions:
+            target._add_action(action)
+
+
+def _fail(message: str, namespace: argparse.Namespace, status: int = 1) -> None:
+    logger.error("error: %s", message)
+    if namespace.debug:
+        raise
+    sys.exit(status)
