@@ -32,7 +32,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--version", action="version", version=f"microsr {__version__}")
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     for step, summary in STEPS.items():
-        sub = steps.add_parser(step, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False)
+        sub = steps.add_parser(
+            step, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False
+        )
         if argv[:1] == [step]:
             common = argparse.ArgumentParser(add_help=False)
             common.add_argument("--log", type=Path, help="file that also gets the messages")

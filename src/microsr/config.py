@@ -378,7 +378,9 @@ def simulated_cases(settings: Simulate, folder: str) -> list[Case]:
     """The sheet of the simulated cases, whose files the simulate step writes under `folder`."""
 
     def case(name: str, split: str) -> Case:
-        scans = {m: Scan(path=f"{folder}/{name}/{m}.nii.gz") for m in (MODALITIES if split == "test" else MODALITIES[:2])}
+        scans = {
+            m: Scan(path=f"{folder}/{name}/{m}.nii.gz") for m in (MODALITIES if split == "test" else MODALITIES[:2])
+        }
         return Case(case=name, split=split, **scans)
 
     return [
@@ -464,21 +466,27 @@ SectionT = TypeVar("SectionT", bound=Section)
 
 def flags(section: Section) -> str:
     """The section as command-line flags, `--key value` or `--outer.inner value`, complete, in a fixed order, shell-quoted."""
-    return " ".join(f"--{key} {shlex.quote(value if isinstance(value, str) else json.dumps(value))}" for key, value in _leaves(section))
+    return " ".join(
+        f"--{key} {shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
+        for key, value in _leaves(section)
+    )
 
 
 def add_flags(parser: argparse.ArgumentParser, model: type[Section]) -> None:
     """Give `parser` one flag for each setting of `model`; values are written as in YAML."""
     for key, description in _described(model):
-        parser.add_argument(f"--{key}", dest=f"setting:{key}", metavar="VALUE", type=yaml.safe_load, help=description.replace("%", "%%"))
+        parser.add_argument(
+            f"--{key}", dest=f"setting:{key}", metavar="VALUE", type=yaml.safe_load, help=description.replace("%", "%%")
+        )
 
 
 def from_flags(namespace: argparse.Namespace, model: type[SectionT]) -> SectionT:
     """The section that `add_flags` had parsed; what was not given takes its default."""
     nested: dict[str, Any] = {}
-    for name, value in vars(namespace).items():
-        if name.startswith("setting:") and value is not None:
-            *outer, key = name.removeprefix("setting:").split(".")
+    for name, _ in _described(model):
+        value = getattr(namespace, f"setting:{name}")
+        if value is not None:
+            *outer, key = name.split(".")
             level = nested
             for part in outer:
                 level = level.setdefault(part, {})

@@ -80,7 +80,9 @@ def checksum(path: Path) -> str:
 
 def _git(*arguments: str) -> str | None:
     try:
-        run = subprocess.run(["git", "-C", str(SOURCE), *arguments], capture_output=True, text=True, timeout=10, check=True)
+        run = subprocess.run(
+            ["git", "-C", str(SOURCE), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return run.stdout.strip()

@@ -69,7 +69,9 @@ def create_volume(
 
     like: the Volume, or the keyword arguments of one, that gives geometry, unit and attributes.
     """
-    facts = like if isinstance(like, dict) else {k: getattr(like, k) for k in Volume.__dataclass_fields__ if k != "array"}
+    facts = (
+        like if isinstance(like, dict) else {k: getattr(like, k) for k in Volume.__dataclass_fields__ if k != "array"}
+    )
     volume = Volume(array=None, **facts)
     if Path(path).exists():
         shutil.rmtree(path)
@@ -124,7 +126,9 @@ def open_volume(path: Path) -> Volume:
         facts = group.attrs["microsr"]
         array = group["0"]
     except (KeyError, FileNotFoundError, ValueError) as error:
-        raise UserError(f"{path} is not a volume in the working format ({error}); make it with `microsr volumes`") from None
+        raise UserError(
+            f"{path} is not a volume in the working format ({error}); make it with `microsr volumes`"
+        ) from None
     geometry = {key: tuple(facts[key]) for key in ("spacing", "origin", "direction")}
     return Volume(array, **geometry, unit=facts["unit"], attributes=facts["attributes"])
 

@@ -1,0 +1,100 @@
+"""The losses of the modified CycleGAN (Zheng et al. 2020, section 2), always computed in float32.
+
+Images are [batch, 1, rows, columns], normalised to [-1, 1] by the intensity window. A is a clinical patch, B a uCT patch,
+A_SR = G1(A) and B_LR = G2(B). f is average pooling by 8, g nearest-neighbour up-sampling by 8.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from microsr import SCALE
+
+DATA_RANGE = 2.0
+"""Width of [-1, 1]: the true data range of the normalised patches."""
+
+
+def average_pool(image: Tensor, scale: int = SCALE) -> Tensor:
+    """f: the mean of each scale x scale block (Zheng et al. 2020, l_downsample)."""
+    return functional.avg_pool2d(image, scale)
+
+
+def nearest_upsample(image: Tensor, scale: int = SCALE) -> Tensor:
+    """g: each pixel repeated scale x scale times (Zheng et al. 2020, l_upsample)."""
+    return functional.interpolate(image, scale_factor=scale, mode="nearest")
+
+
+def _pixel_distance(a: Tensor, b: Tensor, norm: str) -> Tensor:
+    return functional.mse_loss(a, b) if norm == "mse" else functional.l1_loss(a, b)
+
+
+def downsample_loss(a: Tensor, a_sr: Tensor, norm: str = "mse") -> Tensor:
+    """MSE(A, f(A_SR)) (Zheng et al. 2020, l_downsample); norm "l1" is the authors' later choice."""
+    return _pixel_distance(a.float(), average_pool(a_sr.float()), norm)
+
+
+def upsample_loss(b: Tensor, b_lr: Tensor, norm: str = "mse") -> Tensor:
+    """MSE(B, g(B_LR)) (Zheng et al. 2020, l_upsample)."""
+    return _pixel_distance(b.float(), nearest_upsample(b_lr.float()), norm)
+
+
+def clinical_ssim_loss(a: Tensor, a_sr: Tensor) -> Tensor:
+    """1 - SSIM(A, f(A_SR)) (Zheng et al. 2020, l_clinical-SSIM; formula from docs/paper.md)."""
+    return 1 - ssim(a, average_pool(a_sr.float()))
+
+
+def micro_ssim_loss(b: Tensor, b_lr: Tensor) -> Tensor:
+    """1 - SSIM(B, g(B_LR)) (Zheng et al. 2020, l_micro-SSIM; formula from docs/paper.md)."""
+    return 1 - ssim(b, nearest_upsample(b_lr.float()))
+
+
+def cycle_loss(image: Tensor, cycled: Tensor) -> Tensor:
+    """Mean absolute difference of an image and itself after both generators (Zhu et al. 2017, eq. 2)."""
+    return functional.l1_loss(cycled.float(), image.float())
+
+
+def generator_adversarial_loss(judged_fake: Tensor) -> Tensor:
+    """Least squares: mean (D(fake) - 1)^2 (Mao et al. 2017)."""
+    return (judged_fake.float() - 1).square().mean()
+
+
+def discriminator_loss(judged_real: Tensor, judged_fake: Tensor) -> Tensor:
+    """Least squares: half of mean (D(real) - 1)^2 + mean D(fake)^2 (Mao et al. 2017; the half is CycleGAN's)."""
+    return ((judged_real.float() - 1).square().mean() + judged_fake.float().square().mean()) / 2
+
+
+@functools.cache
+def _gaussian(size: int, sigma: float, device: torch.device) -> Tensor:
+    x = torch.arange(size, dtype=torch.float32, device=device) - (size - 1) / 2
+    weights = torch.exp(-(x**2) / (2 * sigma**2))
+    return weights / weights.sum()
+
+
+def ssim(a: Tensor, b: Tensor, data_range: float = DATA_RANGE, sigma: float = 1.5) -> Tensor:
+    """Mean structural similarity (Wang et al. 2004), K = (0.01, 0.03), Gaussian window 11 x 11, where it fits wholly.
+
+    On patches smaller than 11 pixels the window is the largest odd size that leaves at least two positions.
+    Returns a scalar in [-1, 1], 1 for equal images; differentiable.
+    """
+    a, b = a.float(), b.float()
+    size = min(11, (min(a.shape[-2:]) - 2) // 2 * 2 + 1)
+    window = _gaussian(size, sigma, a.device)
+
+    def local_mean(image: Tensor) -> Tensor:
+        image = functional.conv2d(image, window.view(1, 1, 1, -1))
+        return functional.conv2d(image, window.view(1, 1, -1, 1))
+
+    # Five moments in one pass; autocast would compute them in bfloat16, where a variance is mostly rounding.
+    with torch.autocast(a.device.type, enabled=False):
+        moments = local_mean(torch.cat([a, b, a * a, b * b, a * b]))
+    mean_a, mean_b, square_a, square_b, product = moments.chunk(5)
+    variance_a, variance_b = square_a - mean_a**2, square_b - mean_b**2
+    covariance = product - mean_a * mean_b
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
+    return (luminance * structure).mean()

@@ -1,0 +1,261 @@
+"""Generators and discriminators, in two families behind one key: `resnet` (the paper's class) and `compact` (for CPUs).
+
+G1 takes clinical patches [batch, 1, h, w] to uCT scale [batch, 1, 8h, 8w], G2 the reverse; both in [-1, 1]. A generator may
+take noise: one random plane at each of its `noise_scales`, given from outside so that a result never depends on hidden
+state and a slice's noise does not depend on how it is cut into tiles. `halo` is the distance, in clinical pixels, beyond
+which a pixel of G1's input has no influence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.parametrizations import spectral_norm
+
+from microsr.losses import average_pool
+
+
+class Networks(NamedTuple):
+    """The four networks of Fig. 1."""
+
+    g1: nn.Module
+    g2: nn.Module
+    d1: nn.Module
+    d2: nn.Module
+
+
+def build(network: str, clinical_size: int, micro_size: int) -> Networks:
+    """The networks of a family, for patches of the given sizes (pixels along a side), freshly initialised."""
+    if network == "resnet":
+        nets = Networks(
+            ResnetG1(), ResnetG2(), PatchDiscriminator(_depth(micro_size)), PatchDiscriminator(_depth(clinical_size))
+        )
+        for module in nets:
+            module.apply(_cyclegan_init)
+        nets.g1.apply(_shuffle_init)
+        return nets
+    return Networks(
+        CompactG1(), CompactG2(), CompactDiscriminator(_depth(micro_size)), CompactDiscriminator(_depth(clinical_size))
+    )
+
+
+def build_g1(network: str) -> nn.Module:
+    """G1 of a family, as `build` makes it."""
+    return ResnetG1() if network == "resnet" else CompactG1()
+
+
+def _depth(size: int) -> int:
+    """Stride-2 layers of a discriminator: CycleGAN's 3, fewer where a patch would shrink below 2 x 2 verdicts."""
+    return max(1, min(3, size.bit_length() - 3))
+
+
+def draw_noise(
+    scales: Sequence[int], batch: int, size: tuple[int, int], generator: torch.Generator, device: torch.device | str
+) -> list[Tensor]:
+    """Standard normal planes [batch, 1, scale * rows, scale * columns], one a scale, drawn on the generator's device."""
+    shapes = [(batch, 1, scale * size[0], scale * size[1]) for scale in scales]
+    return [torch.randn(shape, generator=generator, device=generator.device).to(device) for shape in shapes]
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, padding_mode: str = "reflect") -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, padding_mode=padding_mode)
+
+
+def _plain_conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    # Reflection costs a copy of every feature map, a third of the compact networks' time on a CPU.
+    return _conv(inputs, outputs, kernel, stride, padding_mode="zeros")
+
+
+def _norm(channels: int) -> nn.Module:
+    # Running statistics: at inference every tile is normalised alike, whatever is in it (docs/paper.md).
+    return nn.InstanceNorm2d(channels, track_running_stats=True)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions and a skip (He et al. 2016); instance norm as in CycleGAN, or none."""
+
+    def __init__(self, channels: int, norm: bool) -> None:
+        super().__init__()
+        if norm:
+            layers = [_conv(channels, channels, 3), _norm(channels), nn.ReLU(True)]
+            layers += [_conv(channels, channels, 3), _norm(channels)]
+        else:
+            layers = [_plain_conv(channels, channels, 3), nn.LeakyReLU(0.1), _plain_conv(channels, channels, 3)]
+        self.body = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, channels, h, w], same shape out."""
+        return x + self.body(x)
+
+
+class ResnetG1(nn.Module):
+    """7x7 convolution, 9 residual blocks of 64 at the clinical size, 3 pixel shuffles by 2, 7x7 convolution, tanh."""
+
+    noise_scales = ()
+    halo = 25
+
+    def __init__(self, width: int = 64, blocks: int = 9) -> None:
+        super().__init__()
+        layers = [_conv(1, width, 7), _norm(width), nn.ReLU(True)]
+        layers += [ResidualBlock(width, norm=True) for _ in range(blocks)]
+        inputs = width
+        for _ in range(3):
+            layers += [_conv(inputs, width, 3), nn.PixelShuffle(2), _norm(width // 4), nn.ReLU(True)]
+            inputs = width // 4
+        self.body = nn.Sequential(*layers, _conv(inputs, 1, 7), nn.Tanh())
+
+    def forward(self, a: Tensor, noise: Sequence[Tensor] = ()) -> Tensor:
+        """A [batch, 1, h, w] to A_SR [batch, 1, 8h, 8w]; takes no noise."""
+        return self.body(a)
+
+
+class ResnetG2(nn.Module):
+    """CycleGAN's generator with 9 residual blocks, then 3 stride-2 convolutions to the clinical size, 7x7, tanh."""
+
+    noise_scales = ()
+
+    def __init__(self, width: int = 64, blocks: int = 9) -> None:
+        super().__init__()
+
+        def layer(convolution: nn.Module, channels: int) -> list[nn.Module]:
+            return [convolution, _norm(channels), nn.ReLU(True)]
+
+        def down(channels: int) -> list[nn.Module]:
+            return layer(_conv(channels, 2 * channels, 3, stride=2), 2 * channels)
+
+        def up(channels: int) -> list[nn.Module]:
+            half = channels // 2
+            return layer(nn.ConvTranspose2d(channels, half, 3, stride=2, padding=1, output_padding=1), half)
+
+        self.body = nn.Sequential(
+            *layer(_conv(1, width, 7), width),
+            *down(width),
+            *down(2 * width),
+            *(ResidualBlock(4 * width, norm=True) for _ in range(blocks)),
+            *up(4 * width),
+            *up(2 * width),
+            *down(width),
+            *down(2 * width),
+            *down(4 * width),
+            _conv(8 * width, 1, 7),
+            nn.Tanh(),
+        )
+
+    def forward(self, b: Tensor, noise: Sequence[Tensor] = ()) -> Tensor:
+        """B [batch, 1, 8h, 8w] to B_LR [batch, 1, h, w]; takes no noise."""
+        return self.body(b)
+
+
+class PatchDiscriminator(nn.Module):
+    """PatchGAN (Isola et al. 2017): 4x4 convolutions; with depth 3 each verdict sees 70x70 pixels."""
+
+    def __init__(self, depth: int = 3, width: int = 64) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(1, width, 4, 2, 1), nn.LeakyReLU(0.2, True)]
+        channels = width
+        for stride in [2] * (depth - 1) + [1]:
+            layers += [nn.Conv2d(channels, 2 * channels, 4, stride, 1), nn.InstanceNorm2d(2 * channels)]
+            layers += [nn.LeakyReLU(0.2, True)]
+            channels *= 2
+        self.body = nn.Sequential(*layers, nn.Conv2d(channels, 1, 4, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """[batch, 1, h, w] to a map of verdicts, 1 for real."""
+        return self.body(image)
+
+
+class CompactG1(nn.Module):
+    """Residual blocks at the clinical size, then 3 times: bilinear doubling, noise, two convolutions; added to bicubic.
+
+    No normalisation and no sub-pixel step, so neither tiles nor a checkerboard can show; 0.1 M parameters.
+    """
+
+    noise_scales = (2, 4, 8)
+    halo = 12
+
+    def __init__(self, width: int = 32, blocks: int = 3, up: tuple[int, ...] = (24, 16, 8)) -> None:
+        super().__init__()
+        self.head = nn.Sequential(_plain_conv(1, width, 3), *(ResidualBlock(width, norm=False) for _ in range(blocks)))
+        inputs = (width, *up[:-1])
+        self.up = nn.ModuleList(
+            nn.Sequential(_plain_conv(i + 1, o, 3), nn.LeakyReLU(0.1), _plain_conv(o, o, 3), nn.LeakyReLU(0.1))
+            for i, o in zip(inputs, up, strict=True)
+        )
+        self.tail = _plain_conv(up[-1], 1, 3)
+
+    def forward(self, a: Tensor, noise: Sequence[Tensor]) -> Tensor:
+        """A [batch, 1, h, w] and noise at scales 2, 4, 8 to A_SR [batch, 1, 8h, 8w]."""
+        x = self.head(a)
+        for stage, plane in zip(self.up, noise, strict=True):
+            x = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+            x = stage(torch.cat([x, plane.to(x.dtype)], dim=1))
+        return bicubic_upsample(a) + self.tail(x).float()
+
+
+class CompactG2(nn.Module):
+    """Three stride-2 convolutions and a residual block with noise, added to the average-pooled image."""
+
+    noise_scales = (1,)
+
+    def __init__(self, widths: tuple[int, int, int] = (12, 24, 32)) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs, outputs in zip((1, *widths[:-1]), widths, strict=True):
+            layers += [_plain_conv(inputs, outputs, 5, stride=2), nn.LeakyReLU(0.1)]
+        self.down = nn.Sequential(*layers)
+        self.tail = nn.Sequential(
+            _plain_conv(widths[-1] + 1, widths[-1], 3),
+            nn.LeakyReLU(0.1),
+            ResidualBlock(widths[-1], False),
+            _plain_conv(widths[-1], 1, 3),
+        )
+
+    def forward(self, b: Tensor, noise: Sequence[Tensor]) -> Tensor:
+        """B [batch, 1, 8h, 8w] and noise at scale 1 (of the clinical size) to B_LR [batch, 1, h, w]."""
+        x = self.down(b)
+        x = self.tail(torch.cat([x, noise[0].to(x.dtype)], dim=1))
+        return average_pool(b.float()) + x.float()
+
+
+class CompactDiscriminator(nn.Module):
+    """Small spectrally normalised PatchGAN (Miyato et al. 2018)."""
+
+    def __init__(self, depth: int = 3, width: int = 32) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 1
+        for i in range(depth):
+            outputs = min(2 * width, width * 2**i)
+            layers += [spectral_norm(nn.Conv2d(channels, outputs, 4, 2, 1)), nn.LeakyReLU(0.2)]
+            channels = outputs
+        layers += [spectral_norm(nn.Conv2d(channels, channels, 3, 1, 1)), nn.LeakyReLU(0.2)]
+        self.body = nn.Sequential(*layers, spectral_norm(nn.Conv2d(channels, 1, 3, 1, 1)))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """[batch, 1, h, w] to a map of verdicts, 1 for real."""
+        return self.body(image)
+
+
+def bicubic_upsample(image: Tensor, scale: int = 8) -> Tensor:
+    """Cubic convolution (Keys 1981, a = -0.75) to scale times the size, in float32; borders are repeated."""
+    return functional.interpolate(image.float(), scale_factor=scale, mode="bicubic", align_corners=False)
+
+
+def _cyclegan_init(module: nn.Module) -> None:
+    """Weights from N(0, 0.02) (Zhu et al. 2017)."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        nn.init.zeros_(module.bias)
+
+
+def _shuffle_init(module: nn.Module) -> None:
+    """Equal weights for the four sub-pixels of each pixel shuffle, so that training starts without a checkerboard (Aitken et al. 2017)."""
+    if isinstance(module, nn.Sequential):
+        for convolution, following in zip(module, module[1:], strict=False):
+            if isinstance(following, nn.PixelShuffle):
+                weight = convolution.weight.data
+                weight.copy_(weight[::4].repeat_interleave(4, dim=0))
