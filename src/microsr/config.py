@@ -12,11 +12,12 @@ import csv
 import json
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from microsr import SCALE, UserError
 
@@ -276,7 +277,7 @@ class Experiment(Section):
     volumes: Volumes = Volumes()
     patches: Patches = Patches()
     methods: Annotated[dict[Name, Method], Field(min_length=1)] = Field(default_factory=_default_methods)
-    """Methods to compare, in the order of the figure's panels."""
+    """Methods to compare, in the order of the figure's panels; a method set to null is left out."""
     protocols: Annotated[list[Literal["pooled", "per_case", "leave_one_out"]], Field(min_length=1)] = ["pooled"]
     """pooled: one model from all training cases (the paper); per_case: one model a case; leave_one_out: one model without each case, tested on it."""
     train: Train = Train()
@@ -285,12 +286,21 @@ class Experiment(Section):
     compute: Compute = Compute()
     figures: Figures = Figures()
 
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _without_null(cls, methods: Any) -> Any:
+        """A method set to null is left out: the way for an overlay to drop one of config.yaml."""
+        return {k: v for k, v in methods.items() if v is not None} if isinstance(methods, dict) else methods
+
     @model_validator(mode="after")
     def _window(self) -> Experiment:
         if self.window_hu[0] >= self.window_hu[1]:
             raise ValueError("window_hu must rise from the first value to the second")
         if len(set(self.protocols)) != len(self.protocols):
             raise ValueError("protocols lists one twice")
+        chosen = self.superresolve.slices
+        if self.figures.slice is not None and chosen != "all" and self.figures.slice not in chosen:
+            raise ValueError(f"figures.slice is {self.figures.slice}, must be one of superresolve.slices: {chosen}")
         return self
 
 
@@ -360,18 +370,35 @@ def _keys_at(model: type[BaseModel], location: tuple) -> list[str]:
     return list(model.model_fields)
 
 
-def load(config: dict[str, Any], where: str = "config") -> Experiment:
+def load(config: dict[str, Any], files: Sequence[Path] = ()) -> Experiment:
     """Check a configuration as Snakemake or YAML gives it.
+
+    files: the YAML files that were merged into `config`, the one that counts most first; an error names the one it is in.
 
     Raises
     ------
     UserError
-        One line that names the key, what is wrong and what is allowed.
+        One line that names the file, the key, what is wrong and what is allowed.
     """
     try:
         return Experiment.model_validate(config)
     except ValidationError as error:
-        raise UserError(describe(error, where)) from None
+        raise UserError(describe(error, _origin(error.errors()[0]["loc"], files))) from None
+
+
+def _origin(location: tuple[str | int, ...], files: Sequence[Path]) -> str:
+    """The first of `files` that holds the key at `location`, or as much of the way to it as any does."""
+    found, depth = "config", 0
+    for file in files:
+        level = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        reached = 0
+        for part in location:
+            if not isinstance(level, dict) or part not in level:
+                break
+            level, reached = level[part], reached + 1
+        if reached > depth:
+            found, depth = str(file), reached
+    return found
 
 
 def simulated_cases(settings: Simulate, folder: str) -> list[Case]:
@@ -464,11 +491,15 @@ def _read_row(sheet: Path, number: int, header: list[str], row: list[str], root:
 SectionT = TypeVar("SectionT", bound=Section)
 
 
-def flags(section: Section) -> str:
-    """The section as command-line flags, `--key value` or `--outer.inner value`, complete, in a fixed order, shell-quoted."""
+def flags(section: Section, without: Sequence[str] = ()) -> str:
+    """The section as command-line flags, `--key value` or `--outer.inner value`, in a fixed order, shell-quoted.
+
+    without: keys to leave out, which then do not count as a setting of the step.
+    """
     return " ".join(
         f"--{key} {shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
         for key, value in _leaves(section)
+        if key not in without
     )
 
 
