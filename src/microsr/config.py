@@ -268,6 +268,8 @@ class Experiment(Section):
 
     experiment: Name
     """Name of the experiment and of its folder under results/."""
+    note: str | None = None
+    """What a reader of the comparison figure must know of the data; a line below the panels."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
     """Seed of every random stream (simulation, patches, training, noise inputs)."""
     window_hu: tuple[float, float] = (-1000.0, 400.0)
