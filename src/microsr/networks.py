@@ -8,6 +8,7 @@ which a pixel of G1's input has no influence.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
+from microsr import SCALE
 from microsr.losses import average_pool
 
 
@@ -240,9 +242,12 @@ class CompactDiscriminator(nn.Module):
         return self.body(image)
 
 
-def bicubic_upsample(image: Tensor, scale: int = 8) -> Tensor:
-    """Cubic convolution (Keys 1981, a = -0.75) to scale times the size, in float32; borders are repeated."""
-    return functional.interpolate(image.float(), scale_factor=scale, mode="bicubic", align_corners=False)
+def bicubic_upsample(image: Tensor, scale: int = SCALE) -> Tensor:
+    """Cubic convolution (Keys 1981, a = -1/2) to scale times the size, in float32.
+
+    Without `antialias`, torch takes a = -3/4, which bends straight ramps; magnified, nothing is filtered by it.
+    """
+    return functional.interpolate(image.float(), scale_factor=scale, mode="bicubic", antialias=True)
 
 
 def _cyclegan_init(module: nn.Module) -> None:
@@ -255,7 +260,7 @@ def _cyclegan_init(module: nn.Module) -> None:
 def _shuffle_init(module: nn.Module) -> None:
     """Equal weights for the four sub-pixels of each pixel shuffle, so that training starts without a checkerboard (Aitken et al. 2017)."""
     if isinstance(module, nn.Sequential):
-        for convolution, following in zip(module, module[1:], strict=False):
+        for convolution, following in itertools.pairwise(module):
             if isinstance(following, nn.PixelShuffle):
                 weight = convolution.weight.data
                 weight.copy_(weight[::4].repeat_interleave(4, dim=0))

@@ -1,0 +1,197 @@
+"""Training: the 25 % mix, the schedule, the pools, resuming, and what a trained model file holds."""
+
+import signal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from microsr import UserError, checkpoint, config, losses, train
+from microsr.networks import build
+from microsr.sampling import Batches, is_mixed, normalise, to_hu
+
+WINDOW = (-1000.0, 400.0)
+SETTINGS = config.Train(epochs=2, patches_per_case=12, batch_size=4, learning_rate=1e-3, precision="float32")
+
+
+@pytest.fixture
+def patch_files(tmp_path):
+    random = np.random.default_rng(0)
+    files = {"clinical": [], "micro": []}
+    for case in range(2):
+        for modality, size in (("clinical", 8), ("micro", 64)):
+            path = tmp_path / f"case{case}_{modality}.npy"
+            # Each case has its own grey level, so that a test sees where a patch came from.
+            np.save(path, random.normal(-800 + 300 * case, 20, (12, size, size)).astype(np.int16))
+            files[modality].append(path)
+    return files
+
+
+def batches(files, **changed):
+    arguments = {
+        "patches_per_case": 12, "batch_size": 4, "mix_fraction": 0.25, "augment": False, "window_hu": WINDOW, "seed": 5,
+    } | changed  # fmt: skip
+    return Batches(files["clinical"], files["micro"], **arguments)
+
+
+def run(files, folder, settings=SETTINGS, method=None, seed=5):
+    train.train(
+        files["clinical"], files["micro"], folder / "model", folder / "state", settings=settings,
+        method=method or config.Method(), window_hu=WINDOW, seed=seed, compute=config.Compute(),
+    )  # fmt: skip
+    return torch.load(folder / "model" / "generator.pt", weights_only=True)["weights"]
+
+
+def test_the_window_maps_to_minus_one_and_one_and_back():
+    hu = torch.tensor([-1000.0, -300.0, 400.0, 3000.0, -3024.0])
+    assert normalise(hu, WINDOW).tolist() == pytest.approx([-1, 0, 1, 1, -1])
+    assert to_hu(torch.tensor([-1.0, 0.0, 1.0]), WINDOW).tolist() == pytest.approx([-1000, -300, 400])
+
+
+@pytest.mark.parametrize(("fraction", "expected"), [(0.25, 250), (0.0, 0), (0.1, 100), (0.5, 500)])
+def test_exactly_the_given_share_of_the_stream_is_mixed(fraction, expected):
+    assert sum(is_mixed(n, fraction) for n in range(1000)) == expected
+
+
+def test_every_fourth_clinical_input_is_an_average_pooled_uct_patch(patch_files):
+    stream = batches(patch_files)
+    pooled = torch.cat(
+        [
+            losses.average_pool(normalise(torch.from_numpy(np.load(f).astype(np.float32)), WINDOW)[:, None])
+            for f in patch_files["micro"]
+        ]
+    )
+    for step in range(4):
+        a, clinical, _ = stream.batch(step)
+        assert torch.equal(a[:3], clinical[:3])
+        assert not torch.equal(a[3], clinical[3])
+        assert (a[3] - pooled).abs().amax(dim=(1, 2, 3)).min() < 1e-6
+
+
+def test_an_epoch_shows_each_patch_of_each_case_once(patch_files):
+    stream = batches(patch_files, mix_fraction=0.0)
+    assert stream.steps_per_epoch == 6
+    seen = np.stack([p for step in range(6) for p in to_hu(stream.batch(step)[1], WINDOW)[:, 0].numpy()])
+    stored = np.concatenate([np.load(f) for f in patch_files["clinical"]])
+    order = sorted(np.abs(stored - image).max(axis=(1, 2)).argmin() for image in seen)
+    assert order == list(range(24))
+
+
+def test_batches_depend_on_the_step_alone(patch_files):
+    straight, resumed = batches(patch_files, augment=True), batches(patch_files, augment=True)
+    for step in range(9):
+        last = straight.batch(step)
+    assert all(torch.equal(x, y) for x, y in zip(last, resumed.batch(8), strict=True))
+    assert not torch.equal(last[2], batches(patch_files, augment=True, seed=6).batch(8)[2])
+
+
+def test_the_learning_rate_is_constant_then_falls_to_zero():
+    settings = config.Train(learning_rate=1.0, constant_fraction=0.5)
+    rates = [train.learning_rate_at(step, 200, settings) for step in (0, 99, 100, 150, 199)]
+    assert rates == pytest.approx([1, 1, 1, 0.5, 0.01])
+
+
+def test_the_pool_returns_older_images_half_of_the_time():
+    pool, random = train.ImagePool(10), np.random.default_rng(0)
+    for number in range(10):
+        assert pool.query(torch.full((1, 1), float(number)), random).item() == number
+    older = sum(pool.query(torch.full((1, 1), float(n)), random).item() != n for n in range(10, 410))
+    assert len(pool.images) == 10
+    assert older == pytest.approx(200, abs=40)
+
+
+def test_a_history_row_has_a_column_for_each_loss_in_use(patch_files, tmp_path):
+    run(patch_files, tmp_path)
+    history = pd.read_csv(tmp_path / "model" / "history.csv")
+    assert list(history.columns) == ["step", "epoch", "learning_rate", *train.WEIGHT_OF, "D1", "D2"]
+    assert list(history["step"]) == list(range(1, 13))
+    baseline = config.Method(losses=config._default_methods()["cyclegan"].losses, mix_fraction=0)
+    run(patch_files, tmp_path / "baseline", method=baseline)
+    columns = pd.read_csv(tmp_path / "baseline" / "model" / "history.csv").columns
+    assert "cycle_micro" in columns and "downsample_loss" not in columns and "micro_ssim_loss" not in columns
+
+
+def test_downsample_loss_alone_teaches_consistency(patch_files, tmp_path):
+    only = config.Losses(adversarial=0, cycle=0, downsample=1, upsample=0, clinical_ssim=0, micro_ssim=0)
+    settings = SETTINGS.model_copy(update={"epochs": 10})
+    run(patch_files, tmp_path, settings=settings, method=config.Method(losses=only))
+    history = pd.read_csv(tmp_path / "model" / "history.csv")
+    assert history["downsample_loss"].iloc[-3:].mean() < history["downsample_loss"].iloc[:3].mean() / 2
+
+
+def test_a_training_stopped_by_a_signal_goes_on_to_the_same_weights(patch_files, tmp_path, monkeypatch):
+    straight = run(patch_files, tmp_path / "straight")
+    plain_step = train.CycleGAN.step
+
+    def interrupted(self, number, *arguments):
+        if number == 5:
+            signal.raise_signal(signal.SIGTERM)
+        return plain_step(self, number, *arguments)
+
+    monkeypatch.setattr(train.CycleGAN, "step", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        run(patch_files, tmp_path / "resumed")
+    assert stopped.value.code == train.STOPPED
+    assert not (tmp_path / "resumed" / "model").exists()
+    monkeypatch.setattr(train.CycleGAN, "step", plain_step)
+    resumed = run(patch_files, tmp_path / "resumed")
+    assert straight.keys() == resumed.keys()
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+    histories = [pd.read_csv(tmp_path / kind / "model" / "history.csv") for kind in ("straight", "resumed")]
+    pd.testing.assert_frame_equal(*histories)
+
+
+def test_changed_settings_or_data_start_fresh(patch_files, tmp_path):
+    base = train._fingerprint({"seed": 1}, patch_files["clinical"])
+    assert train._fingerprint({"seed": 2}, patch_files["clinical"]) != base
+    assert train._fingerprint({"seed": 1}, patch_files["micro"]) != base
+
+
+def test_diverged_losses_stop_the_training(patch_files, tmp_path):
+    with pytest.raises(UserError, match=r"training diverged: .* at step"):
+        run(patch_files, tmp_path, settings=SETTINGS.model_copy(update={"learning_rate": 1e30}))
+
+
+def test_an_unreadable_newest_state_is_passed_over(tmp_path):
+    checkpoint.save_state(tmp_path, 5, {"step": 5})
+    checkpoint.save_state(tmp_path, 6, {"step": 6})
+    newest = tmp_path / "step-000000006.pt"
+    newest.write_bytes(newest.read_bytes()[:40])
+    assert checkpoint.load_state(tmp_path, "cpu") == {"step": 5}
+
+
+def test_only_the_newest_two_states_are_kept(tmp_path):
+    for step in (1, 2, 3):
+        checkpoint.save_state(tmp_path, step, {"step": step})
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["step-000000002.pt", "step-000000003.pt"]
+
+
+def test_a_model_file_is_self_contained_and_foreign_ones_are_refused(tmp_path):
+    path = tmp_path / "generator.pt"
+    g1 = build("compact", 16, 128).g1
+    checkpoint.save_generator(path, g1, {"network": "compact", "window_hu": [-1000, 400], "seed": 1})
+    loaded, facts = checkpoint.load_generator(path)
+    assert facts["window_hu"] == [-1000, 400]
+    assert all(torch.equal(p, q) for p, q in zip(g1.parameters(), loaded.parameters(), strict=True))
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match="damaged or no model file"):
+        checkpoint.load_generator(path)
+    torch.save({"weights": {}}, path)
+    with pytest.raises(UserError, match="not a microsr generator"):
+        checkpoint.load_generator(path)
+    with pytest.raises(UserError, match="does not exist"):
+        checkpoint.load_generator(Path(tmp_path / "none.pt"))
+
+
+def test_instance_norm_uses_running_statistics_in_the_second_half():
+    g1 = build("resnet", 16, 128).g1.train()
+    a = torch.randn(1, 1, 16, 16)
+
+    def effect_of_brightness():
+        return (g1(a + 5) - g1(a))[..., 60:70, 60:70].abs().max().item()
+
+    forgotten = effect_of_brightness()
+    train.fix_normalisation(g1)
+    assert effect_of_brightness() > 10 * forgotten
