@@ -1,0 +1,114 @@
+"""The metrics of all methods: one panel a metric, one dot a case. In: the table of metrics. Out: a figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from microsr import UserError
+from microsr.figure_style import COLOURS, GREY, METHOD_NAMES, WIDTH, method_name, new_figure, save, styled, tidy_panel
+
+COLUMNS = ("case", "method", "training_set", "protocol", "metric", "value", "unit")
+BETTER = {
+    "consistency_rmse": "↓ lower is better",
+    "mean_shift": "nearer to 0 is better",
+    "spectrum_distance": "↓ lower is better",
+    "checkerboard": "↓ lower is better",
+    "psnr": "↑ higher is better",
+    "ssim": "↑ higher is better",
+}
+PROTOCOLS = {"no_reference": "no reference", "truth": "against the truth"}
+
+
+def make_metrics(table: Path, output: Path) -> list[str]:
+    """Write the figure of metrics.csv and return the metrics drawn. output: path without extension."""
+    try:
+        found = pd.read_csv(table, keep_default_na=False, dtype=dict.fromkeys(COLUMNS[:5], str))
+        found["value"] = found["value"].astype(float)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, FileNotFoundError, KeyError, ValueError) as error:
+        raise UserError(f"{table} is no table of metrics ({error}); make it with `microsr evaluate collect`") from None
+    missing = [column for column in COLUMNS if column not in found]
+    if missing or found.empty:
+        raise UserError(
+            f"{table} has {f'no column {missing[0]}' if missing else 'no rows'}; make it with `microsr evaluate collect`"
+        )
+    save(draw_metrics(found), output)
+    return list(dict.fromkeys(found["metric"]))
+
+
+@styled
+def draw_metrics(table: pd.DataFrame) -> Figure:
+    """Draw a bar to the mean, and a dot for each case, for each method (and training set) in each metric."""
+    table = table.assign(model=[f"{m}/{t}" for m, t in zip(table["method"], table["training_set"], strict=True)])
+    models = sorted(table["model"].unique(), key=_rank)
+    names = [method_name(model) for model in models]
+    kinds = list(table[["protocol", "metric"]].drop_duplicates().itertuples(index=False, name=None))
+    columns = min(3, len(kinds))
+    rows = -(-len(kinds) // columns)
+    heading, panel, foot = 0.42, 0.2 + 0.19 * len(models), 0.22
+    height = rows * (heading + panel + foot) + 0.05
+    margin, gap = 0.2 + 0.053 * max(map(len, names)), 0.22
+    width = (WIDTH - margin - 0.08 - gap * (columns - 1)) / columns
+    figure = new_figure(WIDTH, height)
+    for number, (protocol, metric) in enumerate(kinds):
+        row, column = divmod(number, columns)
+        left, bottom = margin + column * (width + gap), height - row * (heading + panel + foot) - heading - panel
+        axes = figure.add_axes((left / WIDTH, bottom / height, width / WIDTH, panel / height))
+        shown = table[(table["protocol"] == protocol) & (table["metric"] == metric)]
+        _panel(axes, shown, models)
+        unit = shown["unit"].iloc[0]
+        axes.set_title(metric + (f" ({unit})" if unit else ""), pad=12, loc="left", fontweight="bold")
+        about = ", ".join(filter(None, (BETTER.get(metric), PROTOCOLS.get(protocol, protocol))))
+        axes.annotate(
+            about, (0, 1), xytext=(0, 3), xycoords="axes fraction", textcoords="offset points", fontsize=6, color=GREY
+        )
+        axes.set_yticks(range(len(models)), names if column == 0 else [])
+    return figure
+
+
+def _rank(model: str) -> tuple[int, str]:
+    """The paper's order of methods, then all others by name."""
+    known = list(METHOD_NAMES)
+    method = model.partition("/")[0]
+    return (known.index(method) if method in known else len(known)), model
+
+
+def _panel(axes: Axes, shown: pd.DataFrame, models: list[str]) -> None:
+    finite = shown["value"][np.isfinite(shown["value"])]
+    # From zero, so that lengths compare; the room on the right is the labels'.
+    low, high = min([0.0, *finite]), max([0.0, *finite])
+    span = high - low or 1.0
+    methods = list(dict.fromkeys(model.partition("/")[0] for model in models))
+    for place, model in enumerate(models):
+        values = shown.loc[shown["model"] == model].sort_values("case")["value"].to_numpy(float)
+        if not len(values):
+            continue
+        mean, values = values.mean(), values[np.isfinite(values)]
+        colour = COLOURS[methods.index(model.partition("/")[0]) % len(COLOURS)]
+        if len(values):
+            axes.barh(place, values.mean(), height=0.62, color=colour, alpha=0.35, zorder=2)
+            heights = place + (np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1))
+            axes.plot(
+                values,
+                heights,
+                "o",
+                color=colour,
+                markersize=3.2,
+                markeredgecolor="white",
+                markeredgewidth=0.4,
+                zorder=3,
+            )
+        axes.annotate(
+            f"{mean:.3g}".replace("-", "−"), (max([0.0, *values]), place), xytext=(5, 0),
+            textcoords="offset points", va="center", fontsize=6,
+        )  # fmt: skip
+    axes.set_xlim(low - (0.05 * span if low < 0 else 0), high + 0.22 * span)
+    axes.set_ylim(len(models) - 0.5, -0.5)
+    axes.axvline(0, color="black", linewidth=0.6, zorder=4)
+    axes.spines["left"].set_visible(low == 0)
+    axes.tick_params(axis="y", length=0)
+    tidy_panel(axes, "x")

@@ -1,0 +1,139 @@
+"""The step that draws: the paper's comparison (Fig. 2) and network (Fig. 1) figures, and those that let a user judge a run.
+
+In: volumes, tables and settings. Out: <output>.png, <output>.pdf and <output>.run.json. Each figure has a module of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from microsr import (
+    UserError,
+    config,
+    figure_comparison,
+    figure_domain,
+    figure_losses,
+    figure_metrics,
+    figure_network,
+    figure_patches,
+)
+from microsr.progress import logger
+from microsr.provenance import write_run
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Command-line arguments of the step."""
+    commands = parser.add_subparsers(dest="command", required=True, metavar="FIGURE")
+
+    def figure(name: str, draw: Callable, summary: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False
+        )
+        sub.add_argument(
+            "--output", required=True, type=Path, help="path without extension; .png, .pdf and .run.json are added"
+        )
+        sub.set_defaults(draw=draw)
+        return sub
+
+    sub = figure(
+        "comparison", _comparison, "clinical CT, each method's super-resolved CT and the truth (the paper's Fig. 2)"
+    )
+    sub.add_argument("--clinical", required=True, type=Path, help="clinical CT with its lung mask (OME-Zarr)")
+    sub.add_argument(
+        "--superresolved", required=True, nargs="+", metavar="NAME=PATH", help="super-resolved CT, in panel order"
+    )
+    sub.add_argument("--truth", type=Path, help="truth on the super-resolved grid (OME-Zarr)")
+    sub.add_argument("--title", help="title above the panels")
+    sub.add_argument("--note", help="line below the panels")
+    config.add_flags(sub, config.Figures)
+
+    sub = figure("network", _network, "networks and losses as configured (the paper's Fig. 1)")
+    sub.add_argument(
+        "--patches",
+        required=True,
+        nargs=2,
+        type=int,
+        metavar=("CLINICAL", "MICRO"),
+        help="sides of the patches, pixels",
+    )
+    sub.add_argument("--title", help="name of the method")
+    config.add_flags(sub, config.Method)
+    config.add_flags(sub, config.Train)
+
+    sub = figure("losses", _losses, "loss curves")
+    sub.add_argument("--history", required=True, nargs="+", metavar="NAME=PATH", help="history.csv of each model")
+
+    sub = figure("patches", _patches, "where patches were taken")
+    sub.add_argument("--volume", required=True, type=Path, help="volume with its mask (OME-Zarr)")
+    sub.add_argument("--index", required=True, type=Path, help="index of its patches (.csv)")
+
+    sub = figure("domain", _domain, "clinical patches beside average-pooled uCT patches")
+    sub.add_argument("--table", required=True, type=Path, help="table of `microsr domain` (.csv)")
+
+    sub = figure("metrics", _metrics, "metrics of all methods")
+    sub.add_argument("--table", required=True, type=Path, help="table of `microsr evaluate collect` (.csv)")
+
+
+def main(ns: argparse.Namespace) -> None:
+    """Run the step from its command line."""
+    started = time.time()
+    settings, inputs, facts = ns.draw(ns)
+    record = ns.output.with_name(f"{ns.output.name}.run.json")
+    write_run(record, "figures", settings, inputs, started, figure=ns.command, **facts)
+    logger.info("%s.png and .pdf written", ns.output)
+
+
+def named_paths(pairs: list[str], flag: str) -> dict[str, Path]:
+    """`["proposed=a.ome.zarr", ...]` as {name: path}, in the same order.
+
+    Raises
+    ------
+    UserError
+        A pair without name or path, or a name given twice.
+    """
+    found: dict[str, Path] = {}
+    for pair in pairs:
+        name, _, path = pair.partition("=")
+        if not name or not path or name in found:
+            raise UserError(f"--{flag}: '{pair}' must be NAME=PATH, with a name that is given once")
+        found[name] = Path(path)
+    return found
+
+
+def _comparison(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
+    settings = config.from_flags(ns, config.Figures)
+    superresolved = named_paths(ns.superresolved, "superresolved")
+    shown = figure_comparison.make_comparison(
+        ns.clinical, superresolved, settings, ns.output, truth=ns.truth, title=ns.title, note=ns.note
+    )
+    volumes = {"clinical": ns.clinical, **superresolved} | ({"truth": ns.truth} if ns.truth else {})
+    # A volume may be tens of gigabytes: the record holds the checksums of the slices that were drawn.
+    return settings.model_dump(mode="json"), [], {"volumes": {k: str(v) for k, v in volumes.items()}, **shown}
+
+
+def _network(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
+    method, train = config.from_flags(ns, config.Method), config.from_flags(ns, config.Train)
+    losses = figure_network.make_network(method, train, tuple(ns.patches), ns.output, ns.title)
+    return {"method": method.model_dump(mode="json"), "train": train.model_dump(mode="json")}, [], {"losses": losses}
+
+
+def _losses(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
+    histories = named_paths(ns.history, "history")
+    return {}, list(histories.values()), {"losses": figure_losses.make_losses(histories, ns.output)}
+
+
+def _patches(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
+    slices = figure_patches.make_patches(ns.volume, ns.index, ns.output)
+    return {}, [ns.index], {"volume": str(ns.volume), "slices": slices}
+
+
+def _domain(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
+    return {}, [ns.table], {"agree": figure_domain.make_domain(ns.table, ns.output)}
+
+
+def _metrics(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
+    return {}, [ns.table], {"metrics": figure_metrics.make_metrics(ns.table, ns.output)}
