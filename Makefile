@@ -1,0 +1,55 @@
+# The two commands of the project: `make figures` and `make test`. Both make the environment first, in .venv.
+.DEFAULT_GOAL := help
+.PHONY: help env figures report test lock
+
+VENV := .venv
+
+help:
+	@echo "make figures   the default experiment: simulated lungs, results/demo/figures/comparison.png"
+	@echo "make report    the same as one HTML file: results/demo/report.html"
+	@echo "make test      every test"
+	@echo "make env       only the environment, .venv, in the exact versions of requirements.lock"
+	@echo "make lock      solve requirements.in into requirements.lock and envs/"
+
+env: $(VENV)/package.stamp
+
+figures: env
+	$(VENV)/bin/snakemake --cores all
+
+report: figures
+	$(VENV)/bin/snakemake --report results/demo/report.html
+
+test: env
+	$(VENV)/bin/python -m pytest
+
+# Finds a Python that is new enough and makes an empty environment $(1) with it.
+define make_environment
+	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi; python=; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "error: Python 3.11 or newer is needed; install it, or name one: make PYTHON=/path/to/python3" >&2; exit 1; \
+	elif ! $$python -c 'import ensurepip, venv' 2>/dev/null; then \
+		echo "error: $$python cannot make environments; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; \
+	fi; \
+	$$python -m venv --clear $(1)
+endef
+
+$(VENV)/requirements.stamp: requirements.lock
+	$(call make_environment,$(VENV))
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@touch $@
+
+$(VENV)/package.stamp: $(VENV)/requirements.stamp pyproject.toml
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+# A build of PyTorch for one kind of machine ("+cpu") is no part of its version here: pip takes the machine's own.
+lock:
+	$(call make_environment,$(VENV)-lock)
+	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.in
+	{ echo "# Made by \`make lock\` from requirements.in."; \
+	  $(VENV)-lock/bin/python -m pip freeze --all --exclude pip --exclude wheel | sed 's/+cpu$$//'; } > requirements.lock
+	for kind in cpu gpu; do { sed '/^    - .*==/d' envs/$$kind.yaml; \
+	  sed -n 's/^[^#]/    - &/p' requirements.lock; } > envs/$$kind.new && mv envs/$$kind.new envs/$$kind.yaml; done
+	rm -rf $(VENV)-lock

@@ -1,0 +1,65 @@
+# Micro-CT-level super-resolution of clinical lung CT (Zheng et al. 2020).
+#
+#   snakemake --cores all                                        the default experiment, config.yaml
+#   snakemake --cores all --configfile experiments/paper.yaml    another one, laid over config.yaml
+#   snakemake --cores all figures                                figures and tables only
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+
+configfile: "config.yaml"
+
+
+include: "rules/common.smk"
+
+
+if EXPERIMENT.cases.sheet is None:
+
+    include: "rules/simulate.smk"
+
+
+include: "rules/volumes.smk"
+include: "rules/patches.smk"
+include: "rules/train.smk"
+include: "rules/superresolve.smk"
+include: "rules/evaluate.smk"
+include: "rules/figures.smk"
+
+
+onstart:
+    record_experiment()
+
+
+localrules:
+    all,
+    figures,
+    clean_state,
+
+
+rule all:
+    """Figures, tables and trained models."""
+    default_target: True
+    input:
+        FIGURES,
+        TABLES,
+        MODELS,
+
+
+rule figures:
+    """Figures and tables."""
+    input:
+        FIGURES,
+        TABLES,
+
+
+rule clean_state:
+    """Delete the state of unfinished trainings; finished models stay."""
+    log:
+        "<logs>/clean_state.log",
+    conda:
+        ENVIRONMENT
+    params:
+        state=f"{RESULTS}/.state",
+    shell:
+        "rm -rf {params.state} 2> {log}"

@@ -1,0 +1,312 @@
+# The experiment, checked before anything is planned, and what the rules ask about it.
+import os
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import yaml
+
+
+def prepend(variable, folder):
+    """Put a folder first in one of the environment's search paths."""
+    os.environ[variable] = os.pathsep.join(filter(None, [str(folder), os.environ.get(variable)]))
+
+
+# The steps run the code of this clone, with the Python that runs Snakemake or, with --sdm conda, the environment's.
+SOURCE = Path(workflow.basedir) / "src"
+sys.path.insert(0, str(SOURCE))
+prepend("PYTHONPATH", SOURCE)
+prepend("PATH", Path(sys.executable).parent)
+
+from microsr import UserError
+from microsr.config import SHEET_COLUMNS, flags, load, read_sheet, simulated_cases
+from microsr.provenance import code_version, write_atomically
+
+
+def stop(message):
+    """End before any job, with one line that says what the user can mend."""
+    sys.exit(f"error: {message}")
+
+
+def read_experiment():
+    """The checked configuration, and the cases by name."""
+    files = [Path(os.path.relpath(file)) for file in workflow.configfiles]
+    overlays = [file for file in files if file != Path("config.yaml")]
+    try:
+        experiment = load(config, [*reversed(overlays), Path("config.yaml")])
+        if experiment.cases.sheet is None:
+            cases = simulated_cases(experiment.simulate, f"results/{experiment.experiment}/simulated")
+        else:
+            cases = read_sheet(experiment.cases)
+    except UserError as error:
+        stop(error)
+    return experiment, {case.case: case for case in cases}
+
+
+EXPERIMENT, CASES = read_experiment()
+SHEET = EXPERIMENT.cases.sheet or "simulate"
+RESULTS = f"results/{EXPERIMENT.experiment}"
+TRAINING_CASES = [name for name, case in CASES.items() if case.split == "train"]
+TEST_CASES = [name for name, case in CASES.items() if case.split == "test"]
+METHODS = EXPERIMENT.methods
+TRAINED_METHODS = [name for name, method in METHODS.items() if method.upsampler == "generator"]
+
+
+def having(modality, cases):
+    """Those of `cases` that were scanned with a modality."""
+    return [name for name in cases if getattr(CASES[name], modality) is not None]
+
+
+def training_sets():
+    """The cases behind each model, by the name of the training set."""
+    sets = {}
+    for protocol in EXPERIMENT.protocols:
+        if protocol == "pooled":
+            sets["pooled"] = TRAINING_CASES
+        elif protocol == "per_case":
+            sets |= {f"case-{name}": [name] for name in TRAINING_CASES}
+        else:
+            for name in having("clinical", TRAINING_CASES):
+                sets[f"without-{name}"] = [other for other in TRAINING_CASES if other != name]
+    return sets
+
+
+def tested_on(training_set):
+    """The cases that a model is tested on: the case that was left out, else the test cases."""
+    left_out = training_set.removeprefix("without-")
+    return TEST_CASES if left_out == training_set else [left_out]
+
+
+TRAINING_SETS = training_sets()
+# (method, training set, case) of each super-resolved CT; what is not trained has the training set "none".
+TESTED = [(s, case) for s in TRAINING_SETS for case in tested_on(s)]
+SUPERRESOLVED = [
+    (method, training_set, case)
+    for method in METHODS
+    for training_set, case in (
+        TESTED if method in TRAINED_METHODS else [("none", case) for case in dict.fromkeys(case for _, case in TESTED)]
+    )
+]
+
+
+def check_plan():
+    """Stop if the cases do not allow what is asked for."""
+    if not TRAINING_CASES:
+        stop(f"{SHEET}: no case has split 'train'; at least one is needed")
+    if not SUPERRESOLVED:
+        stop(
+            f"{SHEET}: no case to test on; give one the split 'test', or set protocols to "
+            "[leave_one_out], which tests on training cases that have a clinical CT"
+        )
+    for name, cases in TRAINING_SETS.items():
+        for modality in ("clinical", "micro"):
+            if not having(modality, cases):
+                stop(
+                    f"{SHEET}: the training set '{name}' (cases: {', '.join(cases) or 'none'}) has no "
+                    f"{modality} volume; fill the column '{modality}', or change protocols "
+                    f"(now {', '.join(EXPERIMENT.protocols)})"
+                )
+    micro = EXPERIMENT.volumes.micro
+    if micro.sampling == "matched" and micro.matched_spacing_mm is None:
+        for name in having("micro", CASES):
+            if CASES[name].clinical is None:
+                stop(
+                    f"volumes.micro.matched_spacing_mm: must be given, as case '{name}' has uCT but no clinical CT "
+                    "whose pixel size it could be matched to"
+                )
+
+
+check_plan()
+
+# Jobs that may use the GPU claim it where there is one; profiles/default lets one at a time.
+DEVICE = EXPERIMENT.compute.device
+GPU = int(DEVICE == "cuda" or (DEVICE == "auto" and shutil.which("nvidia-smi") is not None))
+ENVIRONMENT = "../envs/gpu.yaml" if DEVICE == "cuda" else "../envs/cpu.yaml"
+
+
+def compute_flags(wildcards, threads):
+    """Params function: how the work is done. As it asks for `threads`, Snakemake does not compare it: edits re-run nothing."""
+    return f"{flags(EXPERIMENT.compute, without=['threads'])} --threads {threads}"
+
+
+def any_of(names):
+    """The pattern of a wildcard that takes one of `names`."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+pathvars:
+    results=RESULTS,
+    logs="<results>/logs",
+    benchmarks="<results>/benchmarks",
+
+
+wildcard_constraints:
+    case=any_of(CASES),
+    method=any_of(METHODS),
+    training_set=any_of([*TRAINING_SETS, "none"]),
+    modality="clinical|micro",
+
+
+def record_experiment():
+    """Write down the experiment as it runs: its resolved settings and its cases."""
+    folder = Path(RESULTS)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = yaml.safe_dump(EXPERIMENT.model_dump(mode="json"), sort_keys=False)
+    write_atomically(folder / "config.yaml", settings)
+    rows = [SHEET_COLUMNS]
+    for case in CASES.values():
+        cells = {"case": case.case, "split": case.split}
+        for modality in ("clinical", "micro", "truth"):
+            scan = getattr(case, modality)
+            for key, value in scan.model_dump(exclude_none=True).items() if scan else ():
+                cells[modality if key == "path" else f"{modality}_{key}"] = value
+        rows.append([cells.get(column, "") for column in SHEET_COLUMNS])
+    write_atomically(folder / "cases.tsv", "".join("\t".join(row) + "\n" for row in rows))
+
+
+# Volumes
+
+
+def scan(modality):
+    """Input function: the file or folder that a case's scan is in."""
+    return lambda wildcards: getattr(CASES[wildcards.case], modality).path
+
+
+def scan_flags(modality):
+    """Params function: which part of that file or folder, and its spacing, where the sheet says so."""
+
+    def given(wildcards):
+        facts = getattr(CASES[wildcards.case], modality).model_dump(exclude={"path"}, exclude_none=True)
+        return " ".join(f"--{key} {shlex.quote(value)}" for key, value in facts.items())
+
+    return given
+
+
+def clinical_to_match(wildcards):
+    """Input function: the clinical CT whose pixel size the uCT is resampled to, if any."""
+    micro = EXPERIMENT.volumes.micro
+    if micro.sampling == "matched" and micro.matched_spacing_mm is None:
+        return f"<results>/volumes/{wildcards.case}/clinical.ome.zarr"
+    return []
+
+
+def volumes(modality, cases):
+    """The imported volumes of those of `cases` that were scanned with a modality."""
+    return [f"<results>/volumes/{case}/{modality}.ome.zarr" for case in having(modality, cases)]
+
+
+def megabytes(factor, least=1500):
+    """Resource function: memory in MB for a job that holds `factor` times its input, uncompressed files assumed."""
+
+    def needed(wildcards, input, attempt):
+        files = [f for path in map(Path, input) for f in ([path] if path.is_file() else path.rglob("*"))]
+        return attempt * int(least + factor * sum(f.stat().st_size for f in files) / 1e6)
+
+    return needed
+
+
+# Training
+
+
+def patches(modality):
+    """Input function: the training patches of a training set."""
+    return lambda wildcards: [
+        f"<results>/patches/{case}/{modality}.npy" for case in having(modality, TRAINING_SETS[wildcards.training_set])
+    ]
+
+
+def training_flags(method):
+    """All that decides a training besides its patches."""
+    return f"{flags(METHODS[method])} {flags(EXPERIMENT.train)}"
+
+
+WINDOW = "{} {}".format(*EXPERIMENT.window_hu)
+TRAININGS = [(method, training_set) for method in TRAINED_METHODS for training_set in TRAINING_SETS]
+MODELS = [
+    f"<results>/models/{method}/{training_set}/{file}"
+    for method, training_set in TRAININGS
+    for file in ("generator.pt", "history.csv", "run.json")
+]
+
+
+# Super-resolution and evaluation
+
+
+def generator(wildcards):
+    """Input function: the trained generator of a method that has one."""
+    if wildcards.method in TRAINED_METHODS:
+        return "<results>/models/{method}/{training_set}/generator.pt"
+    return []
+
+
+def upsampler(wildcards, input):
+    """Params function: the way of up-sampling, as a flag."""
+    return f"--model {input.model}" if input.model else f"--upsampler {METHODS[wildcards.method].upsampler}"
+
+
+def truth(wildcards):
+    """Input function: the truth, where the case has one."""
+    return volumes("truth", [wildcards.case])
+
+
+def reference_micro(wildcards):
+    """Input function: the uCT whose spectrum is the aim: the case's own, else that of all training cases."""
+    return volumes("micro", [wildcards.case]) or volumes("micro", TRAINING_CASES)
+
+
+# Figures and tables
+
+
+def comparisons():
+    """Training set and case of each comparison figure, by its name; the first one is called `comparison`."""
+    first, *others = sorted(TESTED, key=lambda pair: pair[0] != "pooled")
+    return {"comparison": first} | {f"comparison_{case}_{s}": (s, case) for s, case in others}
+
+
+COMPARISONS = comparisons()
+NETWORKS = {f"network_{method}" if n else "network": method for n, method in enumerate(TRAINED_METHODS)}
+
+
+def compared(modality):
+    """Input function: an imported volume of the case of a comparison, if it has one."""
+    return lambda wildcards: volumes(modality, [COMPARISONS[wildcards.comparison][1]])
+
+
+def compared_methods(wildcards):
+    """Input function: each method's super-resolved CT, in the order of the panels."""
+    training_set, case = COMPARISONS[wildcards.comparison]
+    return [
+        f"<results>/superresolved/{m}/{training_set if m in TRAINED_METHODS else 'none'}/{case}.ome.zarr"
+        for m in METHODS
+    ]
+
+
+def panels(wildcards, input):
+    """Params function: name and volume of each panel."""
+    return [f"{method}={volume}" for method, volume in zip(METHODS, input.superresolved)]
+
+
+def comparison_words(wildcards):
+    """Params function: title and note of a comparison."""
+    training_set, case = COMPARISONS[wildcards.comparison]
+    words = ["--title", f"{case}, trained on: {training_set}"]
+    words += ["--note", EXPERIMENT.note] if EXPERIMENT.note else []
+    return shlex.join(words)
+
+
+def stem(wildcards, output):
+    """Params function: where a figure goes, without the extension."""
+    return str(Path(output.png).with_suffix(""))
+
+
+TABLES = [f"<results>/tables/{name}.csv" for name in ("volumes", "metrics")]
+FIGURE_NAMES = [*COMPARISONS, "metrics"]
+if TRAININGS:
+    TABLES += ["<results>/tables/domain.csv"]
+    FIGURE_NAMES += [*NETWORKS, "losses", "domain"]
+    FIGURE_NAMES += [
+        f"patches_{case}_{modality}" for modality in ("clinical", "micro") for case in having(modality, TRAINING_CASES)
+    ]
+FIGURES = [f"<results>/figures/{name}.{extension}" for name in FIGURE_NAMES for extension in ("png", "pdf")]

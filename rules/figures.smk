@@ -1,0 +1,163 @@
+# The paper's figures, and those that let a user judge a run.
+
+
+rule draw_comparison:
+    """Set the clinical CT, each method's super-resolved CT and the truth side by side (Fig. 2 of the paper)."""
+    input:
+        clinical=compared("clinical"),
+        superresolved=compared_methods,
+        truth=compared("truth"),
+    output:
+        png=report(
+            "<results>/figures/{comparison}.png",
+            caption="../report/comparison.rst",
+            category="Results",
+            labels={"what": "{comparison}"},
+        ),
+        pdf="<results>/figures/{comparison}.pdf",
+        run="<results>/figures/{comparison}.run.json",
+    log:
+        "<logs>/figures/{comparison}.log",
+    wildcard_constraints:
+        comparison=any_of(COMPARISONS),
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        panels=panels,
+        truth=lambda wildcards, input: f"--truth {input.truth}" if input.truth else "",
+        words=comparison_words,
+        settings=flags(EXPERIMENT.figures),
+        stem=stem,
+        code=code_version("figure_comparison"),
+    shell:
+        "microsr figures comparison --clinical {input.clinical} --superresolved {params.panels} {params.truth}"
+        " {params.words} --output {params.stem} {params.settings} --log {log}"
+
+
+rule draw_network:
+    """Draw networks and losses as they are configured (Fig. 1 of the paper)."""
+    output:
+        png=report(
+            "<results>/figures/{network}.png",
+            caption="../report/network.rst",
+            category="Training",
+            labels={"what": "{network}"},
+        ),
+        pdf="<results>/figures/{network}.pdf",
+        run="<results>/figures/{network}.run.json",
+    log:
+        "<logs>/figures/{network}.log",
+    wildcard_constraints:
+        network=any_of(NETWORKS),
+    conda:
+        ENVIRONMENT
+    params:
+        method=lambda wildcards: NETWORKS[wildcards.network],
+        sizes=f"{EXPERIMENT.patches.clinical_size} {EXPERIMENT.patches.micro_size}",
+        settings=lambda wildcards: training_flags(NETWORKS[wildcards.network]),
+        stem=stem,
+        code=code_version("figure_network"),
+    shell:
+        "microsr figures network --patches {params.sizes} --title {params.method}"
+        " --output {params.stem} {params.settings} --log {log}"
+
+
+rule draw_losses:
+    """Draw each loss of each training over its steps."""
+    input:
+        histories=[f"<results>/models/{m}/{s}/history.csv" for m, s in TRAININGS],
+    output:
+        png=report(
+            "<results>/figures/losses.png",
+            caption="../report/losses.rst",
+            category="Training",
+            labels={"what": "losses"},
+        ),
+        pdf="<results>/figures/losses.pdf",
+        run="<results>/figures/losses.run.json",
+    log:
+        "<logs>/figures/losses.log",
+    conda:
+        ENVIRONMENT
+    params:
+        histories=[f"{m}/{s}={RESULTS}/models/{m}/{s}/history.csv" for m, s in TRAININGS],
+        stem=stem,
+        code=code_version("figure_losses"),
+    shell:
+        "microsr figures losses --history {params.histories} --output {params.stem} --log {log}"
+
+
+rule draw_patches:
+    """Show where in a volume its training patches were taken."""
+    input:
+        volume="<results>/volumes/{case}/{modality}.ome.zarr",
+        index="<results>/patches/{case}/{modality}.csv",
+    output:
+        png=report(
+            "<results>/figures/patches_{case}_{modality}.png",
+            caption="../report/patches.rst",
+            category="Data",
+            labels={"what": "patches of {case}, {modality}"},
+        ),
+        pdf="<results>/figures/patches_{case}_{modality}.pdf",
+        run="<results>/figures/patches_{case}_{modality}.run.json",
+    log:
+        "<logs>/figures/patches_{case}_{modality}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        stem=stem,
+        code=code_version("figure_patches"),
+    shell:
+        "microsr figures patches --volume {input.volume} --index {input.index} --output {params.stem} --log {log}"
+
+
+rule draw_domain:
+    """Draw clinical patches beside average-pooled uCT patches: histograms and spectra."""
+    input:
+        table="<results>/tables/domain.csv",
+    output:
+        png=report(
+            "<results>/figures/domain.png",
+            caption="../report/domain.rst",
+            category="Data",
+            labels={"what": "domain check"},
+        ),
+        pdf="<results>/figures/domain.pdf",
+        run="<results>/figures/domain.run.json",
+    log:
+        "<logs>/figures/domain.log",
+    conda:
+        ENVIRONMENT
+    params:
+        stem=stem,
+        code=code_version("figure_domain"),
+    shell:
+        "microsr figures domain --table {input.table} --output {params.stem} --log {log}"
+
+
+rule draw_metrics:
+    """Draw the metrics of every method."""
+    input:
+        table="<results>/tables/metrics.csv",
+    output:
+        png=report(
+            "<results>/figures/metrics.png",
+            caption="../report/metrics.rst",
+            category="Results",
+            labels={"what": "metrics"},
+        ),
+        pdf="<results>/figures/metrics.pdf",
+        run="<results>/figures/metrics.run.json",
+    log:
+        "<logs>/figures/metrics.log",
+    conda:
+        ENVIRONMENT
+    params:
+        stem=stem,
+        code=code_version("figure_metrics"),
+    shell:
+        "microsr figures metrics --table {input.table} --output {params.stem} --log {log}"

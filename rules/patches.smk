@@ -1,0 +1,52 @@
+# Training patches, and whether the two modalities look alike.
+
+
+rule extract_patches:
+    """Cut training patches from inside the lung of a clinical CT, or from inside the specimen of a uCT."""
+    input:
+        volume="<results>/volumes/{case}/{modality}.ome.zarr",
+    output:
+        patches=ensure("<results>/patches/{case}/{modality}.npy", non_empty=True),
+        index=ensure("<results>/patches/{case}/{modality}.csv", non_empty=True),
+        run="<results>/patches/{case}/{modality}.run.json",
+    log:
+        "<logs>/patches/{case}/{modality}.log",
+    benchmark:
+        "<benchmarks>/patches/{case}/{modality}.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        seed=EXPERIMENT.seed,
+        settings=flags(EXPERIMENT.patches),
+        code=code_version("patches"),
+    shell:
+        "microsr patches --case {wildcards.case} --modality {wildcards.modality} --volume {input.volume}"
+        " --seed {params.seed} --output {output.patches} --index {output.index} {params.settings} --log {log}"
+
+
+rule check_domain:
+    """Compare clinical patches with average-pooled uCT patches, and warn if a network would learn the difference."""
+    input:
+        clinical=[f"<results>/patches/{case}/clinical.npy" for case in having("clinical", TRAINING_CASES)],
+        micro=[f"<results>/patches/{case}/micro.npy" for case in having("micro", TRAINING_CASES)],
+    output:
+        table=report(
+            ensure("<results>/tables/domain.csv", non_empty=True),
+            caption="../report/domain_table.rst",
+            category="Data",
+            labels={"what": "domain check, table"},
+        ),
+    log:
+        "<logs>/domain.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        code=code_version("domain"),
+    shell:
+        "microsr domain --clinical {input.clinical} --micro {input.micro} --output {output.table} --log {log}"

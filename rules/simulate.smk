@@ -1,0 +1,45 @@
+# Simulated lungs with a known truth: the cases of an experiment that has no sheet.
+
+
+rule simulate_training_case:
+    """Make a lung, its clinical CT and the uCT of a specimen cut from it."""
+    output:
+        clinical=ensure("<results>/simulated/{case}/clinical.nii.gz", non_empty=True),
+        micro=ensure("<results>/simulated/{case}/micro.nii.gz", non_empty=True),
+        run="<results>/simulated/{case}/run.json",
+    log:
+        "<logs>/simulate/{case}.log",
+    benchmark:
+        "<benchmarks>/simulate/{case}.tsv"
+    wildcard_constraints:
+        case=any_of(TRAINING_CASES),
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=2500,
+        runtime=30,
+    params:
+        seed=EXPERIMENT.seed,
+        settings=flags(EXPERIMENT.simulate, without=("training_cases", "test_cases")),
+        code=code_version("simulate"),
+        folder=subpath(output.run, parent=True),
+        split="train",
+    shell:
+        "microsr simulate --case {wildcards.case} --split {params.split} --seed {params.seed}"
+        " --output {params.folder} {params.settings} --log {log}"
+
+
+use rule simulate_training_case as simulate_test_case with:
+    output:
+        clinical=ensure("<results>/simulated/{case}/clinical.nii.gz", non_empty=True),
+        micro=ensure("<results>/simulated/{case}/micro.nii.gz", non_empty=True),
+        truth=ensure("<results>/simulated/{case}/truth.nii.gz", non_empty=True),
+        run="<results>/simulated/{case}/run.json",
+    wildcard_constraints:
+        case=any_of(TEST_CASES),
+    params:
+        seed=EXPERIMENT.seed,
+        settings=flags(EXPERIMENT.simulate, without=("training_cases", "test_cases")),
+        code=code_version("simulate"),
+        folder=subpath(output.run, parent=True),
+        split="test",

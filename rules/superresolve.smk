@@ -1,0 +1,30 @@
+# Clinical CT to uCT scale, by every method alike.
+
+
+rule superresolve:
+    """Magnify the chosen slices of a clinical CT eight times in-plane, with a trained generator or by interpolation."""
+    input:
+        volume="<results>/volumes/{case}/clinical.ome.zarr",
+        model=generator,
+    output:
+        volume=directory("<results>/superresolved/{method}/{training_set}/{case}.ome.zarr"),
+        run="<results>/superresolved/{method}/{training_set}/{case}.run.json",
+    log:
+        "<logs>/superresolve/{method}/{training_set}/{case}.log",
+    benchmark:
+        "<benchmarks>/superresolve/{method}/{training_set}/{case}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: EXPERIMENT.compute.threads
+    resources:
+        mem_mb=4000,
+        runtime=8 * 60,
+        gpu=GPU,
+    params:
+        upsampler=upsampler,
+        settings=flags(EXPERIMENT.superresolve),
+        compute=compute_flags,
+        code=code_version("superresolve"),
+    shell:
+        "microsr superresolve --input {input.volume} {params.upsampler} --output {output.volume}"
+        " {params.settings} {params.compute} --log {log}"

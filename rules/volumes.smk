@@ -1,0 +1,96 @@
+# Volumes into the working format: HU, geometry and masks.
+
+
+rule import_clinical:
+    """Read a clinical CT in HU with its geometry, and find the lung."""
+    input:
+        scan=scan("clinical"),
+    output:
+        volume=directory("<results>/volumes/{case}/clinical.ome.zarr"),
+        run="<results>/volumes/{case}/clinical.run.json",
+    log:
+        "<logs>/volumes/{case}/clinical.log",
+    benchmark:
+        "<benchmarks>/volumes/{case}/clinical.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=megabytes(8),
+        runtime=60,
+    params:
+        part=scan_flags("clinical"),
+        settings=flags(EXPERIMENT.volumes.clinical),
+        code=code_version("volumes"),
+    shell:
+        "microsr volumes clinical --case {wildcards.case} --input {input.scan:q} {params.part}"
+        " --output {output.volume} {params.settings} --log {log}"
+
+
+rule import_micro:
+    """Read a uCT volume, calibrate it to the HU-like scale, match its pixel size and find the specimen."""
+    input:
+        scan=scan("micro"),
+        like=clinical_to_match,
+    output:
+        volume=directory("<results>/volumes/{case}/micro.ome.zarr"),
+        run="<results>/volumes/{case}/micro.run.json",
+    log:
+        "<logs>/volumes/{case}/micro.log",
+    benchmark:
+        "<benchmarks>/volumes/{case}/micro.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=megabytes(8),
+        runtime=120,
+    params:
+        part=scan_flags("micro"),
+        like=lambda wildcards, input: f"--like {input.like}" if input.like else "",
+        settings=flags(EXPERIMENT.volumes.micro),
+        code=code_version("volumes"),
+    shell:
+        "microsr volumes micro --case {wildcards.case} --input {input.scan:q} {params.part} {params.like}"
+        " --output {output.volume} {params.settings} --log {log}"
+
+
+rule import_truth:
+    """Read the truth of a test case: HU at uCT scale on the clinical slices."""
+    input:
+        scan=scan("truth"),
+    output:
+        volume=directory("<results>/volumes/{case}/truth.ome.zarr"),
+        run="<results>/volumes/{case}/truth.run.json",
+    log:
+        "<logs>/volumes/{case}/truth.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=megabytes(8),
+        runtime=60,
+    params:
+        part=scan_flags("truth"),
+        code=code_version("volumes"),
+    shell:
+        "microsr volumes truth --case {wildcards.case} --input {input.scan:q} {params.part}"
+        " --output {output.volume} --log {log}"
+
+
+rule tabulate_volumes:
+    """Put what the volumes' own headers say into one table (Table 1 of the paper)."""
+    input:
+        volumes=[*volumes("clinical", CASES), *volumes("micro", CASES)],
+    output:
+        table=report(
+            "<results>/tables/volumes.csv",
+            caption="../report/volumes.rst",
+            category="Data",
+            labels={"what": "volumes (Table 1)"},
+        ),
+    log:
+        "<logs>/volumes/table.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code_version("volumes"),
+    shell:
+        "microsr volumes table --volumes {input.volumes} --output {output.table} --log {log}"
