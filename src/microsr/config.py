@@ -389,18 +389,20 @@ def load(config: dict[str, Any], files: Sequence[Path] = ()) -> Experiment:
 
 
 def _origin(location: tuple[str | int, ...], files: Sequence[Path]) -> str:
-    """The first of `files` that holds the key at `location`, or as much of the way to it as any does."""
-    found, depth = "config", 0
+    """The first of `files` that sets the key at `location`; "config" if none does, as for a key from the command line."""
     for file in files:
         level = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-        reached = 0
+        found = bool(location)
         for part in location:
-            if not isinstance(level, dict) or part not in level:
+            if not isinstance(level, dict):
+                break  # inside a value
+            found = part in level
+            if not found:
                 break
-            level, reached = level[part], reached + 1
-        if reached > depth:
-            found, depth = str(file), reached
-    return found
+            level = level[part]
+        if found and level is not None:
+            return str(file)
+    return "config"
 
 
 def simulated_cases(settings: Simulate, folder: str) -> list[Case]:
