@@ -1,0 +1,199 @@
+"""Metrics of a super-resolved CT, without a reference and with the truth.
+
+The paper leaves "quantitative evaluation of SR results" as future work (Zheng et al. 2020, section 4). Each
+function says what its number means, its unit, which way is better and what fools it. Volumes come in slice by
+slice: `Moments` gathers what a metric needs of each slice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from skimage.metrics import structural_similarity
+
+from microsr import SCALE
+from microsr.spectrum import ROUNDING_POWER, radial_power
+
+CLINICAL_NYQUIST = 1 / (2 * SCALE)
+"""Nyquist limit of the clinical grid, cycles per super-resolved pixel: finer structure cannot come from the input."""
+SSIM_SIGMA = 1.5
+"""Width of SSIM's Gaussian weights, pixels (Wang et al. 2004)."""
+SSIM_REACH = 6
+"""Pixels beyond the mask that SSIM inside it can see: its weights are cut off at 3.5 sigma."""
+
+
+@dataclass
+class Moments:
+    """Mean and mean square of values that arrive in parts."""
+
+    number: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+
+    def add(self, values: np.ndarray) -> Moments:
+        """Count `values` (any shape) in."""
+        values = np.asarray(values, float)
+        self.number += values.size
+        self.total += float(values.sum())
+        self.squares += float(np.square(values).sum())
+        return self
+
+    @property
+    def mean(self) -> float:
+        """Mean of all values."""
+        return self.total / self.number
+
+    @property
+    def mean_square(self) -> float:
+        """Mean of all squared values."""
+        return self.squares / self.number
+
+
+def average_pool(image: np.ndarray) -> np.ndarray:
+    """f() of Zheng et al. 2020: mean of each 8x8 block, [..., 8 rows, 8 columns] -> [..., rows, columns]."""
+    rows, columns = image.shape[-2] // SCALE, image.shape[-1] // SCALE
+    blocks = np.reshape(image, (*image.shape[:-2], rows, SCALE, columns, SCALE))
+    return blocks.mean(axis=(-3, -1), dtype=np.float64)
+
+
+def magnify(mask: np.ndarray) -> np.ndarray:
+    """A clinical mask [rows, columns] on the super-resolved grid, by nearest neighbour: bool [8 rows, 8 columns]."""
+    return np.repeat(np.repeat(np.asarray(mask) != 0, SCALE, axis=0), SCALE, axis=1)
+
+
+def pooled_difference(superresolved: np.ndarray, clinical: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Average-pooled SR minus the clinical input, HU, at each pixel of one slice's lung mask.
+
+    superresolved: HU [8 rows, 8 columns]; clinical, mask: [rows, columns]. Returns one dimension.
+    """
+    inside = np.asarray(mask) != 0
+    return average_pool(superresolved)[inside] - np.asarray(clinical, float)[inside]
+
+
+def consistency_rmse(differences: Moments) -> float:
+    """How far the SR image departs from its own input: root mean square of `pooled_difference`, HU.
+
+    Lower is better; 0 means that pooling gives the input back. The test of the paper's l_downsample on unseen data.
+    What fools it: nearest-neighbour up-sampling scores 0 without adding anything, and a network that keeps the
+    scan's noise scores better than one that removes it; a good value is near the noise of the scan, not far below
+    it.
+    """
+    return float(np.sqrt(differences.mean_square))
+
+
+def mean_shift(differences: Moments) -> float:
+    """How much brighter the SR lung is than the input lung: mean of `pooled_difference`, HU.
+
+    Nearer to 0 is better; positive: denser than the input. Shows the drift of absolute intensity that instance
+    normalisation allows. What fools it: too bright and too dark regions cancel; read it beside consistency_rmse.
+    """
+    return differences.mean
+
+
+def spectrum_distance(superresolved: np.ndarray, micro: np.ndarray) -> float:
+    """How much the fine texture's strength differs from real uCT: mean absolute difference of log10 radial power.
+
+    Over the rings above the clinical Nyquist limit (1/16 cycles per SR pixel) up to 1/2; no unit: 1 means a factor
+    of 10 in power on average. Lower is better, 0 is uCT's own texture. superresolved, micro: 2-D power spectra of
+    the same size from `spectrum.mean_power`. What fools it: it sees how much structure of each size there is, not
+    where it is nor what it looks like, so noise shaped like uCT scores 0; the uCT's own noise counts as structure;
+    and below the rounding to whole HU nothing is seen, which bounds the distance of very smooth images.
+    """
+    if superresolved.shape != micro.shape:
+        raise ValueError(f"spectra of different windows cannot be compared: {superresolved.shape}, {micro.shape}")
+    frequencies, own = radial_power(superresolved)
+    _, reference = radial_power(micro)
+    return float(np.mean(np.abs(own - reference)[frequencies > CLINICAL_NYQUIST]))
+
+
+def checkerboard(power: np.ndarray) -> float:
+    """How far a pattern that repeats every 8, 4 or 2 pixels stands out: the highest peak of log10 power, 0 = none.
+
+    Up-sampling by strides leaves a pattern that repeats with the stride, hence power at multiples of 1/8 cycles per
+    pixel along rows, columns and both. Each such point is compared with what its neighbourhood predicts for it; 1
+    means ten times the power. Lower is better; chance gives up to about 0.2, and 0.3 from a dozen windows. power: 2-D
+    power spectrum of windows of a multiple of 8 pixels, at least 32, from `spectrum.mean_power`. What fools it: a
+    pattern that changes with the image hides (nearest-neighbour up-sampling, all of blocks, gets about 0.5), small
+    windows show a weak one less (64 against 128: half a unit), and a true lattice at such a frequency would count.
+
+    There are three predictions, and the highest counts: a quadratic surface through log10 power around the point, for
+    which power laws and Gaussian fall-off are no peak, and the means along its row and its column, for which the ridge of
+    an edge or a slope is none. The Hann window's own leakage, one frequency step around a peak, is left out of them.
+    """
+    size = len(power)
+    logarithm = np.log10(np.maximum(power, ROUNDING_POWER))
+    neighbourhoods = _neighbourhoods(max(2, size // 32))
+    highest = 0.0
+    for u, v in np.ndindex(SCALE, SCALE):
+        if (u, v) != (0, 0):
+            point = np.array([u, v]) * size // SCALE
+            values = (logarithm[tuple((point + offsets).T % size)] @ weights for offsets, weights in neighbourhoods)
+            highest = max(highest, logarithm[tuple(point)] - max(values))
+    return float(highest)
+
+
+def _neighbourhoods(reach: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Three times offsets, 2 to `reach` steps away [number, 2], and weights by which values there predict the middle."""
+    steps = np.arange(-reach, reach + 1)
+    around = np.array([(i, j) for i in steps for j in steps if max(abs(i), abs(j)) >= 2])
+    i, j = around.T.astype(float)
+    surface = np.column_stack([np.ones_like(i), i, j, i * i, i * j, j * j])
+    line = steps[np.abs(steps) >= 2]
+    mean = np.full(len(line), 1 / len(line))
+    row, column = np.column_stack([0 * line, line]), np.column_stack([line, 0 * line])
+    return [(around, np.linalg.pinv(surface)[0]), (row, mean), (column, mean)]
+
+
+def truth_difference(superresolved: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """SR minus truth, HU, at each pixel of one slice's lung mask; all [rows, columns] on the SR grid, result 1-D."""
+    inside = np.asarray(mask) != 0
+    return np.asarray(superresolved, float)[inside] - np.asarray(truth, float)[inside]
+
+
+def psnr(differences: Moments, data_range: float) -> float:
+    """Peak signal-to-noise ratio against the truth: 10 log10(data_range^2 / mean square of `truth_difference`), dB.
+
+    Higher is better, infinite for the truth itself. data_range: HU, to be stated with the value: doubling it adds 6 dB.
+    What fools it: it rewards blur, as a smooth image loses less than a sharp one whose details are slightly displaced.
+    """
+    if differences.mean_square == 0:
+        return float("inf")
+    return float(10 * np.log10(data_range**2 / differences.mean_square))
+
+
+def ssim_values(superresolved: np.ndarray, truth: np.ndarray, mask: np.ndarray, data_range: float) -> np.ndarray:
+    """SSIM with the truth (Wang et al. 2004; Gaussian weights, sigma 1.5) at each pixel of one slice's lung mask.
+
+    All [rows, columns] on the SR grid, in HU; data_range: HU. Returns one dimension; the mean over all slices is
+    `ssim`.
+    """
+    inside = np.asarray(mask) != 0
+    if not inside.any():
+        return np.zeros(0)
+    box = tuple(_span(inside.any(axis=1 - axis), inside.shape[axis]) for axis in (0, 1))
+    _, values = structural_similarity(
+        np.asarray(superresolved[box], np.float32),
+        np.asarray(truth[box], np.float32),
+        data_range=data_range,
+        gaussian_weights=True,
+        sigma=SSIM_SIGMA,
+        use_sample_covariance=False,
+        full=True,
+    )
+    return values[inside[box]]
+
+
+def ssim(values: Moments) -> float:
+    """Structural similarity with the truth inside the lung: mean of `ssim_values`, no unit.
+
+    Higher is better, 1 for the truth itself. What fools it: a wide data range makes everything alike in the flat
+    parts of the lung, and as PSNR it takes texture that is right in kind but not in place for an error.
+    """
+    return values.mean
+
+
+def _span(occupied: np.ndarray, length: int) -> slice:
+    """The occupied range with room for SSIM's weights, and at least one weight window."""
+    first, last = np.flatnonzero(occupied)[[0, -1]]
+    return slice(max(int(first) - SSIM_REACH, 0), min(int(last) + SSIM_REACH + 1, length))
