@@ -76,8 +76,8 @@ def consistency_rmse(differences: Moments) -> float:
 
     Lower is better; 0 means that pooling gives the input back. The test of the paper's l_downsample on unseen data.
     What fools it: nearest-neighbour up-sampling scores 0 without adding anything, and a network that keeps the
-    scan's noise scores better than one that removes it; a good value is near the noise of the scan, not far below
-    it.
+    scan's noise scores better than one that removes it; a good value is near the noise of the scan, not far below.
+    The truth itself does not score 0, for the scan blurs it and averages over the slice's thickness.
     """
     return float(np.sqrt(differences.mean_square))
 
@@ -117,9 +117,10 @@ def checkerboard(power: np.ndarray) -> float:
     pattern that changes with the image hides (nearest-neighbour up-sampling, all of blocks, gets about 0.5), small
     windows show a weak one less (64 against 128: half a unit), and a true lattice at such a frequency would count.
 
-    There are three predictions, and the highest counts: a quadratic surface through log10 power around the point, for
-    which power laws and Gaussian fall-off are no peak, and the means along its row and its column, for which the ridge of
-    an edge or a slope is none. The Hann window's own leakage, one frequency step around a peak, is left out of them.
+    There are three predictions, and the highest counts: a quadratic surface through log10 power around the point,
+    for which power laws and Gaussian fall-off are no peak, and the means along its row and its column, for which
+    the ridge of an edge or a slope is none. The Hann window's own leakage, one frequency step around a peak, is
+    left out of them.
     """
     size = len(power)
     logarithm = np.log10(np.maximum(power, ROUNDING_POWER))

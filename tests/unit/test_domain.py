@@ -81,6 +81,13 @@ def test_the_same_mean_and_sd_with_another_spectrum_are_told_apart(rng, tmp_path
     assert "spectra" in line and "softer kernel" in line and "SD" not in line
 
 
+def test_larger_structures_that_one_side_lacks_are_no_gap(rng, tmp_path, warnings):
+    """A difference at 1/8 cycles per pixel alone: waves 8 pixels long, within the limit of the SD."""
+    wave = 60 * np.cos(2 * np.pi * (np.arange(8) / 8 + rng.uniform(size=(300, 8, 1))))
+    value = run(tmp_path, clinical(rng) + np.rint(wave).astype(np.int16), micro(rng))
+    assert value["difference", "spectrum"] < 0.3 and not warnings()
+
+
 def test_the_same_moments_with_another_histogram_are_told_apart(rng, tmp_path, warnings):
     two_peaks = rng.choice([-930, -770], (300, 8, 8)).astype(np.int16)
     value = run(tmp_path, clinical(rng), np.kron(two_peaks, np.ones((1, 8, 8))).astype(np.int16))
