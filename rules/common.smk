@@ -291,7 +291,9 @@ def panels(wildcards, input):
 def comparison_words(wildcards):
     """Params function: title and note of a comparison."""
     training_set, case = COMPARISONS[wildcards.comparison]
-    words = ["--title", f"{case}, trained on: {training_set}"]
+    protocol, _, name = training_set.partition("-")
+    trained = {"pooled": "on all training cases", "case": f"on {name} only", "without": f"without {name}"}[protocol]
+    words = ["--title", f"{case} (models trained {trained})" if TRAINED_METHODS else case]
     words += ["--note", EXPERIMENT.note] if EXPERIMENT.note else []
     return shlex.join(words)
 

@@ -1,0 +1,94 @@
+"""Snakemake on a copy of the workflow, so that a test may edit it and results stay out of the clone."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+PARTS = ("Snakefile", "config.yaml", "rules", "experiments", "profiles", "report", "envs", "src")
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A copy of the workflow in a folder of its own."""
+
+    folder: Path
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "snakemake", *arguments]
+
+    def environment(self) -> dict[str, str]:
+        """As in a shell where the environment is not activated, and no other copy of the package is in the way."""
+        return {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
+        """Run Snakemake to its end; stdout holds all that a user would see."""
+        return subprocess.run(
+            self.command(*arguments), cwd=self.folder, env=self.environment(), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+        )  # fmt: skip
+
+    def run(self, *arguments: str) -> str:
+        """Run Snakemake on two cores; what it said. Fails the test if Snakemake fails."""
+        done = self.snakemake("--cores", "2", *arguments)
+        assert done.returncode == 0, done.stdout[-6000:]
+        return done.stdout
+
+    def plan(self, *arguments: str) -> Counter:
+        """How many jobs of each rule a dry run plans, by the rule's name."""
+        done = self.snakemake("-n", *arguments)
+        assert done.returncode == 0, done.stdout[-6000:]
+        return Counter(re.findall(r"^(?:local)?rule (\w+):$", done.stdout, re.MULTILINE))
+
+    def fails(self, *arguments: str) -> str:
+        """The one line of error with which Snakemake stops."""
+        done = self.snakemake("--cores", "1", *arguments)
+        assert done.returncode != 0, done.stdout[-6000:]
+        assert "Traceback" not in done.stdout, done.stdout[-6000:]
+        lines = [line for line in done.stdout.splitlines() if re.match(r"(\w+: )?error: ", line)]
+        assert len(lines) == 1, done.stdout[-6000:]
+        return lines[0]
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        file = self.folder / path
+        text = file.read_text(encoding="utf-8")
+        assert old in text
+        file.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def copy_workflow(folder: Path) -> Workflow:
+    for part in PARTS:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, folder / part)
+    return Workflow(folder)
+
+
+@pytest.fixture
+def workflow(tmp_path: Path) -> Workflow:
+    """A fresh copy."""
+    return copy_workflow(tmp_path / "clone")
+
+
+@pytest.fixture(scope="session")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+    """A copy for dry runs, which leave nothing behind."""
+    return copy_workflow(tmp_path_factory.mktemp("planned") / "clone")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+    """A copy in which experiments/smoke.yaml has run to its end; a test that edits it works on a copy of its own."""
+    found = copy_workflow(tmp_path_factory.mktemp("smoke") / "clone")
+    found.run("--configfile", "experiments/smoke.yaml")
+    return found

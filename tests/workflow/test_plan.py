@@ -1,0 +1,130 @@
+"""What is planned: dry runs of every experiment, and which cases each model is trained and tested on."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from microsr.config import MODALITIES, Experiment
+
+ROOT = Path(__file__).parent.parent.parent
+EXPERIMENTS = sorted(path.name for path in (ROOT / "experiments").glob("*.yaml"))
+OVERLAYS = [
+    name
+    for name in EXPERIMENTS
+    if "sheet" in yaml.safe_load((ROOT / "experiments" / name).read_text()).get("cases", {})
+]
+
+
+def stand_ins(workflow, experiment: str, folder: Path) -> list[str]:
+    """Empty files and folders in the places that an experiment's sheet names, and the arguments that lead there."""
+    cases = yaml.safe_load((workflow.folder / "experiments" / experiment).read_text()).get("cases")
+    if not cases:
+        return []
+    with (workflow.folder / cases["sheet"]).open(encoding="utf-8") as sheet:
+        for row in csv.DictReader(sheet, delimiter="\t"):
+            for path in (folder / row[m] for m in MODALITIES if row.get(m)):
+                path.mkdir(parents=True, exist_ok=True)
+    return ["--config", f"cases={{data_root: {folder}}}"]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_plans_the_comparison_figure(planned, experiment, tmp_path):
+    data = stand_ins(planned, experiment, tmp_path)
+    jobs = planned.plan("--configfile", f"experiments/{experiment}", *data)
+    assert jobs["draw_comparison"] == jobs["collect_metrics"] == jobs["check_domain"] == 1
+    assert jobs["train"] >= 1
+
+
+def test_the_default_experiment_is_the_demo(planned):
+    done = planned.snakemake("-n")
+    assert "results/demo/figures/comparison.png" in done.stdout
+    assert not (planned.folder / "results").exists()
+
+
+def test_figures_alone_can_be_asked_for(planned):
+    everything, figures = planned.plan(), planned.plan("figures")
+    assert set(everything) - set(figures) == {"all"}
+    assert set(figures) - set(everything) == {"figures"}
+
+
+def test_paper_without_data_says_what_is_missing(planned):
+    line = planned.fails("-n", "--configfile", "experiments/paper.yaml")
+    assert re.match(r"error: experiments/paper.tsv, line 2: clinical: data/case1/clinical does not exist", line)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_no_setting_of_the_demo_leaks_into_an_experiment_on_volumes(overlay):
+    """What config.yaml sets away from its default, an experiment with a sheet must state itself."""
+    demo = yaml.safe_load((ROOT / "config.yaml").read_text())
+    stated = yaml.safe_load((ROOT / "experiments" / overlay).read_text())
+    defaults = Experiment(experiment="defaults").model_dump(mode="json")
+    for section in ("simulate", "compute"):
+        del demo[section]
+
+    def leaks(demo, stated, default, where=""):
+        for key, value in demo.items():
+            if isinstance(value, dict):
+                if stated.get(key, {}) is not None:
+                    yield from leaks(value, stated.get(key, {}), default.get(key, {}), f"{where}{key}.")
+            elif key not in stated and value != default.get(key):
+                yield f"{where}{key}"
+
+    assert list(leaks(demo, stated, defaults)) == []
+
+
+def models_and_tests(workflow, *arguments: str) -> tuple[set[str], set[str]]:
+    """Models to be trained and CTs to be super-resolved, as <method>/<training set>[/<case>]."""
+    text = workflow.snakemake("-n", *arguments).stdout
+    models = set(re.findall(r"output: results/\w+/models/(\S+)/generator\.pt", text))
+    tested = set(re.findall(r"output: results/\w+/superresolved/(\S+)\.ome\.zarr", text))
+    return models, tested
+
+
+def test_pooled_trains_on_all_cases_and_tests_on_the_held_out_one(planned):
+    models, tested = models_and_tests(planned)
+    assert models == {"proposed/pooled", "cyclegan/pooled"}
+    assert tested == {"proposed/pooled/test1", "bicubic/none/test1", "cyclegan/pooled/test1"}
+
+
+def test_per_case_trains_one_model_a_case(planned):
+    models, tested = models_and_tests(planned, "--config", "protocols=[per_case]", "simulate={training_cases: 2}")
+    assert models == {f"{method}/case-train{n}" for method in ("proposed", "cyclegan") for n in (1, 2)}
+    assert tested == {f"{model}/test1" for model in models} | {"bicubic/none/test1"}
+
+
+def test_leave_one_out_tests_each_model_on_the_case_it_has_not_seen(planned):
+    arguments = ["--config", "protocols=[leave_one_out]", "simulate={training_cases: 2}"]
+    _, tested = models_and_tests(planned, *arguments)
+    assert {t for t in tested if not t.startswith("cyclegan")} == {
+        "proposed/without-train1/train1", "proposed/without-train2/train2",
+        "bicubic/none/train1", "bicubic/none/train2",
+    }  # fmt: skip
+    text = planned.snakemake("-n", "results/demo/models/proposed/without-train1/generator.pt", *arguments).stdout
+    inputs = re.search(r"rule train:\n\s+input: (.*)", text).group(1)
+    assert "results/demo/patches/train2/clinical.npy" in inputs
+    assert "results/demo/patches/train1/" not in inputs
+
+
+def test_the_domain_check_comes_before_training(planned):
+    jobs = planned.plan("results/demo/models/proposed/pooled/generator.pt")
+    assert jobs["check_domain"] == 1
+
+
+def test_without_a_trained_method_nothing_is_trained(planned, tmp_path):
+    overlay = tmp_path / "bicubic.yaml"
+    overlay.write_text("methods: {proposed: null, cyclegan: null}\n")
+    jobs = planned.plan("--configfile", str(overlay))
+    assert jobs["superresolve"] == jobs["draw_comparison"] == 1
+    assert jobs["train"] == jobs["extract_patches"] == 0
+
+
+def test_a_command_can_be_pasted(planned):
+    """Steps get everything from their command line."""
+    text = planned.snakemake("-n", "-p").stdout
+    commands = re.findall(r"^Shell command: (.*)$", text, re.MULTILINE)
+    train = next(c for c in commands if c.startswith("microsr train") and "models/proposed" in c)
+    assert "--losses.downsample 1.0" in train and "--window_hu -1000.0 400.0" in train
+    assert "--device auto" in train and "<" not in train

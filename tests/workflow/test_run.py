@@ -1,0 +1,155 @@
+"""Tiny real runs: everything is made, nothing is made twice, and a training that is killed goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+pytestmark = pytest.mark.workflow
+SMOKE = ["--configfile", "experiments/smoke.yaml"]
+
+
+def test_smoke_makes_figures_tables_and_models(finished):
+    results = finished.folder / "results/smoke"
+    for name in ("comparison", "network", "losses", "domain", "metrics", "patches_train1_clinical"):
+        for ending in ("png", "pdf"):
+            assert (results / f"figures/{name}.{ending}").stat().st_size > 1000
+    metrics = pd.read_csv(results / "tables/metrics.csv")
+    assert list(metrics) == ["case", "method", "training_set", "protocol", "metric", "value", "unit"]
+    assert set(metrics["method"]) == {"proposed", "bicubic", "cyclegan"}
+    assert {"consistency_rmse", "spectrum_distance", "checkerboard", "psnr", "ssim"} <= set(metrics["metric"])
+    history = pd.read_csv(results / "models/proposed/pooled/history.csv")
+    assert {"downsample_loss", "upsample_loss", "clinical_ssim_loss", "micro_ssim_loss"} <= set(history)
+
+
+def test_every_result_says_how_it_was_made(finished):
+    results = finished.folder / "results/smoke"
+    for folder in (
+        "volumes/test1",
+        "patches/train1",
+        "models/proposed/pooled",
+        "superresolved/proposed/pooled",
+        "figures",
+    ):
+        records = list((results / folder).glob("*run.json"))
+        assert records, folder
+        assert all(json.loads(record.read_text())["code"]["fingerprint"] for record in records)
+
+
+def test_the_experiment_is_recorded_and_can_be_run_from_its_record(finished):
+    jobs = finished.plan("--configfile", "results/smoke/config.yaml")
+    assert not jobs, jobs
+    cases = pd.read_csv(finished.folder / "results/smoke/cases.tsv", sep="\t")
+    assert list(cases["case"]) == ["train1", "train2", "test1"]
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    assert "Nothing to be done" in finished.run(*SMOKE)
+
+
+def test_how_the_work_is_done_re_runs_nothing(finished):
+    compute = "compute={threads: 2, tile: 64, device: cpu, checkpoint_minutes: 1}"
+    assert not finished.plan(*SMOKE, "--config", compute)
+
+
+def test_the_report_is_one_html_file(finished):
+    report = finished.folder / "results/smoke/report.html"
+    finished.run("--report", str(report), *SMOKE)
+    text = report.read_text(encoding="utf-8")
+    assert "comparison" in text and "domain check" in text
+
+
+@pytest.fixture
+def edited(finished):
+    """The finished workflow; what a test edits in it is put back."""
+    before = {path: path.read_bytes() for path in (finished.folder / "src/microsr").glob("*.py")}
+    yield finished
+    for path, content in before.items():
+        path.write_bytes(content)
+
+
+def test_a_comment_or_a_message_re_runs_nothing(edited):
+    for module in ("train", "storage", "progress", "cli", "config"):
+        with (edited.folder / f"src/microsr/{module}.py").open("a") as source:
+            source.write("\n# A remark.\n")
+    with (edited.folder / "src/microsr/progress.py").open("a") as source:
+        source.write("\nlogger.debug('loaded')\n")
+    assert not edited.plan(*SMOKE)
+
+
+@pytest.mark.parametrize(
+    ("module", "again", "kept"),
+    [
+        ("figure_losses", {"draw_losses"}, {"train", "draw_comparison"}),
+        ("metrics", {"evaluate", "collect_metrics", "draw_metrics"}, {"train", "superresolve", "extract_patches"}),
+        ("domain", {"check_domain", "draw_domain"}, {"train", "extract_patches"}),
+        ("losses", {"train", "superresolve", "evaluate"}, {"extract_patches", "check_domain", "import_micro"}),
+        ("simulate", {"simulate_test_case", "import_clinical", "train"}, set()),
+    ],
+)
+def test_an_edit_of_code_re_runs_what_it_decides(edited, module, again, kept):
+    with (edited.folder / f"src/microsr/{module}.py").open("a") as source:
+        source.write("\nEDITED = True\n")
+    jobs = edited.plan(*SMOKE)
+    assert again <= set(jobs)
+    assert not kept & set(jobs)
+
+
+@pytest.mark.parametrize(
+    ("setting", "again", "kept"),
+    [
+        ("train={epochs: 2}", {"train", "superresolve"}, {"extract_patches", "import_micro", "simulate_test_case"}),
+        ("figures={display_window_hu: [-900, 100]}", {"draw_comparison"}, {"draw_losses", "evaluate", "train"}),
+        ("simulate={test_cases: 2}", {"simulate_test_case", "superresolve"}, {"simulate_training_case", "train"}),
+        ("seed=2", {"simulate_training_case", "extract_patches", "train"}, set()),
+    ],
+)
+def test_a_setting_re_runs_what_it_decides(finished, setting, again, kept):
+    jobs = finished.plan(*SMOKE, "--config", setting)
+    assert again <= set(jobs)
+    assert not kept & set(jobs)
+
+
+def test_a_killed_training_goes_on_where_it_was(workflow):
+    """`kill -9` of a training: Snakemake starts it again by itself, and it does not begin anew."""
+    settings = ["train={epochs: 60}", "compute={checkpoint_minutes: 0.01}"]
+    target = "results/smoke/models/cyclegan/pooled/run.json"
+    with subprocess.Popen(
+        workflow.command("--cores", "2", target, *SMOKE, "--config", *settings),
+        cwd=workflow.folder, env=workflow.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as snakemake:  # fmt: skip
+        state = workflow.folder / "results/smoke/.state/cyclegan/pooled"
+        try:
+            wait_for(lambda: len(list(state.rglob("*.pt"))) >= 1 and training_in(workflow.folder), snakemake)
+            os.kill(training_in(workflow.folder), signal.SIGKILL)
+            assert snakemake.wait(timeout=240) == 0
+        finally:
+            snakemake.terminate()
+    attempts = json.loads((workflow.folder / target).read_text())["attempts"]
+    assert len(attempts) == 2
+    assert attempts[0]["start_step"] == 0 < attempts[1]["start_step"]
+
+
+def wait_for(condition, process, seconds=240):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None and time.monotonic() < end, "training did not come to a checkpoint"
+        time.sleep(0.2)
+
+
+def training_in(folder: Path) -> int | None:
+    """The process id of `microsr train` that runs in a folder."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().split(b"\0")
+            here = (process / "cwd").resolve() == folder.resolve()
+        except OSError:
+            continue
+        if here and b"train" in command and b"python" in command[0]:
+            return int(process.name)
+    return None
