@@ -76,8 +76,8 @@ def is_dicom(path: Path) -> bool:
 def read(files: Iterable[Path], scan: Scan) -> Volume:
     """Read one series; rescale slope and intercept are applied file by file (values as the scanner means them, unit "grey").
 
-    MONOCHROME1 in a CT only asks for an inverted display: the values are HU all the same and stay as they are. In any other
-    modality it may stand for inverted densities, and is refused.
+    MONOCHROME1 is refused: it asks for an inverted display only, so that a CT's values are HU all the same, but GDCM hands
+    them out inverted; and in other modalities nobody can tell which of the two was meant.
 
     Raises
     ------
@@ -158,8 +158,8 @@ def _header(path: Path) -> Slice | None:
         problem = f"holds {text('0028|0008')} frames in one file; convert it to single-frame files or NIfTI (e.g. with dcm2niix)"
     elif "MOSAIC" in text("0008|0008").split("\\"):
         problem = "is a mosaic of slices in one image; convert it to NIfTI (e.g. with dcm2niix)"
-    elif text("0028|0004") == "MONOCHROME1" and text("0008|0060") != "CT":
-        problem = "is MONOCHROME1 and not CT, so its values may be inverted; convert it to MONOCHROME2"
+    elif text("0028|0004") != "MONOCHROME2":
+        problem = f"is {text('0028|0004')}, so its values may be read inverted; convert it to MONOCHROME2"
     elif position is None or orientation is None:
         problem = "has no ImagePositionPatient or ImageOrientationPatient; give a CT series, or convert it to NIfTI"
     elif min(lengths) < 0.9 or abs(row @ column) > SAME_DIRECTION:

@@ -62,15 +62,15 @@ def lung_mask(
 
 def _aerated(hu: np.ndarray, padding: np.ndarray, below: float) -> np.ndarray:
     """Connected regions below the threshold in a slice that are not mostly air."""
-    # A sharp kernel's noise reaches far beyond tissue and air.
-    smooth = ndimage.uniform_filter(hu.astype(np.float32), 3)
+    # A sharp kernel's noise reaches far beyond tissue and air; padding must not make its neighbours look like lung.
+    smooth = ndimage.uniform_filter(np.where(padding, 0, hu).astype(np.float32), 3)
     low = (smooth < below) & ~padding
     labels, count = ndimage.label(low)
     if not count:
         return low
-    of_air = np.bincount(labels[smooth < AIR_BELOW_HU], minlength=count + 1)
-    size = np.bincount(labels.ravel(), minlength=count + 1)
-    keep = of_air < 0.5 * size
+    core = labels * ndimage.binary_erosion(low, np.ones((3, 3)), border_value=1)  # the rim is partly tissue
+    of_air = np.bincount(core[smooth < AIR_BELOW_HU], minlength=count + 1)
+    keep = of_air <= 0.5 * np.bincount(core.ravel(), minlength=count + 1)
     keep[0] = False
     return keep[labels]
 

@@ -1,0 +1,166 @@
+"""Masks: lung is told from air, bowel gas, mattress and soft tissue; a specimen from the air around it."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from microsr import UserError
+from microsr.config import ClinicalVolume, Scan
+from microsr.masks import at_full_size, lung_mask, padded, specimen_outline
+from microsr.readers import read_scan
+from microsr.volumes import _to_hu
+
+SETTINGS = ClinicalVolume()
+SPACING = (1.0, 1.0, 1.0)
+
+
+def lung(hu, settings=SETTINGS, spacing=SPACING, padding=None):
+    hu = np.rint(hu).astype(np.int16)
+    return lung_mask(hu, spacing, settings, np.zeros(hu.shape, bool) if padding is None else padding)
+
+
+def ellipse(row, column, height, width, shape=(64, 64)):
+    r, c = np.indices(shape)
+    return ((r - row) / height) ** 2 + ((c - column) / width) ** 2 < 1
+
+
+LUNGS = ellipse(32, 16, 15, 8) | ellipse(32, 48, 15, 8)
+
+
+def test_both_lungs_with_their_vessels_and_nothing_else(chest):
+    mask = lung(chest)
+    inner, outer = ndimage.binary_erosion(LUNGS), ndimage.binary_dilation(LUNGS)
+    assert (mask | ~inner).all(), "the vessels, 3 mm thick, belong to the lung"
+    assert not (mask & ~outer).any(), "trachea, chest wall and outside air do not"
+
+
+def test_closing_takes_up_what_is_thinner_and_leaves_what_is_thicker(chest):
+    chest[:, 14:28, 47:50] = 40  # a septum of 3 mm from the pleura inwards
+    assert lung(chest)[:, 22:27, 48].all()
+    assert not lung(chest, ClinicalVolume(closing_mm=1))[:, 22:27, 48].any()
+
+
+def test_a_nodule_within_the_lung_is_filled_whatever_the_closing(chest):
+    chest[:, ellipse(32, 48, 5, 5)] = 40
+    assert lung(chest, ClinicalVolume(closing_mm=0))[:, ellipse(32, 48, 5, 5)].all()
+
+
+def test_gas_of_the_bowel_is_not_lung(chest):
+    chest[:, ellipse(50, 32, 5, 9)] = -1000
+    assert not lung(chest)[:, 48:].any()
+
+
+def test_a_mattress_below_the_patient_is_not_lung(chest):
+    chest[:, 58:63, 8:56] = np.random.default_rng(0).normal(-920, 20, (6, 5, 48))
+    assert not lung(chest)[:, 57:].any()
+
+
+def test_padding_is_never_lung(chest):
+    padding = np.zeros(chest.shape, bool)
+    padding[:, :, :20] = True
+    chest[padding] = -1000
+    mask = lung(chest, padding=padding)
+    assert not mask[padding].any() and mask[:, 25, 22].all()
+
+
+def test_lung_that_touches_the_border_everywhere_is_lung():
+    crop = np.random.default_rng(0).normal(-860, 60, (3, 40, 40))
+    crop[:, 18:21] = 30  # a vessel from border to border
+    assert lung(crop).all()
+
+
+def test_a_crop_with_lung_and_outside_air_tells_them_apart():
+    rng = np.random.default_rng(0)
+    crop = rng.normal(-870, 40, (3, 40, 40))
+    crop[:, :, 24:30] = 40
+    crop[:, :, 30:] = rng.normal(-1000, 40, (3, 40, 10))
+    mask = lung(crop)
+    assert mask[:, :, :23].all() and not mask[:, :, 25:].any()
+
+
+def test_a_thin_wall_at_the_border_does_not_become_lung():
+    """A chest inside soft tissue that touches the border of the image, as the simulator makes it."""
+    hu = np.full((3, 48, 48), 40.0)
+    hu[:, 2:46, 2:46] = -850
+    mask = lung(hu, spacing=(0.6, 0.6, 0.6))
+    assert not mask[:, :1].any() and not mask[:, :, -1:].any()
+    assert mask[:, 3:45, 3:45].all()
+
+
+def test_a_ct_without_lung_is_refused():
+    with pytest.raises(UserError, match="holds no lung"):
+        lung(np.random.default_rng(0).normal(40, 20, (2, 32, 32)))
+
+
+def test_rider_has_two_lungs_and_no_mattress(shared_data):
+    scan = Scan(path=str(shared_data / "clinical/rider_lung_kernel_dicom"), slices="110:130")
+    volume = read_scan(scan)
+    hu, padding = _to_hu(volume, scan.path)
+    mask = lung_mask(hu, volume.spacing, SETTINGS, padding)
+    assert not mask[padding].any()
+    middle = mask[10]
+    _, count = ndimage.label(middle)
+    assert count == 2, "a right and a left lung"
+    assert 0.25 < middle.mean() < 0.4
+    assert not middle[460:].any(), "the mattress is left out"
+    assert -870 < np.median(hu[mask]) < -830
+
+
+def test_kernel_pair_has_nearly_the_same_lung_in_both(shared_data):
+    masks = []
+    for kernel in ("B-soft", "L-sharp"):
+        volume = read_scan(Scan(path=str(shared_data / f"clinical/kernelpair_A0001_{kernel}.nii.gz")))
+        hu, padding = _to_hu(volume, "pair")
+        masks.append(lung_mask(hu, volume.spacing, SETTINGS, padding))
+    soft, sharp = masks
+    assert 2 * (soft & sharp).sum() / (soft.sum() + sharp.sum()) > 0.99
+    assert soft[8, 0, 40] and soft[8, -1, 40], "the crop's border cuts the lung"
+    assert not soft[39, 0, 0], "the air outside the chest is not lung"
+
+
+def test_padding_is_a_flat_region_at_the_border():
+    grey = np.random.default_rng(0).integers(1, 200, (60, 80))
+    grey[:20, :5] = 0
+    grey[30:40, 30:40] = 0
+    expected = np.zeros(grey.shape, bool)
+    expected[:20, :5] = True
+    assert np.array_equal(padded(grey, (0,)), expected), "zeros within the specimen are values"
+    assert not padded(grey, (999,)).any()
+    assert padded(grey - 3024, (-3024,)).sum() == 100
+
+
+def foam(shape, share, rng):
+    """Air spaces of a few pixels between walls that fill `share` of the area."""
+    noise = np.abs([ndimage.gaussian_filter(one, 1.5) for one in rng.standard_normal(shape)])
+    return noise < np.quantile(noise, share)
+
+
+@pytest.mark.parametrize("share", [0.15, 0.5])
+def test_a_specimen_is_outlined_with_its_air_spaces(share):
+    rng = np.random.default_rng(3)
+    inside = np.hypot(*(np.indices((300, 300)) - 150)) < 100
+    truth = np.array([inside, inside])
+    grey = 1000 + 4000 * (truth * foam(truth.shape, share, rng)) + rng.normal(0, 300, truth.shape)
+    outline = specimen_outline(grey, (1000, 5000), False, (0,))
+    mask = np.array([at_full_size(one, (300, 300)) for one in outline])
+    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.97
+
+
+def test_a_specimen_that_fills_the_field_is_all_specimen():
+    rng = np.random.default_rng(3)
+    grey = 1000 + 4000 * foam((1, 200, 240), 0.2, rng) + rng.normal(0, 200, (1, 200, 240))
+    assert at_full_size(specimen_outline(grey, (1000, 5000), True, (0,))[0], (200, 240)).mean() > 0.99
+
+
+def test_air_alone_is_no_specimen():
+    grey = np.random.default_rng(3).normal(1000, 200, (2, 100, 100))
+    assert not specimen_outline(grey, (1000, 5000), False, (0,)).any()
+
+
+def test_black_corners_do_not_bend_the_outline():
+    rng = np.random.default_rng(3)
+    grey = 1000 + 4000 * foam((1, 200, 200), 0.3, rng) + rng.normal(0, 200, (1, 200, 200))
+    corner = np.add.outer(np.arange(200), np.arange(200)) < 60
+    grey[0, corner] = 0
+    mask = at_full_size(specimen_outline(grey, (1000, 5000), True, (0,))[0], (200, 200)) & ~padded(grey[0], (0,))
+    assert not mask[corner].any() and mask[~corner].mean() > 0.99
