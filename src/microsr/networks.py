@@ -179,7 +179,7 @@ class CompactG1(nn.Module):
     noise_scales = (2, 4, 8)
     halo = 12
 
-    def __init__(self, width: int = 32, blocks: int = 3, up: tuple[int, ...] = (24, 16, 8)) -> None:
+    def __init__(self, width: int = 32, blocks: int = 3, up: tuple[int, ...] = (24, 16, 12)) -> None:
         super().__init__()
         self.head = nn.Sequential(_plain_conv(1, width, 3), *(ResidualBlock(width, norm=False) for _ in range(blocks)))
         inputs = (width, *up[:-1])
