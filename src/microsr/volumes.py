@@ -155,8 +155,6 @@ def _to_hu(volume: Volume, where: str) -> tuple[np.ndarray, np.ndarray]:
     for z in range(volume.shape[0]):
         grey = volume.array[z]
         padding[z] = (grey < LOWEST_HU) | padded(grey, fill)
-        if declared is not None and declared < LOWEST_HU:
-            padding[z] |= grey <= declared
         aerated += np.count_nonzero((grey < -300) & ~padding[z])
         extreme += np.count_nonzero(grey > 4000)
         hu[z] = np.where(padding[z], AIR_HU, np.clip(np.rint(grey), -32768, 32767))
