@@ -80,6 +80,12 @@ def workflow(tmp_path: Path) -> Workflow:
     return copy_workflow(tmp_path / "clone")
 
 
+@pytest.fixture(scope="module")
+def copied_workflow(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+    """A copy for all tests of a module."""
+    return copy_workflow(tmp_path_factory.mktemp("module") / "clone")
+
+
 @pytest.fixture(scope="session")
 def planned(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     """A copy for dry runs, which leave nothing behind."""

@@ -12,7 +12,7 @@ PAPER = ["-n", "--configfile", "experiments/paper.yaml"]
     [
         ("train={epoch: 3}", "train.epoch: unknown key; allowed here: network, epochs"),
         ("experiments=demo", "experiments: unknown key; allowed here: experiment, "),
-        ("patches={micro_size: 100}", "patches: micro_size is 100, must be 8 x clinical_size = 256"),
+        ("patches={clinical_size: 32, micro_size: 100}", "patches: micro_size is 100, must be 8 x clinical_size = 256"),
         ("superresolve={slices: some}", "superresolve.slices: "),
         ("simulate={test_cases: 0}", "simulate.test_cases: "),
         ("protocols=[pooled, half]", "protocols.1: "),

@@ -126,5 +126,5 @@ def test_a_command_can_be_pasted(planned):
     text = planned.snakemake("-n", "-p").stdout
     commands = re.findall(r"^Shell command: (.*)$", text, re.MULTILINE)
     train = next(c for c in commands if c.startswith("microsr train") and "models/proposed" in c)
-    assert "--losses.downsample 1.0" in train and "--window_hu -1000.0 400.0" in train
+    assert "--losses.micro_ssim 1.0" in train and "--window_hu -1000.0 400.0" in train
     assert "--device auto" in train and "<" not in train
