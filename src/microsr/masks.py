@@ -64,7 +64,7 @@ def _aerated(hu: np.ndarray, padding: np.ndarray, below: float) -> np.ndarray:
     """Connected regions below the threshold in a slice that are not mostly air."""
     # A sharp kernel's noise reaches far beyond tissue and air; padding must not make its neighbours look like lung.
     smooth = ndimage.uniform_filter(np.where(padding, 0, hu).astype(np.float32), 3)
-    low = (smooth < below) & ~padding
+    low = (smooth < below) & (hu < below) & ~padding  # both, since smoothing alone opens thin walls
     labels, count = ndimage.label(low)
     if not count:
         return low
