@@ -1,8 +1,8 @@
 # Micro-CT-level super-resolution of clinical lung CT (Zheng et al. 2020).
 #
-#   snakemake --cores all                                        the default experiment, config.yaml
-#   snakemake --cores all --configfile experiments/paper.yaml    another one, laid over config.yaml
-#   snakemake --cores all figures                                figures and tables only
+#   snakemake --cores all                                                the default experiment, config.yaml
+#   snakemake --cores all --configfile experiments/paper.yaml            another one, laid over config.yaml
+#   snakemake --cores all figures --configfile experiments/paper.yaml    its figures and tables only
 from snakemake.utils import min_version
 
 min_version("9.20")

@@ -80,15 +80,16 @@ def tested_on(training_set):
 
 
 TRAINING_SETS = training_sets()
-# (method, training set, case) of each super-resolved CT; what is not trained has the training set "none".
-TESTED = [(s, case) for s in TRAINING_SETS for case in tested_on(s)]
-SUPERRESOLVED = [
-    (method, training_set, case)
-    for method in METHODS
-    for training_set, case in (
-        TESTED if method in TRAINED_METHODS else [("none", case) for case in dict.fromkeys(case for _, case in TESTED)]
-    )
-]
+TESTED = [(training_set, case) for training_set in TRAINING_SETS for case in tested_on(training_set)]
+
+
+def superresolved():
+    """Method, training set and case of each super-resolved CT; what is not trained has the training set "none"."""
+    untrained = [("none", case) for case in dict.fromkeys(case for _, case in TESTED)]
+    return [(method, *pair) for method in METHODS for pair in (TESTED if method in TRAINED_METHODS else untrained)]
+
+
+SUPERRESOLVED = superresolved()
 
 
 def check_plan():
