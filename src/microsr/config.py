@@ -63,11 +63,11 @@ class Simulate(Section):
     """uCT voxel size, mm; the paper's specimens: 0.034 to 0.053."""
     specimen_mm: Positive = 20.0
     """In-plane size of the specimen that is scanned by uCT, mm."""
-    psf_sigma_mm: Positive = 0.33
-    """In-plane Gaussian point-spread function of the clinical scanner, mm (D45 kernel: 0.33, B30: 0.54)."""
+    psf_sigma_mm: Positive = 0.22
+    """In-plane Gaussian point-spread function of the clinical scanner, mm (a lung kernel; D45: 0.33, B30: 0.54)."""
     slice_sigma_mm: Positive = 0.29
     """Slice profile of the clinical scanner as a Gaussian, mm."""
-    noise_hu: Weight = 20.0
+    noise_hu: Weight = 30.0
     """Standard deviation of the clinical noise, HU."""
 
 

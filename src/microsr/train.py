@@ -33,7 +33,7 @@ from microsr.sampling import Batches
 
 HISTORY_ROWS = 500
 STOPPED = 143
-"""Exit status after SIGTERM or SIGUSR1: the state is saved, and the same command goes on."""
+"""Exit status after a signal to stop: the state is saved, and the same command goes on."""
 
 
 class ImagePool:
@@ -317,9 +317,9 @@ def _frozen(*networks: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stop_requested() -> Iterator[list[int]]:
-    """A list that receives the number of a SIGTERM or SIGUSR1."""
+    """A list that receives the number of a signal to stop: Ctrl-C, a scheduler's SIGTERM, or SIGUSR1 before a time limit."""
     received: list[int] = []
-    signals = (signal.SIGTERM, signal.SIGUSR1)
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     before = [signal.signal(s, lambda number, frame: received.append(number)) for s in signals]
     try:
         yield received
