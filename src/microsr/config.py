@@ -22,6 +22,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from microsr import SCALE, UserError
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+SLICES = r"^\d*:\d*$"
+SPACING = r"^[0-9.]+(x[0-9.]+){0,2}$"
+IN_WORDS = {
+    NAME: "letters, digits, '-' and '_', as case_1",
+    SLICES: "first:end, end excluded, as 3:8",
+    SPACING: "mm, as 0.6 or 0.6x0.6 or 0.6x0.6x1.25",
+}
 Name = Annotated[str, Field(pattern=NAME)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -313,9 +320,9 @@ class Scan(Section):
     """File or folder."""
     series: str | None = None
     """DICOM SeriesInstanceUID, where the folder holds several."""
-    slices: Annotated[str, Field(pattern=r"^\d*:\d*$")] | None = None
+    slices: Annotated[str, Field(pattern=SLICES)] | None = None
     """Range of slices to use, first:end (end excluded)."""
-    spacing: Annotated[str, Field(pattern=r"^[0-9.]+(x[0-9.]+){0,2}$")] | None = None
+    spacing: Annotated[str, Field(pattern=SPACING)] | None = None
     """Pixel size in mm, x or XxY or XxYxZ, for formats that carry none; overrides the file's."""
 
 
@@ -345,6 +352,8 @@ def describe(error: ValidationError, where: str) -> str:
         message = "unknown key" + (f"; allowed here: {', '.join(allowed)}" if allowed else "")
     elif first["type"] == "missing":
         message = "is missing"
+    elif first["type"] == "string_pattern_mismatch":
+        message = f"must be {IN_WORDS[first['ctx']['pattern']]}, not {first['input']!r}"
     else:
         message += "" if isinstance(first["input"], dict) else f", not {first['input']!r}"[:120]
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
@@ -466,9 +475,10 @@ def read_sheet(cases: Cases) -> list[Case]:
 
 def _read_row(sheet: Path, number: int, header: list[str], row: list[str], root: Path) -> Case:
     where = f"{sheet}, line {number}"
-    if len(row) != len(header):
+    if len(row) < 2 or len(row) > len(header):
         raise UserError(f"{where}: has {len(row)} tab-separated cells, the header has {len(header)}")
-    cells = {column: cell for column, cell in zip(header, row, strict=True) if cell}
+    # Editors drop tabs at the end of a line: cells that are missing there are empty.
+    cells = {column: cell for column, cell in zip(header, row, strict=False) if cell}
     values: dict[str, Any] = {key: cells[key] for key in ("case", "split") if key in cells}
     for modality in MODALITIES:
         extras = {f: cells[f"{modality}_{f}"] for f in ("series", "slices", "spacing") if f"{modality}_{f}" in cells}

@@ -150,7 +150,7 @@ def test_series_slices_and_spacing_belong_to_their_modality(sheet):
 @pytest.mark.parametrize(
     ("text", "header", "match"),
     [
-        ("one\ttrain\ta.nii\n", HEADER, r"line 2: has 3 tab-separated cells, the header has 4"),
+        ("one\ttrain\ta.nii\tb.nii\tc\n", HEADER, r"line 2: has 5 tab-separated cells, the header has 4"),
         ("one train a.nii b.nii\n", HEADER, r"line 2: has 1 tab-separated cells"),
         ("one\ttrain\tc.nii\tb.nii\n", HEADER, r"line 2: clinical: .*c\.nii does not exist; correct the sheet, or cases\.data_root"),
         ("one\tlearn\ta.nii\tb.nii\n", HEADER, r"line 2: split: .*'train' or 'test'"),

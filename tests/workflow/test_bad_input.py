@@ -37,7 +37,7 @@ def test_a_wrong_key_is_found_in_the_file_that_has_it(planned, tmp_path):
         ("", ": is empty"),
         ("case,split\n", "line 1: column 'case' is missing"),
         ("case\tsplit\tct\n", "line 1: column 'ct' is unknown"),
-        ("case\tsplit\tclinical\tmicro\na\ttrain\tscan\n", "line 2: has 3 tab-separated cells, the header has 4"),
+        ("case\tsplit\tclinical\na\ttrain\tscan\tscan\n", "line 2: has 4 tab-separated cells, the header has 3"),
         ("case\tsplit\tclinical\tmicro\na\ttraining\tscan\tscan\n", "line 2: split: "),
         ("case\tsplit\tclinical\tmicro\na\ttrain\tscan\tmissing.nii\n", "line 2: micro: missing.nii does not exist"),
         ("case\tsplit\tclinical\tmicro\na\ttrain\tscan\tscan\na\ttest\tscan\tscan\n", "line 3: case 'a' appears twice"),
