@@ -124,7 +124,8 @@ check_plan()
 # Jobs that may use the GPU claim it where there is one; profiles/default lets one at a time.
 DEVICE = EXPERIMENT.compute.device
 GPU = int(DEVICE == "cuda" or (DEVICE == "auto" and shutil.which("nvidia-smi") is not None))
-ENVIRONMENT = "../envs/gpu.yaml" if DEVICE == "cuda" else "../envs/cpu.yaml"
+ENVIRONMENT = str(Path(workflow.basedir) / "envs/cpu.yaml")
+NETWORK_ENVIRONMENT = str(Path(workflow.basedir) / "envs/gpu.yaml") if DEVICE == "cuda" else ENVIRONMENT
 
 
 def compute_flags(wildcards, threads):
@@ -213,9 +214,25 @@ def megabytes(factor, least=1500):
 
 def patches(modality):
     """Input function: the training patches of a training set."""
-    return lambda wildcards: [
-        f"<results>/patches/{case}/{modality}.npy" for case in having(modality, TRAINING_SETS[wildcards.training_set])
-    ]
+    return lambda wildcards: training_patches(modality, wildcards.training_set)
+
+
+def training_patches(modality, training_set):
+    """The patch files of a training set."""
+    return [f"<results>/patches/{case}/{modality}.npy" for case in having(modality, TRAINING_SETS[training_set])]
+
+
+def numbered(stem, names):
+    """Figure or table of each of `names`: `stem` for the first, `stem_name` for the others."""
+    return {f"{stem}_{name}" if n else stem: name for n, name in enumerate(names)}
+
+
+DOMAINS = numbered("domain", TRAINING_SETS) if TRAINED_METHODS else {}
+
+
+def domain_table(wildcards):
+    """Input function: the domain check of a training set."""
+    return next(f"<results>/tables/{name}.csv" for name, s in DOMAINS.items() if s == wildcards.training_set)
 
 
 def training_flags(method):
@@ -267,7 +284,7 @@ def comparisons():
 
 
 COMPARISONS = comparisons()
-NETWORKS = {f"network_{method}" if n else "network": method for n, method in enumerate(TRAINED_METHODS)}
+NETWORKS = numbered("network", TRAINED_METHODS)
 
 
 def compared(modality):
@@ -307,8 +324,8 @@ def stem(wildcards, output):
 TABLES = [f"<results>/tables/{name}.csv" for name in ("volumes", "metrics")]
 FIGURE_NAMES = [*COMPARISONS, "metrics"]
 if TRAININGS:
-    TABLES += ["<results>/tables/domain.csv"]
-    FIGURE_NAMES += [*NETWORKS, "losses", "domain"]
+    TABLES += [f"<results>/tables/{name}.csv" for name in DOMAINS]
+    FIGURE_NAMES += [*NETWORKS, "losses", *DOMAINS]
     FIGURE_NAMES += [
         f"patches_{case}_{modality}" for modality in ("clinical", "micro") for case in having(modality, TRAINING_CASES)
     ]

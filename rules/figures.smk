@@ -27,11 +27,12 @@ rule draw_comparison:
         runtime=30,
     params:
         panels=panels,
+        order=list(METHODS),
         truth=lambda wildcards, input: f"--truth {input.truth}" if input.truth else "",
         words=comparison_words,
         settings=flags(EXPERIMENT.figures),
         stem=stem,
-        code=code_version("figure_comparison"),
+        code=code_version("figures"),
     shell:
         "microsr figures comparison --clinical {input.clinical} --superresolved {params.panels} {params.truth}"
         " {params.words} --output {params.stem} {params.settings} --log {log}"
@@ -59,7 +60,7 @@ rule draw_network:
         sizes=f"{EXPERIMENT.patches.clinical_size} {EXPERIMENT.patches.micro_size}",
         settings=lambda wildcards: training_flags(NETWORKS[wildcards.network]),
         stem=stem,
-        code=code_version("figure_network"),
+        code=code_version("figures"),
     shell:
         "microsr figures network --patches {params.sizes} --title {params.method}"
         " --output {params.stem} {params.settings} --log {log}"
@@ -85,7 +86,7 @@ rule draw_losses:
     params:
         histories=[f"{m}/{s}={RESULTS}/models/{m}/{s}/history.csv" for m, s in TRAININGS],
         stem=stem,
-        code=code_version("figure_losses"),
+        code=code_version("figures"),
     shell:
         "microsr figures losses --history {params.histories} --output {params.stem} --log {log}"
 
@@ -110,7 +111,7 @@ rule draw_patches:
         ENVIRONMENT
     params:
         stem=stem,
-        code=code_version("figure_patches"),
+        code=code_version("figures"),
     shell:
         "microsr figures patches --volume {input.volume} --index {input.index} --output {params.stem} --log {log}"
 
@@ -118,23 +119,25 @@ rule draw_patches:
 rule draw_domain:
     """Draw clinical patches beside average-pooled uCT patches: histograms and spectra."""
     input:
-        table="<results>/tables/domain.csv",
+        table="<results>/tables/{domain}.csv",
     output:
         png=report(
-            "<results>/figures/domain.png",
+            "<results>/figures/{domain}.png",
             caption="../report/domain.rst",
             category="Data",
-            labels={"what": "domain check"},
+            labels={"what": "{domain}"},
         ),
-        pdf="<results>/figures/domain.pdf",
-        run="<results>/figures/domain.run.json",
+        pdf="<results>/figures/{domain}.pdf",
+        run="<results>/figures/{domain}.run.json",
     log:
-        "<logs>/figures/domain.log",
+        "<logs>/figures/{domain}.log",
+    wildcard_constraints:
+        domain=any_of(DOMAINS),
     conda:
         ENVIRONMENT
     params:
         stem=stem,
-        code=code_version("figure_domain"),
+        code=code_version("figures"),
     shell:
         "microsr figures domain --table {input.table} --output {params.stem} --log {log}"
 
@@ -158,6 +161,6 @@ rule draw_metrics:
         ENVIRONMENT
     params:
         stem=stem,
-        code=code_version("figure_metrics"),
+        code=code_version("figures"),
     shell:
         "microsr figures metrics --table {input.table} --output {params.stem} --log {log}"

@@ -30,17 +30,19 @@ rule extract_patches:
 rule check_domain:
     """Compare clinical patches with average-pooled uCT patches, and warn if a network would learn the difference."""
     input:
-        clinical=[f"<results>/patches/{case}/clinical.npy" for case in having("clinical", TRAINING_CASES)],
-        micro=[f"<results>/patches/{case}/micro.npy" for case in having("micro", TRAINING_CASES)],
+        clinical=lambda wildcards: training_patches("clinical", DOMAINS[wildcards.domain]),
+        micro=lambda wildcards: training_patches("micro", DOMAINS[wildcards.domain]),
     output:
         table=report(
-            ensure("<results>/tables/domain.csv", non_empty=True),
+            ensure("<results>/tables/{domain}.csv", non_empty=True),
             caption="../report/domain_table.rst",
             category="Data",
-            labels={"what": "domain check, table"},
+            labels={"what": "{domain}, table"},
         ),
     log:
-        "<logs>/domain.log",
+        "<logs>/{domain}.log",
+    wildcard_constraints:
+        domain=any_of(DOMAINS),
     conda:
         ENVIRONMENT
     resources:

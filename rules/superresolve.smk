@@ -14,7 +14,7 @@ rule superresolve:
     benchmark:
         "<benchmarks>/superresolve/{method}/{training_set}/{case}.tsv"
     conda:
-        ENVIRONMENT
+        NETWORK_ENVIRONMENT
     threads: EXPERIMENT.compute.threads
     resources:
         mem_mb=4000,

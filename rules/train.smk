@@ -6,12 +6,12 @@ rule train:
 
     The state of an unfinished training lies in .state, which Snakemake does not know of and so never deletes: a retry,
     or the same command after a kill, goes on where the last one stopped. The domain check comes first, so that its
-    warning is read before the hours are spent; a new check alone does not train anew.
+    warning is read before the hours are spent; a new check does not train anew, unless the old table was deleted.
     """
     input:
         clinical=patches("clinical"),
         micro=patches("micro"),
-        domain=ancient("<results>/tables/domain.csv"),
+        domain=ancient(domain_table),
     output:
         generator=ensure("<results>/models/{method}/{training_set}/generator.pt", non_empty=True),
         history=ensure("<results>/models/{method}/{training_set}/history.csv", non_empty=True),
@@ -22,7 +22,7 @@ rule train:
         "<benchmarks>/train/{method}/{training_set}.tsv"
     retries: 2
     conda:
-        ENVIRONMENT
+        NETWORK_ENVIRONMENT
     threads: EXPERIMENT.compute.threads
     resources:
         mem_mb=megabytes(1, least=5000),

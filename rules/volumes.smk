@@ -1,4 +1,5 @@
-# Volumes into the working format: HU, geometry and masks.
+# Volumes into the working format: HU, geometry and masks. They come first: a scan that cannot be used, of a test case too,
+# stops the workflow before the training.
 
 
 rule import_clinical:
@@ -12,6 +13,7 @@ rule import_clinical:
         "<logs>/volumes/{case}/clinical.log",
     benchmark:
         "<benchmarks>/volumes/{case}/clinical.tsv"
+    priority: 10
     conda:
         ENVIRONMENT
     resources:
@@ -38,6 +40,7 @@ rule import_micro:
         "<logs>/volumes/{case}/micro.log",
     benchmark:
         "<benchmarks>/volumes/{case}/micro.tsv"
+    priority: 10
     conda:
         ENVIRONMENT
     resources:
@@ -62,6 +65,7 @@ rule import_truth:
         run="<results>/volumes/{case}/truth.run.json",
     log:
         "<logs>/volumes/{case}/truth.log",
+    priority: 10
     conda:
         ENVIRONMENT
     resources:

@@ -69,8 +69,10 @@ def load_generator(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
     g1 = build_g1(saved["facts"]["network"])
     try:
         g1.load_state_dict(saved["weights"])
-    except RuntimeError as error:
-        raise UserError(f"{path} does not fit this version's {saved['facts']['network']} network: {error}") from None
+    except RuntimeError:
+        raise UserError(
+            f"{path} does not fit this version's {saved['facts']['network']} network; train it again"
+        ) from None
     return g1.eval(), saved["facts"]
 
 

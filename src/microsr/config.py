@@ -13,6 +13,7 @@ import json
 import re
 import shlex
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -216,7 +217,16 @@ class Superresolve(Section):
     """Inference on the test cases' clinical CT."""
 
     slices: Literal["all"] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = "all"
-    """Slices of the imported clinical volume to super-resolve (0 is the first); all of them take 64 times the input's size."""
+    """Slices of the imported clinical volume to super-resolve (0 is the first), evenly spaced; all of them take 64 times the input's size."""
+
+    @model_validator(mode="after")
+    def _even(self) -> Superresolve:
+        chosen = sorted(set(self.slices)) if self.slices != "all" else []
+        if len({after - before for before, after in pairwise(chosen)}) > 1:
+            raise ValueError(
+                f"slices must be evenly spaced, as [3, 5, 7] (a volume has one slice distance), not {chosen}"
+            )
+        return self
 
 
 class Compute(Section):
@@ -307,6 +317,10 @@ class Experiment(Section):
             raise ValueError("window_hu must rise from the first value to the second")
         if len(set(self.protocols)) != len(self.protocols):
             raise ValueError("protocols lists one twice")
+        if self.train.network == "resnet" and self.patches.clinical_size < 6:
+            raise ValueError(
+                f"patches.clinical_size is {self.patches.clinical_size}, train.network resnet needs at least 6"
+            )
         chosen = self.superresolve.slices
         if self.figures.slice is not None and chosen != "all" and self.figures.slice not in chosen:
             raise ValueError(f"figures.slice is {self.figures.slice}, must be one of superresolve.slices: {chosen}")

@@ -112,7 +112,8 @@ def _comparison(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dic
     )
     volumes = {"clinical": ns.clinical, **superresolved} | ({"truth": ns.truth} if ns.truth else {})
     # A volume may be tens of gigabytes: the record holds the checksums of the slices that were drawn.
-    return settings.model_dump(mode="json"), [], {"volumes": {k: str(v) for k, v in volumes.items()}, **shown}
+    described = settings.model_dump(mode="json") | {"title": ns.title, "note": ns.note}
+    return described, [], {"volumes": {k: str(v) for k, v in volumes.items()}, **shown}
 
 
 def _network(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:

@@ -195,7 +195,8 @@ class CompactG1(nn.Module):
         for stage, plane in zip(self.up, noise, strict=True):
             x = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
             x = stage(torch.cat([x, plane.to(x.dtype)], dim=1))
-        return bicubic_upsample(a) + self.tail(x).float()
+        # Real patches end at the window's limits too: beyond them, D1 would tell by the values alone.
+        return (bicubic_upsample(a) + self.tail(x).float()).clamp(-1, 1)
 
 
 class CompactG2(nn.Module):

@@ -211,6 +211,7 @@ def train(
     )  # fmt: skip
     model = CycleGAN(settings, method, (batches.clinical_size, batches.micro_size), seed, device)
     described = {"method": method.model_dump(), "train": settings.model_dump(), "window_hu": window_hu, "seed": seed}
+    described["precision"] = model.precision  # "auto" may mean another one on another machine
     folder = state / _fingerprint(described, [*clinical, *micro])
     done = load_state(folder, device)
     step, history, sums, attempts = 0, [], {}, []
@@ -220,7 +221,8 @@ def train(
         logger.info("going on at step %d from %s", step, folder)
     elif state.is_dir() and any(state.iterdir()):
         logger.info("starting fresh: settings, data or code differ from those of the unfinished training in %s", state)
-    attempts.append({"start_step": step, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started))})
+    began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started))
+    attempts.append({"start_step": step, "time": began, "device": device, "threads": compute.threads})
 
     steps = settings.epochs * batches.steps_per_epoch
     every = max(1, steps // HISTORY_ROWS)
@@ -255,6 +257,7 @@ def train(
             note = " ".join(f"{n} {v:.3f}" for n, v in history[-1].items() if n not in ROW_FACTS) if history else ""
             progress.advance(note=note)
             if stop or time.monotonic() - saved_at > 60 * compute.checkpoint_minutes:
+                _check_finite({name: float(value) for name, value in found.items()}, step)
                 save()
                 saved_at = time.monotonic()
             if stop:
@@ -271,7 +274,6 @@ def train(
     pd.DataFrame(history).to_csv(output / "history.csv", index=False)
     write_run(
         output / "run.json", "train", described, [*clinical, *micro], started,
-        device=device, precision=model.precision, threads=compute.threads,
         attempts=attempts,
     )  # fmt: skip
 

@@ -47,10 +47,6 @@ class Tubes:
             np.concatenate([r[1:] for _, r in curves]),
         )
 
-    def widened(self, extra: np.ndarray | float) -> Tubes:
-        """The same tubes with larger radii, mm."""
-        return Tubes(self.start, self.end, self.start_radius + extra, self.end_radius + extra)
-
     def joined(self, other: Tubes) -> Tubes:
         """Both sets of segments."""
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)

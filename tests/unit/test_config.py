@@ -194,3 +194,14 @@ def test_every_setting_says_what_it_is():
                 yield f"{prefix}{key}", field.description
 
     assert [key for key, text in described(Experiment) if not text] == []
+
+
+def test_slices_of_one_volume_are_evenly_spaced():
+    assert Superresolve(slices=[7, 3, 5]).slices == [7, 3, 5]
+    with pytest.raises(ValueError, match=r"evenly spaced.*not \[1, 2, 7\]"):
+        Superresolve(slices=[1, 2, 7])
+
+
+def test_patches_too_small_for_the_papers_discriminator_are_refused():
+    small = {"patches": {"clinical_size": 5, "micro_size": 40}, "train": {"network": "resnet"}}
+    refused(r"clinical_size is 5, train\.network resnet needs at least 6", load, {"experiment": "a"} | small)

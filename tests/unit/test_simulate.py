@@ -124,7 +124,7 @@ def scan_of(pattern, **changes):
 
 def test_an_edge_is_blurred_by_the_point_spread_function():
     # 1000 HU step at x = 0; pixel centres at odd multiples of 0.3125 mm
-    row = scan_of(lambda g: np.where(g.x > 0, 0, AIR_HU))[2, 12]
+    row = scan_of(lambda g: np.where(g.x > 0, 0, AIR_HU), psf_sigma_mm=0.33)[2, 12]
     expected = 1000 * ndtr((np.arange(24) - 11.5) * 0.625 / 0.33) - 1000
     assert row == pytest.approx(expected, abs=1)
 

@@ -1,5 +1,6 @@
 """Training: the 25 % mix, the schedule, the pools, resuming, and what a trained model file holds."""
 
+import functools
 import signal
 from pathlib import Path
 
@@ -121,22 +122,32 @@ def test_downsample_loss_alone_teaches_consistency(patch_files, tmp_path):
     assert history["downsample_loss"].iloc[-3:].mean() < history["downsample_loss"].iloc[:3].mean() / 2
 
 
-def test_a_training_stopped_by_a_signal_goes_on_to_the_same_weights(patch_files, tmp_path, monkeypatch):
-    straight = run(patch_files, tmp_path / "straight")
+@pytest.mark.parametrize(
+    ("network", "number"), [("compact", signal.SIGTERM), ("compact", signal.SIGINT), ("resnet", signal.SIGUSR1)]
+)
+def test_a_training_stopped_by_a_signal_goes_on_to_the_same_weights(
+    network, number, patch_files, tmp_path, monkeypatch
+):
+    # A pool that overflows, history rows of several steps, and a stop inside one: all of it must be in the state.
+    monkeypatch.setattr(train, "HISTORY_ROWS", 4)
+    changed = {"network": network, "pool_size": 3, "batch_size": 2, "patches_per_case": 6, "learning_rate": 1e-4}
+    settings = SETTINGS.model_copy(update=changed)
+    patch_run = functools.partial(run, patch_files, settings=settings)
+    straight = patch_run(tmp_path / "straight")
     plain_step = train.CycleGAN.step
 
-    def interrupted(self, number, *arguments):
-        if number == 5:
-            signal.raise_signal(signal.SIGTERM)
-        return plain_step(self, number, *arguments)
+    def interrupted(self, step, *arguments):
+        if step == 6:
+            signal.raise_signal(number)
+        return plain_step(self, step, *arguments)
 
     monkeypatch.setattr(train.CycleGAN, "step", interrupted)
     with pytest.raises(SystemExit) as stopped:
-        run(patch_files, tmp_path / "resumed")
+        patch_run(tmp_path / "resumed")
     assert stopped.value.code == train.STOPPED
     assert not (tmp_path / "resumed" / "model").exists()
     monkeypatch.setattr(train.CycleGAN, "step", plain_step)
-    resumed = run(patch_files, tmp_path / "resumed")
+    resumed = patch_run(tmp_path / "resumed")
     assert straight.keys() == resumed.keys()
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
     histories = [pd.read_csv(tmp_path / kind / "model" / "history.csv") for kind in ("straight", "resumed")]

@@ -1,6 +1,7 @@
 """Real volumes, end to end, with next to no training: experiments/real.yaml and experiments/matched.yaml cut short."""
 
 import csv
+import json
 
 import numpy as np
 import pandas as pd
@@ -75,7 +76,8 @@ def test_training_and_test_slices_are_at_least_25_mm_apart(real):
 
 
 def test_the_reader_is_told_that_it_is_rat_lung(real):
-    assert "rat lung" in (real / "config.yaml").read_text(encoding="utf-8")
+    drawn = json.loads((real / "figures/comparison.run.json").read_text(encoding="utf-8"))
+    assert "rat lung" in drawn["settings"]["note"]
 
 
 def test_matched_uct_has_an_eighth_of_the_clinical_pixel(matched):
