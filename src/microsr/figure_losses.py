@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from microsr import UserError
 from microsr.figure_style import COLOURS, WIDTH, method_name, new_figure, save, styled, tidy_panel
@@ -14,7 +15,7 @@ from microsr.figure_style import COLOURS, WIDTH, method_name, new_figure, save, 
 FACTS = ("step", "epoch", "learning_rate")
 POINTS = 1000
 """Most points of a curve that are drawn; longer histories are averaged down to it."""
-LOG_RANGE = 20.0
+LOG_RANGE = 50.0
 """A loss that spans more than this factor is drawn on a logarithmic axis."""
 
 
@@ -67,6 +68,7 @@ def draw_losses(tables: dict[str, pd.DataFrame]) -> Figure:
         everything = np.concatenate(logged)
         if quantity != "learning_rate" and everything.min() > 0 and np.ptp(np.log(everything)) > np.log(LOG_RANGE):
             axes.set_yscale("log")
+            axes.yaxis.set_minor_formatter(NullFormatter())  # its labels would run into the next panel
         if quantity == "learning_rate":
             axes.set_ylim(bottom=0)
         tidy_panel(axes)
