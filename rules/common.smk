@@ -316,6 +316,11 @@ def comparison_words(wildcards):
     return shlex.join(words)
 
 
+def figure_code(name):
+    """Version of the code that decides a figure: its module, and the command that calls it."""
+    return f"{code_version('figures', alone=True)} {code_version(f'figure_{name}')}"
+
+
 def stem(wildcards, output):
     """Params function: where a figure goes, without the extension."""
     return str(Path(output.png).with_suffix(""))

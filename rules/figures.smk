@@ -32,7 +32,7 @@ rule draw_comparison:
         words=comparison_words,
         settings=flags(EXPERIMENT.figures),
         stem=stem,
-        code=code_version("figures"),
+        code=figure_code("comparison"),
     shell:
         "microsr figures comparison --clinical {input.clinical} --superresolved {params.panels} {params.truth}"
         " {params.words} --output {params.stem} {params.settings} --log {log}"
@@ -60,7 +60,7 @@ rule draw_network:
         sizes=f"{EXPERIMENT.patches.clinical_size} {EXPERIMENT.patches.micro_size}",
         settings=lambda wildcards: training_flags(NETWORKS[wildcards.network]),
         stem=stem,
-        code=code_version("figures"),
+        code=figure_code("network"),
     shell:
         "microsr figures network --patches {params.sizes} --title {params.method}"
         " --output {params.stem} {params.settings} --log {log}"
@@ -86,7 +86,7 @@ rule draw_losses:
     params:
         histories=[f"{m}/{s}={RESULTS}/models/{m}/{s}/history.csv" for m, s in TRAININGS],
         stem=stem,
-        code=code_version("figures"),
+        code=figure_code("losses"),
     shell:
         "microsr figures losses --history {params.histories} --output {params.stem} --log {log}"
 
@@ -111,7 +111,7 @@ rule draw_patches:
         ENVIRONMENT
     params:
         stem=stem,
-        code=code_version("figures"),
+        code=figure_code("patches"),
     shell:
         "microsr figures patches --volume {input.volume} --index {input.index} --output {params.stem} --log {log}"
 
@@ -125,7 +125,7 @@ rule draw_domain:
             "<results>/figures/{domain}.png",
             caption="../report/domain.rst",
             category="Data",
-            labels={"what": "{domain}"},
+            labels=lambda wildcards: {"what": f"domain check, {DOMAINS[wildcards.domain]}"},
         ),
         pdf="<results>/figures/{domain}.pdf",
         run="<results>/figures/{domain}.run.json",
@@ -137,7 +137,7 @@ rule draw_domain:
         ENVIRONMENT
     params:
         stem=stem,
-        code=code_version("figures"),
+        code=figure_code("domain"),
     shell:
         "microsr figures domain --table {input.table} --output {params.stem} --log {log}"
 
@@ -161,6 +161,6 @@ rule draw_metrics:
         ENVIRONMENT
     params:
         stem=stem,
-        code=code_version("figures"),
+        code=figure_code("metrics"),
     shell:
         "microsr figures metrics --table {input.table} --output {params.stem} --log {log}"

@@ -37,7 +37,7 @@ rule check_domain:
             ensure("<results>/tables/{domain}.csv", non_empty=True),
             caption="../report/domain_table.rst",
             category="Data",
-            labels={"what": "{domain}, table"},
+            labels=lambda wildcards: {"what": f"domain check, {DOMAINS[wildcards.domain]}, table"},
         ),
     log:
         "<logs>/{domain}.log",

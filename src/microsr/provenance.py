@@ -24,10 +24,10 @@ PACKAGES = ("numpy", "scipy", "scikit-image", "SimpleITK", "pandas", "matplotlib
 
 
 @functools.cache
-def code_version(module: str) -> str:
+def code_version(module: str, alone: bool = False) -> str:
     """Fingerprint of the code that decides a step's result: `microsr.<module>` and all of microsr that it imports.
 
-    Comments, docstrings and layout do not count.
+    alone: without what it imports. Comments, docstrings and layout do not count.
     """
     found: dict[str, str] = {}
     todo = [module]
@@ -37,7 +37,7 @@ def code_version(module: str) -> str:
         if name in found or name in NOT_DECISIVE or not path.is_file():
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        todo += _imports(tree)
+        todo += [] if alone else _imports(tree)
         found[name] = ast.dump(_without_docstrings(tree))
     digest = hashlib.sha256(json.dumps(sorted(found.items())).encode())
     return digest.hexdigest()[:16]

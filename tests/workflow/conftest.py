@@ -31,7 +31,7 @@ class Workflow:
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
         """Run Snakemake to its end; stdout holds all that a user would see."""
         return subprocess.run(
-            self.command(*arguments), cwd=self.folder, env=self.environment(), text=True,
+            self.command(*arguments), cwd=self.folder, env=self.environment(), encoding="utf-8",
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
 

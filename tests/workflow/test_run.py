@@ -86,6 +86,7 @@ def test_a_comment_or_a_message_re_runs_nothing(edited):
     ("module", "again", "kept"),
     [
         ("figure_losses", {"draw_losses"}, {"train", "draw_comparison"}),
+        ("figures", {"draw_comparison", "draw_losses"}, {"train", "evaluate"}),
         ("metrics", {"evaluate", "collect_metrics", "draw_metrics"}, {"train", "superresolve", "extract_patches"}),
         ("domain", {"check_domain", "draw_domain"}, {"train", "extract_patches"}),
         ("losses", {"train", "superresolve", "evaluate"}, {"extract_patches", "check_domain", "import_micro"}),

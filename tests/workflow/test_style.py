@@ -21,7 +21,9 @@ def test_snakemake_lints(planned):
 )
 def test_code_is_clean(tool):
     command = [str(Path(sys.executable).with_name(tool[0])), *tool[1:]]
-    done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, encoding="utf-8", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
     assert done.returncode == 0, done.stdout
 
 
