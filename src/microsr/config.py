@@ -63,20 +63,25 @@ class Simulate(Section):
     """Clinical pixels along each side of a slice."""
     clinical_slices: Count = 8
     """Clinical slices per case."""
-    clinical_spacing_mm: Positive = 0.625
-    """Clinical pixel size, mm (Table 1 of the paper)."""
     slice_spacing_mm: Positive = 0.6
     """Clinical slice distance, mm (Table 1 of the paper)."""
     micro_spacing_mm: Positive = 0.05
     """uCT voxel size, mm; the paper's specimens: 0.034 to 0.053."""
     specimen_mm: Positive = 20.0
     """In-plane size of the specimen that is scanned by uCT, mm."""
-    psf_sigma_mm: Positive = 0.22
-    """In-plane Gaussian point-spread function of the clinical scanner, mm (a lung kernel; D45: 0.33, B30: 0.54)."""
+
+
+class Scanner(Section):
+    """What is known of the clinical scanner: the simulation scans with it, noise_aware trains and the metrics judge with it."""
+
+    kernel: Literal["B30", "D45", "lung"] = "lung"
+    """Reconstruction kernel, which decides the in-plane blur and the noise's grain (`microsr.scanner.KERNELS`)."""
+    pixel_mm: Positive = 0.625
+    """Clinical pixel size, mm (Table 1 of the paper)."""
     slice_sigma_mm: Positive = 0.29
-    """Slice profile of the clinical scanner as a Gaussian, mm."""
+    """Slice profile as a Gaussian, mm."""
     noise_hu: Weight = 30.0
-    """Standard deviation of the clinical noise, HU."""
+    """Standard deviation of the noise in the lung, HU."""
 
 
 class ClinicalVolume(Section):
@@ -193,6 +198,8 @@ class Train(Section):
 
     network: Literal["resnet", "compact"] = "compact"
     """Network family: resnet (the paper's class) or compact (minutes on a CPU)."""
+    repeats: Count = 1
+    """Trainings of each model, which differ in their seed only (seed, seed + 1, ...): from three on the tables have intervals."""
     epochs: Count = 200
     """Passes over the training patches (paper: 200)."""
     patches_per_case: Count = 2000
@@ -292,6 +299,7 @@ class Experiment(Section):
     window_hu: tuple[float, float] = (-1000.0, 400.0)
     """Intensity window that networks see as [-1, 1], HU (open in the paper)."""
     cases: Cases = Cases()
+    scanner: Scanner = Scanner()
     simulate: Simulate = Simulate()
     volumes: Volumes = Volumes()
     patches: Patches = Patches()

@@ -1,0 +1,78 @@
+"""The tidy table of metrics: one row a number, whatever measured it.
+
+Rows of case, method, training_set, seed, protocol, metric, value, unit. `seed` is the training's; "none" where nothing is trained.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from microsr import UserError
+
+COLUMNS = ["case", "method", "training_set", "seed", "protocol", "metric", "value", "unit"]
+KEYS = COLUMNS[:6]
+"""What identifies a row."""
+
+Names = tuple[str, str, str, str]
+"""Case, method, training set, seed."""
+Row = tuple[str, str, float, str]
+"""Protocol, metric, value, unit."""
+
+
+def write_table(output: Path, names: Names, rows: Iterable[Row]) -> None:
+    """Write the metrics of one case and model as a tidy .csv; an undefined value (NaN) is left empty."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    table = pd.DataFrame([(*names, *row) for row in rows], columns=COLUMNS)
+    table.to_csv(output, index=False, float_format="%.6g")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table of metrics: text in every column but `value`, float.
+
+    Raises
+    ------
+    UserError
+        The file is no such table.
+    """
+    try:
+        found = pd.read_csv(path, keep_default_na=False, na_values={"value": [""]}, dtype=dict.fromkeys(KEYS, str))
+        found["value"] = found["value"].astype(float)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, FileNotFoundError, KeyError, ValueError) as error:
+        raise UserError(f"{path} is no table of metrics ({error}); make it with `microsr evaluate collect`") from None
+    missing = [column for column in COLUMNS if column not in found]
+    if missing or found.empty:
+        raise UserError(
+            f"{path} has {f'no column {missing[0]}' if missing else 'no rows'}; make it with `microsr evaluate collect`"
+        )
+    return found
+
+
+def collect(inputs: list[Path], output: Path) -> None:
+    """Put several tables into one, sorted by what identifies a row; values are copied as they are written.
+
+    Raises
+    ------
+    UserError
+        A file has other columns, is empty, or repeats a row.
+    """
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for path in inputs:
+        with path.open(encoding="utf-8", newline="") as stream:
+            header, *body = list(csv.reader(stream)) or [[]]
+        if header != COLUMNS:
+            raise UserError(f"{path} has columns {', '.join(header) or '(none)'}; expected {', '.join(COLUMNS)}")
+        if not body:
+            raise UserError(f"{path} holds no metrics; make it again with `microsr evaluate metrics`")
+        for row in body:
+            key = tuple(row[: len(KEYS)])
+            if key in rows:
+                raise UserError(f"{path} has a second row for {', '.join(key)}; give each table once")
+            rows[key] = row
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerows([COLUMNS, *(rows[key] for key in sorted(rows))])
