@@ -10,9 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from skimage.metrics import structural_similarity
+from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 from microsr import SCALE
+from microsr.scanner import Kernel, project
 from microsr.spectrum import ROUNDING_POWER, radial_power
 
 CLINICAL_NYQUIST = 1 / (2 * SCALE)
@@ -21,6 +24,9 @@ SSIM_SIGMA = 1.5
 """Width of SSIM's Gaussian weights, pixels (Wang et al. 2004)."""
 SSIM_REACH = 6
 """Pixels beyond the mask that SSIM inside it can see: its weights are cut off at 3.5 sigma."""
+MS_SSIM_SIDE = 176
+"""Smallest side, pixels, over which MS-SSIM's fifth scale still holds one 11x11 weight window."""
+AIR_HU = -1000.0
 
 
 @dataclass
@@ -78,6 +84,37 @@ def consistency_rmse(differences: Moments) -> float:
     What fools it: nearest-neighbour up-sampling scores 0 without adding anything, and a network that keeps the
     scan's noise scores better than one that removes it; a good value is near the noise of the scan, not far below.
     The truth itself does not score 0, for the scan blurs it and averages over the slice's thickness.
+    """
+    return float(np.sqrt(differences.mean_square))
+
+
+def scanned_difference(
+    superresolved: np.ndarray, clinical: np.ndarray, mask: np.ndarray, kernel: Kernel, spacing: tuple[float, float]
+) -> np.ndarray:
+    """SR scanned again minus the clinical input, HU, at each pixel of one slice's lung mask.
+
+    Scanned: blurred in-plane by the kernel's PSF and sampled at the clinical pixels' centres. superresolved: HU [8 rows, 8
+    columns]; clinical, mask: [rows, columns]; spacing: clinical pixel size (x, y), mm. Returns one dimension.
+    """
+    inside = np.asarray(mask) != 0
+    across, down = spacing
+    rows, columns = (np.arange(n) * step for n, step in zip(inside.shape, (down, across), strict=True))
+    fine_rows, fine_columns = (
+        (np.arange(SCALE * n) - (SCALE - 1) / 2) * step / SCALE
+        for n, step in zip(inside.shape, (down, across), strict=True)
+    )
+    image = np.asarray(superresolved, np.float32)[None]
+    scanned = project(image, kernel, rows, columns, fine_rows, fine_columns)[0]
+    return scanned[inside].astype(float) - np.asarray(clinical, float)[inside]
+
+
+def consistency_psf_rmse(differences: Moments) -> float:
+    """How far the SR image, scanned again, departs from its own input: root mean square of `scanned_difference`, HU.
+
+    Lower is better, down to the scan's noise: this, not 0, is the score of the truth (but for the slice thickness, which no
+    slice-by-slice method sees). Tests what training does not optimise: the paper's f is average pooling, the scanner is not.
+    What fools it: an image that explains the noise too scores below the noise, which is over-fitting, not quality; and a
+    kernel that is not the scan's (config `scanner.kernel`) shifts all methods alike.
     """
     return float(np.sqrt(differences.mean_square))
 
@@ -163,15 +200,23 @@ def psnr(differences: Moments, data_range: float) -> float:
     return float(10 * np.log10(data_range**2 / differences.mean_square))
 
 
-def ssim_values(superresolved: np.ndarray, truth: np.ndarray, mask: np.ndarray, data_range: float) -> np.ndarray:
-    """SSIM with the truth (Wang et al. 2004; Gaussian weights, sigma 1.5) at each pixel of one slice's lung mask.
+def rmse(differences: Moments) -> float:
+    """Root mean square of `truth_difference`, HU, over the lung or one tissue; NaN where there is none of it.
 
-    All [rows, columns] on the SR grid, in HU; data_range: HU. Returns one dimension; the mean over all slices is
-    `ssim`.
+    Lower is better, 0 for the truth itself. What fools it: as PSNR, it rewards blur.
+    """
+    return float(np.sqrt(differences.mean_square)) if differences.number else float("nan")
+
+
+def ssim_map(superresolved: np.ndarray, truth: np.ndarray, mask: np.ndarray, data_range: float) -> np.ndarray:
+    """SSIM with the truth (Wang et al. 2004; Gaussian weights, sigma 1.5) at each pixel of one slice's mask, NaN elsewhere.
+
+    All [rows, columns] on the SR grid, in HU; data_range: HU.
     """
     inside = np.asarray(mask) != 0
+    found = np.full(inside.shape, np.nan, np.float32)
     if not inside.any():
-        return np.zeros(0)
+        return found
     box = tuple(_span(inside.any(axis=1 - axis), inside.shape[axis]) for axis in (0, 1))
     _, values = structural_similarity(
         np.asarray(superresolved[box], np.float32),
@@ -182,7 +227,13 @@ def ssim_values(superresolved: np.ndarray, truth: np.ndarray, mask: np.ndarray, 
         use_sample_covariance=False,
         full=True,
     )
-    return values[inside[box]]
+    found[box] = np.where(inside[box], values, np.nan)
+    return found
+
+
+def ssim_values(superresolved: np.ndarray, truth: np.ndarray, mask: np.ndarray, data_range: float) -> np.ndarray:
+    """`ssim_map` at the pixels of the mask, in one dimension; the mean over all slices is `ssim`."""
+    return ssim_map(superresolved, truth, mask, data_range)[np.asarray(mask) != 0]
 
 
 def ssim(values: Moments) -> float:
@@ -191,10 +242,32 @@ def ssim(values: Moments) -> float:
     Higher is better, 1 for the truth itself. What fools it: a wide data range makes everything alike in the flat
     parts of the lung, and as PSNR it takes texture that is right in kind but not in place for an error.
     """
-    return values.mean
+    return values.mean if values.number else float("nan")
 
 
-def _span(occupied: np.ndarray, length: int) -> slice:
-    """The occupied range with room for SSIM's weights, and at least one weight window."""
+def ms_ssim_value(superresolved: np.ndarray, truth: np.ndarray, mask: np.ndarray, data_range: float) -> float:
+    """MS-SSIM of one slice (Wang, Simoncelli and Bovik 2003; five scales, 11x11 Gaussian, sigma 1.5), no unit.
+
+    All [rows, columns] on the SR grid, in HU; data_range: HU. Over the box around the mask, with the truth put outside the
+    mask, so that only the lung counts (by its share of the box; compare methods on one case, not cases). HU are counted from air.
+    NaN without lung, or if the image is too small for five scales (176 pixels). Higher is better, 1 for the truth itself. What
+    fools it: as SSIM; its coarse scales, which any consistent method gets right, weigh most.
+    """
+    inside = np.asarray(mask) != 0
+    if min(inside.shape) < MS_SSIM_SIDE or not inside.any():
+        return float("nan")
+    box = tuple(_span(inside.any(axis=1 - axis), inside.shape[axis], MS_SSIM_SIDE) for axis in (0, 1))
+    true = np.asarray(truth[box], np.float32) - np.float32(AIR_HU)
+    image = np.where(inside[box], np.asarray(superresolved[box], np.float32) - np.float32(AIR_HU), true)
+    pair = (torch.from_numpy(np.ascontiguousarray(a))[None, None] for a in (image, true))
+    return float(multiscale_structural_similarity_index_measure(*pair, sigma=SSIM_SIGMA, data_range=data_range))
+
+
+def _span(occupied: np.ndarray, length: int, shortest: int = 1) -> slice:
+    """The occupied range with room for SSIM's weights, and `shortest` pixels if the image has them."""
     first, last = np.flatnonzero(occupied)[[0, -1]]
-    return slice(max(int(first) - SSIM_REACH, 0), min(int(last) + SSIM_REACH + 1, length))
+    start, stop = max(int(first) - SSIM_REACH, 0), min(int(last) + SSIM_REACH + 1, length)
+    if stop - start < shortest:
+        start = max(min(start - (shortest - stop + start) // 2, length - shortest), 0)
+        stop = min(start + shortest, length)
+    return slice(start, stop)
