@@ -50,13 +50,13 @@ class Kernel:
 
     def __post_init__(self) -> None:
         """Refuse what the family cannot be."""
-        if self.mtf50 <= 0 or not _ratio(STEEPEST) <= self.mtf10 / self.mtf50 <= _ratio(FLATTEST):
+        if self.mtf50 <= 0 or not frequency_ratio(STEEPEST) <= self.mtf10 / self.mtf50 <= frequency_ratio(FLATTEST):
             raise ValueError(f"mtf50 {self.mtf50:g} and mtf10 {self.mtf10:g} lp/cm: the ratio must be 1.56 to 1.91")
 
     @functools.cached_property
     def weights(self) -> tuple[float, float]:
         """Weights of the mixture's Gaussians; their sum is 1."""
-        a = brentq(lambda a: _ratio(a) - self.mtf10 / self.mtf50, FLATTEST, STEEPEST)
+        a = brentq(lambda a: frequency_ratio(a) - self.mtf10 / self.mtf50, FLATTEST, STEEPEST)
         return 1 + a, -a
 
     @functools.cached_property
@@ -87,7 +87,7 @@ def _level(a: float, mtf: float) -> float:
     return 2 * mtf / (1 + a + math.sqrt((1 + a) ** 2 - 4 * a * mtf))
 
 
-def _ratio(a: float) -> float:
+def frequency_ratio(a: float) -> float:
     """mtf10 / mtf50 of the mixture."""
     return math.sqrt(math.log(_level(a, 0.1)) / math.log(_level(a, 0.5)))
 
