@@ -14,15 +14,13 @@ configfile: "config.yaml"
 include: "rules/common.smk"
 
 
-if EXPERIMENT.cases.sheet is None:
-
-    include: "rules/simulate.smk"
-
-
+include: "rules/simulate.smk"
+include: "rules/validate.smk"
 include: "rules/volumes.smk"
 include: "rules/patches.smk"
 include: "rules/train.smk"
 include: "rules/superresolve.smk"
+include: "rules/features.smk"
 include: "rules/evaluate.smk"
 include: "rules/figures.smk"
 

@@ -21,7 +21,7 @@ prepend("PYTHONPATH", SOURCE)
 prepend("PATH", Path(sys.executable).parent)
 
 from microsr import UserError
-from microsr.config import SHEET_COLUMNS, flags, load, read_sheet, simulated_cases
+from microsr.config import MODALITIES, SHEET_COLUMNS, flags, load, read_sheet, simulated_cases
 from microsr.provenance import code_version, write_atomically
 
 
@@ -60,7 +60,7 @@ def having(modality, cases):
 
 
 def training_sets():
-    """The cases behind each model, by the name of the training set."""
+    """The cases behind each model, by the name of the training set; one trained again with another seed ends in .seed<n>."""
     sets = {}
     for protocol in EXPERIMENT.protocols:
         if protocol == "pooled":
@@ -70,13 +70,26 @@ def training_sets():
         else:
             for name in having("clinical", TRAINING_CASES):
                 sets[f"without-{name}"] = [other for other in TRAINING_CASES if other != name]
-    return sets
+    again = range(EXPERIMENT.seed + 1, EXPERIMENT.seed + EXPERIMENT.train.repeats)
+    return sets | {f"{name}.seed{seed}": cases for seed in again for name, cases in sets.items()}
+
+
+def base(training_set):
+    """The training set without the seed of its training."""
+    return training_set.partition(".")[0]
+
+
+def seed_of(training_set):
+    """The seed of a training, "none" where nothing is trained."""
+    if training_set == "none":
+        return "none"
+    return training_set.partition(".seed")[2] or str(EXPERIMENT.seed)
 
 
 def tested_on(training_set):
     """The cases that a model is tested on: the case that was left out, else the test cases."""
-    left_out = training_set.removeprefix("without-")
-    return TEST_CASES if left_out == training_set else [left_out]
+    left_out = base(training_set).removeprefix("without-")
+    return TEST_CASES if left_out == base(training_set) else [left_out]
 
 
 TRAINING_SETS = training_sets()
@@ -84,12 +97,34 @@ TESTED = [(training_set, case) for training_set in TRAINING_SETS for case in tes
 
 
 def superresolved():
-    """Method, training set and case of each super-resolved CT; what is not trained has the training set "none"."""
+    """Method, training set and case of each evaluation; what is not trained has the training set "none"."""
     untrained = [("none", case) for case in dict.fromkeys(case for _, case in TESTED)]
     return [(method, *pair) for method in METHODS for pair in (TESTED if method in TRAINED_METHODS else untrained)]
 
 
 SUPERRESOLVED = superresolved()
+
+
+def inputs_of(case):
+    """What is super-resolved of a case, by the name of its result: the clinical CT, its repetition, its down-sampled uCT."""
+    found = {case: "clinical"}
+    if CASES[case].repeat is not None:
+        found[f"{case}.repeat"] = "repeat"
+    if CASES[case].micro is not None:
+        found[f"{case}.downsampled"] = "downsampled"
+    return found
+
+
+INPUTS = {name: (case, modality) for case in CASES for name, modality in inputs_of(case).items()}
+
+
+def protocols_of(case):
+    """The tables of metrics that a case allows: `images` holds the protocols no_reference and truth."""
+    found = ["images", "distribution"]
+    return found + [{"repeat": "repeatability"}.get(m, m) for m in inputs_of(case).values() if m != "clinical"]
+
+
+METRICS = [f"<results>/tables/metrics/{m}/{s}/{c}.{p}.csv" for m, s, c in SUPERRESOLVED for p in protocols_of(c)]
 
 
 def check_plan():
@@ -149,6 +184,7 @@ wildcard_constraints:
     method=any_of(METHODS),
     training_set=any_of([*TRAINING_SETS, "none"]),
     modality="clinical|micro",
+    scan=any_of(INPUTS),
 
 
 def record_experiment():
@@ -159,13 +195,19 @@ def record_experiment():
     write_atomically(folder / "config.yaml", settings)
     rows = [SHEET_COLUMNS]
     for case in CASES.values():
-        cells = {"case": case.case, "split": case.split}
-        for modality in ("clinical", "micro", "truth"):
+        cells = {"case": case.case, "split": case.split, "airways": case.airways or ""}
+        for modality in MODALITIES:
             scan = getattr(case, modality)
             for key, value in scan.model_dump(exclude_none=True).items() if scan else ():
                 cells[modality if key == "path" else f"{modality}_{key}"] = value
-        rows.append([cells.get(column, "") for column in SHEET_COLUMNS])
+        rows.append([str(cells.get(column, "")) for column in SHEET_COLUMNS])
     write_atomically(folder / "cases.tsv", "".join("\t".join(row) + "\n" for row in rows))
+
+
+# Simulation
+
+LABELLED = "labelled"  # the lung whose tissue labels the features are learnt from, and which the validation measures
+SIMULATION = f"{flags(EXPERIMENT.simulate, without=('training_cases', 'test_cases'))} {flags(EXPERIMENT.scanner)}"
 
 
 # Volumes
@@ -227,17 +269,18 @@ def numbered(stem, names):
     return {f"{stem}_{name}" if n else stem: name for n, name in enumerate(names)}
 
 
-DOMAINS = numbered("domain", TRAINING_SETS) if TRAINED_METHODS else {}
+DOMAINS = numbered("domain", dict.fromkeys(map(base, TRAINING_SETS))) if TRAINED_METHODS else {}
 
 
 def domain_table(wildcards):
     """Input function: the domain check of a training set."""
-    return next(f"<results>/tables/{name}.csv" for name, s in DOMAINS.items() if s == wildcards.training_set)
+    return next(f"<results>/tables/{name}.csv" for name, s in DOMAINS.items() if s == base(wildcards.training_set))
 
 
 def training_flags(method):
     """All that decides a training besides its patches."""
-    return f"{flags(METHODS[method])} {flags(EXPERIMENT.train)}"
+    scanner = f" {flags(EXPERIMENT.scanner)}" if METHODS[method].uses_noise else ""
+    return f"{flags(METHODS[method])} {flags(EXPERIMENT.train, without=['repeats'])}{scanner}"
 
 
 WINDOW = "{} {}".format(*EXPERIMENT.window_hu)
@@ -264,9 +307,28 @@ def upsampler(wildcards, input):
     return f"--model {input.model}" if input.model else f"--upsampler {METHODS[wildcards.method].upsampler}"
 
 
-def truth(wildcards):
-    """Input function: the truth, where the case has one."""
-    return volumes("truth", [wildcards.case])
+def given(modality):
+    """Input function: a volume of the case, where it has one."""
+    return lambda wildcards: volumes(modality, [wildcards.case])
+
+
+def airways(wildcards):
+    """Input function: the table of airways of the case, where it has one."""
+    return CASES[wildcards.case].airways or []
+
+
+def optional(name):
+    """Params function: a flag for an input that may be missing."""
+    return lambda wildcards, input: f"--{name} {input[name]}" if input.get(name) else ""
+
+
+def model_names(wildcards):
+    """Params function: what identifies the model in the tables."""
+    training_set = wildcards.training_set
+    return (
+        f"--case {wildcards.case} --method {wildcards.method} --training_set {base(training_set)}"
+        f" --seed {seed_of(training_set)}"
+    )
 
 
 def reference_micro(wildcards):
@@ -279,7 +341,8 @@ def reference_micro(wildcards):
 
 def comparisons():
     """Training set and case of each comparison figure, by its name; the first one is called `comparison`."""
-    first, *others = sorted(TESTED, key=lambda pair: pair[0] != "pooled")
+    once = [pair for pair in TESTED if pair[0] == base(pair[0])]
+    first, *others = sorted(once, key=lambda pair: pair[0] != "pooled")
     return {"comparison": first} | {f"comparison_{case}_{s}": (s, case) for s, case in others}
 
 
@@ -316,6 +379,16 @@ def comparison_words(wildcards):
     return shlex.join(words)
 
 
+def metric_figures():
+    """The figures of metrics, each with its flag: what matters most, and one for each protocol."""
+    found = {"no_reference"} | {p for _, _, case in SUPERRESOLVED for p in protocols_of(case) if p != "images"}
+    found |= {"truth" for _, _, case in SUPERRESOLVED if CASES[case].truth is not None}
+    return {"metrics": ""} | {f"metrics_{protocol}": f"--protocol {protocol}" for protocol in sorted(found)}
+
+
+METRIC_FIGURES = metric_figures()
+
+
 def figure_code(name):
     """Version of the code that decides a figure: its module, and the command that calls it."""
     return f"{code_version('figures', alone=True)} {code_version(f'figure_{name}')}"
@@ -326,8 +399,8 @@ def stem(wildcards, output):
     return str(Path(output.png).with_suffix(""))
 
 
-TABLES = [f"<results>/tables/{name}.csv" for name in ("volumes", "metrics")]
-FIGURE_NAMES = [*COMPARISONS, "metrics"]
+TABLES = [f"<results>/tables/{name}.csv" for name in ("volumes", "metrics", "summary", "validation")]
+FIGURE_NAMES = [*COMPARISONS, *METRIC_FIGURES, "validation"]
 if TRAININGS:
     TABLES += [f"<results>/tables/{name}.csv" for name in DOMAINS]
     FIGURE_NAMES += [*NETWORKS, "losses", *DOMAINS]

@@ -1,39 +1,124 @@
-# Metrics of the super-resolved CT.
+# Metrics of the super-resolved CT: one table a protocol, and all of them in one.
 
 
-rule evaluate:
+rule evaluate_images:
     """Compare a super-resolved CT with its input, with uCT texture and, where there is one, with the truth."""
     input:
         superresolved="<results>/superresolved/{method}/{training_set}/{case}.ome.zarr",
         clinical="<results>/volumes/{case}/clinical.ome.zarr",
-        truth=truth,
         micro=reference_micro,
+        truth=given("truth"),
+        labels=given("labels"),
+        airways=airways,
     output:
-        table=ensure("<results>/tables/metrics/{method}/{training_set}/{case}.csv", non_empty=True),
+        table=ensure("<results>/tables/metrics/{method}/{training_set}/{case}.images.csv", non_empty=True),
+        run="<results>/tables/metrics/{method}/{training_set}/{case}.images.run.json",
+        # TODO
     log:
-        "<logs>/evaluate/{method}/{training_set}/{case}.log",
+        "<logs>/evaluate/{method}/{training_set}/{case}.images.log",
     benchmark:
-        "<benchmarks>/evaluate/{method}/{training_set}/{case}.tsv"
+        "<benchmarks>/evaluate/{method}/{training_set}/{case}.images.tsv"
     conda:
         ENVIRONMENT
     resources:
         mem_mb=4000,
         runtime=2 * 60,
     params:
-        truth=lambda wildcards, input: f"--truth {input.truth}" if input.truth else "",
-        settings=flags(EXPERIMENT.evaluate),
+        names=model_names,
+        truth=optional("truth"),
+        labels=optional("labels"),
+        airways=optional("airways"),
+        settings=f"{flags(EXPERIMENT.evaluate)} {flags(EXPERIMENT.scanner)}",
         code=code_version("evaluate"),
     shell:
-        "microsr evaluate metrics --case {wildcards.case} --method {wildcards.method}"
-        " --training_set {wildcards.training_set} --superresolved {input.superresolved}"
-        " --clinical {input.clinical} {params.truth} --micro {input.micro} --output {output.table}"
+        "microsr evaluate metrics {params.names} --superresolved {input.superresolved} --clinical {input.clinical}"
+        " {params.truth} {params.labels} {params.airways} --micro {input.micro} --output {output.table}"
         " {params.settings} --log {log}"
+
+
+rule evaluate_distribution:
+    """Compare the distribution of tissue features of a super-resolved CT with that of uCT."""
+    input:
+        superresolved="<results>/superresolved/{method}/{training_set}/{case}.ome.zarr",
+        clinical="<results>/volumes/{case}/clinical.ome.zarr",
+        micro=reference_micro,
+        features="<results>/features/features.pt",
+    output:
+        table=ensure("<results>/tables/metrics/{method}/{training_set}/{case}.distribution.csv", non_empty=True),
+        run="<results>/tables/metrics/{method}/{training_set}/{case}.distribution.run.json",
+    log:
+        "<logs>/evaluate/{method}/{training_set}/{case}.distribution.log",
+    benchmark:
+        "<benchmarks>/evaluate/{method}/{training_set}/{case}.distribution.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        names=model_names,
+        code=code_version("distribution"),
+    shell:
+        "microsr evaluate distribution {params.names} --superresolved {input.superresolved} --clinical {input.clinical}"
+        " --micro {input.micro} --features {input.features} --output {output.table} --log {log}"
+
+
+rule evaluate_repeatability:
+    """Compare the super-resolved CTs of two scans of the same lung."""
+    input:
+        superresolved="<results>/superresolved/{method}/{training_set}/{case}.ome.zarr",
+        repeated="<results>/superresolved/{method}/{training_set}/{case}.repeat.ome.zarr",
+        clinical="<results>/volumes/{case}/clinical.ome.zarr",
+    output:
+        table=ensure("<results>/tables/metrics/{method}/{training_set}/{case}.repeatability.csv", non_empty=True),
+        run="<results>/tables/metrics/{method}/{training_set}/{case}.repeatability.run.json",
+    log:
+        "<logs>/evaluate/{method}/{training_set}/{case}.repeatability.log",
+    benchmark:
+        "<benchmarks>/evaluate/{method}/{training_set}/{case}.repeatability.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        names=model_names,
+        code=code_version("repeatability"),
+    shell:
+        "microsr evaluate repeatability {params.names} --superresolved {input.superresolved}"
+        " --repeated {input.repeated} --clinical {input.clinical} --output {output.table} --log {log}"
+
+
+rule evaluate_downsampled:
+    """Compare a held-out uCT that was down-sampled and super-resolved with itself."""
+    input:
+        superresolved="<results>/superresolved/{method}/{training_set}/{case}.downsampled.ome.zarr",
+        micro="<results>/volumes/{case}/micro.ome.zarr",
+    output:
+        table=ensure("<results>/tables/metrics/{method}/{training_set}/{case}.downsampled.csv", non_empty=True),
+        run="<results>/tables/metrics/{method}/{training_set}/{case}.downsampled.run.json",
+    log:
+        "<logs>/evaluate/{method}/{training_set}/{case}.downsampled.log",
+    benchmark:
+        "<benchmarks>/evaluate/{method}/{training_set}/{case}.downsampled.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        names=model_names,
+        settings=flags(EXPERIMENT.evaluate),
+        code=code_version("downsampled"),
+    shell:
+        "microsr evaluate downsampled {params.names} --superresolved {input.superresolved} --micro {input.micro}"
+        " --output {output.table} {params.settings} --log {log}"
 
 
 rule collect_metrics:
     """Put the metrics of every case, method and training set into one table."""
     input:
-        tables=[f"<results>/tables/metrics/{m}/{s}/{case}.csv" for m, s, case in SUPERRESOLVED],
+        tables=METRICS,
     output:
         table=report(
             ensure("<results>/tables/metrics.csv", non_empty=True),
@@ -46,6 +131,28 @@ rule collect_metrics:
     conda:
         ENVIRONMENT
     params:
-        code=code_version("evaluate"),
+        code=code_version("tables"),
     shell:
         "microsr evaluate collect --inputs {input.tables} --output {output.table} --log {log}"
+
+
+rule summarise_metrics:
+    """Give the mean of each metric over cases and trainings, with its interval over trainings."""
+    input:
+        table="<results>/tables/metrics.csv",
+    output:
+        table=report(
+            ensure("<results>/tables/summary.csv", non_empty=True),
+            caption="../report/summary.rst",
+            category="Results",
+            labels={"what": "metrics, means and intervals"},
+        ),
+        run="<results>/tables/summary.run.json",
+    log:
+        "<logs>/evaluate/summarise.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code_version("summary"),
+    shell:
+        "microsr evaluate summarise --table {input.table} --output {output.table} --log {log}"

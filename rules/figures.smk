@@ -143,24 +143,27 @@ rule draw_domain:
 
 
 rule draw_metrics:
-    """Draw the metrics of every method."""
+    """Draw the metrics of every method: those that matter most, or all of one protocol."""
     input:
         table="<results>/tables/metrics.csv",
     output:
         png=report(
-            "<results>/figures/metrics.png",
+            "<results>/figures/{metrics}.png",
             caption="../report/metrics.rst",
             category="Results",
-            labels={"what": "metrics"},
+            labels=lambda wildcards: {"what": wildcards.metrics.replace("_", " ")},
         ),
-        pdf="<results>/figures/metrics.pdf",
-        run="<results>/figures/metrics.run.json",
+        pdf="<results>/figures/{metrics}.pdf",
+        run="<results>/figures/{metrics}.run.json",
     log:
-        "<logs>/figures/metrics.log",
+        "<logs>/figures/{metrics}.log",
+    wildcard_constraints:
+        metrics=any_of(METRIC_FIGURES),
     conda:
         ENVIRONMENT
     params:
+        protocol=lambda wildcards: METRIC_FIGURES[wildcards.metrics],
         stem=stem,
         code=figure_code("metrics"),
     shell:
-        "microsr figures metrics --table {input.table} --output {params.stem} --log {log}"
+        "microsr figures metrics --table {input.table} {params.protocol} --output {params.stem} --log {log}"

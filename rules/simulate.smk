@@ -1,10 +1,12 @@
-# Simulated lungs with a known truth: the cases of an experiment that has no sheet.
+# Simulated lungs with a known truth: the cases of an experiment that has no sheet, and the lung that every experiment has
+# for its tissue labels.
 
 
 rule simulate_training_case:
     """Make a lung, its clinical CT and the uCT of a specimen cut from it."""
     output:
         clinical=ensure("<results>/simulated/{case}/clinical.nii.gz", non_empty=True),
+        dicom=directory("<results>/simulated/{case}/dicom"),
         micro=ensure("<results>/simulated/{case}/micro.nii.gz", non_empty=True),
         run="<results>/simulated/{case}/run.json",
     log:
@@ -20,7 +22,7 @@ rule simulate_training_case:
         runtime=30,
     params:
         seed=EXPERIMENT.seed,
-        settings=flags(EXPERIMENT.simulate, without=("training_cases", "test_cases")),
+        settings=SIMULATION,
         code=code_version("simulate"),
         folder=subpath(output.run, parent=True),
         split="train",
@@ -32,14 +34,18 @@ rule simulate_training_case:
 use rule simulate_training_case as simulate_test_case with:
     output:
         clinical=ensure("<results>/simulated/{case}/clinical.nii.gz", non_empty=True),
+        dicom=directory("<results>/simulated/{case}/dicom"),
         micro=ensure("<results>/simulated/{case}/micro.nii.gz", non_empty=True),
         truth=ensure("<results>/simulated/{case}/truth.nii.gz", non_empty=True),
+        labels=ensure("<results>/simulated/{case}/labels.nii.gz", non_empty=True),
+        repeat=ensure("<results>/simulated/{case}/repeat.nii.gz", non_empty=True),
+        airways=ensure("<results>/simulated/{case}/airways.csv", non_empty=True),
         run="<results>/simulated/{case}/run.json",
     wildcard_constraints:
-        case=any_of(TEST_CASES),
+        case=any_of([*TEST_CASES, LABELLED]),
     params:
         seed=EXPERIMENT.seed,
-        settings=flags(EXPERIMENT.simulate, without=("training_cases", "test_cases")),
+        settings=SIMULATION,
         code=code_version("simulate"),
         folder=subpath(output.run, parent=True),
         split="test",

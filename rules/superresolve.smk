@@ -1,18 +1,18 @@
-# Clinical CT to uCT scale, by every method alike.
+# Clinical CT (and what is treated as such) to uCT scale, by every method alike.
 
 
 rule superresolve:
     """Magnify the chosen slices of a clinical CT eight times in-plane, with a trained generator or by interpolation."""
     input:
-        volume="<results>/volumes/{case}/clinical.ome.zarr",
+        volume=lambda wildcards: "<results>/volumes/{}/{}.ome.zarr".format(*INPUTS[wildcards.scan]),
         model=generator,
     output:
-        volume=directory("<results>/superresolved/{method}/{training_set}/{case}.ome.zarr"),
-        run="<results>/superresolved/{method}/{training_set}/{case}.run.json",
+        volume=directory("<results>/superresolved/{method}/{training_set}/{scan}.ome.zarr"),
+        run="<results>/superresolved/{method}/{training_set}/{scan}.run.json",
     log:
-        "<logs>/superresolve/{method}/{training_set}/{case}.log",
+        "<logs>/superresolve/{method}/{training_set}/{scan}.log",
     benchmark:
-        "<benchmarks>/superresolve/{method}/{training_set}/{case}.tsv"
+        "<benchmarks>/superresolve/{method}/{training_set}/{scan}.tsv"
     conda:
         NETWORK_ENVIRONMENT
     threads: EXPERIMENT.compute.threads

@@ -29,7 +29,7 @@ rule train:
         runtime=lambda wildcards, attempt: attempt * 24 * 60,
         gpu=GPU,
     params:
-        seed=EXPERIMENT.seed,
+        seed=lambda wildcards: seed_of(wildcards.training_set),
         window=WINDOW,
         settings=lambda wildcards: training_flags(wildcards.method),
         compute=compute_flags,

@@ -56,15 +56,33 @@ rule import_micro:
         " --output {output.volume} {params.settings} --log {log}"
 
 
-rule import_truth:
-    """Read the truth of a test case: HU at uCT scale on the clinical slices."""
+use rule import_clinical as import_repeat with:
     input:
-        scan=scan("truth"),
+        scan=scan("repeat"),
     output:
-        volume=directory("<results>/volumes/{case}/truth.ome.zarr"),
-        run="<results>/volumes/{case}/truth.run.json",
+        volume=directory("<results>/volumes/{case}/repeat.ome.zarr"),
+        run="<results>/volumes/{case}/repeat.run.json",
     log:
-        "<logs>/volumes/{case}/truth.log",
+        "<logs>/volumes/{case}/repeat.log",
+    benchmark:
+        "<benchmarks>/volumes/{case}/repeat.tsv"
+    params:
+        part=scan_flags("repeat"),
+        settings=flags(EXPERIMENT.volumes.clinical),
+        code=code_version("volumes"),
+
+
+rule import_truth:
+    """Read the truth of a test case, HU at uCT scale on the clinical slices, or its tissue labels."""
+    input:
+        scan=lambda wildcards: scan(wildcards.known)(wildcards),
+    output:
+        volume=directory("<results>/volumes/{case}/{known}.ome.zarr"),
+        run="<results>/volumes/{case}/{known}.run.json",
+    log:
+        "<logs>/volumes/{case}/{known}.log",
+    wildcard_constraints:
+        known="truth|labels",
     priority: 10
     conda:
         ENVIRONMENT
@@ -72,11 +90,31 @@ rule import_truth:
         mem_mb=megabytes(8),
         runtime=60,
     params:
-        part=scan_flags("truth"),
+        part=lambda wildcards: scan_flags(wildcards.known)(wildcards),
         code=code_version("volumes"),
     shell:
-        "microsr volumes truth --case {wildcards.case} --input {input.scan:q} {params.part}"
+        "microsr volumes {wildcards.known} --case {wildcards.case} --input {input.scan:q} {params.part}"
         " --output {output.volume} --log {log}"
+
+
+rule downsample_micro:
+    """Average-pool a held-out uCT into a clinical-like volume: input of the protocol `downsampled`."""
+    input:
+        micro="<results>/volumes/{case}/micro.ome.zarr",
+    output:
+        volume=directory("<results>/volumes/{case}/downsampled.ome.zarr"),
+        run="<results>/volumes/{case}/downsampled.run.json",
+    log:
+        "<logs>/volumes/{case}/downsampled.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        code=code_version("volumes"),
+    shell:
+        "microsr volumes downsample --micro {input.micro} --output {output.volume} --log {log}"
 
 
 rule tabulate_volumes:

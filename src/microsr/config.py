@@ -181,6 +181,10 @@ class Losses(Section):
     """micro_ssim_loss: 1 - SSIM(B, up-sampled B_LR)."""
     pixel_norm: Literal["mse", "l1"] = "mse"
     """Norm of downsample_loss and upsample_loss (paper: mse)."""
+    repeat: Weight = 0.0
+    """repeat_loss: A_SR against G1(A + the scanner's noise), so that the SR image does not follow the noise (beyond the paper)."""
+    forgive_px: Weight = 0.0
+    """Losses against a clinical A see both images blurred by a Gaussian of this sigma, clinical pixels: noise is finer, and is forgiven (beyond the paper)."""
 
 
 class Method(Section):
@@ -191,6 +195,13 @@ class Method(Section):
     losses: Losses = Losses()
     mix_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """Share of the clinical inputs that are down-sampled uCT patches (paper: 25 %)."""
+    mix_noise: bool = False
+    """Add the scanner's noise to those patches; the losses compare with what they were without it (beyond the paper)."""
+
+    @property
+    def uses_noise(self) -> bool:
+        """Whether training depends on the scanner's noise."""
+        return self.losses.repeat > 0 or (self.mix_noise and self.mix_fraction > 0)
 
 
 class Train(Section):
@@ -284,6 +295,7 @@ def _default_methods() -> dict[str, Method]:
         "proposed": Method(),
         "bicubic": Method(upsampler="bicubic"),
         "cyclegan": Method(losses=cyclegan, mix_fraction=0),
+        "noise_aware": Method(losses=Losses(repeat=1, forgive_px=1), mix_noise=True),
     }
 
 
@@ -329,6 +341,9 @@ class Experiment(Section):
             raise ValueError(
                 f"patches.clinical_size is {self.patches.clinical_size}, train.network resnet needs at least 6"
             )
+        for name, method in self.methods.items():
+            if method.uses_noise and self.scanner.noise_hu == 0:
+                raise ValueError(f"scanner.noise_hu is 0, but method {name} learns from the scanner's noise; give its SD in HU")
         chosen = self.superresolve.slices
         if self.figures.slice is not None and chosen != "all" and self.figures.slice not in chosen:
             raise ValueError(f"figures.slice is {self.figures.slice}, must be one of superresolve.slices: {chosen}")
@@ -356,11 +371,19 @@ class Case(Section):
     clinical: Scan | None = None
     micro: Scan | None = None
     truth: Scan | None = None
+    """What `clinical` shows, at uCT scale: HU on the clinical grid magnified in-plane."""
+    labels: Scan | None = None
+    """Tissue of each pixel of `truth` (`microsr.tissues.Tissue`)."""
+    repeat: Scan | None = None
+    """The same lung scanned again, or reconstructed with another kernel, on the grid of `clinical`."""
+    airways: str | None = None
+    """Table of the airways that cross the slices of `truth` (docs/simulation.md)."""
 
 
-MODALITIES = ("clinical", "micro", "truth")
+MODALITIES = ("clinical", "micro", "truth", "labels", "repeat")
 SHEET_COLUMNS = (
-    "case", "split", *MODALITIES, *(f"{m}_{f}" for m in MODALITIES for f in ("series", "slices", "spacing"))
+    "case", "split", *MODALITIES, "airways",
+    *(f"{m}_{f}" for m in MODALITIES for f in ("series", "slices", "spacing")),
 )  # fmt: skip
 
 
@@ -440,10 +463,10 @@ def simulated_cases(settings: Simulate, folder: str) -> list[Case]:
     """The sheet of the simulated cases, whose files the simulate step writes under `folder`."""
 
     def case(name: str, split: str) -> Case:
-        scans = {
-            m: Scan(path=f"{folder}/{name}/{m}.nii.gz") for m in (MODALITIES if split == "test" else MODALITIES[:2])
-        }
-        return Case(case=name, split=split, **scans)
+        modalities = MODALITIES if split == "test" else ("clinical", "micro")
+        scans = {m: Scan(path=f"{folder}/{name}/{m}.nii.gz") for m in modalities}
+        airways = f"{folder}/{name}/airways.csv" if split == "test" else None
+        return Case(case=name, split=split, airways=airways, **scans)
 
     return [
         *(case(f"train{i + 1}", "train") for i in range(settings.training_cases)),
@@ -454,8 +477,8 @@ def simulated_cases(settings: Simulate, folder: str) -> list[Case]:
 def read_sheet(cases: Cases) -> list[Case]:
     """Read and check the case sheet: one line a case, tab-separated, UTF-8, with a header.
 
-    Columns: case, split (train or test), clinical, micro, and optionally truth, and for each of the three
-    <modality>_series, _slices and _spacing (see `Scan`). An empty cell means "none".
+    Columns: case, split (train or test), clinical, micro, and optionally truth, labels, repeat and airways (see `Case`),
+    and for each scan <modality>_series, _slices and _spacing (see `Scan`). An empty cell means "none".
 
     Raises
     ------
@@ -513,6 +536,13 @@ def _read_row(sheet: Path, number: int, header: list[str], row: list[str], root:
             values[modality] = {"path": str(path), **extras}
         elif extras:
             raise UserError(f"{where}: {modality}_{next(iter(extras))} is given but {modality} is empty")
+    if "airways" in cells:
+        values["airways"] = str(root / cells["airways"])
+        if not Path(values["airways"]).is_file():
+            raise UserError(f"{where}: airways: {values['airways']} does not exist; correct the sheet, or cases.data_root")
+    for extra, needed in (("labels", "truth"), ("airways", "truth"), ("repeat", "clinical")):
+        if extra in values and needed not in values:
+            raise UserError(f"{where}: {extra} is given but {needed} is empty")
     try:
         case = Case.model_validate(values)
     except ValidationError as error:

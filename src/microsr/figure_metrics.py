@@ -1,4 +1,6 @@
-"""The metrics of all methods: one panel a metric, one dot a case. In: the table of metrics. Out: a figure."""
+"""The metrics of all methods: one panel a metric, one dot a training, the interval over trainings. In: the table of metrics.
+Out: a figure of one protocol's metrics, or of the few that answer the question of the comparison (HEADLINE).
+"""
 
 from __future__ import annotations
 
@@ -11,38 +13,62 @@ from matplotlib.figure import Figure
 
 from microsr import UserError
 from microsr.figure_style import COLOURS, GREY, METHOD_NAMES, WIDTH, method_name, new_figure, save, styled, tidy_panel
+from microsr.summary import interval
+from microsr.tables import read_table
 
-COLUMNS = ("case", "method", "training_set", "protocol", "metric", "value", "unit")
-BETTER = {
-    "consistency_rmse": "↓ lower is better",
-    "mean_shift": "nearer to 0 is better",
-    "spectrum_distance": "↓ lower is better",
-    "checkerboard": "↓ lower is better",
-    "psnr": "↑ higher is better",
-    "ssim": "↑ higher is better",
+HEADLINE = (
+    ("no_reference", "consistency_rmse"),
+    ("no_reference", "spectrum_distance"),
+    ("distribution", "kernel_distance_tissue_features"),
+    ("truth", "psnr"),
+    ("truth", "ssim"),
+    ("truth", "smallest_bronchiole"),
+    ("truth", "small_lost"),
+    ("truth", "small_invented"),
+    ("repeatability", "disagreement_rmse"),
+)
+BETTER = {"mean_shift": "nearer to 0 is better"} | dict.fromkeys(
+    ("psnr", "ssim", "ms_ssim", "fine_correlation"), "↑ higher is better"
+)
+LOWER = "↓ lower is better"
+PROTOCOLS = {
+    "no_reference": "no reference",
+    "truth": "against the truth",
+    "downsampled": "down-sampled uCT",
+    "distribution": "distribution",
+    "repeatability": "two scans",
 }
-PROTOCOLS = {"no_reference": "no reference", "truth": "against the truth"}
 
 
-def make_metrics(table: Path, output: Path) -> list[str]:
-    """Write the figure of metrics.csv and return the metrics drawn. output: path without extension."""
-    try:
-        found = pd.read_csv(table, keep_default_na=False, dtype=dict.fromkeys(COLUMNS[:5], str))
-        found["value"] = found["value"].astype(float)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, FileNotFoundError, KeyError, ValueError) as error:
-        raise UserError(f"{table} is no table of metrics ({error}); make it with `microsr evaluate collect`") from None
-    missing = [column for column in COLUMNS if column not in found]
-    if missing or found.empty:
-        raise UserError(
-            f"{table} has {f'no column {missing[0]}' if missing else 'no rows'}; make it with `microsr evaluate collect`"
-        )
+def make_metrics(table: Path, output: Path, protocol: str | None = None) -> list[str]:
+    """Write the figure of metrics.csv and return the metrics drawn.
+
+    output: path without extension. protocol: all metrics of this protocol; None: HEADLINE.
+
+    Raises
+    ------
+    UserError
+        The table cannot be read, or holds no such metric.
+    """
+    found = read_table(table)
+    if protocol is None:
+        order = {key: place for place, key in enumerate(HEADLINE)}
+        found["place"] = [order.get(key) for key in zip(found["protocol"], found["metric"], strict=True)]
+        found = found.dropna(subset="place").sort_values("place", kind="stable")
+    else:
+        found = found[found["protocol"] == protocol]
+    if found.empty:
+        raise UserError(f"{table} holds no metrics of protocol {protocol or ', '.join(p for p, _ in HEADLINE)}")
     save(draw_metrics(found), output)
     return list(dict.fromkeys(found["metric"]))
 
 
 @styled
 def draw_metrics(table: pd.DataFrame) -> Figure:
-    """Draw a bar to the mean, and a dot for each case, for each method (and training set) in each metric."""
+    """Draw a bar to the mean, a dot for each training and their 95 % interval, for each method in each metric.
+
+    Where every method was trained once, the dots are the cases.
+    """
     table = table.assign(model=[f"{m}/{t}" for m, t in zip(table["method"], table["training_set"], strict=True)])
     models = sorted(table["model"].unique(), key=_rank)
     names = [method_name(model) for model in models]
@@ -62,7 +88,8 @@ def draw_metrics(table: pd.DataFrame) -> Figure:
         _panel(axes, shown, models)
         unit = shown["unit"].iloc[0]
         axes.set_title(metric + (f" ({unit})" if unit else ""), pad=12, loc="left", fontweight="bold")
-        about = ", ".join(filter(None, (BETTER.get(metric), PROTOCOLS.get(protocol, protocol))))
+        better = next((words for name, words in BETTER.items() if metric.startswith(name)), LOWER)
+        about = f"{better}, {PROTOCOLS.get(protocol, protocol)}"
         axes.annotate(
             about, (0, 1), xytext=(0, 3), xycoords="axes fraction", textcoords="offset points", fontsize=6, color=GREY
         )
@@ -84,9 +111,11 @@ def _panel(axes: Axes, shown: pd.DataFrame, models: list[str]) -> None:
     span = high - low or 1.0
     methods = list(dict.fromkeys(model.partition("/")[0] for model in models))
     for place, model in enumerate(models):
-        values = shown.loc[shown["model"] == model].sort_values("case")["value"].to_numpy(float)
-        if not len(values):
+        own = shown[shown["model"] == model]
+        if own.empty:
             continue
+        chance = "seed" if own["seed"].nunique() > 1 else "case"
+        values = own.groupby(chance)["value"].mean().to_numpy(float)
         mean, values = values.mean(), values[np.isfinite(values)]
         colour = COLOURS[methods.index(model.partition("/")[0]) % len(COLOURS)]
         if len(values):
@@ -102,8 +131,11 @@ def _panel(axes: Axes, shown: pd.DataFrame, models: list[str]) -> None:
                 markeredgewidth=0.4,
                 zorder=3,
             )
+            low_end, high_end = interval(values) if chance == "seed" else (np.nan, np.nan)
+            if np.isfinite(low_end):
+                axes.plot([low_end, high_end], [place, place], color="black", linewidth=0.9, zorder=4)
         axes.annotate(
-            f"{mean:.3g}".replace("-", "−"), (max([0.0, *values]), place), xytext=(5, 0),
+            (f"{mean:.3g}" if np.isfinite(mean) else "none").replace("-", "−"), (max([0.0, *values]), place), xytext=(5, 0),
             textcoords="offset points", va="center", fontsize=6,
         )  # fmt: skip
     axes.set_xlim(low - (0.05 * span if low < 0 else 0), high + 0.22 * span)

@@ -5,12 +5,34 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from microsr import config
 from microsr.losses import average_pool
+from microsr.scanner import noise
+
+
+class Batch(NamedTuple):
+    """Patches of one step, float32 [batch, 1, rows, columns] in [-1, 1]."""
+
+    a: Tensor
+    """Inputs of G1: clinical patches, some of them average-pooled uCT."""
+    clinical: Tensor
+    """Clinical patches: what D2 takes for real."""
+    b: Tensor
+    """uCT patches."""
+    clean: Tensor
+    """`a` without the noise that the mix was given: what the losses compare with."""
+    noisy: Tensor
+    """Whether a sample of `clean` holds a scan's noise (bool [batch, 1, 1, 1]): all but the mixed ones."""
+
+
+UNRELATED_MM = 1000.0
+"""Distance of patches along the patient, as the noise sees it: theirs is not correlated."""
 
 
 class PatchStream:
@@ -61,7 +83,9 @@ class Batches:
         augment: bool,
         window_hu: tuple[float, float],
         seed: int,
+        mix_noise: config.Scanner | None = None,
     ) -> None:
+        """mix_noise: the scanner whose noise the mixed samples get; None: they stay as they are."""
         samples = patches_per_case * max(len(clinical), len(micro))
         self.steps_per_epoch = math.ceil(samples / batch_size)
         samples = self.steps_per_epoch * batch_size
@@ -70,24 +94,30 @@ class Batches:
         self._mixed = PatchStream(micro, samples, seed, "mixed")
         self.clinical_size, self.micro_size = self._clinical.size, self._micro.size
         self._batch, self._mix, self._augment = batch_size, mix_fraction, augment
-        self._window, self._seed = window_hu, seed
+        self._window, self._seed, self._mix_noise = window_hu, seed, mix_noise
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(A, clinical, B) of a step, float32 [batch, 1, rows, columns].
+    def batch(self, step: int) -> Batch:
+        """The patches of a step.
 
-        A equals clinical but for the mixed samples, which are average-pooled uCT patches: exactly the share
+        `a` equals `clinical` but for the mixed samples, which are average-pooled uCT patches: exactly the share
         `mix_fraction` of the stream, evenly spread (Zheng et al. 2020, section 2: 25 %).
         """
         random = np.random.default_rng([self._seed, step, 1])
         first = step * self._batch
         clinical = self._prepare(self._clinical.take(first, self._batch), random)
         micro = self._prepare(self._micro.take(first, self._batch), random)
-        a = clinical.clone()
+        clean = clinical.clone()
         mixed = [k for k in range(self._batch) if is_mixed(first + k, self._mix)]
         if mixed:
             pooled = [average_pool(self._prepare(self._mixed.take(first + k, 1), random)) for k in mixed]
-            a[mixed] = torch.cat(pooled)
-        return a, clinical, micro
+            clean[mixed] = torch.cat(pooled)
+        a = clean
+        if mixed and self._mix_noise is not None:
+            a = clean.clone()
+            a[mixed] = add_noise(clean[mixed], self._mix_noise, self._window, random)
+        noisy = torch.ones(self._batch, 1, 1, 1, dtype=torch.bool)
+        noisy[mixed] = False
+        return Batch(a, clinical, micro, clean, noisy)
 
     def _prepare(self, patches: np.ndarray, random: np.random.Generator) -> Tensor:
         if self._augment:
@@ -95,6 +125,16 @@ class Batches:
             turned = (np.rot90(p, k) for p, k in zip(patches, turns, strict=True))
             patches = np.stack([p[:, ::-1] if flip else p for p, flip in zip(turned, flips, strict=True)])
         return normalise(torch.from_numpy(patches.astype(np.float32)), self._window).unsqueeze(1)
+
+
+def add_noise(
+    patches: Tensor, scanner: config.Scanner, window_hu: tuple[float, float], random: np.random.Generator
+) -> Tensor:
+    """Clinical patches [n, 1, rows, columns] in [-1, 1] with fresh noise of the scanner; values leave the window clipped."""
+    n, _, rows, columns = patches.shape
+    low, high = window_hu
+    drawn = noise((n, rows, columns), scanner, UNRELATED_MM, random) * np.float32(scanner.noise_hu * 2 / (high - low))
+    return (patches + torch.from_numpy(drawn)[:, None].to(patches.device)).clamp(-1, 1)
 
 
 def is_mixed(sample: int, fraction: float) -> bool:

@@ -29,7 +29,7 @@ from microsr.checkpoint import load_state, save_generator, save_state
 from microsr.networks import Networks, build, draw_noise
 from microsr.progress import Progress, logger
 from microsr.provenance import checksum, code_version, write_run
-from microsr.sampling import Batches
+from microsr.sampling import Batch, Batches, add_noise
 
 HISTORY_ROWS = 500
 STOPPED = 143
@@ -64,7 +64,17 @@ class ImagePool:
 class CycleGAN:
     """Networks, optimisers and pools, and one training step over them."""
 
-    def __init__(self, settings: config.Train, method: config.Method, sizes: tuple[int, int], seed: int, device: str):
+    def __init__(
+        self,
+        settings: config.Train,
+        method: config.Method,
+        sizes: tuple[int, int],
+        seed: int,
+        device: str,
+        window_hu: tuple[float, float] = (-1000.0, 400.0),
+        scanner: config.Scanner | None = None,
+    ) -> None:
+        """scanner: whose noise the repeat_loss adds; needed where it has a weight."""
         torch.manual_seed(seed)
         self.device = device
         self.nets = Networks(
@@ -75,25 +85,28 @@ class CycleGAN:
         self.discriminators = torch.optim.Adam([*self.nets.d1.parameters(), *self.nets.d2.parameters()], **adam)
         self.pools = ImagePool(settings.pool_size), ImagePool(settings.pool_size)
         self.weights, self.seed = method.losses, seed
+        self.window_hu, self.scanner = window_hu, scanner
         self.precision = choose_precision(settings.precision, device)
         self.autocast = torch.autocast(device, torch.bfloat16, enabled=self.precision == "bfloat16")
 
-    def step(self, number: int, a: Tensor, clinical: Tensor, b: Tensor, learning_rate: float) -> dict[str, Tensor]:
-        """Update the generators, then the discriminators; returns every loss, unweighted.
-
-        a: inputs of G1 (clinical, some of them average-pooled uCT), clinical: real clinical patches, b: uCT patches.
-        """
+    def step(self, number: int, batch: Batch, learning_rate: float) -> dict[str, Tensor]:
+        """Update the generators, then the discriminators; returns every loss, unweighted."""
         for optimiser in (self.generators, self.discriminators):
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate
-        a, clinical, b = (x.to(self.device).contiguous(memory_format=torch.channels_last) for x in (a, clinical, b))
+        batch = Batch(*(x.to(self.device) for x in batch))
+        a, clinical, b = (x.contiguous(memory_format=torch.channels_last) for x in batch[:3])
         random = np.random.default_rng([self.seed, number, 2])
         noise = self._noise_source(number, a.shape[0], tuple(a.shape[-2:]))
         g1, g2, d1, d2 = self.nets
 
         with _frozen(d1, d2), self.autocast:
-            a_sr, b_lr = g1(a, next(noise)), g2(b, next(noise))
-            found = self._generator_losses(a, b, a_sr, b_lr, noise)
+            own = next(noise)
+            a_sr, b_lr = g1(a, own), g2(b, next(noise))
+            found = self._generator_losses(batch, a_sr, b_lr, noise)
+            if self.weights.repeat:
+                again = add_noise(a, self.scanner, self.window_hu, random)
+                found["repeat_loss"] = losses.repeat_loss(a_sr, g1(again, own))
         total = sum(getattr(self.weights, WEIGHT_OF[name]) * value for name, value in found.items())
         self.generators.zero_grad(set_to_none=True)
         total.backward()
@@ -109,22 +122,28 @@ class CycleGAN:
         self.discriminators.step()
         return {name: value.detach() for name, value in found.items()}
 
-    def _generator_losses(self, a: Tensor, b: Tensor, a_sr: Tensor, b_lr: Tensor, noise: Iterator) -> dict[str, Tensor]:
+    def _generator_losses(self, batch: Batch, a_sr: Tensor, b_lr: Tensor, noise: Iterator) -> dict[str, Tensor]:
         """Losses of G1 and G2; a network is evaluated only where a weight asks for it."""
         (g1, g2, d1, d2), w = self.nets, self.weights
-        found = {}
+        clean, b, found = batch.clean, batch.b, {}
+
+        def seen(image: Tensor) -> Tensor:
+            if not w.forgive_px:
+                return losses.as_it_is(image)
+            return torch.where(batch.noisy, losses.blur(image, w.forgive_px), image.float())
+
         if w.adversarial:
             found["G1_adversarial"] = losses.generator_adversarial_loss(d1(a_sr))
             found["G2_adversarial"] = losses.generator_adversarial_loss(d2(b_lr))
         if w.cycle:
-            found["cycle_clinical"] = losses.cycle_loss(a, g2(a_sr, next(noise)))
+            found["cycle_clinical"] = losses.cycle_loss(clean, g2(a_sr, next(noise)), seen)
             found["cycle_micro"] = losses.cycle_loss(b, g1(b_lr, next(noise)))
         if w.downsample:
-            found["downsample_loss"] = losses.downsample_loss(a, a_sr, w.pixel_norm)
+            found["downsample_loss"] = losses.downsample_loss(clean, a_sr, w.pixel_norm, seen)
         if w.upsample:
             found["upsample_loss"] = losses.upsample_loss(b, b_lr, w.pixel_norm)
         if w.clinical_ssim:
-            found["clinical_ssim_loss"] = losses.clinical_ssim_loss(a, a_sr)
+            found["clinical_ssim_loss"] = losses.clinical_ssim_loss(clean, a_sr, seen)
         if w.micro_ssim:
             found["micro_ssim_loss"] = losses.micro_ssim_loss(b, b_lr)
         return found
@@ -164,6 +183,7 @@ WEIGHT_OF = {
     "upsample_loss": "upsample",
     "clinical_ssim_loss": "clinical_ssim",
     "micro_ssim_loss": "micro_ssim",
+    "repeat_loss": "repeat",
 }
 """The key of config.Losses that weighs each of the generators' losses."""
 
@@ -192,10 +212,12 @@ def train(
     window_hu: tuple[float, float],
     seed: int,
     compute: config.Compute,
+    scanner: config.Scanner | None = None,
 ) -> None:
     """Train one model, or go on with it, and write generator.pt, history.csv and run.json into `output`.
 
     clinical, micro: patch files (int16 [patches, rows, columns], HU), one a case. state: folder for unfinished trainings.
+    scanner: needed by a method that learns from its noise.
 
     Raises
     ------
@@ -208,9 +230,12 @@ def train(
     batches = Batches(
         clinical, micro, patches_per_case=settings.patches_per_case, batch_size=settings.batch_size,
         mix_fraction=method.mix_fraction, augment=settings.augment, window_hu=window_hu, seed=seed,
+        mix_noise=scanner if method.mix_noise else None,
     )  # fmt: skip
-    model = CycleGAN(settings, method, (batches.clinical_size, batches.micro_size), seed, device)
+    model = CycleGAN(settings, method, (batches.clinical_size, batches.micro_size), seed, device, window_hu, scanner)
     described = {"method": method.model_dump(), "train": settings.model_dump(), "window_hu": window_hu, "seed": seed}
+    if method.uses_noise:
+        described["scanner"] = scanner.model_dump()
     described["precision"] = model.precision  # "auto" may mean another one on another machine
     folder = state / _fingerprint(described, [*clinical, *micro])
     done = load_state(folder, device)
@@ -241,7 +266,7 @@ def train(
             if step >= settings.constant_fraction * steps:
                 fix_normalisation(model.nets.g1)
             rate = learning_rate_at(step, steps, settings)
-            found = model.step(step, *batches.batch(step), rate)
+            found = model.step(step, batches.batch(step), rate)
             step += 1
             for name, value in found.items():
                 sums[name] = sums.get(name, 0.0) + float(value)
@@ -352,7 +377,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", type=Path, required=True, help="folder for the state of unfinished trainings")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--window_hu", type=float, nargs=2, required=True, help="HU that become -1 and 1")
-    for section in (config.Method, config.Train, config.Compute):
+    for section in (config.Method, config.Train, config.Compute, config.Scanner):
         config.add_flags(parser, section)
 
 
@@ -368,4 +393,5 @@ def main(namespace: argparse.Namespace) -> None:
         window_hu=tuple(namespace.window_hu),
         seed=namespace.seed,
         compute=config.from_flags(namespace, config.Compute),
+        scanner=config.from_flags(namespace, config.Scanner),
     )

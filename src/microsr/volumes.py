@@ -62,12 +62,12 @@ def import_clinical(scan: Scan, case: str, settings: ClinicalVolume, output: Pat
     _record(output, settings, scan, started, lung_litres=litres)
 
 
-def import_truth(scan: Scan, case: str, output: Path) -> None:
-    """Import a truth volume, in HU already: int16, no mask."""
+def import_as_is(scan: Scan, case: str, modality: str, output: Path) -> None:
+    """Import a truth, in HU already, or its tissue labels: values as they are, no mask."""
     started = time.time()
     volume = read_scan(scan)
-    attributes = {"case": case, "modality": "truth", **volume.attributes}
-    volume = replace(volume, unit="HU", attributes=attributes)
+    attributes = {"case": case, "modality": modality, **volume.attributes}
+    volume = replace(volume, unit={"truth": "HU", "labels": "label"}[modality], attributes=attributes)
     write_volume(output, volume)
     logger.info("%s", _described(volume))
     _record(output, None, scan, started)
@@ -268,12 +268,13 @@ def _record(output: Path, settings: Any, scan: Scan, started: float, like: Path 
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Sub-commands clinical, micro, truth and table."""
+    """Sub-commands clinical, micro, truth, labels and table."""
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in (
         ("clinical", "clinical CT: HU and lung mask"),
         ("micro", "uCT: calibration, sampling and specimen mask"),
         ("truth", "truth of a simulated case, in HU"),
+        ("labels", "tissue labels of a simulated case"),
     ):
         sub = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         sub.add_argument("--case", required=True, help="name of the case")
@@ -305,7 +306,7 @@ def main(ns: argparse.Namespace) -> None:
     elif ns.command == "micro":
         import_micro(scan, ns.case, config.from_flags(ns, MicroVolume), ns.output, ns.like)
     else:
-        import_truth(scan, ns.case, ns.output)
+        import_as_is(scan, ns.case, ns.command, ns.output)
 
 
 def _scan(ns: argparse.Namespace) -> Scan:

@@ -37,10 +37,10 @@ def batches(files, **changed):
     return Batches(files["clinical"], files["micro"], **arguments)
 
 
-def run(files, folder, settings=SETTINGS, method=None, seed=5):
+def run(files, folder, settings=SETTINGS, method=None, seed=5, scanner=None):
     train.train(
         files["clinical"], files["micro"], folder / "model", folder / "state", settings=settings,
-        method=method or config.Method(), window_hu=WINDOW, seed=seed, compute=config.Compute(),
+        method=method or config.Method(), window_hu=WINDOW, seed=seed, compute=config.Compute(), scanner=scanner,
     )  # fmt: skip
     return torch.load(folder / "model" / "generator.pt", weights_only=True)["weights"]
 
@@ -65,7 +65,7 @@ def test_every_fourth_clinical_input_is_an_average_pooled_uct_patch(patch_files)
         ]
     )
     for step in range(4):
-        a, clinical, _ = stream.batch(step)
+        a, clinical, *_ = stream.batch(step)
         assert torch.equal(a[:3], clinical[:3])
         assert not torch.equal(a[3], clinical[3])
         assert (a[3] - pooled).abs().amax(dim=(1, 2, 3)).min() < 1e-6
@@ -74,7 +74,7 @@ def test_every_fourth_clinical_input_is_an_average_pooled_uct_patch(patch_files)
 def test_an_epoch_shows_each_patch_of_each_case_once(patch_files):
     stream = batches(patch_files, mix_fraction=0.0)
     assert stream.steps_per_epoch == 6
-    seen = np.stack([p for step in range(6) for p in to_hu(stream.batch(step)[1], WINDOW)[:, 0].numpy()])
+    seen = np.stack([p for step in range(6) for p in to_hu(stream.batch(step).clinical, WINDOW)[:, 0].numpy()])
     stored = np.concatenate([np.load(f) for f in patch_files["clinical"]])
     order = sorted(np.abs(stored - image).max(axis=(1, 2)).argmin() for image in seen)
     assert order == list(range(24))
@@ -106,12 +106,39 @@ def test_the_pool_returns_older_images_half_of_the_time():
 def test_a_history_row_has_a_column_for_each_loss_in_use(patch_files, tmp_path):
     run(patch_files, tmp_path)
     history = pd.read_csv(tmp_path / "model" / "history.csv")
-    assert list(history.columns) == ["step", "epoch", "learning_rate", *train.WEIGHT_OF, "D1", "D2"]
+    papers = [name for name in train.WEIGHT_OF if name != "repeat_loss"]
+    assert list(history.columns) == ["step", "epoch", "learning_rate", *papers, "D1", "D2"]
     assert list(history["step"]) == list(range(1, 13))
     baseline = config.Method(losses=config._default_methods()["cyclegan"].losses, mix_fraction=0)
     run(patch_files, tmp_path / "baseline", method=baseline)
     columns = pd.read_csv(tmp_path / "baseline" / "model" / "history.csv").columns
     assert "cycle_micro" in columns and "downsample_loss" not in columns and "micro_ssim_loss" not in columns
+
+
+def test_the_mix_gets_the_scanners_noise_and_the_losses_the_patch_without_it(patch_files):
+    scanner = config.Scanner(noise_hu=70)
+    noise, clipped = [], []
+    for step in range(30):
+        batch = batches(patch_files, mix_noise=scanner).batch(step)
+        plain = batches(patch_files).batch(step)
+        assert torch.equal(batch.clean, plain.a) and torch.equal(batch.b, plain.b)
+        assert torch.equal(batch.a[batch.noisy.flatten()], batch.clinical[batch.noisy.flatten()])
+        mixed = ~batch.noisy.flatten()
+        noise.append((batch.a - batch.clean)[mixed].numpy())
+        clipped.append(batch.a[mixed].abs().max().item())
+    noise = np.concatenate(noise)
+    assert len(noise) == 30 * 4 / 4, "one in four"
+    assert np.std(noise) == pytest.approx(0.1, rel=0.1), "70 HU of a window of 1400 HU that is 2 wide"
+    assert max(clipped) <= 1
+
+
+def test_the_repeat_loss_teaches_g1_not_to_follow_the_noise(patch_files, tmp_path):
+    settings = SETTINGS.model_copy(update={"epochs": 12, "learning_rate": 2e-3})
+    quiet = config.Losses(adversarial=0, cycle=0, downsample=0, upsample=0, clinical_ssim=0, micro_ssim=0, repeat=10)
+    scanner = config.Scanner(noise_hu=100)
+    run(patch_files, tmp_path, settings=settings, method=config.Method(losses=quiet), scanner=scanner)
+    history = pd.read_csv(tmp_path / "model" / "history.csv")
+    assert history["repeat_loss"].iloc[-3:].mean() < 0.7 * history["repeat_loss"].iloc[:3].mean()
 
 
 def test_downsample_loss_alone_teaches_consistency(patch_files, tmp_path):

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from microsr import UserError, cli
 from microsr.config import ClinicalVolume, MicroVolume, Scan
 from microsr.storage import Volume, open_mask, open_volume, write_volume
-from microsr.volumes import import_clinical, import_micro, import_truth, table
+from microsr.volumes import import_clinical, import_micro, import_as_is, table
 
 
 def save(path, array, spacing=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0)):
@@ -213,7 +213,7 @@ def test_a_uct_without_specimen_or_contrast_is_refused(tmp_path):
 
 def test_truth_is_taken_as_it_is(tmp_path):
     array = np.arange(24, dtype=np.int16).reshape(2, 3, 4) - 1000
-    import_truth(save(tmp_path / "t.nii.gz", array, (0.08, 0.08, 0.6)), "a", tmp_path / "truth.ome.zarr")
+    import_as_is(save(tmp_path / "t.nii.gz", array, (0.08, 0.08, 0.6)), "a", "truth", tmp_path / "truth.ome.zarr")
     volume = open_volume(tmp_path / "truth.ome.zarr")
     assert np.array_equal(volume.array[:], array) and volume.unit == "HU"
     assert volume.attributes["modality"] == "truth" and (tmp_path / "truth.run.json").exists()

@@ -1,0 +1,26 @@
+# Features by which distributions are compared.
+
+
+rule learn_features:
+    """Train a small network to tell the simulated tissues apart; its last layer describes a window of lung."""
+    input:
+        truth=f"<results>/simulated/{LABELLED}/truth.nii.gz",
+        labels=f"<results>/simulated/{LABELLED}/labels.nii.gz",
+    output:
+        features=ensure("<results>/features/features.pt", non_empty=True),
+        run="<results>/features/features.run.json",
+    log:
+        "<logs>/features.log",
+    benchmark:
+        "<benchmarks>/features.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        seed=EXPERIMENT.seed,
+        code=code_version("features"),
+    shell:
+        "microsr features --truth {input.truth} --labels {input.labels} --output {output.features}"
+        " --seed {params.seed} --log {log}"
