@@ -1,30 +1,34 @@
 """A simulated case: the clinical CT of a lung with a tumour, the uCT of a specimen from it, and the truth behind the CT.
 
-Stands in for the paper's patients (Zheng et al. 2020, Table 1) where no data is at hand. In: the settings `Simulate`, a case
-name and a seed. Out: clinical.nii.gz (int16 HU), micro.nii.gz (uint16, the uCT's own grey scale), for a test case
-truth.nii.gz (int16 HU, the clinical grid magnified in-plane), and run.json.
+Stands in for the paper's patients (Zheng et al. 2020, Table 1) where no data is at hand. In: the settings `Simulate` and
+`Scanner`, a case name and a seed. Out: clinical.nii.gz (int16 HU), the same as a DICOM series in dicom/, micro.nii.gz (uint16,
+the uCT's own grey scale) and run.json; for a test case also truth.nii.gz (int16 HU, the clinical grid magnified in-plane),
+labels.nii.gz (uint8, `Tissue`, same grid), repeat.nii.gz (the same lung scanned again) and airways.csv (`airway_table`).
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import SimpleITK as sitk
-from scipy.ndimage import gaussian_filter, uniform_filter
-from scipy.special import ndtr
+from scipy.ndimage import correlate1d, gaussian_filter, uniform_filter
 
-from microsr import SCALE, UserError, config, provenance
+from microsr import SCALE, UserError, config, provenance, scanner
 from microsr.anatomy import AIR_HU, BLOOD_HU, Lung
+from microsr.dicom_series import write_series
 from microsr.progress import Progress, logger
 from microsr.space import Grid
 from microsr.storage import Volume, magnified_geometry
 
-BLOCK = 8
-"""Slices rendered at a time; bounds the memory."""
+BLOCK_PIXELS = 5_000_000
+"""Fine pixels drawn at a time, whole planes, at least one; bounds the memory (about 40 bytes each)."""
 SMALLEST_HU = -1024
 """Clinical scanners store 12 bits: HU are clipped here."""
 MICRO_NOISE = 0.03
@@ -42,14 +46,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", required=True, type=int, help="seed of the experiment")
     parser.add_argument("--output", required=True, type=Path, help="folder for the case's files")
     config.add_flags(parser, config.Simulate)
+    config.add_flags(parser, config.Scanner)
 
 
 def main(ns: argparse.Namespace) -> None:
     """Run the step from its command line."""
-    simulate(ns.output, ns.case, ns.split, ns.seed, config.from_flags(ns, config.Simulate))
+    settings, scanned_by = config.from_flags(ns, config.Simulate), config.from_flags(ns, config.Scanner)
+    simulate(ns.output, ns.case, ns.split, ns.seed, settings, scanned_by)
 
 
-def simulate(output: Path, case: str, split: str, seed: int, settings: config.Simulate) -> None:
+def simulate(
+    output: Path, case: str, split: str, seed: int, settings: config.Simulate, scanned_by: config.Scanner
+) -> None:
     """Simulate one case and write its files into the folder `output`.
 
     Raises
@@ -60,94 +68,107 @@ def simulate(output: Path, case: str, split: str, seed: int, settings: config.Si
     started = time.time()
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    streams = np.random.default_rng([seed, zlib.crc32(case.encode())]).spawn(3)
-    depth = settings.clinical_slices * settings.slice_spacing_mm
-    lung = Lung(settings.clinical_size * settings.clinical_spacing_mm, depth, streams[0])
+    anatomy, first, micro_rng, second = np.random.default_rng([seed, zlib.crc32(case.encode())]).spawn(4)
+    lung = Lung(
+        settings.clinical_size * scanned_by.pixel_mm, settings.clinical_slices * settings.slice_spacing_mm, anatomy
+    )
     grid = specimen_grid(lung, settings)
-    clinical, truth = clinical_scan(lung, settings, streams[1])
+    still, truth, labels = scan_slab(lung, settings, scanned_by, with_truth=split == "test")
+    clinical = with_noise(still, scanned_by, first)
     _write(output / "clinical.nii.gz", clinical)
+    write_series(output / "dicom", clinical, case, seed, scanned_by.kernel)
     if split == "test":
         _write(output / "truth.nii.gz", truth)
-    micro, scale = micro_scan(lung, grid, streams[2])
+        _write(output / "labels.nii.gz", labels)
+        _write(output / "repeat.nii.gz", with_noise(still, scanned_by, second))
+        airway_table(lung, clinical).to_csv(output / "airways.csv", index=False)
+    del truth, labels
+    micro, scale = micro_scan(lung, grid, micro_rng)
     _write(output / "micro.nii.gz", micro)
     facts = {
+        "parameters": dataclasses.asdict(lung.parameters),
         "lung_half_axes_mm": lung.half_axes.tolist(),
         "tumour_centre_mm": lung.tumour.centre.tolist(),
-        "tumour_diameter_mm": 2 * lung.tumour.radius,
         "specimen_centre_mm": [float(axis.mean()) for axis in (grid.x, grid.y, grid.z)],
         "micro_grey": scale,
     }
-    chosen = settings.model_dump(mode="json") | {"case": case, "split": split, "seed": seed}
+    chosen = {"case": case, "split": split, "seed": seed}
+    chosen |= settings.model_dump(mode="json") | scanned_by.model_dump(mode="json")
     provenance.write_run(output / "run.json", "simulate", chosen, [], started, drawn=facts)
     logger.info("%s: clinical %s, uCT %s in %.0f s", case, clinical.shape, micro.shape, time.time() - started)
 
 
-def clinical_scan(lung: Lung, settings: config.Simulate, rng: np.random.Generator) -> tuple[Volume, Volume]:
-    """The clinical CT of the lung's slab, int16 HU, and its truth, int16 HU, on the same grid magnified in-plane.
+def scan_slab(
+    lung: Lung, settings: config.Simulate, scanned_by: config.Scanner, with_truth: bool = True
+) -> tuple[Volume, Volume | None, Volume | None]:
+    """The clinical CT of the lung's slab without noise, float32 HU, its truth, int16 HU, and the truth's tissues, uint8.
 
-    In-plane the tissue is blurred by the point-spread function and then sampled at the pixels' centres, so that what lies above
-    the Nyquist limit aliases as it does in a scanner; across slices it is weighted by the slice profile. The truth is a thin
-    slice (an eighth of the slice distance) at each clinical slice's centre.
+    In-plane the tissue is blurred by the kernel's point-spread function and then sampled at the pixels' centres, so that what
+    lies above the Nyquist limit aliases as it does in a scanner; across slices it is weighted by the slice profile. Truth and
+    tissues are on the same grid magnified in-plane: thin slices (an eighth of the slice distance) at the clinical slices'
+    centres; None unless `with_truth`.
     """
     n, slices, spacing = settings.clinical_size, settings.clinical_slices, settings.slice_spacing_mm
-    fine, step = settings.clinical_spacing_mm / SCALE, spacing / SCALE
-    beyond = int(np.ceil(3 * settings.slice_sigma_mm / step))
+    fine, step = scanned_by.pixel_mm / SCALE, spacing / SCALE
+    beyond = int(np.ceil(3 * scanned_by.slice_sigma_mm / step))
     planes = (slices - 1) * SCALE + 1 + 2 * beyond
     grid = Grid.centred((0, 0, 0), (fine, fine, step), (planes, n * SCALE, n * SCALE))
-    pixels = Grid.centred((0, 0, 0), (settings.clinical_spacing_mm,) * 2 + (spacing,), (slices, n, n))
-    blur = _weights(pixels.x, grid.x, settings.psf_sigma_mm)
-    profile = _weights(pixels.z, grid.z, settings.slice_sigma_mm)
+    pixels = Grid.centred((0, 0, 0), (scanned_by.pixel_mm,) * 2 + (spacing,), (slices, n, n))
+    kernel = scanner.KERNELS[scanned_by.kernel]
+    profile = scanner.sampling(pixels.z, grid.z, scanned_by.slice_sigma_mm)
     scan = np.zeros((slices, n, n), np.float32)
-    truth = np.empty((slices, n * SCALE, n * SCALE), np.int16)
-    progress = Progress(planes, "planes")
-    for first in range(0, planes, BLOCK):
-        block = lung.render(grid.planes(first, first + BLOCK))
-        blurred = blur @ block @ blur.T
-        scan += np.tensordot(profile[:, first : first + BLOCK], blurred, axes=1)
-        for plane in range(first, first + len(block)):
-            index, between = divmod(plane - beyond, SCALE)
-            if between == 0 and 0 <= index < slices:
-                truth[index] = np.rint(block[plane - first])
-        progress.advance(len(block))
-    progress.close()
-    scan += settings.noise_hu * scanner_noise(scan.shape, settings, rng)
-    voxels = np.rint(np.maximum(scan, SMALLEST_HU)).astype(np.int16)
     origin = tuple(float(axis[0]) for axis in (pixels.x, pixels.y, pixels.z))
-    clinical = Volume(voxels, spacing=pixels.spacing, origin=origin)
-    return clinical, Volume(truth, **magnified_geometry(clinical))
+    still = Volume(scan, spacing=pixels.spacing, origin=origin)
+    truth = labels = None
+    if with_truth:
+        magnified = magnified_geometry(still)
+        truth = Volume(np.empty((slices, n * SCALE, n * SCALE), np.int16), **magnified)
+        labels = Volume(np.empty(truth.shape, np.uint8), **magnified, unit="label")
+    progress = Progress(planes, "planes")
+    for part in _blocks(grid):
+        canvas = lung.draw(grid.planes(part.start, part.stop), labelled=with_truth)
+        scanned = scanner.project(canvas.hu, kernel, pixels.y, pixels.x, grid.y, grid.x)
+        for plane in range(part.start, part.stop):
+            # Plane by plane, so that the sum does not depend on the size of the blocks.
+            for index in np.nonzero(profile[:, plane])[0]:
+                scan[index] += profile[index, plane] * scanned[plane - part.start]
+            index, between = divmod(plane - beyond, SCALE)
+            if with_truth and between == 0 and 0 <= index < slices:
+                truth.array[index] = np.rint(canvas.hu[plane - part.start])
+                labels.array[index] = canvas.labels[plane - part.start]
+        progress.advance(part.stop - part.start)
+        del canvas, scanned
+    progress.close()
+    return still, truth, labels
 
 
-def _weights(samples: np.ndarray, places: np.ndarray, sigma: float) -> np.ndarray:
-    """[samples, places] weights of a Gaussian about each sample, integrated over each place, with sum 1; float32."""
-    step = places[1] - places[0]
-    offset = places - samples[:, None]
-    weights = ndtr((offset + step / 2) / sigma) - ndtr((offset - step / 2) / sigma)
-    weights[np.abs(offset) > 4 * sigma + step] = 0
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+def _blocks(grid: Grid) -> list[slice]:
+    """Ranges of planes to be drawn at a time."""
+    planes, rows, columns = grid.shape
+    size = int(np.clip(BLOCK_PIXELS // (rows * columns), 1, planes))
+    return [slice(first, min(first + size, planes)) for first in range(0, planes, size)]
 
 
-def scanner_noise(shape: tuple[int, int, int], settings: config.Simulate, rng: np.random.Generator) -> np.ndarray:
-    """Noise of filtered back-projection, SD 1: power spectrum ~ f MTF(f)^2 in-plane, sampled after it is shaped.
+def with_noise(still: Volume, scanned_by: config.Scanner, rng: np.random.Generator) -> Volume:
+    """A scan with the scanner's noise, int16 HU, clipped as the scanner does."""
+    noise = scanner.noise(still.shape, scanned_by, still.spacing[2], rng)
+    scan = np.maximum(still.array + np.float32(scanned_by.noise_hu) * noise, SMALLEST_HU)
+    return dataclasses.replace(still, array=np.rint(scan).astype(np.int16))
 
-    Neighbouring slices correlate by the slice profile. The spectrum goes up to four times the pixels' own Nyquist limit.
+
+def airway_table(lung: Lung, clinical: Volume) -> pd.DataFrame:
+    """The airway lumens that the truth's slices cut, one row each.
+
+    slice: index in the clinical volume. x_mm, y_mm: where the airway's axis crosses it, patient coordinates (LPS). diameter_mm:
+    of the lumen, across its axis. wall_mm: thickness. tilt_degrees: between the axis and the slice's normal. generation: 0
+    is the trunk from which this lung's airways come.
     """
-    slices, rows, columns = shape
-    over = 4
-    fy = np.fft.fftfreq(rows * over, settings.clinical_spacing_mm / over)
-    fx = np.fft.rfftfreq(columns * over, settings.clinical_spacing_mm / over)
-    f = np.hypot(fy[:, None], fx)
-    amplitude = np.sqrt(f) * np.exp(-2 * (np.pi * f * settings.psf_sigma_mm) ** 2)
-    whole = np.concatenate([amplitude, amplitude[:, 1 : (columns * over + 1) // 2]], axis=1)
-    amplitude /= np.sqrt(np.mean(whole**2))
-    gap = settings.slice_spacing_mm * np.subtract.outer(np.arange(slices), np.arange(slices))
-    correlation = np.exp(-(gap**2) / (4 * settings.slice_sigma_mm**2))
-    mixing = np.linalg.cholesky(correlation + 1e-6 * np.eye(slices))
-    noise = np.empty((slices, rows, columns), np.float32)
-    for n in range(slices):
-        white = rng.standard_normal((rows * over, columns * over), dtype=np.float32)
-        shaped = np.fft.irfft2(np.fft.rfft2(white) * amplitude, s=white.shape)
-        noise[n] = shaped[::over, ::over]
-    return np.tensordot(mixing.astype(np.float32), noise, axes=1)
+    tables = []
+    for index in range(clinical.shape[0]):
+        found = pd.DataFrame(lung.crossings(float(clinical.point((index, 0, 0))[2])))
+        found.insert(0, "slice", index)
+        tables.append(found.round({"x_mm": 3, "y_mm": 3, "diameter_mm": 3, "wall_mm": 3, "tilt_degrees": 1}))
+    return pd.concat(tables, ignore_index=True)
 
 
 def specimen_grid(lung: Lung, settings: config.Simulate) -> Grid:
@@ -179,7 +200,7 @@ def specimen_grid(lung: Lung, settings: config.Simulate) -> Grid:
         largest = 2 * lung.half_axes.min() * 0.7
         raise UserError(
             f"simulate.specimen_mm: a specimen of {side:g} mm does not fit into the simulated lung of {lung.field:g} mm "
-            f"(clinical_size x clinical_spacing_mm); make it at most about {largest:.0f} mm"
+            f"(simulate.clinical_size x scanner.pixel_mm); make it at most about {largest:.0f} mm"
         )
     mean, square, ill = share(hu), share(hu.astype(float) ** 2), share(tumour)
     sd = np.sqrt(np.maximum(square - mean**2, 0))
@@ -210,14 +231,28 @@ def micro_scan(lung: Lung, grid: Grid, rng: np.random.Generator) -> tuple[Volume
     radius = np.hypot(y - (len(grid.y) - 1) / 2 - axis[0], x - (len(grid.x) - 1) / 2 - axis[1])
     ring_image = np.interp(radius, np.arange(len(rings)), rings).astype(np.float32)
     grey = np.empty(grid.shape, np.uint16)
-    for first in range(0, len(grid.z), BLOCK):
-        hu = lung.render(grid.planes(first, first + BLOCK))
-        share = cut * (hu - AIR_HU) / (BLOOD_HU - AIR_HU)
-        noise = gaussian_filter(rng.standard_normal(share.shape, dtype=np.float32), 0.5, mode="wrap")
-        noise *= MICRO_NOISE * contrast / noise.std()
-        grey[first : first + BLOCK] = np.rint(np.clip(air + contrast * share + noise + ring_image, 0, 65535))
+    noise = _grain(grid.shape, rng)
+    for part in _blocks(grid):
+        share = lung.render(grid.planes(part.start, part.stop))
+        share -= np.float32(AIR_HU)
+        share *= cut * np.float32(1 / (BLOOD_HU - AIR_HU))
+        for image, plane in zip(share, range(part.start, part.stop), strict=True):
+            value = air + contrast * (image + np.float32(MICRO_NOISE) * next(noise)) + ring_image
+            grey[plane] = np.rint(np.clip(value, 0, 65535))
     volume = Volume(grey, spacing=grid.spacing, origin=(0.0, 0.0, 0.0), unit="grey")
     return volume, {"air": air, "tissue": air + contrast}
+
+
+def _grain(shape: tuple[int, int, int], rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Planes of noise with SD 1, float32, drawn one after the other: correlated over about a voxel, in-plane and across."""
+    tap = np.exp(-2.0)  # of a Gaussian with a sigma of half a voxel, one voxel away
+    scale = np.float32((1 + 2 * tap**2) ** -1.5)
+    before, here = rng.standard_normal((2, *shape[1:]), dtype=np.float32)
+    for _ in range(shape[0]):
+        after = rng.standard_normal(shape[1:], dtype=np.float32)
+        plane = here + np.float32(tap) * (before + after)
+        yield scale * correlate1d(correlate1d(plane, [tap, 1, tap], 0, mode="wrap"), [tap, 1, tap], 1, mode="wrap")
+        before, here = here, after
 
 
 def _block_outline(grid: Grid, rng: np.random.Generator) -> np.ndarray:

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from microsr.tissues import Tissue
+
+EVERYWHERE = (slice(None),) * 3
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -48,6 +52,33 @@ class Grid:
     def part(self, box: tuple[slice, slice, slice]) -> Grid:
         """The voxels in `box`, as `box` gives them."""
         return Grid(self.x[box[2]], self.y[box[1]], self.z[box[0]], self.spacing)
+
+
+class Canvas:
+    """What is drawn on a grid: HU, float32, and, if wanted, the tissue at each voxel's centre, uint8; [slices, rows, columns]."""
+
+    def __init__(self, grid: Grid, hu: np.ndarray, labelled: bool = False) -> None:
+        self.grid, self.hu = grid, hu
+        self.labels = np.full(grid.shape, Tissue.PARENCHYMA, np.uint8) if labelled else None
+
+    def blend(
+        self,
+        share: np.ndarray,
+        hu: np.ndarray | float,
+        tissue: Tissue,
+        place: tuple[slice | np.ndarray, ...] = EVERYWHERE,
+        at_centre: np.ndarray | None = None,
+    ) -> None:
+        """Replace the given share of each voxel in `place` (a box, or indices) by a tissue of `hu`.
+
+        at_centre: which voxels have that tissue at their centre; the default, half filled ones, holds for what is thicker
+        than a voxel.
+        """
+        before = self.hu[place]
+        self.hu[place] = before + share * (np.float32(hu) - before)
+        if self.labels is not None:
+            inside = share >= 0.5 if at_centre is None else at_centre
+            self.labels[place] = np.where(inside, np.uint8(tissue), self.labels[place])
 
 
 class SmoothField:

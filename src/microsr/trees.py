@@ -1,181 +1,160 @@
-"""Branching tubes of the simulated lung: airways with their arteries, and veins, as tapered segments, grown and drawn.
+"""Branching trees of the simulated lung: airways with their arteries, and veins.
 
 A tree is grown by dividing the tissue it supplies: a branch runs towards the centre of its territory, the territory is cut in
-two across its longest extent, and each half gets a daughter (the space-filling idea of Tawhai and of Kitaoka). Diameters
-follow Murray's law, d ~ (supplied volume)^(1/3), which makes a daughter 0.79 of its parent in a symmetric division.
+two across its longest extent, and each half gets a daughter (the space-filling idea of Tawhai and of Kitaoka). Conducting
+diameters follow Murray's law, d ~ (supplied volume)^(1/3), which makes a daughter 0.79 of its parent in an even division; a
+territory of one acinus has the terminal bronchiole.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.spatial import cKDTree
 
-from microsr.space import Grid
+from microsr.tubes import Tubes
 
-TERMINAL_MM3 = 14.0
-"""Tissue supplied by the finest branch that is drawn, mm^3 (about a tenth of an acinus)."""
-TERMINAL_DIAMETER_MM = 0.25
-"""Diameter of that branch, mm."""
-SMALLEST_LUMEN_MM = 0.5
-"""Airways end here: what follows is alveolated and part of the foam."""
+ACINUS_MM3 = 130.0
+"""Tissue supplied by one terminal bronchiole (Litzlbauer)."""
+POINTS_PER_ACINUS = 8
+"""Trees are followed this far into the acinus: three generations of respiratory bronchioles with their arteries."""
+ACINAR_RATIO = 0.94
+"""Daughter over parent diameter in the acinus: 0.66 to 0.34 mm within 11 generations (Litzlbauer)."""
+ACINAR_WALL_MM = 0.05
+"""Wall of a respiratory bronchiole, half alveoli (k)."""
+PI10_LUMEN_MM = 10 / np.pi
+"""Lumen whose circumference is 10 mm, at which Pi10 states the airway wall's thickness."""
 
 
 @dataclass(frozen=True)
-class Tubes:
-    """Round tapered segments: [n, 3] ends (x, y, z in mm) and [n] radii at both ends (mm)."""
+class Branch:
+    """One branch: its centre line [m, 3] (mm), a taper [m] about 1, the acini it supplies, and its generation (0: trunk)."""
 
-    start: np.ndarray
-    end: np.ndarray
-    start_radius: np.ndarray
-    end_radius: np.ndarray
+    points: np.ndarray
+    taper: np.ndarray
+    acini: float
+    generation: int
 
-    @classmethod
-    def empty(cls) -> Tubes:
-        """No segments."""
-        return cls(np.empty((0, 3)), np.empty((0, 3)), np.empty(0), np.empty(0))
 
-    @classmethod
-    def along(cls, curves: list[tuple[np.ndarray, np.ndarray]]) -> Tubes:
-        """Segments along curves, each given as [m, 3] points and [m] radii."""
-        if not curves:
-            return cls.empty()
-        return cls(
-            np.concatenate([p[:-1] for p, _ in curves]),
-            np.concatenate([p[1:] for p, _ in curves]),
-            np.concatenate([r[:-1] for _, r in curves]),
-            np.concatenate([r[1:] for _, r in curves]),
-        )
+@dataclass
+class Tree:
+    """The branches of a tree, trunk first, and the centres [n, 3] of the lobules that it supplies."""
 
-    def joined(self, other: Tubes) -> Tubes:
-        """Both sets of segments."""
-        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
-        return Tubes(*(np.concatenate(pair) for pair in pairs))
+    branches: list[Branch] = field(default_factory=list)
+    lobules: list[np.ndarray] = field(default_factory=list)
 
 
 def grow(
-    points: np.ndarray, root: np.ndarray, visible: tuple[float, float], rng: np.random.Generator
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Centre lines and radii of a tree that supplies `points`.
+    points: np.ndarray,
+    root: np.ndarray,
+    visible: tuple[float, float],
+    rng: np.random.Generator,
+    lobule_acini: float = 20.0,
+) -> Tree:
+    """Grow a tree that supplies `points`.
 
-    points: [n, 3] mm, one for each TERMINAL_MM3 of tissue. root: where the trunk starts. visible: range of z, mm; branches
-    whose territory stays away from it are left out. Returns curves for `Tubes.along`, from trunk to twigs.
+    points: [n, 3] mm, POINTS_PER_ACINUS for each acinus of tissue. root: where the trunk starts. visible: range of z, mm;
+    branches whose territory stays away from it are left out. lobule_acini: size of a lobule.
     """
-    curves = []
+    tree = Tree()
     trunk = points.mean(axis=0) - root
-    todo = [(points, root, trunk / np.linalg.norm(trunk))]
+    todo = [(points, root, trunk / np.linalg.norm(trunk), 0, False)]
     while todo:
-        territory, start, heading = todo.pop()
-        reach = np.append(territory[:, 2], start[2])
-        if reach.max() < visible[0] or reach.min() > visible[1]:
-            continue
+        territory, start, heading, generation, within_lobule = todo.pop()
         centre = territory.mean(axis=0)
-        end = centre if len(territory) == 1 else start + rng.uniform(0.38, 0.5) * (centre - start)
+        acini = len(territory) / POINTS_PER_ACINUS
+        if not within_lobule and acini <= lobule_acini:
+            within_lobule = True
+            tree.lobules.append(centre)
+        reach = np.append(territory[:, 2], start[2])
+        hidden = reach.max() < visible[0] or reach.min() > visible[1]
+        if hidden and within_lobule:
+            continue
+        reached = rng.uniform(0.45, 0.57) if acini >= 1 else rng.uniform(0.35, 0.5)
+        end = start + reached * (centre - start)
         length = np.linalg.norm(end - start)
-        radius = murray_diameter(len(territory)) / 2
         if length < 1e-3:
             continue
         bend = start + heading * length * 0.45 + rng.normal(0, 0.06 * length, 3)
-        curves.append(_bezier(start, bend, end, radius))
+        if not hidden:
+            tree.branches.append(Branch(*_bezier(start, bend, end, lumen_diameter(acini)), acini, generation))
         if len(territory) == 1:
             continue
         heading = (end - bend) / np.linalg.norm(end - bend)
-        across = territory - centre
-        across = across - np.outer(across @ heading, heading)
-        axis = np.linalg.svd(across.T @ across)[0][:, 0]
-        side = across @ axis
-        upper = side > np.quantile(side, rng.uniform(0.36, 0.64))
-        if upper.all() or not upper.any():
-            upper = np.arange(len(territory)) % 2 == 0
-        todo += [(territory[upper], end, heading), (territory[~upper], end, heading)]
-    return curves
+        upper = _upper_half(territory - centre, heading, rng.uniform(0.36, 0.64))
+        for half in (upper, ~upper):
+            todo.append((territory[half], end, heading, generation + 1, within_lobule))
+    return tree
 
 
-def murray_diameter(terminals: int) -> float:
-    """Diameter, mm, of a branch that supplies this many terminal territories (Murray's law)."""
-    return TERMINAL_DIAMETER_MM * terminals ** (1 / 3)
+def _upper_half(offsets: np.ndarray, heading: np.ndarray, share: float) -> np.ndarray:
+    """Which points lie beyond a cut along `heading`, across their longest extent; both sides get some."""
+    across = offsets - np.outer(offsets @ heading, heading)
+    axis = np.linalg.eigh(across.T @ across)[1][:, -1]
+    order = np.argsort(np.argsort(across @ axis, kind="stable"))
+    return order >= np.clip(round(share * len(offsets)), 1, len(offsets) - 1)
 
 
-def wall_thickness(lumen_diameter: np.ndarray | float) -> np.ndarray | float:
-    """Airway wall, mm: about 12 % of the lumen diameter and a little more, so relatively thicker in small airways."""
-    return 0.05 + 0.1 * np.asarray(lumen_diameter)
+def murray_diameter(acini: float, terminal_mm: float = 0.66) -> float:
+    """Diameter, mm, of a branch that supplies this many acini (Murray's law)."""
+    return terminal_mm * acini ** (1 / 3)
+
+
+def lumen_diameter(acini: float, terminal_mm: float = 0.66) -> float:
+    """Airway lumen, mm: Murray's law down to the terminal bronchiole, the acinus's slower fall beyond."""
+    if acini >= 1:
+        return murray_diameter(acini, terminal_mm)
+    return terminal_mm * ACINAR_RATIO ** -np.log2(acini)
+
+
+def wall_thickness(lumen_mm: float, pi10_mm: float = 0.465) -> float:
+    """Wall, mm, of a conducting airway: in proportion to its lumen, `pi10_mm` where the lumen's circumference is 10 mm.
+
+    So 0.10 mm in a terminal bronchiole and 0.15 mm at 1 mm lumen.
+    """
+    return pi10_mm * lumen_mm / PI10_LUMEN_MM
 
 
 def bundles(
-    curves: list[tuple[np.ndarray, np.ndarray]], lumen_ratio: float, rng: np.random.Generator
+    tree: Tree, terminal_mm: float, pi10_mm: float, artery_ratio: float, rng: np.random.Generator
 ) -> tuple[Tubes, Tubes]:
-    """Lumens of the airways, and the arteries that run beside them.
+    """The airways of `tree` (lumens with walls), and the arteries that run beside them.
 
-    curves: from `grow`; their radii are the arteries'. lumen_ratio: airway lumen over artery diameter. Where airways have
-    ended, the artery moves onto the centre line.
+    artery_ratio: artery diameter over airway lumen; in the acinus arteries follow Murray's law.
     """
     beside = rng.normal(size=3)
     lumens, arteries = [], []
-    for points, radii in curves:
-        lumen = radii * lumen_ratio
-        room = lumen + wall_thickness(2 * lumen) + radii
-        fade = np.clip((2 * lumen - SMALLEST_LUMEN_MM) / 0.2, 0, 1)
-        tangent = np.gradient(points, axis=0)
+    for branch in tree.branches:
+        lumen = lumen_diameter(branch.acini, terminal_mm) / 2 * branch.taper
+        artery = artery_ratio * murray_diameter(branch.acini, terminal_mm) / 2 * branch.taper
+        wall = wall_thickness(2 * lumen.mean(), pi10_mm) if branch.acini >= 1 else ACINAR_WALL_MM
+        tangent = np.gradient(branch.points, axis=0)
         tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
         away = beside - (tangent @ beside)[:, None] * tangent
         away /= np.linalg.norm(away, axis=1, keepdims=True) + 0.1
-        arteries.append((points + away * (fade * room)[:, None], radii))
-        if 2 * lumen.max() >= SMALLEST_LUMEN_MM:
-            lumens.append((points, lumen))
-    return Tubes.along(lumens), Tubes.along(arteries)
+        arteries.append(Tubes.along(branch.points + away * (lumen + wall + artery)[:, None], artery))
+        lumens.append(Tubes.along(branch.points, lumen, wall, branch.generation))
+    return Tubes.joined(lumens), Tubes.joined(arteries)
 
 
-def coverage(grid: Grid, tubes: Tubes) -> np.ndarray:
-    """Share of each voxel inside the tubes, float32 [slices, rows, columns]: exact for a flat wall across a cubic voxel."""
-    filled = np.zeros(grid.shape, np.float32)
-    reach = np.maximum(tubes.start_radius, tubes.end_radius)[:, None] + grid.width
-    low, high = np.minimum(tubes.start, tubes.end) - reach, np.maximum(tubes.start, tubes.end) + reach
-    edges = np.array([(a[0], a[-1]) for a in (grid.x, grid.y, grid.z)])
-    for n in np.nonzero(((low <= edges[:, 1]) & (high >= edges[:, 0])).all(axis=1))[0]:
-        box = grid.box(low[n], high[n])
-        x, y, z = (
-            (a - c).astype(np.float32)
-            for a, c in zip((grid.x[box[2]], grid.y[box[1]], grid.z[box[0]]), tubes.start[n], strict=True)
-        )
-        if 0 in (len(x), len(y), len(z)):
-            continue
-        z, y = z[:, None, None], y[:, None]
-        run = (tubes.end[n] - tubes.start[n]).astype(np.float32)
-        along = np.clip((z * run[2] + y * run[1] + x * run[0]) / max(run @ run, np.float32(1e-9)), 0, 1)
-        distance = (x - along * run[0]) ** 2
-        distance += (y - along * run[1]) ** 2
-        distance += (z - along * run[2]) ** 2
-        np.sqrt(distance, out=distance)
-        along *= np.float32(tubes.end_radius[n] - tubes.start_radius[n])
-        along += np.float32(tubes.start_radius[n])
-        along -= distance
-        along *= np.float32(1 / grid.width)
-        along += np.float32(0.5)
-        view = filled[box]
-        np.maximum(view, np.minimum(along, 1), out=view)
-    return filled
+def veins(tree: Tree, terminal_mm: float, airways: Tubes) -> Tubes:
+    """The veins of `tree`, which keep away from `airways` and the arteries beside them: they run between the bundles."""
+    middles = cKDTree((airways.start + airways.end) / 2)
+    bundle = 3.5 * airways.outer_radius
+    found = []
+    for branch in tree.branches:
+        radius = murray_diameter(branch.acini, terminal_mm) / 2 * branch.taper
+        distance, nearest = middles.query(branch.points)
+        push = np.maximum(bundle[nearest] - distance, 0) / np.maximum(distance, 1e-3)
+        away = branch.points - middles.data[nearest]
+        found.append(Tubes.along(branch.points + push[:, None] * away, radius))
+    return Tubes.joined(found)
 
 
-def paint_tubes(hu: np.ndarray, grid: Grid, tubes: Tubes, tube_hu: float) -> None:
-    """Fill `tubes` with `tube_hu`, in place."""
-    hu += coverage(grid, tubes) * (np.float32(tube_hu) - hu)
-
-
-def paint_airways(hu: np.ndarray, grid: Grid, lumens: Tubes, wall_hu: float, air_hu: float) -> None:
-    """Airway walls around `lumens`, and air in them, in place; the lumens stay open where branches meet."""
-    outer = Tubes(
-        lumens.start,
-        lumens.end,
-        lumens.start_radius + wall_thickness(2 * lumens.start_radius),
-        lumens.end_radius + wall_thickness(2 * lumens.end_radius),
-    )
-    paint_tubes(hu, grid, outer, wall_hu)
-    paint_tubes(hu, grid, lumens, air_hu)
-
-
-def _bezier(start: np.ndarray, bend: np.ndarray, end: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
-    """A quadratic curve in pieces about as long as it is wide, tapering by a tenth."""
-    pieces = int(np.clip(np.linalg.norm(end - start) / max(2 * radius, 0.4), 2, 10))
+def _bezier(start: np.ndarray, bend: np.ndarray, end: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
+    """A quadratic curve in pieces about as long as it is wide, with a taper of a tenth."""
+    pieces = int(np.clip(np.linalg.norm(end - start) / max(width, 0.4), 2, 10))
     t = np.linspace(0, 1, pieces + 1)
     points = np.outer((1 - t) ** 2, start) + np.outer(2 * t * (1 - t), bend) + np.outer(t**2, end)
-    return points, radius * (1.05 - 0.1 * t)
+    return points, 1.05 - 0.1 * t
