@@ -95,4 +95,5 @@ class Foam:
         fine = np.zeros((2 * STEPS,) * 3, np.complex64)
         place = np.fft.fftfreq(STEPS, 1 / STEPS).astype(int)
         fine[np.ix_(place, place, place)] = spectrum * np.float32(8)
-        return np.clip(fft.ifftn(fine, overwrite_x=True).real, 0, None)
+        fine = np.clip(fft.ifftn(fine, overwrite_x=True).real, 0, None)
+        return fine / fine.mean()  # what ringing put below zero was cut off
