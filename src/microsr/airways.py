@@ -20,8 +20,10 @@ from microsr.storage import Volume
 COLUMNS = ("slice", "x_mm", "y_mm", "diameter_mm", "wall_mm", "tilt_degrees", "generation")
 STEEPEST_TILT = 60.0
 """Airways that lie flatter in the slice are no rings, degrees."""
-SAME_DIAMETER = 0.05
-"""Crossings of one airway differ in diameter by at most this share."""
+SAME_DIAMETER = 0.12
+"""Crossings of one airway in next slices differ in diameter by at most this share."""
+SAME_PLACE_MM = 0.2
+"""And in place by at most this much more than their tilt moves them from slice to slice."""
 
 
 def read_airways(path: Path) -> pd.DataFrame:
@@ -53,7 +55,7 @@ def crossings(path: Path, volume: Volume, slices: list[int], largest_mm: float) 
     Kept: those in `slices`, less tilted than STEEPEST_TILT, with a lumen of at most `largest_mm`.
     """
     table = read_airways(path)
-    table = table.assign(airway=same_airway(table))
+    table = table.assign(airway=same_airway(table, volume.spacing[2]))
     kept = table["slice"].isin(slices) & (table["tilt_degrees"] < STEEPEST_TILT) & (table["diameter_mm"] <= largest_mm)
     table = table[kept].reset_index(drop=True)
     cosines = np.reshape(volume.direction, (3, 3))[:2, :2] * volume.spacing[:2]
@@ -62,20 +64,19 @@ def crossings(path: Path, volume: Volume, slices: list[int], largest_mm: float) 
     return table.assign(row=pixels[1], column=pixels[0])
 
 
-def same_airway(table: pd.DataFrame) -> np.ndarray:
-    """A number for each crossing, the same for crossings of one airway: next slices, one generation, near in place and diameter.
+def same_airway(table: pd.DataFrame, slice_mm: float) -> np.ndarray:
+    """A number for each crossing, the same for crossings of one airway: next slices, one generation, fitting in place and diameter.
 
-    Crossings of one airway are no independent evidence: the bootstrap draws airways.
+    Crossings of one airway are no independent evidence: the bootstrap draws airways. slice_mm: distance of the slices.
     """
-    place = table[["x_mm", "y_mm"]].to_numpy(float)
-    if len(table) == 0:
+    if table.empty:
         return np.zeros(0, int)
-    diameter = table["diameter_mm"].to_numpy(float)
-    # In the distance of two slices, about 0.6 mm, an airway tilted by 60 degrees moves by 1 mm.
-    pairs = cKDTree(place).query_pairs(1.5, output_type="ndarray")
-    first, second = pairs.T
-    apart = np.abs(np.diff(table["slice"].to_numpy()[pairs], axis=1))[:, 0]
-    same = (apart == 1) & (table["generation"].to_numpy()[first] == table["generation"].to_numpy()[second])
-    same &= np.abs(diameter[first] - diameter[second]) <= SAME_DIAMETER * np.maximum(diameter[first], diameter[second])
+    moved = slice_mm * np.tan(np.radians(np.minimum(table["tilt_degrees"].to_numpy(), STEEPEST_TILT))) + SAME_PLACE_MM
+    place = table[["x_mm", "y_mm"]].to_numpy(float)
+    first, second = cKDTree(place).query_pairs(moved.max(), output_type="ndarray").T
+    slices, generation, diameter = (table[c].to_numpy() for c in ("slice", "generation", "diameter_mm"))
+    same = (np.abs(slices[first] - slices[second]) == 1) & (generation[first] == generation[second])
+    same &= np.hypot(*(place[first] - place[second]).T) <= np.maximum(moved[first], moved[second])
+    same &= np.abs(np.log(diameter[first] / diameter[second])) <= SAME_DIAMETER
     graph = coo_array((np.ones(same.sum()), (first[same], second[same])), shape=(len(table), len(table)))
     return connected_components(graph, directed=False)[1]

@@ -9,6 +9,7 @@ curve.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -32,7 +33,7 @@ LEAST_CONTRAST_HU = 200.0
 """A crossing whose contrast in the truth itself is lower (a branching, a tilted end) is not judged."""
 ANGLES = 8
 """Directions that are tried for the ellipse of a tilted airway, in the truth."""
-BINS_MM = (0.3, 0.5, 0.7, 0.9, 1.2, 1.6, 2.4)
+BINS_MM = (0.5, 0.7, 0.9, 1.2, 1.6, 2.4)
 """Edges of the diameter bins of the table."""
 SHARE = 0.9
 """Share of the airways that must be detected from the smallest diameter on."""
@@ -134,38 +135,60 @@ def _best_ring(truth: np.ndarray, crossing: pd.Series, spacing: float) -> tuple[
     return best, highest
 
 
+def detection_curve(diameter: np.ndarray, detected: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Diameters that occur, rising, the share detected there, and the number of crossings of each.
+
+    The non-decreasing curve that fits best (isotonic regression), which assumes nothing else of its shape.
+    """
+    sizes, place = np.unique(diameter, return_inverse=True)
+    number = np.bincount(place)
+    return sizes, isotonic_regression(np.bincount(place, detected) / number, weights=number).x, number
+
+
 def smallest_diameter(diameter: np.ndarray, detected: np.ndarray) -> float:
     """The diameter from which on SHARE of the crossings are detected, in the unit of `diameter`; NaN if never.
 
-    From the non-decreasing curve that fits best (isotonic regression), which assumes nothing of its shape. At least FEWEST
-    crossings must have this diameter or more.
+    From `detection_curve`. At least FEWEST crossings must have this diameter or more.
     """
     if len(diameter) < FEWEST:
         return float("nan")
-    sizes, place = np.unique(diameter, return_inverse=True)
-    number = np.bincount(place)
-    curve = isotonic_regression(np.bincount(place, detected) / number, weights=number).x
+    sizes, curve, number = detection_curve(diameter, detected)
     reached = np.flatnonzero(curve >= SHARE - 1e-9)
     if not len(reached) or number[reached[0] :].sum() < FEWEST:
         return float("nan")
     return float(sizes[reached[0]])
 
 
-def interval(table: pd.DataFrame, units: pd.Series) -> tuple[float, float]:
-    """95 % bootstrap interval of `smallest_diameter` (percentiles), drawing `units` (airways) with replacement.
+def resampled(units: np.ndarray, runs: np.ndarray, repeats: int = REPEATS) -> Iterator[np.ndarray]:
+    """Bootstrap: row numbers of `repeats` draws of the units (airways) with replacement, and of the runs (trainings); seeded.
 
-    table: diameter_mm, detected. units: what each row belongs to. A draw in which SHARE is never reached counts as infinite, and
-    an infinite end of the interval is NaN. Seeded.
+    units, runs: what each row belongs to. Every draw takes the same units in each of its runs, as methods are trained anew but
+    the airways are those that there are.
     """
-    rows_of = [np.flatnonzero(units.to_numpy() == unit) for unit in pd.unique(units)]
-    if not rows_of:
-        return float("nan"), float("nan")
-    diameter, detected = table["diameter_mm"].to_numpy(float), table["detected"].to_numpy(float)
+    if not len(units):
+        return
+    unit_names, unit = np.unique(units, return_inverse=True)
+    run_names, run = np.unique(runs, return_inverse=True)
+    order = np.argsort(run * len(unit_names) + unit, kind="stable")
+    ends = np.cumsum(np.bincount((run * len(unit_names) + unit), minlength=len(run_names) * len(unit_names)))
+    rows_of = np.split(order, ends[:-1])
     rng = np.random.default_rng(SEED)
-    found = []
-    for _ in range(REPEATS):
-        rows = np.concatenate([rows_of[i] for i in rng.integers(len(rows_of), size=len(rows_of))])
-        found.append(smallest_diameter(diameter[rows], detected[rows]))
+    for _ in range(repeats):
+        drawn_units = rng.integers(len(unit_names), size=len(unit_names))
+        drawn_runs = rng.integers(len(run_names), size=len(run_names))
+        yield np.concatenate([rows_of[r * len(unit_names) + u] for r in drawn_runs for u in drawn_units])
+
+
+def interval(table: pd.DataFrame, units: np.ndarray, runs: np.ndarray) -> tuple[float, float]:
+    """95 % bootstrap interval of `smallest_diameter` (percentiles) over the draws of `resampled`.
+
+    table: diameter_mm, detected. A draw in which SHARE is never reached counts as infinite, and an infinite end of the interval is
+    NaN.
+    """
+    diameter, detected = table["diameter_mm"].to_numpy(float), table["detected"].to_numpy(float)
+    found = [smallest_diameter(diameter[rows], detected[rows]) for rows in resampled(units, runs)]
+    if not found:
+        return float("nan"), float("nan")
     ends = np.quantile(np.nan_to_num(found, nan=np.inf), [0.025, 0.975], method="nearest")
     return tuple(float(end) if np.isfinite(end) else float("nan") for end in ends)
 
@@ -174,8 +197,9 @@ def curve_rows(table: pd.DataFrame) -> list[tuple[str, float, str]]:
     """Metric, value and unit of the curve: share detected in each bin of BINS_MM and `smallest_bronchiole` with its interval.
 
     `bronchiole_detected_<bin>`: share of the crossings with a lumen of that many mm that are detected; higher is better, the truth
-    gets about 1, NaN where there is no such crossing. `smallest_bronchiole`, mm: `smallest_diameter`; lower is better; NaN: never.
-    What fools both: a ring is all that is asked for, so that an airway drawn into an image by a method that knows where airways
+    gets about 1, NaN where there is no such crossing. `bronchiole_detected`: mean over the bins, each counting the same, as most
+    airways are small. `smallest_bronchiole`, mm: `smallest_diameter`; lower is better, at best the smallest airway there is; NaN:
+    never, or fewer than FEWEST airways are as large. What fools all of them: a ring is all that is asked for, so that an airway drawn into an image by a method that knows where airways
     use to be counts; other structures that happen to make half a ring (a vessel in its place does not); and in few airways the
     interval, not the value, is the finding.
     """
@@ -183,7 +207,9 @@ def curve_rows(table: pd.DataFrame) -> list[tuple[str, float, str]]:
     for low, high in pairwise(BINS_MM):
         inside = table.loc[(table["diameter_mm"] >= low) & (table["diameter_mm"] < high), "detected"]
         rows.append((f"bronchiole_detected_{low:g}-{high:g}", float(inside.astype(float).mean()), "1"))
+    shares = [share for _, share, _ in rows if np.isfinite(share)]
+    rows.append(("bronchiole_detected", float(np.mean(shares)) if shares else float("nan"), "1"))
     value = smallest_diameter(table["diameter_mm"].to_numpy(float), table["detected"].to_numpy(float))
-    low, high = interval(table, table["airway"])
+    low, high = interval(table, table["airway"].to_numpy(), np.zeros(len(table)))
     names = ("smallest_bronchiole", "smallest_bronchiole_low", "smallest_bronchiole_high")
     return rows + [(name, v, "mm") for name, v in zip(names, (value, low, high), strict=True)]

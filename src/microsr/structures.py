@@ -115,9 +115,9 @@ def tumour_border_error_um(distances: np.ndarray) -> float:
 
 def opened(solid: np.ndarray, thickness: float, spacing: tuple[float, ...]) -> np.ndarray:
     """What of `solid` a ball (2-D: disc) of diameter `thickness` fits into (morphological opening); spacing along the axes."""
-    # Distances run between pixel centres: a border lies half a pixel nearer.
-    radius = thickness / 2 - min(spacing) / 2
-    cores = distance_transform_edt(solid, sampling=spacing) > radius
+    radius = thickness / 2
+    # Distances run to the centres of the pixels outside, half a pixel beyond the border.
+    cores = distance_transform_edt(solid, sampling=spacing) >= radius + min(spacing) / 2
     if not cores.any():
         return np.zeros(solid.shape, bool)
     return solid & (distance_transform_edt(~cores, sampling=spacing) <= radius)
@@ -135,7 +135,7 @@ def missing_objects(objects: np.ndarray, other: np.ndarray) -> tuple[int, int]:
 def small_solids(image: np.ndarray, truth: np.ndarray, lung: np.ndarray, spacing: float) -> np.ndarray:
     """Solid structures at least SMALL_MM thick in one slice: [lost, in the truth, invented, in the image], counts.
 
-    Vessels and tumour; airway walls and septa are thinner. Rows `solids_lost` and `solids_invented` are the shares lost /
+    Vessels and tumour; airway walls and septa are thinner. Rows `small_lost` and `small_invented` are the shares lost /
     in the truth and invented / in the image over all slices: lower is better, 0 for the truth, NaN where there is none. What
     fools them: a structure that is there but thinner by half of its area counts as lost; its HU do not count above -300.
     """

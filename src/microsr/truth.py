@@ -163,8 +163,8 @@ class _Measures:
         ]
         lost, present, invented, shown = self.solids
         found += [
-            ("solids_lost", lost / present if present else float("nan"), "1"),
-            ("solids_invented", invented / shown if shown else float("nan"), "1"),
+            ("small_lost", lost / present if present else float("nan"), "1"),
+            ("small_invented", invented / shown if shown else float("nan"), "1"),
         ]
         image, true, lung = (np.stack(self.pooled[name]) for name in ("image", "truth", "lung"))
         spacing = (self.spacing[2], *(structures.LESION_POOL * s for s in self.spacing[1::-1]))

@@ -7,12 +7,35 @@ import pandas as pd
 import pytest
 
 from microsr import UserError, cli
-from microsr.config import Evaluate
-from microsr.evaluate import COLUMNS, collect, evaluate
-from microsr.storage import Volume, magnified_geometry, write_volume
+from microsr.config import Evaluate, Scanner
+from microsr.evaluate import evaluate
+from microsr.storage import Volume, magnified_geometry, open_volume, write_volume
+from microsr.tables import COLUMNS, collect
+from microsr.truth import Reference
 
 SPACING, ORIGIN = (0.625, 0.625, 0.6), (-30.0, 12.0, -200.0)
-NAMES = ("test1", "proposed", "pooled")
+NAMES = ("test1", "proposed", "pooled", "2")
+NO_REFERENCE = {
+    "consistency_rmse": "HU",
+    "consistency_psf_rmse": "HU",
+    "mean_shift": "HU",
+    "texture_in_vessels": "HU",
+    "texture_in_airways": "HU",
+    "spectrum_distance": "log10 power",
+    "histogram_distance": "HU",
+    "checkerboard": "log10 ratio",
+}
+TRUTH = {
+    "psnr": "dB",
+    "ssim": "1",
+    "ms_ssim": "1",
+    "measured_rmse": "HU",
+    "null_rmse": "HU",
+    "small_lost": "1",
+    "small_invented": "1",
+    "lesions_lost": "count",
+    "lesions_invented": "count",
+}
 
 
 class Case:
@@ -42,7 +65,8 @@ class Case:
         )
         path = self.folder / "out" / "x.csv"
         paths = [self.folder / name for name in ("sr", "clinical", "micro", "truth")]
-        evaluate(NAMES, paths[0], paths[1], [paths[2]], paths[3] if truth else None, path, Evaluate())
+        reference = Reference(paths[3]) if truth else None
+        evaluate(NAMES, paths[0], paths[1], [paths[2]], path, Evaluate(), Scanner(), reference)
         self.table = pd.read_csv(path)
         return dict(zip(self.table["metric"], self.table["value"], strict=True))
 
@@ -109,30 +133,24 @@ def test_spectra_come_from_inside_the_specimen(case):
 
 def test_rows_are_tidy_and_say_their_protocol_and_unit(case):
     case.run(case.truth)
-    assert list(case.table.columns) == ["case", "method", "training_set", "protocol", "metric", "value", "unit"]
-    assert set(zip(case.table["metric"], case.table["protocol"], case.table["unit"], strict=True)) == {
-        ("consistency_rmse", "no_reference", "HU"),
-        ("mean_shift", "no_reference", "HU"),
-        ("spectrum_distance", "no_reference", "log10 power"),
-        ("checkerboard", "no_reference", "log10 ratio"),
-        ("psnr", "truth", "dB"),
-        ("ssim", "truth", "1"),
-    }
-    assert (case.table[["case", "method", "training_set"]] == list(NAMES)).all(axis=None)
-    assert json.loads((case.folder / "out" / "x.run.json").read_text())["settings"] == {"data_range_hu": 1400.0}
+    assert list(case.table.columns) == ["case", "method", "training_set", "seed", "protocol", "metric", "value", "unit"]
+    found = set(zip(case.table["protocol"], case.table["metric"], case.table["unit"], strict=True))
+    expected = {("no_reference", *pair) for pair in NO_REFERENCE.items()}
+    assert found == expected | {("truth", *pair) for pair in TRUTH.items()}
+    assert (case.table[["case", "method", "training_set", "seed"]].astype(str) == list(NAMES)).all(axis=None)
+    settings = json.loads((case.folder / "out" / "x.run.json").read_text())["settings"]
+    assert settings["data_range_hu"] == 1400.0 and settings["scanner"]["kernel"] == "lung"
 
 
 def test_without_truth_there_are_no_metrics_of_it(case):
-    assert set(case.run(case.truth, truth=False)) == {
-        "consistency_rmse",
-        "mean_shift",
-        "spectrum_distance",
-        "checkerboard",
-    }
+    assert set(case.run(case.truth, truth=False)) == set(NO_REFERENCE)
 
 
 def test_the_same_windows_are_used_each_time(case):
-    assert case.run(nearest(case.clinical)) == case.run(nearest(case.clinical))
+    case.run(nearest(case.clinical))
+    first = case.table
+    case.run(nearest(case.clinical))
+    assert first.equals(case.table)
 
 
 def test_smaller_windows_are_used_where_larger_ones_do_not_fit(case):
@@ -192,12 +210,12 @@ def test_a_specimen_without_room_for_a_window_is_refused(case):
 
 def test_collect_sorts_and_copies_values_as_they_are(tmp_path):
     header = ",".join(COLUMNS)
-    (tmp_path / "b.csv").write_text(f"{header}\n007,proposed,pooled,truth,psnr,inf,dB\n")
-    rows = "007,bicubic,none,truth,ssim,0.10,1\n007,bicubic,none,no_reference,mean_shift,-1e-05,HU\n"
+    (tmp_path / "b.csv").write_text(f"{header}\n007,proposed,pooled,1,truth,psnr,inf,dB\n")
+    rows = "007,bicubic,none,none,truth,ssim,0.10,1\n007,bicubic,none,none,no_reference,mean_shift,-1e-05,HU\n"
     (tmp_path / "a.csv").write_text(f"{header}\n{rows}")
     expected = (
-        f"{header}\n007,bicubic,none,no_reference,mean_shift,-1e-05,HU\n"
-        "007,bicubic,none,truth,ssim,0.10,1\n007,proposed,pooled,truth,psnr,inf,dB\n"
+        f"{header}\n007,bicubic,none,none,no_reference,mean_shift,-1e-05,HU\n"
+        "007,bicubic,none,none,truth,ssim,0.10,1\n007,proposed,pooled,1,truth,psnr,inf,dB\n"
     )
     for inputs in (["a.csv", "b.csv"], ["b.csv", "a.csv"]):
         out = tmp_path / "tables" / "metrics.csv"
@@ -213,16 +231,51 @@ def test_collect_refuses_a_table_of_another_kind(tmp_path, text):
 
 
 def test_collect_refuses_the_same_row_twice(tmp_path):
-    (tmp_path / "a.csv").write_text(",".join(COLUMNS) + "\nc,m,t,truth,psnr,1,dB\n")
-    with pytest.raises(UserError, match="second row for c, m, t, truth, psnr"):
+    (tmp_path / "a.csv").write_text(",".join(COLUMNS) + "\nc,m,t,1,truth,psnr,1,dB\n")
+    with pytest.raises(UserError, match="second row for c, m, t, 1, truth, psnr"):
         collect([tmp_path / "a.csv", tmp_path / "a.csv"], tmp_path / "metrics.csv")
+
+
+def test_uncorrelated_texture_of_equal_hu_differs_in_ssim_not_in_histogram(case):
+    shuffled = np.random.default_rng(7).permutation(case.truth.ravel()).reshape(case.truth.shape)
+    value = case.run(shuffled)
+    assert value["histogram_distance"] < 3
+    assert value["ssim"] < 0.1
+
+
+def test_hallucinations_are_written_where_they_are(case, tmp_path):
+    """Stripes of 2 pixels cannot pass the scanner: all of them are null space, outside the lung nothing counts."""
+    stripes = 50.0 * (-1) ** (np.arange(192) // 2)
+    case.run(case.truth + stripes)
+    paths = [tmp_path / name for name in ("sr", "clinical", "micro", "truth")]
+    maps = tmp_path / "maps"
+    evaluate(
+        NAMES, *paths[:2], [paths[2]], tmp_path / "y.csv", Evaluate(), Scanner(kernel="B30"), Reference(paths[3]), maps
+    )
+    found, inside = open_volume(maps), np.s_[:, 40:-40, 40:-40]
+    assert found.attributes["slices"] == [0, 1, 2] and found.spacing == pytest.approx((0.078125, 0.078125, 0.6))
+    assert np.abs(np.asarray(found.array) - stripes)[inside].max() <= 1
+    assert np.abs(np.asarray(found.array)[:, :, :4]).max() < 3
+    value = pd.read_csv(tmp_path / "y.csv").set_index("metric")["value"]
+    assert value["null_rmse"] == pytest.approx(50, rel=0.02) and value["measured_rmse"] < 5
+    with pytest.raises(UserError, match="--maps needs --truth"):
+        evaluate(NAMES, *paths[:2], [paths[2]], tmp_path / "y.csv", Evaluate(), Scanner(), maps=maps)
+
+
+def test_airways_without_labels_are_refused(case, tmp_path):
+    case.run(case.truth)
+    paths = [tmp_path / name for name in ("sr", "clinical", "micro", "truth")]
+    reference = Reference(paths[3], airways=tmp_path / "airways.csv")
+    with pytest.raises(UserError, match="airways need the truth's labels"):
+        evaluate(NAMES, *paths[:2], [paths[2]], tmp_path / "y.csv", Evaluate(), Scanner(), reference)
 
 
 def test_command_line_evaluates_a_case(case, tmp_path):
     case.run(case.truth)
     out = tmp_path / "cli.csv"
     paths = {name: str(tmp_path / name) for name in ("sr", "clinical", "micro", "truth")}
-    names = ["--case", "c", "--method", "m", "--training_set", "none", "--data_range_hu", "2800.0"]
+    names = ["--case", "c", "--method", "m", "--training_set", "none", "--seed", "none", "--data_range_hu", "2800.0"]
     files = ["--superresolved", paths["sr"], "--clinical", paths["clinical"], "--micro", paths["micro"], paths["micro"]]
-    cli.main(["evaluate", "metrics", *names, *files, "--output", str(out)])
-    assert len(pd.read_csv(out)) == 4
+    cli.main(["evaluate", "metrics", *names, *files, "--kernel", "B30", "--output", str(out)])
+    table = pd.read_csv(out, keep_default_na=False)
+    assert len(table) == len(NO_REFERENCE) and set(table["seed"]) == {"none"}
