@@ -20,6 +20,8 @@ STEPS = {
     "domain": "compare clinical patches with pooled uCT patches before training",
     "train": "train the modified CycleGAN",
     "superresolve": "super-resolve a clinical CT",
+    "validate": "measure the simulated lung and scanner beside the literature",
+    "features": "learn from simulated tissues what describes lung texture",
     "evaluate": "compute metrics of a super-resolved CT",
     "figures": "draw the figures",
 }

@@ -14,12 +14,15 @@ from typing import Any
 from microsr import (
     UserError,
     config,
+    figure_bronchioles,
     figure_comparison,
     figure_domain,
+    figure_hallucination,
     figure_losses,
     figure_metrics,
     figure_network,
     figure_patches,
+    figure_validation,
 )
 from microsr.progress import logger
 from microsr.provenance import write_run
@@ -76,6 +79,30 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
     sub = figure("metrics", _metrics, "metrics of all methods")
     sub.add_argument("--table", required=True, type=Path, help="table of `microsr evaluate collect` (.csv)")
+    sub.add_argument("--protocol", help="show all metrics of one protocol instead of the few that matter most")
+
+    sub = figure("validation", _validation, "the simulated lung and scanner beside the literature")
+    sub.add_argument("--table", required=True, type=Path, help="table of `microsr validate` (.csv)")
+
+    sub = figure("bronchioles", _bronchioles, "share of airways detected against their diameter")
+    sub.add_argument(
+        "--crossings",
+        required=True,
+        nargs="+",
+        metavar="NAME=PATH",
+        help="table (.bronchioles.csv) of `microsr evaluate metrics`; a name may come once for each case and training",
+    )
+
+    sub = figure("hallucination", _hallucination, "errors that the scanner could measure and those that it could not")
+    sub.add_argument("--clinical", required=True, type=Path, help="clinical CT with its lung mask (OME-Zarr)")
+    sub.add_argument("--truth", required=True, type=Path, help="truth on the super-resolved grid (OME-Zarr)")
+    sub.add_argument(
+        "--superresolved", required=True, nargs="+", metavar="NAME=PATH", help="super-resolved CT, in order"
+    )
+    sub.add_argument(
+        "--maps", required=True, nargs="+", metavar="NAME=PATH", help="volumes of `microsr evaluate metrics --maps`"
+    )
+    config.add_flags(sub, config.Figures)
 
 
 def main(ns: argparse.Namespace) -> None:
@@ -137,4 +164,25 @@ def _domain(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[st
 
 
 def _metrics(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
-    return {}, [ns.table], {"metrics": figure_metrics.make_metrics(ns.table, ns.output)}
+    return {}, [ns.table], {"metrics": figure_metrics.make_metrics(ns.table, ns.output, ns.protocol)}
+
+
+def _validation(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
+    return {}, [ns.table], {"verdicts": figure_validation.make_validation(ns.table, ns.output)}
+
+
+def _bronchioles(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
+    tables: dict[str, list[Path]] = {}
+    for pair in ns.crossings:
+        for name, path in named_paths([pair], "crossings").items():
+            tables.setdefault(name, []).append(path)
+    limits = figure_bronchioles.make_bronchioles(tables, ns.output)
+    return {}, [path for paths in tables.values() for path in paths], {"smallest_bronchiole_mm": limits}
+
+
+def _hallucination(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
+    settings = config.from_flags(ns, config.Figures)
+    superresolved, maps = named_paths(ns.superresolved, "superresolved"), named_paths(ns.maps, "maps")
+    shown = figure_hallucination.make_hallucination(ns.clinical, ns.truth, superresolved, maps, settings, ns.output)
+    volumes = {"clinical": ns.clinical, "truth": ns.truth, **superresolved}
+    return settings.model_dump(mode="json"), [], {"volumes": {k: str(v) for k, v in volumes.items()}, **shown}
