@@ -7,6 +7,7 @@ the blurs of this family are those of a scanner.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,9 @@ BIN_MM = 0.03125
 """Width of the bins into which a slanted edge's pixels are sorted: fine, for their own blur to be small."""
 ROI = 64
 """Side of a region in which noise is measured, pixels."""
+
+Transfer = Callable[[np.ndarray], np.ndarray]
+"""A filter: what it passes at frequencies in cycles per mm."""
 
 
 def measure_mtf(kernel: Kernel, pixel_mm: float) -> EdgeSpreadFunctionMTF:
@@ -193,7 +197,7 @@ class KernelPair:
         lower, upper = [0.5, 0.0] * len(start), [20.0, 1.0] * len(start)
         return kernels(least_squares(difference, np.ravel(start), bounds=(lower, upper)).x)
 
-    def rmse(self, transfer) -> float:
+    def rmse(self, transfer: Transfer) -> float:
         """RMS difference, HU, between the soft images and the sharp ones filtered by `transfer`, a function of cycles per mm.
 
         Over the slices that were not fitted, away from the border, where the filter's reach ends.
@@ -206,7 +210,7 @@ class KernelPair:
         return float(np.sqrt(np.mean(difference**2)))
 
 
-def transfer_of(kernels: list[Kernel]):
+def transfer_of(kernels: list[Kernel]) -> Transfer:
     """The filter, a function of cycles per mm, that is one kernel's MTF, or takes the second's images to the first's."""
     if len(kernels) == 1:
         return kernels[0].mtf
