@@ -124,6 +124,9 @@ def protocols_of(case):
     return found + [{"repeat": "repeatability"}.get(m, m) for m in inputs_of(case).values() if m != "clinical"]
 
 
+# Cases of which everything is known: the truth, its tissues and its airways.
+KNOWN_CASES = [name for name, case in CASES.items() if case.truth and case.labels and case.airways]
+KNOWN = [(method, training_set, case) for method, training_set, case in SUPERRESOLVED if case in KNOWN_CASES]
 METRICS = [f"<results>/tables/metrics/{m}/{s}/{c}.{p}.csv" for m, s, c in SUPERRESOLVED for p in protocols_of(c)]
 
 
@@ -312,11 +315,6 @@ def given(modality):
     return lambda wildcards: volumes(modality, [wildcards.case])
 
 
-def airways(wildcards):
-    """Input function: the table of airways of the case, where it has one."""
-    return CASES[wildcards.case].airways or []
-
-
 def optional(name):
     """Params function: a flag for an input that may be missing."""
     return lambda wildcards, input: f"--{name} {input[name]}" if input.get(name) else ""
@@ -334,6 +332,10 @@ def model_names(wildcards):
 def reference_micro(wildcards):
     """Input function: the uCT whose spectrum is the aim: the case's own, else that of all training cases."""
     return volumes("micro", [wildcards.case]) or volumes("micro", TRAINING_CASES)
+
+
+# Only the validation reads the kernel pair.
+EVALUATION = flags(EXPERIMENT.evaluate, without=["kernel_pair"])
 
 
 # Figures and tables
@@ -358,10 +360,7 @@ def compared(modality):
 def compared_methods(wildcards):
     """Input function: each method's super-resolved CT, in the order of the panels."""
     training_set, case = COMPARISONS[wildcards.comparison]
-    return [
-        f"<results>/superresolved/{m}/{training_set if m in TRAINED_METHODS else 'none'}/{case}.ome.zarr"
-        for m in METHODS
-    ]
+    return [f"<results>/superresolved/{results_of(m, training_set, case)}.ome.zarr" for m in METHODS]
 
 
 def panels(wildcards, input):
@@ -389,6 +388,26 @@ def metric_figures():
 METRIC_FIGURES = metric_figures()
 
 
+def hallucinations():
+    """Training set and case of the figure of hallucinations, by its name: the first comparison whose truth is known."""
+    return {"hallucination": pair for pair in list(COMPARISONS.values())[::-1] if pair[1] in KNOWN_CASES}
+
+
+HALLUCINATIONS = hallucinations()
+
+
+def results_of(method, training_set, case):
+    """Training set and case of a method's results in a comparison."""
+    return f"{method}/{training_set if method in TRAINED_METHODS else 'none'}/{case}"
+
+
+def hallucinated(kind):
+    """Input function: volumes of a kind, one a method, for the figure of hallucinations."""
+    return lambda wildcards: [
+        f"<results>/{kind}/{results_of(m, *HALLUCINATIONS['hallucination'])}.ome.zarr" for m in METHODS
+    ]
+
+
 def figure_code(name):
     """Version of the code that decides a figure: its module, and the command that calls it."""
     return f"{code_version('figures', alone=True)} {code_version(f'figure_{name}')}"
@@ -400,7 +419,7 @@ def stem(wildcards, output):
 
 
 TABLES = [f"<results>/tables/{name}.csv" for name in ("volumes", "metrics", "summary", "validation")]
-FIGURE_NAMES = [*COMPARISONS, *METRIC_FIGURES, "validation"]
+FIGURE_NAMES = [*COMPARISONS, *METRIC_FIGURES, *HALLUCINATIONS, "validation"] + ["bronchioles"] * bool(KNOWN)
 if TRAININGS:
     TABLES += [f"<results>/tables/{name}.csv" for name in DOMAINS]
     FIGURE_NAMES += [*NETWORKS, "losses", *DOMAINS]

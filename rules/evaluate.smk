@@ -8,12 +8,11 @@ rule evaluate_images:
         clinical="<results>/volumes/{case}/clinical.ome.zarr",
         micro=reference_micro,
         truth=given("truth"),
-        labels=given("labels"),
-        airways=airways,
     output:
         table=ensure("<results>/tables/metrics/{method}/{training_set}/{case}.images.csv", non_empty=True),
         run="<results>/tables/metrics/{method}/{training_set}/{case}.images.run.json",
-        # TODO
+    wildcard_constraints:
+        case=any_of(case for case in CASES if case not in KNOWN_CASES),
     log:
         "<logs>/evaluate/{method}/{training_set}/{case}.images.log",
     benchmark:
@@ -26,14 +25,36 @@ rule evaluate_images:
     params:
         names=model_names,
         truth=optional("truth"),
-        labels=optional("labels"),
-        airways=optional("airways"),
-        settings=f"{flags(EXPERIMENT.evaluate)} {flags(EXPERIMENT.scanner)}",
+        settings=f"{EVALUATION} {flags(EXPERIMENT.scanner)}",
         code=code_version("evaluate"),
     shell:
         "microsr evaluate metrics {params.names} --superresolved {input.superresolved} --clinical {input.clinical}"
-        " {params.truth} {params.labels} {params.airways} --micro {input.micro} --output {output.table}"
+        " {params.truth} --micro {input.micro} --output {output.table}"
         " {params.settings} --log {log}"
+
+
+use rule evaluate_images as evaluate_known with:
+    input:
+        superresolved="<results>/superresolved/{method}/{training_set}/{case}.ome.zarr",
+        clinical="<results>/volumes/{case}/clinical.ome.zarr",
+        micro=reference_micro,
+        truth="<results>/volumes/{case}/truth.ome.zarr",
+        labels="<results>/volumes/{case}/labels.ome.zarr",
+        airways=lambda wildcards: CASES[wildcards.case].airways,
+    output:
+        table=ensure("<results>/tables/metrics/{method}/{training_set}/{case}.images.csv", non_empty=True),
+        crossings="<results>/tables/metrics/{method}/{training_set}/{case}.images.bronchioles.csv",
+        run="<results>/tables/metrics/{method}/{training_set}/{case}.images.run.json",
+        maps=directory("<results>/hallucinations/{method}/{training_set}/{case}.ome.zarr"),
+    wildcard_constraints:
+        case=any_of(KNOWN_CASES),
+    params:
+        names=model_names,
+        truth=lambda wildcards, input, output: (
+            f"--truth {input.truth} --labels {input.labels} --airways {input.airways} --maps {output.maps}"
+        ),
+        settings=f"{EVALUATION} {flags(EXPERIMENT.scanner)}",
+        code=code_version("evaluate"),
 
 
 rule evaluate_distribution:
@@ -69,6 +90,7 @@ rule evaluate_repeatability:
         superresolved="<results>/superresolved/{method}/{training_set}/{case}.ome.zarr",
         repeated="<results>/superresolved/{method}/{training_set}/{case}.repeat.ome.zarr",
         clinical="<results>/volumes/{case}/clinical.ome.zarr",
+        repeated_clinical="<results>/volumes/{case}/repeat.ome.zarr",
     output:
         table=ensure("<results>/tables/metrics/{method}/{training_set}/{case}.repeatability.csv", non_empty=True),
         run="<results>/tables/metrics/{method}/{training_set}/{case}.repeatability.run.json",
@@ -86,7 +108,8 @@ rule evaluate_repeatability:
         code=code_version("repeatability"),
     shell:
         "microsr evaluate repeatability {params.names} --superresolved {input.superresolved}"
-        " --repeated {input.repeated} --clinical {input.clinical} --output {output.table} --log {log}"
+        " --repeated {input.repeated} --clinical {input.clinical}"
+        " --repeated_clinical {input.repeated_clinical} --output {output.table} --log {log}"
 
 
 rule evaluate_downsampled:
@@ -108,7 +131,7 @@ rule evaluate_downsampled:
         runtime=60,
     params:
         names=model_names,
-        settings=flags(EXPERIMENT.evaluate),
+        settings=EVALUATION,
         code=code_version("downsampled"),
     shell:
         "microsr evaluate downsampled {params.names} --superresolved {input.superresolved} --micro {input.micro}"

@@ -142,6 +142,92 @@ rule draw_domain:
         "microsr figures domain --table {input.table} --output {params.stem} --log {log}"
 
 
+rule draw_bronchioles:
+    """Draw the share of airways detected against their diameter, for every method."""
+    input:
+        crossings=[f"<results>/tables/metrics/{m}/{s}/{c}.images.bronchioles.csv" for m, s, c in KNOWN],
+    output:
+        png=report(
+            "<results>/figures/bronchioles.png",
+            caption="../report/bronchioles.rst",
+            category="Results",
+            labels={"what": "bronchiole resolution"},
+        ),
+        pdf="<results>/figures/bronchioles.pdf",
+        run="<results>/figures/bronchioles.run.json",
+    log:
+        "<logs>/figures/bronchioles.log",
+    conda:
+        ENVIRONMENT
+    params:
+        crossings=lambda wildcards, input: [
+            f"{method}/{base(training_set)}={path}"
+            for (method, training_set, _), path in zip(KNOWN, input.crossings)
+        ],
+        stem=stem,
+        code=figure_code("bronchioles"),
+    shell:
+        "microsr figures bronchioles --crossings {params.crossings} --output {params.stem} --log {log}"
+
+
+rule draw_hallucination:
+    """Draw what each method got wrong: errors that the scanner could measure, and those that it could not."""
+    input:
+        clinical=lambda wildcards: volumes("clinical", [HALLUCINATIONS["hallucination"][1]]),
+        truth=lambda wildcards: volumes("truth", [HALLUCINATIONS["hallucination"][1]]),
+        superresolved=hallucinated("superresolved"),
+        maps=hallucinated("hallucinations"),
+    output:
+        png=report(
+            "<results>/figures/hallucination.png",
+            caption="../report/hallucination.rst",
+            category="Results",
+            labels={"what": "hallucination maps"},
+        ),
+        pdf="<results>/figures/hallucination.pdf",
+        run="<results>/figures/hallucination.run.json",
+    log:
+        "<logs>/figures/hallucination.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        panels=panels,
+        maps=lambda wildcards, input: [f"{m}={volume}" for m, volume in zip(METHODS, input.maps)],
+        settings=flags(EXPERIMENT.figures),
+        stem=stem,
+        code=figure_code("hallucination"),
+    shell:
+        "microsr figures hallucination --clinical {input.clinical} --truth {input.truth}"
+        " --superresolved {params.panels} --maps {params.maps} --output {params.stem} {params.settings} --log {log}"
+
+
+rule draw_validation:
+    """Draw the simulated lung and scanner beside the literature."""
+    input:
+        table="<results>/tables/validation.csv",
+    output:
+        png=report(
+            "<results>/figures/validation.png",
+            caption="../report/validation.rst",
+            category="Data",
+            labels={"what": "simulation beside the literature"},
+        ),
+        pdf="<results>/figures/validation.pdf",
+        run="<results>/figures/validation.run.json",
+    log:
+        "<logs>/figures/validation.log",
+    conda:
+        ENVIRONMENT
+    params:
+        stem=stem,
+        code=figure_code("validation"),
+    shell:
+        "microsr figures validation --table {input.table} --output {params.stem} --log {log}"
+
+
 rule draw_metrics:
     """Draw the metrics of every method: those that matter most, or all of one protocol."""
     input:

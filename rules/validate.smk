@@ -4,7 +4,12 @@
 rule validate_simulation:
     """Measure the simulated lung and scanner: MTF, noise, HU, alveoli, airways, each beside a published figure."""
     input:
-        case=f"<results>/simulated/{LABELLED}/truth.nii.gz",
+        clinical=f"<results>/simulated/{LABELLED}/clinical.nii.gz",
+        repeat=f"<results>/simulated/{LABELLED}/repeat.nii.gz",
+        truth=f"<results>/simulated/{LABELLED}/truth.nii.gz",
+        labels=f"<results>/simulated/{LABELLED}/labels.nii.gz",
+        airways=f"<results>/simulated/{LABELLED}/airways.csv",
+        kernel_pair=EXPERIMENT.evaluate.kernel_pair,
     output:
         table=report(
             ensure("<results>/tables/validation.csv", non_empty=True),
@@ -23,8 +28,10 @@ rule validate_simulation:
         mem_mb=4000,
         runtime=60,
     params:
-        folder=subpath(input.case, parent=True),
-        settings=SIMULATION,
+        folder=subpath(input.truth, parent=True),
+        kernel_pair=lambda wildcards, input: f"--kernel_pair {shlex.join(input.kernel_pair)}" if input.kernel_pair else "",
+        settings=flags(EXPERIMENT.scanner),
         code=code_version("validate"),
     shell:
-        "microsr validate --case-folders {params.folder} --output {output.table} --log {log}"
+        "microsr validate --case-folders {params.folder} {params.kernel_pair} --output {output.table}"
+        " {params.settings} --log {log}"

@@ -265,6 +265,14 @@ class Evaluate(Section):
 
     data_range_hu: Positive = 1400.0
     """Data range of PSNR and SSIM, HU; the width of the intensity window."""
+    kernel_pair: Annotated[list[str], Field(max_length=2)] = []
+    """One scan reconstructed with two kernels, [sharp, soft]: files that test the simulated scanner's PSF; empty: none."""
+
+    @model_validator(mode="after")
+    def _pair(self) -> Evaluate:
+        if len(self.kernel_pair) == 1:
+            raise ValueError("kernel_pair must name two files, [sharp, soft], or none")
+        return self
 
 
 class Inset(Section):
