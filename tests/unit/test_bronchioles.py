@@ -170,13 +170,12 @@ def test_an_interval_that_may_never_be_reached_has_no_upper_end():
 
 
 def test_the_bootstrap_draws_the_same_airways_in_every_run():
-    units, runs = np.array(["a", "a", "b", "a", "b"]), np.array([0, 0, 0, 1, 1])
-    for rows in resampled(units, runs, 50):
-        drawn = units[rows]
-        by_run = [sorted(drawn[runs[rows] == run]) for run in (0, 1)]
-        counts = [(b.count("a") / (2 if run == 0 else 1), b.count("b")) for run, b in enumerate(by_run) if b]
-        assert all(a + b == counts[0][0] + counts[0][1] for a, b in counts) or len(counts) == 1
-        assert len(counts) in (1, 2)
+    units, runs = np.tile(["a", "b", "c"], 2), np.repeat(["1", "2"], 3)
+    draws = list(resampled(units, runs, 50))
+    for rows in draws:
+        assert len(rows) == 6 and list(units[rows[:3]]) == list(units[rows[3:]])
+        assert len(set(runs[rows[:3]])) == len(set(runs[rows[3:]])) == 1
+    assert {tuple(runs[rows[[0, 3]]]) for rows in draws} == {("1", "1"), ("1", "2"), ("2", "1"), ("2", "2")}
 
 
 def test_rows_give_the_share_of_each_bin_and_all_bins_the_same_weight():

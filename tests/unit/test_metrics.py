@@ -10,16 +10,21 @@ from microsr.metrics import (
     Moments,
     average_pool,
     checkerboard,
+    consistency_psf_rmse,
     consistency_rmse,
     magnify,
     mean_shift,
+    ms_ssim_value,
     pooled_difference,
     psnr,
+    rmse,
+    scanned_difference,
     spectrum_distance,
     ssim,
     ssim_values,
     truth_difference,
 )
+from microsr.scanner import KERNELS
 from microsr.spectrum import mean_power, radial_power, windows_at
 
 SIDE = 512
@@ -242,3 +247,42 @@ def test_ssim_inside_the_mask_is_that_of_the_whole_image_there(rng):
 
 def test_ssim_of_a_slice_without_lung_counts_nothing():
     assert ssim_values(np.zeros((32, 32)), np.zeros((32, 32)), np.zeros((32, 32)), 1400).size == 0
+
+
+def test_an_image_scanned_by_the_scanner_itself_is_consistent(rng):
+    """A slow wave (period 8 mm) loses the kernel's MTF there, in the samples at the clinical pixels' centres."""
+    kernel, spacing, frequency = KERNELS["B30"], (0.5, 0.625), 1 / 8
+    fine, coarse = (np.arange(512) - 3.5) * 0.5 / 8, np.arange(64) * 0.5
+    image = 300 * np.cos(2 * np.pi * frequency * fine) * np.ones((256, 1)) - 800
+    seen = 300 * float(kernel.mtf(frequency)) * np.cos(2 * np.pi * frequency * coarse) * np.ones((32, 1)) - 800
+    mask = np.zeros((32, 64))
+    mask[6:-6, 6:-6] = 1
+    assert np.abs(scanned_difference(image, seen, mask, kernel, spacing)).max() < 0.5
+    noise = rng.normal(0, 20, seen.shape)
+    found = consistency_psf_rmse(Moments().add(scanned_difference(image, seen + noise, mask, kernel, spacing)))
+    assert found == pytest.approx(20, rel=0.1)
+    sharper = scanned_difference(image, seen, mask, KERNELS["lung"], spacing)
+    assert np.abs(sharper).max() == pytest.approx(300 * (1 - float(kernel.mtf(frequency))), rel=0.2)
+
+
+def test_rmse_is_in_hu_and_undefined_for_nothing():
+    assert rmse(Moments().add(np.array([3, -4, 3, -4]))) == pytest.approx(np.sqrt(12.5))
+    assert np.isnan(rmse(Moments())) and np.isnan(ssim(Moments()))
+
+
+def test_ms_ssim_counts_the_lung_only_and_falls_with_noise(rng):
+    truth = gaussian_filter(rng.normal(0, 1, (200, 220)), 3) * 1000 - 800
+    mask = np.zeros(truth.shape)
+    mask[50:120, 150:219] = 1
+    noisy = truth + rng.normal(0, 150, truth.shape)
+    assert ms_ssim_value(truth, truth, mask, 1400) == pytest.approx(1)
+    assert ms_ssim_value(np.where(mask, truth, 500), truth, mask, 1400) == pytest.approx(1)
+    values = [ms_ssim_value(truth + share * (noisy - truth), truth, mask, 1400) for share in (0.3, 1)]
+    assert 1 > values[0] > values[1]
+
+
+def test_ms_ssim_needs_lung_and_room_for_five_scales():
+    small, large = np.zeros((175, 300)), np.zeros((176, 300))
+    assert np.isnan(ms_ssim_value(small, small, np.ones(small.shape), 1400))
+    assert np.isnan(ms_ssim_value(large, large, np.zeros(large.shape), 1400))
+    assert ms_ssim_value(large, large, np.ones(large.shape), 1400) == pytest.approx(1, abs=1e-3)
