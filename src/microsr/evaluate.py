@@ -120,7 +120,7 @@ def evaluate(
         found, crossings = truth.rows(sr, superresolved, mask, slices, reference, settings, scanner, maps)
         rows += found
         if crossings is not None:
-            crossings.insert(0, "case", names[0])
+            crossings = crossings.assign(case=names[0], seed=names[3])
             output.parent.mkdir(parents=True, exist_ok=True)
             crossings.to_csv(output.with_suffix(".bronchioles.csv"), index=False, float_format="%.6g")
     tables.write_table(output, names, rows)
