@@ -7,6 +7,7 @@ slice: `Moments` gathers what a metric needs of each slice.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,8 @@ SSIM_REACH = 6
 """Pixels beyond the mask that SSIM inside it can see: its weights are cut off at 3.5 sigma."""
 MS_SSIM_SIDE = 176
 """Smallest side, pixels, over which MS-SSIM's fifth scale still holds one 11x11 weight window."""
+MS_SSIM_TILE = 1024
+"""Largest side that is scored at once, pixels; bounds the memory (300 bytes a pixel)."""
 AIR_HU = -1000.0
 
 
@@ -250,19 +253,32 @@ def ms_ssim_value(superresolved: np.ndarray, truth: np.ndarray, mask: np.ndarray
     """MS-SSIM of one slice (Wang, Simoncelli and Bovik 2003; five scales, 11x11 Gaussian, sigma 1.5), no unit.
 
     All [rows, columns] on the SR grid, in HU; data_range: HU. Over the box around the mask, with the truth put outside the
-    mask, so that only the lung counts (by its share of the box; compare methods on one case, not cases). HU are counted from air.
-    NaN without lung, or if the image is too small for five scales (176 pixels). Higher is better, 1 for the truth itself. What
+    mask, so that only the lung counts (by its share of the box; compare methods on one case, not cases); a box longer than
+    MS_SSIM_TILE is cut into equal tiles, whose values are averaged by their share of the lung. HU are counted from air. NaN
+    without lung, or if the image is too small for five scales (176 pixels). Higher is better, 1 for the truth itself. What
     fools it: as SSIM; its coarse scales, which any consistent method gets right, weigh most.
     """
     inside = np.asarray(mask) != 0
     if min(inside.shape) < MS_SSIM_SIDE or not inside.any():
         return float("nan")
-    box = tuple(_span(inside.any(axis=1 - axis), inside.shape[axis], MS_SSIM_SIDE) for axis in (0, 1))
+    spans = (_span(inside.any(axis=1 - axis), inside.shape[axis], MS_SSIM_SIDE) for axis in (0, 1))
+    tiles = [tile for tile in itertools.product(*map(_tiles, spans)) if inside[tile].any()]
+    values = [_ms_ssim(superresolved[tile], truth[tile], inside[tile], data_range) for tile in tiles]
+    return float(np.average(values, weights=[np.count_nonzero(inside[tile]) for tile in tiles]))
+
+
+def _ms_ssim(superresolved: np.ndarray, truth: np.ndarray, inside: np.ndarray, data_range: float) -> float:
     # In float32, five times as fast: SSIM's variances, small differences of large squares, are then good to 0.001 only.
-    true = np.asarray(truth[box], np.float32) - np.float32(AIR_HU)
-    image = np.where(inside[box], np.asarray(superresolved[box], np.float32) - np.float32(AIR_HU), true)
+    true = np.asarray(truth, np.float32) - np.float32(AIR_HU)
+    image = np.where(inside, np.asarray(superresolved, np.float32) - np.float32(AIR_HU), true)
     pair = (torch.from_numpy(np.ascontiguousarray(a))[None, None] for a in (image, true))
     return float(multiscale_structural_similarity_index_measure(*pair, sigma=SSIM_SIGMA, data_range=data_range))
+
+
+def _tiles(span: slice) -> list[slice]:
+    number = -(-(span.stop - span.start) // MS_SSIM_TILE)
+    edges = np.linspace(span.start, span.stop, number + 1).astype(int).tolist()
+    return [slice(*pair) for pair in itertools.pairwise(edges)]
 
 
 def _span(occupied: np.ndarray, length: int, shortest: int = 1) -> slice:

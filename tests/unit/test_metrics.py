@@ -286,3 +286,11 @@ def test_ms_ssim_needs_lung_and_room_for_five_scales():
     assert np.isnan(ms_ssim_value(small, small, np.ones(small.shape), 1400))
     assert np.isnan(ms_ssim_value(large, large, np.zeros(large.shape), 1400))
     assert ms_ssim_value(large, large, np.ones(large.shape), 1400) == pytest.approx(1, abs=1e-3)
+
+
+def test_ms_ssim_of_a_large_slice_is_the_mean_over_its_tiles_by_their_lung(rng):
+    truth = rng.normal(-800, 100, (200, 1500))
+    noisy = truth + rng.normal(0, 100, truth.shape) * (np.arange(1500) >= 750)
+    mask = np.ones(truth.shape)
+    noise_alone = ms_ssim_value(noisy[:, 750:], truth[:, 750:], mask[:, 750:], 1400)
+    assert ms_ssim_value(noisy, truth, mask, 1400) == pytest.approx((1 + noise_alone) / 2, abs=1e-3)
