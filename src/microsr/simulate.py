@@ -175,7 +175,8 @@ def specimen_grid(lung: Lung, settings: config.Simulate) -> Grid:
     """Where the specimen is cut: the place in the lung whose mix of tissue is most like the whole lung's, at the tumour if possible.
 
     Equal shares of tumour and vessels in both domains keep an unpaired training from inventing or removing them (Cohen et
-    al. 2018).
+    al. 2018). What a training sees are patches, which lie wholly inside and so show the middle more often than the rim: the mix
+    is that of all patches half as wide as the specimen.
 
     Raises
     ------
@@ -191,22 +192,31 @@ def specimen_grid(lung: Lung, settings: config.Simulate) -> Grid:
     inside = lung.depth_inside(coarse) > step
     tumour = (lung.tumour.distance(coarse) < 0).astype(float)
     window = max(round(side / step), 1)
+    patch = max(window // 2, 1)
 
-    def share(values: np.ndarray) -> np.ndarray:
-        return uniform_filter((values * inside).mean(axis=0), window, mode="constant")
+    def of_patches(values: np.ndarray) -> np.ndarray:
+        """Mean over the lung in a patch about each place."""
+        return uniform_filter((values * inside).mean(axis=0), patch, mode="constant")
 
-    whole = share(np.ones(coarse.shape)) > 0.999
+    def of_specimen(values: np.ndarray) -> np.ndarray:
+        """Mean over the patches of a specimen about each place."""
+        return uniform_filter(of_patches(values), window - patch, mode="constant")
+
+    ones = np.ones(coarse.shape)
+    whole = uniform_filter(inside.all(axis=0).astype(float), window, mode="constant") > 0.999
     if not whole.any():
         largest = 2 * lung.half_axes.min() * 0.7
         raise UserError(
             f"simulate.specimen_mm: a specimen of {side:g} mm does not fit into the simulated lung of {lung.field:g} mm "
             f"(simulate.clinical_size x scanner.pixel_mm); make it at most about {largest:.0f} mm"
         )
-    mean, square, ill = share(hu), share(hu.astype(float) ** 2), share(tumour)
-    sd = np.sqrt(np.maximum(square - mean**2, 0))
-    target = hu[inside]
-    cost = np.abs(mean - target.mean()) + np.abs(sd - target.std())
-    cost += 500 * np.abs(ill - tumour[inside].mean()) + 20 * (ill < 0.005)
+    fits = of_patches(ones) > 0.999
+    mean, square, ill = hu, hu.astype(float) ** 2, tumour
+    target, target_square, target_ill = (of_patches(v)[fits].mean() for v in (mean, square, ill))
+    mean, square, ill = (of_specimen(v) for v in (mean, square, ill))
+    sd, target_sd = np.sqrt(np.maximum(square - mean**2, 0)), np.sqrt(target_square - target**2)
+    cost = np.abs(mean - target) + np.abs(sd - target_sd)
+    cost += 500 * np.abs(ill - target_ill) + 20 * (ill < 0.005)
     cost[~whole] = np.inf
     row, column = np.unravel_index(np.argmin(cost), cost.shape)
     centre = (float(coarse.x[column]), float(coarse.y[row]), 0.0)
