@@ -7,12 +7,20 @@ uCT that it should look like, and the truth with its labels and airways where th
 from __future__ import annotations
 
 import argparse
+import importlib
 import time
 from pathlib import Path
 
 from microsr import UserError, config, no_reference, overlay, summary, tables, truth
 from microsr.provenance import write_run
 from microsr.storage import open_mask, open_volume
+
+PROTOCOLS = {
+    "downsampled": "compare a super-resolved down-sampled uCT with the uCT itself",
+    "distribution": "compare the tissue features of a super-resolved CT with those of uCT",
+    "repeatability": "compare the super-resolved CTs of two scans of one lung",
+}
+"""Protocols with a module each, imported by name: a change of one makes no other one old (see `provenance.code_version`)."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +43,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     config.add_flags(one, config.Evaluate)
     config.add_flags(one, config.Scanner)
+
+    for name, text in PROTOCOLS.items():
+        module = importlib.import_module(f"microsr.{name}")
+        protocol = _command(commands, name, module.run, text)
+        _add_names(protocol)
+        module.arguments(protocol)
+        protocol.add_argument("--output", required=True, type=Path, help="table (.csv)")
 
     many = _command(commands, "collect", _collect, "put the tables of all cases and protocols into one")
     many.add_argument("--inputs", required=True, nargs="+", type=Path, help="tables of the other commands")

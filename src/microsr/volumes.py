@@ -7,10 +7,12 @@ clinical pixel size / 8 (`matched`) or kept (`native`); Table 1 of the paper com
 from __future__ import annotations
 
 import argparse
+import importlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -268,7 +270,7 @@ def _record(output: Path, settings: Any, scan: Scan, started: float, like: Path 
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Sub-commands clinical, micro, truth, labels and table."""
+    """Sub-commands clinical, micro, truth, labels, downsample and table."""
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in (
         ("clinical", "clinical CT: HU and lung mask"),
@@ -288,6 +290,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         elif name == "micro":
             sub.add_argument("--like", type=Path, help="clinical volume that gives the matched pixel size")
             config.add_flags(sub, MicroVolume)
+    summary = "a uCT average-pooled to a clinical-like volume"
+    sub = commands.add_parser("downsample", help=summary, description=summary, allow_abbrev=False)
+    _pooling().arguments(sub)
     summary = "the paper's Table 1"
     sub = commands.add_parser("table", help=summary, description=summary, allow_abbrev=False)
     sub.add_argument("--volumes", type=Path, nargs="+", required=True, help="imported volumes")
@@ -299,6 +304,9 @@ def main(ns: argparse.Namespace) -> None:
     if ns.command == "table":
         table(ns.volumes, ns.output)
         return
+    if ns.command == "downsample":
+        _pooling().run(ns)
+        return
     scan = _scan(ns)
     ns.output.parent.mkdir(parents=True, exist_ok=True)
     if ns.command == "clinical":
@@ -307,6 +315,11 @@ def main(ns: argparse.Namespace) -> None:
         import_micro(scan, ns.case, config.from_flags(ns, MicroVolume), ns.output, ns.like)
     else:
         import_as_is(scan, ns.case, ns.command, ns.output)
+
+
+def _pooling() -> ModuleType:
+    # By name: a change there, or in the metrics that it uses, makes no imported volume old (see `provenance.code_version`).
+    return importlib.import_module("microsr.pooling")
 
 
 def _scan(ns: argparse.Namespace) -> Scan:
