@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 from scipy import ndimage
+from scipy.ndimage import uniform_filter
 from scipy.special import ndtr
 
 from microsr import UserError, config, foam, simulate
@@ -211,15 +212,23 @@ def test_uct_has_its_own_grey_scale_noise_and_air_around_a_block():
     assert centre.std() / contrast == pytest.approx(math.hypot(0.03, 0.006), abs=0.003)
 
 
-def test_the_specimen_lies_inside_the_lung_and_has_its_mix():
+def test_the_specimens_patches_hold_the_mix_of_the_lungs():
     lung, settings, *_ = slab()
+    settings = settings.model_copy(update={"specimen_mm": 14.0})
     grid = simulate.specimen_grid(lung, settings)
-    assert grid.shape == (48, 160, 160)
+    assert grid.shape == (48, 280, 280)
     assert lung.depth_inside(grid.part((slice(None, None, 8), slice(None, None, 8), slice(None, None, 8)))).min() > 0
-    coarse = Grid.centred((0, 0, 0), (0.3,) * 3, (8, 130, 130))
-    lung_mean = lung.render(coarse, foam=False)[lung.depth_inside(coarse) > 0.5].mean()
-    block = grid.part((slice(None, None, 6), slice(None, None, 6), slice(None, None, 6)))
-    assert lung.render(block, foam=False).mean() == pytest.approx(lung_mean, abs=40)
+    step, patch = 0.4, round(settings.specimen_mm / 2 / 0.4)
+
+    def mean_of_patches(place):
+        inside = (lung.depth_inside(place) > 0.4).all(axis=0).astype(float)
+        whole = uniform_filter(inside, patch, mode="constant") > 0.999
+        return uniform_filter(lung.render(place, foam=False).mean(axis=0), patch)[whole].mean()
+
+    n = round(settings.specimen_mm / step)
+    middle = (float(grid.x.mean()), float(grid.y.mean()), 0.0)
+    specimen = mean_of_patches(Grid.centred(middle, (step,) * 3, (8, n, n)))
+    assert specimen == pytest.approx(mean_of_patches(Grid.centred((0, 0, 0), (step,) * 3, (8, 97, 97))), abs=50)
 
 
 def test_a_specimen_larger_than_the_lung_is_refused_in_one_line(tmp_path):
