@@ -58,6 +58,23 @@ def test_it_learns_tissues_and_says_how_well_on_slices_it_has_not_seen(files, tm
     assert json.loads((tmp_path / "f" / "features.run.json").read_text())["facts"] == facts
 
 
+def test_the_held_out_slice_decides_the_accuracy_and_not_the_network(files, tmp_path, painted):
+    command(files, tmp_path / "a.pt")
+    labels = painted[1].copy()
+    labels[3] = np.where(labels[3] == Tissue.VESSEL, Tissue.PARENCHYMA, labels[3])
+    sitk.WriteImage(sitk.GetImageFromArray(labels), str(files[1]))
+    command(files, tmp_path / "b.pt")
+    (first, facts), (second, others) = (features.load(tmp_path / f"{name}.pt") for name in "ab")
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert set(facts["recall"]) == {"parenchyma", "vessel"} and set(others["recall"]) == {"parenchyma"}
+
+
+def test_chest_wall_is_no_tissue_that_it_names(painted):
+    network = features.train(*painted, 1, (-1000, 400))
+    found = network(torch.from_numpy(painted[0][:1, None].astype(np.float32))).argmax(dim=1)
+    assert Tissue.OUTSIDE not in found
+
+
 def test_the_same_seed_gives_the_same_features_and_another_seed_others(painted):
     windows = painted[0][:, :64, :64]
     found = [features.train(*painted, seed, (-1000, 400)).describe(windows) for seed in (1, 1, 2)]

@@ -81,7 +81,7 @@ EXPECTED = {
     "walls_in_one_only": (0.02, {"bicubic", "other", "tumour"}, {"shifted", "checkerboard"}),
     "lumens_in_one_only": (0.02, {"bicubic", "other", "tumour"}, {"shifted", "checkerboard"}),
     "frechet_distance_tissue_features": (2.0, {"bicubic", "tumour", "checkerboard"}, {"other", "shifted"}),
-    "kernel_distance_tissue_features": (0.3, {"bicubic", "tumour", "checkerboard"}, {"other", "shifted"}),
+    "kernel_distance_tissue_features": (1.5, {"bicubic", "tumour", "checkerboard"}, {"other", "shifted"}),
 }
 
 
@@ -128,5 +128,5 @@ def test_the_metric_tells_the_truth_from_what_is_not(marks, metric):
     margin, seen, unseen = EXPECTED[metric]
     sign = -1 if metric in ("psnr", "ssim", "ms_ssim", "texture_correlation") else 1  # which way is worse
     worse = {name: sign * (value - marks[metric]["truth"]) for name, value in marks[metric].items()}
-    assert {name for name in seen if worse[name] > margin} == seen, worse
-    assert all(abs(worse[name]) < margin for name in unseen), worse
+    assert {name for name in seen if worse[name] > margin} == seen, str(worse)
+    assert {name for name in unseen if abs(worse[name]) < margin} == unseen, str(worse)

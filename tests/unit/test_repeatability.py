@@ -67,6 +67,14 @@ def test_texture_is_what_the_clinical_grid_cannot_carry():
     assert compared(plain(), plain() + fine)["disagreement_texture_rmse"] == pytest.approx(100 / np.sqrt(2), rel=0.02)
 
 
+def test_what_lies_outside_the_lung_is_no_texture_inside():
+    mask = MASK.copy()
+    mask[:, 16:] = 0
+    chest = plain()
+    chest[:, 128:] = 40
+    assert compared(plain(), chest + 10, mask)["disagreement_texture_rmse"] == pytest.approx(0, abs=1e-3)
+
+
 def test_textures_drawn_independently_are_uncorrelated_and_half_shared_ones_by_half():
     rng = np.random.default_rng(0)
     a, b, c = (100 * rng.standard_normal((SIDE, SIDE)) for _ in range(3))
@@ -90,9 +98,15 @@ def test_a_wall_in_one_only_is_counted_by_its_length():
     assert compared(walls(60), plain())["walls_in_one_only"] == 1
 
 
+def test_a_thick_wall_counts_by_its_length_too():
+    thick = walls(60, 120)
+    thick[40:216, 120:132] = 40
+    assert compared(thick, walls(60))["walls_in_one_only"] == pytest.approx(0.25, abs=0.02)
+
+
 def test_a_wall_two_pixels_away_is_the_same_wall_and_one_farther_is_another():
     assert compared(walls(60), walls(62))["walls_in_one_only"] == 0
-    assert compared(walls(60), walls(68))["walls_in_one_only"] == 1
+    assert compared(walls(60), walls(66))["walls_in_one_only"] == 1
 
 
 def lumens(*places, radius=4):
