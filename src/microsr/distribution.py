@@ -23,7 +23,7 @@ from microsr import SCALE, UserError, overlay, patches, tables
 from microsr.features import cut, load
 from microsr.progress import logger
 from microsr.provenance import write_run
-from microsr.storage import open_mask, open_volume
+from microsr.storage import Volume, open_mask, open_volume
 
 WINDOWS = 512
 """Windows of each set, the same number everywhere: the Frechet distance depends on it."""
@@ -39,6 +39,9 @@ CANDIDATES = 4
 SEED = 0
 """The windows' places are always the same, so that methods are compared on the same tissue."""
 PROTOCOL = "distribution"
+
+Part = tuple[Any, range]
+"""A mask [slices, rows, columns], read by slice, and the slices of it that count."""
 
 
 class _Given(nn.Module):
@@ -102,8 +105,8 @@ def evaluate(
         overlay.check_unit(image, path)
     slices = overlay.held_slices(volume, superresolved, ct, clinical)
     overlay.check_input(volume, superresolved, ct, clinical, slices)
-    lung = np.stack([np.asarray(mask[z]) for z in slices])
-    halves = [_halves(np.asarray(open_mask(path))) for path in micro]
+    lung = np.stack([np.asarray(mask[z]) for z in slices]), range(len(slices))
+    halves = [_halves(open_mask(path)) for path in micro]
     size = _size(lung, halves, superresolved, micro)
 
     stream = np.random.default_rng(SEED)
@@ -123,21 +126,24 @@ def evaluate(
     write_run(output.with_suffix(".run.json"), "distribution", settings, paths, started, features=facts)
 
 
-def _halves(specimen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two masks of half the specimen each: the first slices and the last, or left and right where only one slice holds any."""
-    specimen = specimen != 0
-    axis = 0 if specimen.any(axis=(1, 2)).sum() > 1 else 2
-    amount = np.cumsum(np.moveaxis(specimen, axis, 0).sum(axis=(1, 2)))
-    first = np.arange(len(amount)) <= np.searchsorted(amount, amount[-1] / 2)
-    first = first[:, None, None] if axis == 0 else first
-    return specimen & first, specimen & ~first
+def _halves(mask: Any) -> tuple[Part, Part]:
+    """Two parts with half the specimen each: its first slices and its last, or left and right where only one slice holds any."""
+    amount = np.array([np.count_nonzero(mask[z]) for z in range(mask.shape[0])])
+    occupied = np.flatnonzero(amount)
+    if len(occupied) > 1:
+        first = int(np.searchsorted(np.cumsum(amount), amount.sum() / 2)) + 1
+        return (mask, range(first)), (mask, range(first, len(amount)))
+    specimen = np.asarray(mask) != 0
+    amount = np.cumsum(specimen.sum(axis=(0, 1)))
+    left = np.arange(len(amount)) <= np.searchsorted(amount, amount[-1] / 2)
+    return (specimen & left, range(len(specimen))), (specimen & ~left, range(len(specimen)))
 
 
-def _size(lung: np.ndarray, halves: list[tuple[np.ndarray, np.ndarray]], path: Path, micro: list[Path]) -> int:
+def _size(lung: Part, halves: list[tuple[Part, Part]], path: Path, micro: list[Path]) -> int:
     """The largest window that has room in the lung and in each half of each specimen."""
     for size in SIZES:
-        masks = [(lung, size // SCALE), *((half, size) for pair in halves for half in pair)]
-        room = [patches.count_positions(mask, side, 1.0).sum() / (side / 2) ** 2 for mask, side in masks]
+        parts = [(lung, size // SCALE), *((half, size) for pair in halves for half in pair)]
+        room = [patches.count_positions(m, side, 1.0, z).sum() / (side / 2) ** 2 for (m, z), side in parts]
         if min(room) >= ENOUGH_ROOM:
             return size
     if min(room) == 0:
@@ -149,10 +155,11 @@ def _size(lung: np.ndarray, halves: list[tuple[np.ndarray, np.ndarray]], path: P
     return size
 
 
-def _places(array: Any, mask: np.ndarray, size: int, number: int, stream: np.random.Generator) -> np.ndarray:
-    """Places [number, 3] of aerated windows inside the mask of a volume in HU, drawn evenly."""
-    counts = patches.count_positions(mask, size, 1.0)
-    drawn = patches.draw_positions(mask, size, 1.0, CANDIDATES * number, stream, counts)
+def _places(array: Any, part: Part, size: int, number: int, stream: np.random.Generator) -> np.ndarray:
+    """Places [number, 3] of aerated windows inside a part of a volume in HU, drawn evenly."""
+    mask, slices = part
+    counts = patches.count_positions(mask, size, 1.0, slices)
+    drawn = patches.draw_positions(mask, size, 1.0, CANDIDATES * number, stream, counts, slices)
     mean = cut(array, drawn, size).mean(axis=(1, 2))
     taken = np.argsort(np.maximum(mean, AERATED_HU), kind="stable")[:number]
     dense = np.count_nonzero(mean[taken] > AERATED_HU)
@@ -161,12 +168,14 @@ def _places(array: Any, mask: np.ndarray, size: int, number: int, stream: np.ran
     return drawn[taken]
 
 
-def _micro_features(network: Any, volumes: list, masks: list, size: int, stream: np.random.Generator) -> np.ndarray:
+def _micro_features(
+    network: Any, volumes: list[Volume], parts: list[Part], size: int, stream: np.random.Generator
+) -> np.ndarray:
     """Features of WINDOWS windows, as many from each volume, in an order by chance."""
     shares = np.diff(np.linspace(0, WINDOWS, len(volumes) + 1).astype(int))
     found = [
-        network.describe(cut(volume.array, _places(volume.array, mask, size, share, stream), size))
-        for volume, mask, share in zip(volumes, masks, shares, strict=True)
+        network.describe(cut(volume.array, _places(volume.array, part, size, share, stream), size))
+        for volume, part, share in zip(volumes, parts, shares, strict=True)
         if share
     ]
     return stream.permutation(np.concatenate(found))
