@@ -12,8 +12,6 @@ configfile: "config.yaml"
 
 
 include: "rules/common.smk"
-
-
 include: "rules/simulate.smk"
 include: "rules/validate.smk"
 include: "rules/volumes.smk"

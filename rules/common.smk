@@ -305,6 +305,12 @@ def generator(wildcards):
     return []
 
 
+def slices_to_superresolve(wildcards):
+    """Params function: the chosen slices; of a down-sampled uCT, which has a few, all."""
+    downsampled = INPUTS[wildcards.scan][1] == "downsampled"
+    return "--slices all" if downsampled else flags(EXPERIMENT.superresolve)
+
+
 def upsampler(wildcards, input):
     """Params function: the way of up-sampling, as a flag."""
     return f"--model {input.model}" if input.model else f"--upsampler {METHODS[wildcards.method].upsampler}"

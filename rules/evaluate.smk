@@ -11,12 +11,12 @@ rule evaluate_images:
     output:
         table=ensure("<results>/tables/metrics/{method}/{training_set}/{case}.images.csv", non_empty=True),
         run="<results>/tables/metrics/{method}/{training_set}/{case}.images.run.json",
-    wildcard_constraints:
-        case=any_of(case for case in CASES if case not in KNOWN_CASES),
     log:
         "<logs>/evaluate/{method}/{training_set}/{case}.images.log",
     benchmark:
         "<benchmarks>/evaluate/{method}/{training_set}/{case}.images.tsv"
+    wildcard_constraints:
+        case=any_of(case for case in CASES if case not in KNOWN_CASES),
     conda:
         ENVIRONMENT
     resources:

@@ -161,8 +161,7 @@ rule draw_bronchioles:
         ENVIRONMENT
     params:
         crossings=lambda wildcards, input: [
-            f"{method}/{base(training_set)}={path}"
-            for (method, training_set, _), path in zip(KNOWN, input.crossings)
+            f"{method}/{base(training_set)}={path}" for (method, training_set, _), path in zip(KNOWN, input.crossings)
         ],
         stem=stem,
         code=figure_code("bronchioles"),

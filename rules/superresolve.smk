@@ -22,7 +22,7 @@ rule superresolve:
         gpu=GPU,
     params:
         upsampler=upsampler,
-        settings=flags(EXPERIMENT.superresolve),
+        settings=slices_to_superresolve,
         compute=compute_flags,
         code=code_version("superresolve"),
     shell:

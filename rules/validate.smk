@@ -9,7 +9,7 @@ rule validate_simulation:
         truth=f"<results>/simulated/{LABELLED}/truth.nii.gz",
         labels=f"<results>/simulated/{LABELLED}/labels.nii.gz",
         airways=f"<results>/simulated/{LABELLED}/airways.csv",
-        kernel_pair=EXPERIMENT.evaluate.kernel_pair,
+        kernel_pair=[str(Path(EXPERIMENT.cases.data_root) / file) for file in EXPERIMENT.evaluate.kernel_pair],
     output:
         table=report(
             ensure("<results>/tables/validation.csv", non_empty=True),
@@ -29,7 +29,9 @@ rule validate_simulation:
         runtime=60,
     params:
         folder=subpath(input.truth, parent=True),
-        kernel_pair=lambda wildcards, input: f"--kernel_pair {shlex.join(input.kernel_pair)}" if input.kernel_pair else "",
+        kernel_pair=lambda wildcards, input: (
+            f"--kernel_pair {shlex.join(input.kernel_pair)}" if input.kernel_pair else ""
+        ),
         settings=flags(EXPERIMENT.scanner),
         code=code_version("validate"),
     shell:

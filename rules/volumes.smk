@@ -112,7 +112,7 @@ rule downsample_micro:
         mem_mb=2000,
         runtime=60,
     params:
-        code=code_version("volumes"),
+        code=code_version("pooling"),
     shell:
         "microsr volumes downsample --micro {input.micro} --output {output.volume} --log {log}"
 

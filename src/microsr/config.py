@@ -266,7 +266,7 @@ class Evaluate(Section):
     data_range_hu: Positive = 1400.0
     """Data range of PSNR and SSIM, HU; the width of the intensity window."""
     kernel_pair: Annotated[list[str], Field(max_length=2)] = []
-    """One scan reconstructed with two kernels, [sharp, soft]: files that test the simulated scanner's PSF; empty: none."""
+    """One scan reconstructed with two kernels, [sharp, soft]: files under cases.data_root that test the simulated scanner's PSF; empty: none."""
 
     @model_validator(mode="after")
     def _pair(self) -> Evaluate:
@@ -351,7 +351,9 @@ class Experiment(Section):
             )
         for name, method in self.methods.items():
             if method.uses_noise and self.scanner.noise_hu == 0:
-                raise ValueError(f"scanner.noise_hu is 0, but method {name} learns from the scanner's noise; give its SD in HU")
+                raise ValueError(
+                    f"scanner.noise_hu is 0, but method {name} learns from the scanner's noise; give its SD in HU"
+                )
         chosen = self.superresolve.slices
         if self.figures.slice is not None and chosen != "all" and self.figures.slice not in chosen:
             raise ValueError(f"figures.slice is {self.figures.slice}, must be one of superresolve.slices: {chosen}")
@@ -547,7 +549,9 @@ def _read_row(sheet: Path, number: int, header: list[str], row: list[str], root:
     if "airways" in cells:
         values["airways"] = str(root / cells["airways"])
         if not Path(values["airways"]).is_file():
-            raise UserError(f"{where}: airways: {values['airways']} does not exist; correct the sheet, or cases.data_root")
+            raise UserError(
+                f"{where}: airways: {values['airways']} does not exist; correct the sheet, or cases.data_root"
+            )
     for extra, needed in (("labels", "truth"), ("airways", "truth"), ("repeat", "clinical")):
         if extra in values and needed not in values:
             raise UserError(f"{where}: {extra} is given but {needed} is empty")

@@ -22,13 +22,13 @@ HEADLINE = (
     ("distribution", "kernel_distance_tissue_features"),
     ("truth", "psnr"),
     ("truth", "ssim"),
-    ("truth", "smallest_bronchiole"),
+    ("truth", "bronchiole_detected"),
     ("truth", "small_lost"),
     ("truth", "small_invented"),
     ("repeatability", "disagreement_rmse"),
 )
 BETTER = {"mean_shift": "nearer to 0 is better"} | dict.fromkeys(
-    ("psnr", "ssim", "ms_ssim", "fine_correlation"), "↑ higher is better"
+    ("psnr", "ssim", "ms_ssim", "texture_correlation", "bronchiole_detected"), "↑ higher is better"
 )
 LOWER = "↓ lower is better"
 PROTOCOLS = {

@@ -38,7 +38,7 @@ def test_defaults_that_the_paper_fixes():
     experiment = load({"experiment": "x"})
     assert (experiment.patches.clinical_size, experiment.patches.micro_size) == (32, 256)
     assert experiment.train.epochs == 200
-    assert list(experiment.methods) == ["proposed", "bicubic", "cyclegan"]
+    assert list(experiment.methods) == ["proposed", "bicubic", "cyclegan", "noise_aware"]
     assert (
         experiment.methods["proposed"].mix_fraction == 0.25
         and experiment.methods["proposed"].losses.pixel_norm == "mse"
@@ -51,7 +51,7 @@ def test_defaults_that_the_paper_fixes():
     ("config", "match"),
     [
         ({"experiment": "x", "tran": {}}, r"tran: unknown key; allowed here: experiment, .*, train"),
-        ({"experiment": "x", "train": {"epoch": 5}}, r"train\.epoch: unknown key; allowed here: network, epochs"),
+        ({"experiment": "x", "train": {"epoch": 5}}, r"train\.epoch: unknown key; allowed here: network, repeats, epochs"),
         ({"experiment": "x", "volumes": {"micro": {"calibration": {"air": 1}}}}, r"volumes\.micro\.calibration\.air: unknown key.*air_grey"),
         ({"experiment": "x", "methods": {"mine": {"loss": {}}}}, r"methods\.mine\.loss: unknown key; allowed here: upsampler, losses"),
         ({}, r"experiment: is missing"),

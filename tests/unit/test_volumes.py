@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from microsr import UserError, cli
 from microsr.config import ClinicalVolume, MicroVolume, Scan
 from microsr.storage import Volume, open_mask, open_volume, write_volume
-from microsr.volumes import import_clinical, import_micro, import_as_is, table
+from microsr.volumes import import_as_is, import_clinical, import_micro, table
 
 
 def save(path, array, spacing=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0)):

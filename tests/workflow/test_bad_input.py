@@ -10,7 +10,7 @@ PAPER = ["-n", "--configfile", "experiments/paper.yaml"]
 @pytest.mark.parametrize(
     ("argument", "expected"),
     [
-        ("train={epoch: 3}", "train.epoch: unknown key; allowed here: network, epochs"),
+        ("train={epoch: 3}", "train.epoch: unknown key; allowed here: network, repeats, epochs"),
         ("experiments=demo", "experiments: unknown key; allowed here: experiment, "),
         ("patches={clinical_size: 32, micro_size: 100}", "patches: micro_size is 100, must be 8 x clinical_size = 256"),
         ("superresolve={slices: some}", "superresolve.slices: "),

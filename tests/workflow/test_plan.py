@@ -11,6 +11,7 @@ from microsr.config import MODALITIES, Experiment
 
 ROOT = Path(__file__).parent.parent.parent
 EXPERIMENTS = sorted(path.name for path in (ROOT / "experiments").glob("*.yaml"))
+TRAINED = ("proposed", "cyclegan", "noise_aware")
 OVERLAYS = [
     name
     for name in EXPERIMENTS
@@ -34,8 +35,8 @@ def stand_ins(workflow, experiment: str, folder: Path) -> list[str]:
 def test_every_experiment_plans_the_comparison_figure(planned, experiment, tmp_path):
     data = stand_ins(planned, experiment, tmp_path)
     jobs = planned.plan("--configfile", f"experiments/{experiment}", *data)
-    assert jobs["draw_comparison"] == jobs["collect_metrics"] == jobs["check_domain"] == 1
-    assert jobs["train"] >= 1
+    assert jobs["collect_metrics"] == jobs["summarise_metrics"] == jobs["check_domain"] == 1
+    assert jobs["draw_comparison"] >= 1 and jobs["train"] >= 1
 
 
 def test_the_default_experiment_is_the_demo(planned):
@@ -85,20 +86,41 @@ def models_and_tests(workflow, *arguments: str) -> tuple[set[str], set[str]]:
 
 def test_pooled_trains_on_all_cases_and_tests_on_the_held_out_one(planned):
     models, tested = models_and_tests(planned)
-    assert models == {"proposed/pooled", "cyclegan/pooled"}
-    assert tested == {"proposed/pooled/test1", "bicubic/none/test1", "cyclegan/pooled/test1"}
+    assert models == {f"{method}/pooled" for method in TRAINED}
+    scans = {"test1", "test1.repeat", "test1.downsampled"}
+    assert tested == {f"{model}/{scan}" for model in models | {"bicubic/none"} for scan in scans}
+
+
+def test_a_repeated_training_differs_in_its_seed_only(planned):
+    text = planned.snakemake("-n", "-p", "--config", "train={repeats: 3}").stdout
+    commands = [c for c in re.findall(r"^Shell command: (microsr train .*)$", text, re.MULTILINE) if "/proposed/" in c]
+    assert len(commands) == 3
+
+    def without_names(command):
+        return re.sub(r"pooled(\.seed\d+)?", "pooled", re.sub(r"--seed \d+", "--seed", command))
+
+    assert sorted(re.search(r"--seed (\d+)", command)[1] for command in commands) == ["1", "2", "3"]
+    assert len(set(map(without_names, commands))) == 1
+    evaluated = re.findall(r"microsr evaluate metrics .*--method proposed .*--training_set (\S+) --seed (\d+)", text)
+    assert sorted(evaluated) == [("pooled", "1"), ("pooled", "2"), ("pooled", "3")]
+
+
+def test_only_a_method_that_learns_from_noise_depends_on_the_scanner(planned):
+    text = planned.snakemake("-n", "-p").stdout
+    told = re.findall(r"^Shell command: microsr train .*models/(\w+)/.*--noise_hu", text, re.MULTILINE)
+    assert told == ["noise_aware"]
 
 
 def test_per_case_trains_one_model_a_case(planned):
     models, tested = models_and_tests(planned, "--config", "protocols=[per_case]", "simulate={training_cases: 2}")
-    assert models == {f"{method}/case-train{n}" for method in ("proposed", "cyclegan") for n in (1, 2)}
-    assert tested == {f"{model}/test1" for model in models} | {"bicubic/none/test1"}
+    assert models == {f"{method}/case-train{n}" for method in TRAINED for n in (1, 2)}
+    assert {t for t in tested if "." not in t} == {f"{model}/test1" for model in models} | {"bicubic/none/test1"}
 
 
 def test_leave_one_out_tests_each_model_on_the_case_it_has_not_seen(planned):
     arguments = ["--config", "protocols=[leave_one_out]", "simulate={training_cases: 2}"]
     _, tested = models_and_tests(planned, *arguments)
-    assert {t for t in tested if not t.startswith("cyclegan")} == {
+    assert {t for t in tested if t.startswith(("proposed", "bicubic")) and "." not in t} == {
         "proposed/without-train1/train1", "proposed/without-train2/train2",
         "bicubic/none/train1", "bicubic/none/train2",
     }  # fmt: skip
@@ -115,9 +137,10 @@ def test_the_domain_check_comes_before_training(planned):
 
 def test_without_a_trained_method_nothing_is_trained(planned, tmp_path):
     overlay = tmp_path / "bicubic.yaml"
-    overlay.write_text("methods: {proposed: null, cyclegan: null}\n")
+    overlay.write_text("methods: {proposed: null, cyclegan: null, noise_aware: null}\n")
     jobs = planned.plan("--configfile", str(overlay))
-    assert jobs["superresolve"] == jobs["draw_comparison"] == 1
+    assert jobs["superresolve"] == 3, "the clinical CT, its repetition and the down-sampled uCT"
+    assert jobs["draw_comparison"] == 1
     assert jobs["train"] == jobs["extract_patches"] == 0
 
 

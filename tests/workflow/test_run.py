@@ -11,17 +11,22 @@ import pandas as pd
 import pytest
 
 pytestmark = pytest.mark.workflow
+PROTOCOLS = ("no_reference", "truth", "downsampled", "distribution", "repeatability")
 SMOKE = ["--configfile", "experiments/smoke.yaml"]
 
 
 def test_smoke_makes_figures_tables_and_models(finished):
     results = finished.folder / "results/smoke"
-    for name in ("comparison", "network", "losses", "domain", "metrics", "patches_train1_clinical"):
+    for name in (
+        "comparison", "network", "losses", "domain", "patches_train1_clinical", "validation", "bronchioles", "hallucination",
+        "metrics", *(f"metrics_{protocol}" for protocol in PROTOCOLS),
+    ):  # fmt: skip
         for ending in ("png", "pdf"):
             assert (results / f"figures/{name}.{ending}").stat().st_size > 1000
     metrics = pd.read_csv(results / "tables/metrics.csv")
-    assert list(metrics) == ["case", "method", "training_set", "protocol", "metric", "value", "unit"]
-    assert set(metrics["method"]) == {"proposed", "bicubic", "cyclegan"}
+    assert list(metrics) == ["case", "method", "training_set", "seed", "protocol", "metric", "value", "unit"]
+    assert set(metrics["method"]) == {"proposed", "bicubic", "cyclegan", "noise_aware"}
+    assert set(metrics["protocol"]) == set(PROTOCOLS)
     assert {"consistency_rmse", "spectrum_distance", "checkerboard", "psnr", "ssim"} <= set(metrics["metric"])
     history = pd.read_csv(results / "models/proposed/pooled/history.csv")
     assert {"downsample_loss", "upsample_loss", "clinical_ssim_loss", "micro_ssim_loss"} <= set(history)
@@ -86,10 +91,11 @@ def test_a_comment_or_a_message_re_runs_nothing(edited):
     ("module", "again", "kept"),
     [
         ("figure_losses", {"draw_losses"}, {"train", "draw_comparison"}),
-        ("figures", {"draw_comparison", "draw_losses"}, {"train", "evaluate"}),
-        ("metrics", {"evaluate", "collect_metrics", "draw_metrics"}, {"train", "superresolve", "extract_patches"}),
+        ("figures", {"draw_comparison", "draw_losses"}, {"train", "evaluate_known"}),
+        ("metrics", {"evaluate_known", "collect_metrics", "draw_metrics"}, {"train", "superresolve", "extract_patches"}),
         ("domain", {"check_domain", "draw_domain"}, {"train", "extract_patches"}),
-        ("losses", {"train", "superresolve", "evaluate"}, {"extract_patches", "check_domain", "import_micro"}),
+        ("repeatability", {"evaluate_repeatability", "collect_metrics"}, {"evaluate_known", "evaluate_distribution"}),
+        ("losses", {"train", "superresolve", "evaluate_known"}, {"extract_patches", "check_domain", "import_micro"}),
         ("simulate", {"simulate_test_case", "import_clinical", "train"}, set()),
     ],
 )
@@ -105,8 +111,9 @@ def test_an_edit_of_code_re_runs_what_it_decides(edited, module, again, kept):
     ("setting", "again", "kept"),
     [
         ("train={epochs: 2}", {"train", "superresolve"}, {"extract_patches", "import_micro", "simulate_test_case"}),
-        ("figures={display_window_hu: [-900, 100]}", {"draw_comparison"}, {"draw_losses", "evaluate", "train"}),
+        ("figures={display_window_hu: [-900, 100]}", {"draw_comparison"}, {"draw_losses", "evaluate_known", "train"}),
         ("simulate={test_cases: 2}", {"simulate_test_case", "superresolve"}, {"simulate_training_case", "train"}),
+        ("scanner={noise_hu: 31}", {"simulate_training_case", "train", "evaluate_known"}, set()),
         ("seed=2", {"simulate_training_case", "extract_patches", "train"}, set()),
     ],
 )
