@@ -280,10 +280,15 @@ def domain_table(wildcards):
     return next(f"<results>/tables/{name}.csv" for name, s in DOMAINS.items() if s == base(wildcards.training_set))
 
 
+def network_flags(method):
+    """The method and its training, as Fig. 1 shows them."""
+    return f"{flags(METHODS[method])} {flags(EXPERIMENT.train, without=['repeats'])}"
+
+
 def training_flags(method):
     """All that decides a training besides its patches."""
     scanner = f" {flags(EXPERIMENT.scanner)}" if METHODS[method].uses_noise else ""
-    return f"{flags(METHODS[method])} {flags(EXPERIMENT.train, without=['repeats'])}{scanner}"
+    return network_flags(method) + scanner
 
 
 WINDOW = "{} {}".format(*EXPERIMENT.window_hu)

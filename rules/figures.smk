@@ -58,7 +58,7 @@ rule draw_network:
     params:
         method=lambda wildcards: NETWORKS[wildcards.network],
         sizes=f"{EXPERIMENT.patches.clinical_size} {EXPERIMENT.patches.micro_size}",
-        settings=lambda wildcards: training_flags(NETWORKS[wildcards.network]),
+        settings=lambda wildcards: network_flags(NETWORKS[wildcards.network]),
         stem=stem,
         code=figure_code("network"),
     shell:

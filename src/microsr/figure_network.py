@@ -61,7 +61,8 @@ def draw_network(method: Method, train: Train, patches: tuple[int, int], title: 
     )
     above, below = (_height(bool(found), losses.cycle > 0) for found in (upper_losses, lower_losses))
     between = 2.75 if losses.adversarial else 1.75
-    heading, legend = 0.34, 0.58
+    beyond = _beyond_the_paper(method)
+    heading, legend = 0.34, 0.58 + 0.14 * len(beyond)
     height = legend + below + HIGH + between + above + heading
     figure = new_figure(WIDTH, height)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(0, height))
@@ -87,8 +88,11 @@ def draw_network(method: Method, train: Train, patches: tuple[int, int], title: 
         _discriminator(axes, low_row + LOW / 2, low_row + 0.92, "2", "A", losses.adversarial)
     if method.mix_fraction:
         _mix(axes, low_row, top_row, method.mix_fraction)
+    for line, words in enumerate(reversed(beyond)):
+        axes.text(0.12, 0.16 + 0.14 * line, words, va="center", fontsize=6, color=PROPOSED[1])
     _legend(
         axes,
+        0.14 * len(beyond),
         bool(upper_losses),
         bool(lower_losses),
         bool(method.mix_fraction),
@@ -96,6 +100,16 @@ def draw_network(method: Method, train: Train, patches: tuple[int, int], title: 
         losses.cycle > 0,
     )
     return figure
+
+
+def _beyond_the_paper(method: Method) -> list[str]:
+    """Lines on what a method does that the paper does not."""
+    losses, a, a_sr = method.losses, NAMES["A"], NAMES["A_SR"]
+    noisy = f"f({NAMES['B']}) gets the scanner's noise, losses compare with it as it was" if method.mix_noise else ""
+    seen = f"losses against {a} compare images blurred by {losses.forgive_px:g} pixels" if losses.forgive_px else ""
+    repeat = f"repeat_loss, weight {losses.repeat:g}: MSE({a_sr}, $G_1$({a} + noise))" if losses.repeat else ""
+    found = [repeat, "; ".join(filter(None, (noisy, seen)))]
+    return [f"Beyond the paper: {words}" for words in found if words]
 
 
 def _active(*found: tuple[str, float, str]) -> list[tuple[str, float, str]]:
@@ -261,8 +275,8 @@ def _mix(axes: Axes, low_row: float, top_row: float, fraction: float) -> None:
     )
 
 
-def _legend(axes: Axes, upper: bool, lower: bool, mix: bool, adversarial: bool, cycle: bool) -> None:
-    x, y = 0.12, 0.32
+def _legend(axes: Axes, raised: float, upper: bool, lower: bool, mix: bool, adversarial: bool, cycle: bool) -> None:
+    x, y = 0.12, 0.32 + raised
     for colours, text, wanted in (
         (PROPOSED, "proposed loss", upper or lower),
         (CYCLEGAN, "CycleGAN's loss", adversarial or cycle),
@@ -278,7 +292,7 @@ def _legend(axes: Axes, upper: bool, lower: bool, mix: bool, adversarial: bool, 
     functions = [f"f: average pooling, {SCALE}×{SCALE} to 1"] * (upper or mix) + [
         f"g: nearest neighbour, 1 to {SCALE}×{SCALE}"
     ] * lower
-    axes.text(0.12, 0.16, "   ".join(functions), va="center", fontsize=6)
+    axes.text(0.12, 0.16 + raised, "   ".join(functions), va="center", fontsize=6)
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:

@@ -17,7 +17,7 @@ DPI = 300
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 """Okabe and Ito's palette (blue, vermillion, green, purple, orange, sky blue, black) and a grey."""
 GREY = "#555555"
-METHOD_NAMES = {"proposed": "Proposed", "bicubic": "Bicubic", "cyclegan": "CycleGAN"}
+METHOD_NAMES = {"proposed": "Proposed", "bicubic": "Bicubic", "cyclegan": "CycleGAN", "noise_aware": "Noise-aware"}
 DEFAULT_TRAINING_SETS = ("pooled", "none")
 
 styled = context(

@@ -26,6 +26,7 @@ from microsr.figure_patches import coverage, draw_patches, fullest_slices, make_
 from microsr.figure_style import method_name, nice_length, save
 from microsr.figures import named_paths
 from microsr.storage import Volume, magnified_geometry, write_volume
+from microsr.tables import COLUMNS
 
 CYCLEGAN = Losses(cycle=10, downsample=0, upsample=0, clinical_ssim=0, micro_ssim=0)
 PROPOSED_LOSSES = {"downsample_loss", "upsample_loss", "clinical_ssim_loss", "micro_ssim_loss"}
@@ -227,7 +228,12 @@ def test_the_network_figure_shows_exactly_the_losses_in_use():
         drawn(Method(upsampler="bicubic"))
 
 
-@pytest.mark.parametrize("method", [Method(), Method(losses=CYCLEGAN, mix_fraction=0), Method(losses=Losses(cycle=0))])
+NOISE_AWARE = Method(losses=Losses(repeat=50, forgive_px=1), mix_noise=True)
+
+
+@pytest.mark.parametrize(
+    "method", [Method(), Method(losses=CYCLEGAN, mix_fraction=0), Method(losses=Losses(cycle=0)), NOISE_AWARE]
+)
 def test_nothing_written_in_the_network_figure_overlaps_or_leaves_it(method):
     figure = draw_network(method, Train(), (32, 256), "proposed")
     boxes = [(t.get_text(), t.get_window_extent()) for t in figure.axes[0].texts]
@@ -343,13 +349,12 @@ def test_a_domain_table_without_a_verdict_is_refused(tmp_path):
 
 def test_the_metrics_figure_has_bars_to_the_mean_dots_by_case_and_says_which_way_is_better():
     rows = [
-        (case, method, training_set, protocol, metric, value, "dB" if metric == "psnr" else "HU")
+        (case, method, training_set, "1", protocol, metric, value, "dB" if metric == "psnr" else "HU")
         for method, training_set, values in (("bicubic", "none", (9.0, 11.0)), ("proposed", "pooled", (30.0, 32.0)))
         for case, value in zip("ab", values, strict=True)
         for protocol, metric in (("no_reference", "consistency_rmse"), ("truth", "psnr"))
     ]
-    columns = ["case", "method", "training_set", "protocol", "metric", "value", "unit"]
-    figure = draw_metrics(pd.DataFrame(rows, columns=columns))
+    figure = draw_metrics(pd.DataFrame(rows, columns=COLUMNS))
     first, second = figure.axes
     assert first.get_title(loc="left") == "consistency_rmse (HU)"
     assert [t.get_text() for t in first.get_yticklabels()] == ["Proposed", "Bicubic"]
@@ -358,6 +363,18 @@ def test_the_metrics_figure_has_bars_to_the_mean_dots_by_case_and_says_which_way
     assert dots == [[30.0, 32.0], [9.0, 11.0]]
     assert any("lower is better" in t.get_text() for t in first.texts)
     assert any("higher is better" in t.get_text() for t in second.texts)
+
+
+def test_with_several_seeds_the_dots_are_trainings_and_a_line_spans_their_interval():
+    rows = [
+        (case, "proposed", "pooled", str(seed), "truth", "psnr", value, "dB")
+        for seed, value in ((1, 10.0), (2, 12.0), (3, 14.0))
+        for case in "ab"
+    ]
+    (axes,) = draw_metrics(pd.DataFrame(rows, columns=COLUMNS)).axes
+    assert [line.get_xdata().tolist() for line in axes.lines if line.get_marker() == "o"] == [[10.0, 12.0, 14.0]]
+    spans = [np.ptp(line.get_xdata()) for line in axes.lines if line.get_marker() != "o"]
+    assert max(spans) == pytest.approx(2 * 4.302653 * 2 / np.sqrt(3)), "Student's t over three values of SD 2"
 
 
 def test_names_are_the_readers():

@@ -92,7 +92,11 @@ def test_a_comment_or_a_message_re_runs_nothing(edited):
     [
         ("figure_losses", {"draw_losses"}, {"train", "draw_comparison"}),
         ("figures", {"draw_comparison", "draw_losses"}, {"train", "evaluate_known"}),
-        ("metrics", {"evaluate_known", "collect_metrics", "draw_metrics"}, {"train", "superresolve", "extract_patches"}),
+        (
+            "metrics",
+            {"evaluate_known", "collect_metrics", "draw_metrics"},
+            {"train", "superresolve", "extract_patches"},
+        ),
         ("domain", {"check_domain", "draw_domain"}, {"train", "extract_patches"}),
         ("repeatability", {"evaluate_repeatability", "collect_metrics"}, {"evaluate_known", "evaluate_distribution"}),
         ("losses", {"train", "superresolve", "evaluate_known"}, {"extract_patches", "check_domain", "import_micro"}),
