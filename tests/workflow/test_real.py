@@ -11,7 +11,9 @@ import pytest
 from microsr import storage
 
 pytestmark = pytest.mark.workflow
-SHORT = "methods: {cyclegan: null, noise_aware: null}\ntrain: {epochs: 1, patches_per_case: 16}\npatches: {per_case: 40}\n"
+SHORT = (
+    "methods: {cyclegan: null, noise_aware: null}\ntrain: {epochs: 1, patches_per_case: 16}\npatches: {per_case: 40}\n"
+)
 
 
 def run_short(workflow, experiment, shared_data):
@@ -49,7 +51,9 @@ def test_one_scan_in_two_kernels_is_compared_with_itself(real):
     assert set(metrics["case"]) == {"kernel-pair"}
     values = metrics.set_index("metric")["value"]
     assert 50 < values["input_disagreement_rmse"] < 150, "a sharp and a soft kernel differ by about 100 HU"
-    assert values["disagreement_rmse"] < values["input_disagreement_rmse"], "interpolation between pixels averages noise"
+    assert values["disagreement_rmse"] < values["input_disagreement_rmse"], (
+        "interpolation between pixels averages noise"
+    )
 
 
 def test_the_scanner_model_explains_the_two_kernels(real):
