@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+from skimage.transform import downscale_local_mean
 
-from microsr import SCALE, UserError, metrics, overlay
+from microsr import SCALE, UserError, overlay
 from microsr.progress import logger
 from microsr.provenance import write_run
 from microsr.storage import Volume, open_mask, open_volume, write_volume
@@ -48,7 +49,7 @@ def downsample(micro: Path, output: Path, number: int = SLICES) -> None:
     x, y, z = volume.spacing
     facts = {k: v for k, v in volume.attributes.items() if k in ("case", "independent_slices")}
     pooled = Volume(
-        np.stack([metrics.average_pool(cropped(np.asarray(volume.array[z]))) for z in chosen]),
+        np.stack([downscale_local_mean(cropped(np.asarray(volume.array[z])), (SCALE, SCALE)) for z in chosen]),
         spacing=(SCALE * x, SCALE * y, step * z),
         origin=tuple(float(v) for v in volume.point((chosen[0], (SCALE - 1) / 2, (SCALE - 1) / 2))),
         direction=volume.direction,
@@ -68,7 +69,7 @@ def cropped(image: np.ndarray) -> np.ndarray:
 
 def pooled_mask(mask: np.ndarray) -> np.ndarray:
     """Which 8x8 blocks of a mask [rows, columns] lie wholly inside it: bool [rows // 8, columns // 8]."""
-    return metrics.average_pool(cropped(mask) != 0) == 1
+    return downscale_local_mean((cropped(mask) != 0).astype(float), (SCALE, SCALE)) == 1
 
 
 def evenly(first: int, last: int, number: int) -> list[int]:
