@@ -87,7 +87,9 @@ def draw_metrics(table: pd.DataFrame) -> Figure:
         shown = table[(table["protocol"] == protocol) & (table["metric"] == metric)]
         _panel(axes, shown, models)
         unit = shown["unit"].iloc[0]
-        axes.set_title(metric + (f" ({unit})" if unit else ""), pad=12, loc="left", fontweight="bold")
+        title = metric + (f" ({unit})" if unit not in ("", "1") else "")
+        size = min(7.0, 7.0 * 12 * width / len(title))  # so that the longest names stay within their panel
+        axes.set_title(title, pad=12, loc="left", fontweight="bold", fontsize=size)
         better = next((words for name, words in BETTER.items() if metric.startswith(name)), LOWER)
         about = f"{better}, {PROTOCOLS.get(protocol, protocol)}"
         axes.annotate(
@@ -134,8 +136,10 @@ def _panel(axes: Axes, shown: pd.DataFrame, models: list[str]) -> None:
             low_end, high_end = interval(values) if chance == "seed" else (np.nan, np.nan)
             if np.isfinite(low_end):
                 axes.plot([low_end, high_end], [place, place], color="black", linewidth=0.9, zorder=4)
+        end = interval(values)[1] if chance == "seed" else np.nan
+        beyond = max([0.0, *values, *([end] if np.isfinite(end) else [])])
         axes.annotate(
-            (f"{mean:.3g}" if np.isfinite(mean) else "none").replace("-", "−"), (max([0.0, *values]), place), xytext=(5, 0),
+            (f"{mean:.3g}" if np.isfinite(mean) else "none").replace("-", "−"), (beyond, place), xytext=(5, 0),
             textcoords="offset points", va="center", fontsize=6,
         )  # fmt: skip
     axes.set_xlim(low - (0.05 * span if low < 0 else 0), high + 0.22 * span)
