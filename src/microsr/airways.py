@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 
 from microsr import UserError
 from microsr.storage import Volume
+from microsr.tables import read_columns
 
 COLUMNS = ("slice", "x_mm", "y_mm", "diameter_mm", "wall_mm", "tilt_degrees", "generation")
 STEEPEST_TILT = 60.0
@@ -34,13 +35,7 @@ def read_airways(path: Path) -> pd.DataFrame:
     UserError
         The file is no such table.
     """
-    try:
-        table = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no table of airways ({error}); make it with `microsr simulate`") from None
-    missing = [column for column in COLUMNS if column not in table]
-    if missing:
-        raise UserError(f"{path} has no column {missing[0]}; make it with `microsr simulate`")
+    table = read_columns(path, COLUMNS, "no table of airways", "microsr simulate")
     try:
         return table.astype({c: int if c in ("slice", "generation") else float for c in COLUMNS})
     except ValueError as error:

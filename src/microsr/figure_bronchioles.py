@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from microsr import UserError
 from microsr.bronchioles import COLUMNS, SHARE, detection_curve, interval, resampled, smallest_diameter
 from microsr.figure_style import COLOURS, GREY, WIDTH, method_name, new_figure, save, styled, tidy_panel
+from microsr.tables import read_columns
 
 DRAWS = 400
 POINTS = 200
@@ -44,13 +45,9 @@ def make_bronchioles(tables: dict[str, list[Path]], output: Path) -> dict[str, A
 
 
 def _read(path: Path) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(path, keep_default_na=False, dtype={"case": str, "seed": str})
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no table of crossings ({error}); make it with `microsr evaluate metrics`") from None
-    missing = [column for column in (*COLUMNS, "case", "seed") if column not in table]
-    if missing:
-        raise UserError(f"{path} has no column {missing[0]}; make it with `microsr evaluate metrics --airways`")
+    columns, text = (*COLUMNS, "case", "seed"), {"case": str, "seed": str}
+    command = "microsr evaluate metrics --airways"
+    table = read_columns(path, columns, "no table of crossings", command, keep_default_na=False, dtype=text)
     return table.assign(unit=[f"{c}/{a}" for c, a in zip(table["case"], table["airway"], strict=True)])
 
 

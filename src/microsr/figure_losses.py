@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from microsr import UserError
 from microsr.figure_style import COLOURS, WIDTH, method_name, new_figure, save, styled, tidy_panel
+from microsr.tables import read_rows
 
 FACTS = ("step", "epoch", "learning_rate")
 POINTS = 1000
@@ -27,15 +27,7 @@ def make_losses(histories: dict[str, Path], output: Path) -> list[str]:
     """
     tables = {}
     for name, path in histories.items():
-        try:
-            tables[name] = pd.read_csv(path)
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, FileNotFoundError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is no training history ({error}); make it with `microsr train`") from None
-        missing = [column for column in FACTS if column not in tables[name]]
-        if missing or tables[name].empty:
-            raise UserError(
-                f"{path} has {f'no column {missing[0]}' if missing else 'no rows'}; make it with `microsr train`"
-            )
+        tables[name] = read_rows(path, FACTS, "no training history", "microsr train")
     save(draw_losses(tables), output)
     return _quantities(tables)[:-1]
 

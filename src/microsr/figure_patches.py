@@ -17,6 +17,7 @@ from microsr import UserError
 from microsr.figure_style import COLOURS, WIDTH, bare, new_figure, radiological, save, scale_bar, styled
 from microsr.patches import INDEX_COLUMNS
 from microsr.storage import Volume, open_mask, open_volume
+from microsr.tables import read_rows
 
 SLICES = 3
 SQUARES = 6
@@ -34,15 +35,7 @@ def make_patches(volume: Path, index: Path, output: Path) -> list[int]:
     volume: in the working format, with a mask. index: the patches' .csv (case, modality, slice, row, column, size).
     output: path without extension.
     """
-    try:
-        table = pd.read_csv(index)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, FileNotFoundError) as error:
-        raise UserError(f"{index} is no index of patches ({error}); make it with `microsr patches`") from None
-    missing = [column for column in INDEX_COLUMNS if column not in table]
-    if missing or table.empty:
-        raise UserError(
-            f"{index} has {f'no column {missing[0]}' if missing else 'no rows'}; make it with `microsr patches`"
-        )
+    table = read_rows(index, INDEX_COLUMNS, "no index of patches", "microsr patches")
     source, mask = open_volume(volume), open_mask(volume)
     ends = (table["slice"] + 1, table["row"] + table["size"], table["column"] + table["size"])
     if any(end.max() > limit for end, limit in zip(ends, source.shape, strict=True)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -30,6 +31,34 @@ def write_table(output: Path, names: Names, rows: Iterable[Row]) -> None:
     table.to_csv(output, index=False, float_format="%.6g")
 
 
+def read_columns(path: Path, columns: Iterable[str], what: str, command: str, **how: Any) -> pd.DataFrame:
+    """Read a .csv that a step wrote, checked to have `columns`; it may have no rows.
+
+    what: as "no table of airways". command: what makes it, as "microsr simulate". how: options of pandas.read_csv.
+
+    Raises
+    ------
+    UserError
+        The file cannot be read, or a column is missing.
+    """
+    try:
+        found = pd.read_csv(path, **how)
+    except (OSError, ValueError) as error:  # pandas' errors of parsing and of empty files are ValueErrors
+        raise UserError(f"{path} is {what} ({error}); make it with `{command}`") from None
+    missing = [column for column in columns if column not in found]
+    if missing:
+        raise UserError(f"{path} has no column {missing[0]}; make it with `{command}`")
+    return found
+
+
+def read_rows(path: Path, columns: Iterable[str], what: str, command: str, **how: Any) -> pd.DataFrame:
+    """As `read_columns`, and there must be rows."""
+    found = read_columns(path, columns, what, command, **how)
+    if found.empty:
+        raise UserError(f"{path} has no rows; make it with `{command}`")
+    return found
+
+
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table of metrics: text in every column but `value`, float.
 
@@ -38,17 +67,9 @@ def read_table(path: Path) -> pd.DataFrame:
     UserError
         The file is no such table.
     """
-    try:
-        found = pd.read_csv(path, keep_default_na=False, na_values={"value": [""]}, dtype=dict.fromkeys(KEYS, str))
-        found["value"] = found["value"].astype(float)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, FileNotFoundError, KeyError, ValueError) as error:
-        raise UserError(f"{path} is no table of metrics ({error}); make it with `microsr evaluate collect`") from None
-    missing = [column for column in COLUMNS if column not in found]
-    if missing or found.empty:
-        raise UserError(
-            f"{path} has {f'no column {missing[0]}' if missing else 'no rows'}; make it with `microsr evaluate collect`"
-        )
-    return found
+    types = dict.fromkeys(KEYS, str) | {"value": float}
+    how = {"keep_default_na": False, "na_values": {"value": [""]}, "dtype": types}
+    return read_rows(path, COLUMNS, "no table of metrics", "microsr evaluate collect", **how)
 
 
 def collect(inputs: list[Path], output: Path) -> None:
