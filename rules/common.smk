@@ -160,15 +160,19 @@ def check_plan():
 check_plan()
 
 # Jobs that may use the GPU claim it where there is one; profiles/default lets one at a time.
-DEVICE = EXPERIMENT.compute.device
+DEVICE, DEVICES, NODES = EXPERIMENT.compute.device, EXPERIMENT.compute.devices, EXPERIMENT.compute.nodes
 GPU = int(DEVICE == "cuda" or (DEVICE == "auto" and shutil.which("nvidia-smi") is not None))
 ENVIRONMENT = str(Path(workflow.basedir) / "envs/cpu.yaml")
 NETWORK_ENVIRONMENT = str(Path(workflow.basedir) / "envs/gpu.yaml") if DEVICE == "cuda" else ENVIRONMENT
 
 
-def compute_flags(wildcards, threads):
-    """Params function: how the work is done. As it asks for `threads`, Snakemake does not compare it: edits re-run nothing."""
-    return f"{flags(EXPERIMENT.compute, without=['threads'])} --threads {threads}"
+def compute_flags(processes=1):
+    """Params function: how the work is done, by that many processes on the node.
+
+    As it asks for `threads`, Snakemake does not compare it: edits re-run nothing.
+    """
+    settings = flags(EXPERIMENT.compute, without=["threads"])
+    return lambda wildcards, threads: f"{settings} --threads {max(1, threads // processes)}"
 
 
 def any_of(names):
@@ -257,14 +261,14 @@ def megabytes(factor, least=1500):
 # Training
 
 
-def patches(modality):
-    """Input function: the training patches of a training set."""
-    return lambda wildcards: training_patches(modality, wildcards.training_set)
+def patches(modality, ending="npy"):
+    """Input function: the training patches of a training set, or with `run.json` how they were made."""
+    return lambda wildcards: training_patches(modality, wildcards.training_set, ending)
 
 
-def training_patches(modality, training_set):
+def training_patches(modality, training_set, ending="npy"):
     """The patch files of a training set."""
-    return [f"<results>/patches/{case}/{modality}.npy" for case in having(modality, TRAINING_SETS[training_set])]
+    return [f"<results>/patches/{case}/{modality}.{ending}" for case in having(modality, TRAINING_SETS[training_set])]
 
 
 def numbered(stem, names):
@@ -282,13 +286,36 @@ def domain_table(wildcards):
 
 def network_flags(method):
     """The method and its training, as Fig. 1 shows them."""
-    return f"{flags(METHODS[method])} {flags(EXPERIMENT.train, without=['repeats'])}"
+    return f"{flags(METHODS[method])} {flags(EXPERIMENT.training_of(method), without=['repeats'])}"
 
 
 def training_flags(method):
     """All that decides a training besides its patches."""
     scanner = f" {flags(EXPERIMENT.scanner)}" if METHODS[method].uses_noise else ""
     return network_flags(method) + scanner
+
+
+def launcher(wildcards, threads):
+    """Params function: what starts a training's processes, where there are several.
+
+    It asks for `threads` for the same reason as `compute_flags`. torchrun passes signals on to the processes, which then
+    have two minutes to save their state.
+    """
+    if DEVICES * NODES == 1:
+        return ""
+    torchrun = (
+        f"torchrun --nproc_per_node {DEVICES} --signals_to_handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+        " --shutdown_timeout 120"
+    )
+    if NODES == 1:
+        return f"{torchrun} --standalone --no_python -- "
+    # srun has to be told again of the job's CPUs; each job has a port of its own, as two may meet on a node.
+    return (
+        f"srun --nodes {NODES} --ntasks-per-node=1 ${{SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK}}"
+        f' {torchrun} --nnodes {NODES} --rdzv_backend c10d --rdzv_id "$SLURM_JOB_ID" --rdzv_endpoint'
+        ' "$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1):$((29500 + SLURM_JOB_ID % 1000))"'
+        " --no_python -- "
+    )
 
 
 WINDOW = "{} {}".format(*EXPERIMENT.window_hu)
@@ -299,6 +326,9 @@ MODELS = [
     for file in ("generator.pt", "history.csv", "run.json")
 ]
 
+
+# Quality against cost is drawn where there is something to choose.
+DIFFERENT_NETWORKS = len({EXPERIMENT.training_of(method).network for method in TRAINED_METHODS}) > 1
 
 # Super-resolution and evaluation
 
@@ -437,4 +467,7 @@ if TRAININGS:
     FIGURE_NAMES += [
         f"patches_{case}_{modality}" for modality in ("clinical", "micro") for case in having(modality, TRAINING_CASES)
     ]
+if DIFFERENT_NETWORKS:
+    TABLES.append("<results>/tables/efficiency.csv")
+    FIGURE_NAMES.append("efficiency")
 FIGURES = [f"<results>/figures/{name}.{extension}" for name in FIGURE_NAMES for extension in ("png", "pdf")]

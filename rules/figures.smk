@@ -169,6 +169,39 @@ rule draw_bronchioles:
         "microsr figures bronchioles --crossings {params.crossings} --output {params.stem} --log {log}"
 
 
+rule draw_efficiency:
+    """Draw quality against arithmetic and against time, for methods whose networks differ."""
+    input:
+        table="<results>/tables/metrics.csv",
+        runs=[f"<results>/models/{m}/{s}/run.json" for m, s in TRAININGS],
+    output:
+        png=report(
+            "<results>/figures/efficiency.png",
+            caption="../report/efficiency.rst",
+            category="Results",
+            labels={"what": "quality against compute"},
+        ),
+        pdf="<results>/figures/efficiency.pdf",
+        run="<results>/figures/efficiency.run.json",
+        costs=report(
+            ensure("<results>/tables/efficiency.csv", non_empty=True),
+            caption="../report/efficiency_table.rst",
+            category="Training",
+            labels={"what": "arithmetic and speed, table"},
+        ),
+    log:
+        "<logs>/figures/efficiency.log",
+    conda:
+        ENVIRONMENT
+    params:
+        runs=[f"{m}/{base(s)}={RESULTS}/models/{m}/{s}/run.json" for m, s in TRAININGS],
+        stem=stem,
+        code=figure_code("efficiency"),
+    shell:
+        "microsr figures efficiency --table {input.table} --runs {params.runs} --costs {output.costs}"
+        " --output {params.stem} --log {log}"
+
+
 rule draw_hallucination:
     """Draw what each method got wrong: errors that the scanner could measure, and those that it could not."""
     input:

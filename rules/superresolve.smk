@@ -23,7 +23,7 @@ rule superresolve:
     params:
         upsampler=upsampler,
         settings=slices_to_superresolve,
-        compute=compute_flags,
+        compute=compute_flags(),
         code=code_version("superresolve"),
     shell:
         "microsr superresolve --input {input.volume} {params.upsampler} --output {output.volume}"

@@ -7,10 +7,13 @@ rule train:
     The state of an unfinished training lies in .state, which Snakemake does not know of and so never deletes: a retry,
     or the same command after a kill, goes on where the last one stopped. The domain check comes first, so that its
     warning is read before the hours are spent; a new check does not train anew, unless the old table was deleted.
+    Beside each file of patches the command reads how they were made, for the pixel size that the model is made for.
     """
     input:
         clinical=patches("clinical"),
         micro=patches("micro"),
+        clinical_facts=ancient(patches("clinical", "run.json")),
+        micro_facts=ancient(patches("micro", "run.json")),
         domain=ancient(domain_table),
     output:
         generator=ensure("<results>/models/{method}/{training_set}/generator.pt", non_empty=True),
@@ -23,20 +26,25 @@ rule train:
     retries: 2
     conda:
         NETWORK_ENVIRONMENT
-    threads: EXPERIMENT.compute.threads
+    threads: EXPERIMENT.compute.threads * DEVICES
     resources:
-        mem_mb=megabytes(1, least=5000),
+        mem_mb=megabytes(DEVICES, least=5000 * DEVICES),
         runtime=lambda wildcards, attempt: attempt * 24 * 60,
-        gpu=GPU,
+        gpu=GPU * DEVICES * NODES,
+        # One task a node, which `launcher` starts by itself: to the Slurm executor, an MPI job.
+        nodes=NODES if NODES > 1 else None,
+        tasks=NODES if NODES > 1 else None,
+        mpi="srun" if NODES > 1 else None,
     params:
         seed=lambda wildcards: seed_of(wildcards.training_set),
         window=WINDOW,
         settings=lambda wildcards: training_flags(wildcards.method),
-        compute=compute_flags,
+        compute=compute_flags(processes=DEVICES),
+        launcher=launcher,
         code=code_version("train"),
         folder=subpath(output.generator, parent=True),
         state=f"{RESULTS}/.state/{{method}}/{{training_set}}",
     shell:
-        "microsr train --clinical {input.clinical} --micro {input.micro}"
+        "{params.launcher}microsr train --clinical {input.clinical} --micro {input.micro}"
         " --output {params.folder} --state {params.state}"
         " --seed {params.seed} --window_hu {params.window} {params.settings} {params.compute} --log {log}"

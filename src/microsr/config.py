@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from microsr import SCALE, UserError
 
@@ -187,28 +187,11 @@ class Losses(Section):
     """Losses against a clinical A see both images blurred by a Gaussian of this sigma, clinical pixels: noise is finer, and is forgiven (beyond the paper)."""
 
 
-class Method(Section):
-    """One way of super-resolving a clinical CT."""
-
-    upsampler: Literal["generator", "bicubic"] = "generator"
-    """generator: a trained G1; bicubic: interpolation, nothing is trained."""
-    losses: Losses = Losses()
-    mix_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.25
-    """Share of the clinical inputs that are down-sampled uCT patches (paper: 25 %)."""
-    mix_noise: bool = False
-    """Add the scanner's noise to those patches; the losses compare with what they were without it (beyond the paper)."""
-
-    @property
-    def uses_noise(self) -> bool:
-        """Whether training depends on the scanner's noise."""
-        return self.losses.repeat > 0 or (self.mix_noise and self.mix_fraction > 0)
-
-
 class Train(Section):
     """Training of the modified CycleGAN."""
 
-    network: Literal["resnet", "compact"] = "compact"
-    """Network family: resnet (the paper's class) or compact (minutes on a CPU)."""
+    network: Literal["efficient", "resnet", "compact"] = "efficient"
+    """Network family: efficient (near resnet's quality at a fraction of its arithmetic), resnet (the paper's class) or compact (the smallest)."""
     repeats: Count = 1
     """Trainings of each model, which differ in their seed only (seed, seed + 1, ...): from three on the tables have intervals."""
     epochs: Count = 200
@@ -216,7 +199,7 @@ class Train(Section):
     patches_per_case: Count = 2000
     """Patch pairs drawn from each case in an epoch (open in the paper; the authors' published code: 2000)."""
     batch_size: Count = 4
-    """Patch pairs in a step (open in the paper)."""
+    """Patch pairs in a step, over all processes (open in the paper)."""
     learning_rate: Positive = 1e-5
     """Adam's learning rate while constant (open in the paper)."""
     adam_betas: tuple[Fraction, Fraction] = (0.5, 0.999)
@@ -229,6 +212,39 @@ class Train(Section):
     """Flip and rotate patches by multiples of 90 degrees."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 autocast where the hardware computes in it, else float32; losses are float32 always."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay per step of the exponential moving average of G1's weights that is saved as the model; 0: the weights themselves (beyond the paper)."""
+    gradient_penalty: Weight = 0.0
+    """Weight of the R1 penalty on the discriminators' gradient at real patches (Mescheder et al. 2018; beyond the paper)."""
+    spectral_norm: bool | None = None
+    """Spectral normalisation of the discriminators (Miyato et al. 2018); null: as the network family has it, efficient and compact on, resnet off."""
+
+
+def _changes(train: dict[str, Any]) -> dict[str, Any]:
+    """A method's changes to the section `train`, checked by the section's own rules."""
+    Train.model_validate(train)
+    if "repeats" in train:
+        raise ValueError("repeats must be the same for all methods; set it in train")
+    return train
+
+
+class Method(Section):
+    """One way of super-resolving a clinical CT."""
+
+    upsampler: Literal["generator", "bicubic"] = "generator"
+    """generator: a trained G1; bicubic: interpolation, nothing is trained."""
+    losses: Losses = Losses()
+    mix_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    """Share of the clinical inputs that are down-sampled uCT patches (paper: 25 %)."""
+    mix_noise: bool = False
+    """Add the scanner's noise to those patches; the losses compare with what they were without it (beyond the paper)."""
+    train: Annotated[dict[str, Any], AfterValidator(_changes)] = {}
+    """Keys of the section `train` that differ for this method, as {network: resnet}; any but repeats."""
+
+    @property
+    def uses_noise(self) -> bool:
+        """Whether training depends on the scanner's noise."""
+        return self.losses.repeat > 0 or (self.mix_noise and self.mix_fraction > 0)
 
 
 class Superresolve(Section):
@@ -253,7 +269,17 @@ class Compute(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks run; auto: the GPU if there is one."""
     threads: Count = 1
-    """CPU threads of one training or inference."""
+    """CPU threads of an inference, or of each process of a training."""
+    devices: Count = 1
+    """Processes on a node that share each training step: one a GPU, or several on a CPU."""
+    nodes: Count = 1
+    """Nodes that share each training step, inside one Slurm job."""
+    accumulate: Count = 1
+    """Parts in which a process takes its share of a batch, one after the other: less memory, same result."""
+    compile: bool = False
+    """Compile the training step (torch.compile): minutes at the start, faster steps."""
+    deterministic: bool = False
+    """On a GPU: the same weights from the same seed, bit for bit, but slower. On a CPU it is so always."""
     checkpoint_minutes: Positive = 5.0
     """A killed training loses at most about this much work, minutes."""
     tile: Annotated[int, Field(ge=16)] = 128
@@ -345,10 +371,6 @@ class Experiment(Section):
             raise ValueError("window_hu must rise from the first value to the second")
         if len(set(self.protocols)) != len(self.protocols):
             raise ValueError("protocols lists one twice")
-        if self.train.network == "resnet" and self.patches.clinical_size < 6:
-            raise ValueError(
-                f"patches.clinical_size is {self.patches.clinical_size}, train.network resnet needs at least 6"
-            )
         for name, method in self.methods.items():
             if method.uses_noise and self.scanner.noise_hu == 0:
                 raise ValueError(
@@ -358,6 +380,25 @@ class Experiment(Section):
         if self.figures.slice is not None and chosen != "all" and self.figures.slice not in chosen:
             raise ValueError(f"figures.slice is {self.figures.slice}, must be one of superresolve.slices: {chosen}")
         return self
+
+    @model_validator(mode="after")
+    def _trainings(self) -> Experiment:
+        compute, size = self.compute, self.patches.clinical_size
+        parts = compute.devices * compute.nodes * compute.accumulate
+        for name in (name for name, method in self.methods.items() if method.upsampler == "generator"):
+            train = self.training_of(name)
+            if train.network == "resnet" and size < 6:
+                raise ValueError(f"patches.clinical_size is {size}, network resnet (method {name}) needs at least 6")
+            if train.batch_size % parts:
+                raise ValueError(
+                    f"batch_size is {train.batch_size} (method {name}), must be divisible by compute.devices x nodes x "
+                    f"accumulate = {compute.devices} x {compute.nodes} x {compute.accumulate} = {parts}"
+                )
+        return self
+
+    def training_of(self, method: str) -> Train:
+        """The section `train` as it holds for a method, with the method's own changes."""
+        return Train.model_validate(self.train.model_dump() | self.methods[method].train)
 
 
 class Scan(Section):
@@ -425,11 +466,7 @@ def _keys_at(model: type[BaseModel], location: tuple) -> list[str]:
         field = model.model_fields.get(part) if model is not None else None
         if field is None:
             continue  # the name of a method, or an index
-        annotation = field.annotation
-        if part == "methods":
-            annotation = Method
-        elif part == "insets":
-            annotation = Inset
+        annotation = {"methods": Method, "insets": Inset, "train": Train}.get(part, field.annotation)
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return []
         model = annotation
@@ -572,6 +609,7 @@ SectionT = TypeVar("SectionT", bound=Section)
 def flags(section: Section, without: Sequence[str] = ()) -> str:
     """The section as command-line flags, `--key value` or `--outer.inner value`, in a fixed order, shell-quoted.
 
+    A method's `train` has no flag: it reaches the command as the section that `Experiment.training_of` gives.
     without: keys to leave out, which then do not count as a setting of the step.
     """
     return " ".join(
@@ -613,7 +651,7 @@ def _leaves(section: Section, prefix: str = "") -> list[tuple[str, Any]]:
         value = getattr(section, key)
         if isinstance(value, Section):
             found += _leaves(value, f"{prefix}{key}.")
-        elif value is not None:
+        elif value is not None and not isinstance(value, dict):
             found.append((f"{prefix}{key}", plain[key]))
     return found
 
@@ -623,6 +661,6 @@ def _described(model: type[Section], prefix: str = "") -> list[tuple[str, str]]:
     for key, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             found += _described(field.annotation, f"{prefix}{key}.")
-        else:
+        elif not isinstance(field.default, dict):
             found.append((f"{prefix}{key}", f"{field.description} (default: {json.dumps(field.default)})"))
     return found

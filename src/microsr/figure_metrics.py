@@ -86,17 +86,21 @@ def draw_metrics(table: pd.DataFrame) -> Figure:
         axes = figure.add_axes((left / WIDTH, bottom / height, width / WIDTH, panel / height))
         shown = table[(table["protocol"] == protocol) & (table["metric"] == metric)]
         _panel(axes, shown, models)
-        unit = shown["unit"].iloc[0]
-        title = metric + (f" ({unit})" if unit not in ("", "1") else "")
-        size = min(7.0, 7.0 * 12 * width / len(title))  # so that the longest names stay within their panel
-        axes.set_title(title, pad=12, loc="left", fontweight="bold", fontsize=size)
-        better = next((words for name, words in BETTER.items() if metric.startswith(name)), LOWER)
-        about = f"{better}, {PROTOCOLS.get(protocol, protocol)}"
-        axes.annotate(
-            about, (0, 1), xytext=(0, 3), xycoords="axes fraction", textcoords="offset points", fontsize=6, color=GREY
-        )
+        name_metric(axes, protocol, metric, shown["unit"].iloc[0], width)
         axes.set_yticks(range(len(models)), names if column == 0 else [])
     return figure
+
+
+def name_metric(axes: Axes, protocol: str, metric: str, unit: str, width: float) -> None:
+    """Write above a panel what it shows, which way is better and the protocol, in at most `width` inches."""
+    title = metric + (f" ({unit})" if unit not in ("", "1") else "")
+    size = min(7.0, 7.0 * 12 * width / len(title))
+    axes.set_title(title, pad=12, loc="left", fontweight="bold", fontsize=size)
+    better = next((words for name, words in BETTER.items() if metric.startswith(name)), LOWER)
+    about = f"{better}, {PROTOCOLS.get(protocol, protocol)}"
+    axes.annotate(
+        about, (0, 1), xytext=(0, 3), xycoords="axes fraction", textcoords="offset points", fontsize=6, color=GREY
+    )
 
 
 def _rank(model: str) -> tuple[int, str]:

@@ -61,7 +61,7 @@ def draw_network(method: Method, train: Train, patches: tuple[int, int], title: 
     )
     above, below = (_height(bool(found), losses.cycle > 0) for found in (upper_losses, lower_losses))
     between = 2.75 if losses.adversarial else 1.75
-    beyond = _beyond_the_paper(method)
+    beyond = _beyond_the_paper(method, train)
     heading, legend = 0.34, 0.58 + 0.14 * len(beyond)
     height = legend + below + HIGH + between + above + heading
     figure = new_figure(WIDTH, height)
@@ -102,13 +102,15 @@ def draw_network(method: Method, train: Train, patches: tuple[int, int], title: 
     return figure
 
 
-def _beyond_the_paper(method: Method) -> list[str]:
-    """Lines on what a method does that the paper does not."""
+def _beyond_the_paper(method: Method, train: Train) -> list[str]:
+    """Lines on what a method and its training do that the paper does not."""
     losses, a, a_sr = method.losses, NAMES["A"], NAMES["A_SR"]
     noisy = f"f({NAMES['B']}) gets the scanner's noise, losses compare with it as it was" if method.mix_noise else ""
     seen = f"losses against {a} compare images blurred by {losses.forgive_px:g} pixels" if losses.forgive_px else ""
     repeat = f"repeat_loss, weight {losses.repeat:g}: MSE({a_sr}, $G_1$({a} + noise))" if losses.repeat else ""
-    found = [repeat, "; ".join(filter(None, (noisy, seen)))]
+    penalty = f"R1 penalty on $D_1$ and $D_2$, weight {train.gradient_penalty:g}" if train.gradient_penalty else ""
+    average = f"the model is the moving average of $G_1$, decay {train.ema_decay:g}" if train.ema_decay else ""
+    found = [repeat, *("; ".join(filter(None, pair)) for pair in ((noisy, seen), (penalty, average)))]
     return [f"Beyond the paper: {words}" for words in found if words]
 
 

@@ -17,6 +17,7 @@ from microsr import (
     figure_bronchioles,
     figure_comparison,
     figure_domain,
+    figure_efficiency,
     figure_hallucination,
     figure_losses,
     figure_metrics,
@@ -92,6 +93,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=PATH",
         help="table (.bronchioles.csv) of `microsr evaluate metrics`; a name may come once for each case and training",
     )
+
+    sub = figure("efficiency", _efficiency, "quality against arithmetic and time")
+    sub.add_argument("--table", required=True, type=Path, help="table of `microsr evaluate collect` (.csv)")
+    sub.add_argument(
+        "--runs",
+        required=True,
+        nargs="+",
+        metavar="NAME=PATH",
+        help="run.json of `microsr train`; a name, method/training set, may come once for each seed",
+    )
+    sub.add_argument("--costs", required=True, type=Path, help="table of what each training cost, to be written (.csv)")
 
     sub = figure("hallucination", _hallucination, "errors that the scanner could measure and those that it could not")
     sub.add_argument("--clinical", required=True, type=Path, help="clinical CT with its lung mask (OME-Zarr)")
@@ -172,12 +184,24 @@ def _validation(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dic
 
 
 def _bronchioles(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
-    tables: dict[str, list[Path]] = {}
-    for pair in ns.crossings:
-        for name, path in named_paths([pair], "crossings").items():
-            tables.setdefault(name, []).append(path)
+    tables = _paths_by_name(ns.crossings, "crossings")
     limits = figure_bronchioles.make_bronchioles(tables, ns.output)
     return {}, [path for paths in tables.values() for path in paths], {"smallest_bronchiole_mm": limits}
+
+
+def _efficiency(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
+    runs = _paths_by_name(ns.runs, "runs")
+    metrics = figure_efficiency.make_efficiency(ns.table, runs, ns.output, ns.costs)
+    return {}, [ns.table, *(path for paths in runs.values() for path in paths)], {"metrics": metrics}
+
+
+def _paths_by_name(pairs: list[str], flag: str) -> dict[str, list[Path]]:
+    """As `named_paths`, but a name may come several times."""
+    found: dict[str, list[Path]] = {}
+    for pair in pairs:
+        for name, path in named_paths([pair], flag).items():
+            found.setdefault(name, []).append(path)
+    return found
 
 
 def _hallucination(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:

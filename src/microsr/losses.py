@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from microsr import SCALE
+from microsr.layers import exactly, reflect
 
 DATA_RANGE = 2.0
 """Width of [-1, 1]: the true data range of the normalised patches."""
@@ -38,8 +39,8 @@ def blur(image: Tensor, sigma: float) -> Tensor:
     """The image through a Gaussian of `sigma` pixels, reflected at its border: what is left when noise is averaged out."""
     reach = min(math.ceil(3 * sigma), min(image.shape[-2:]) - 1)
     window = _gaussian(2 * reach + 1, sigma, image.device)
-    image = functional.pad(image.float(), (reach,) * 4, mode="reflect")
-    with torch.autocast(image.device.type, enabled=False):
+    image = reflect(image.float(), reach)
+    with exactly(image):
         image = functional.conv2d(image, window.view(1, 1, 1, -1))
         return functional.conv2d(image, window.view(1, 1, -1, 1))
 
@@ -92,6 +93,17 @@ def discriminator_loss(judged_real: Tensor, judged_fake: Tensor) -> Tensor:
     return ((judged_real.float() - 1).square().mean() + judged_fake.float().square().mean()) / 2
 
 
+def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
+    """R1: half of the mean squared gradient of the verdicts at real patches, in float32 (Mescheder et al. 2018, eq. 9).
+
+    Of a map of verdicts the sum is taken and of the gradient the mean over the pixels, so that the size of a patch does not matter.
+    """
+    with exactly(real), torch.enable_grad():
+        real = real.float().detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(discriminator(real).sum(), real, create_graph=True)
+    return gradient.square().mean() / 2
+
+
 @functools.cache
 def _gaussian(size: int, sigma: float, device: torch.device) -> Tensor:
     x = torch.arange(size, dtype=torch.float32, device=device) - (size - 1) / 2
@@ -114,7 +126,7 @@ def ssim(a: Tensor, b: Tensor, data_range: float = DATA_RANGE, sigma: float = 1.
         return functional.conv2d(image, window.view(1, 1, -1, 1))
 
     # Five moments in one pass; autocast would compute them in bfloat16, where a variance is mostly rounding.
-    with torch.autocast(a.device.type, enabled=False):
+    with exactly(a):
         moments = local_mean(torch.cat([a, b, a * a, b * b, a * b]))
     mean_a, mean_b, square_a, square_b, product = moments.chunk(5)
     variance_a, variance_b = square_a - mean_a**2, square_b - mean_b**2

@@ -1,4 +1,4 @@
-"""Generators and discriminators, in two families behind one key: `resnet` (the paper's class) and `compact` (for CPUs).
+"""Generators and discriminators, in three families behind one key: `resnet` (the paper's class), `efficient` and `compact`.
 
 G1 takes clinical patches [batch, 1, h, w] to uCT scale [batch, 1, 8h, 8w], G2 the reverse; both in [-1, 1]. A generator may
 take noise: one random plane at each of its `noise_scales`, given from outside so that a result never depends on hidden
@@ -9,15 +9,14 @@ which a pixel of G1's input has no influence.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
-from microsr import SCALE
+from microsr.layers import InstanceNorm, ReflectPad, bicubic_upsample, bilinear_double
 from microsr.losses import average_pool
 
 
@@ -30,24 +29,45 @@ class Networks(NamedTuple):
     d2: nn.Module
 
 
-def build(network: str, clinical_size: int, micro_size: int) -> Networks:
-    """The networks of a family, for patches of the given sizes (pixels along a side), freshly initialised."""
+class Family(NamedTuple):
+    """How the networks of a family are made."""
+
+    g1: Callable[[], nn.Module]
+    g2: Callable[[], nn.Module]
+    discriminator: Callable[[int], nn.Module]
+    """Takes the number of stride-2 layers."""
+    spectral_norm: bool
+    """Whether the discriminators are spectrally normalised (Miyato et al. 2018) unless told otherwise."""
+
+
+def build(network: str, clinical_size: int, micro_size: int, spectral: bool | None = None) -> Networks:
+    """The networks of a family, for patches of the given sizes (pixels along a side), freshly initialised.
+
+    spectral: whether the discriminators are spectrally normalised; None: as the family has it.
+    """
+    family = FAMILIES[network]
+    sizes = (micro_size, clinical_size)
+    nets = Networks(family.g1(), family.g2(), *(family.discriminator(_depth(size)) for size in sizes))
     if network == "resnet":
-        nets = Networks(
-            ResnetG1(), ResnetG2(), PatchDiscriminator(_depth(micro_size)), PatchDiscriminator(_depth(clinical_size))
-        )
         for module in nets:
             module.apply(_cyclegan_init)
         nets.g1.apply(_shuffle_init)
-        return nets
-    return Networks(
-        CompactG1(), CompactG2(), CompactDiscriminator(_depth(micro_size)), CompactDiscriminator(_depth(clinical_size))
-    )
+    if family.spectral_norm if spectral is None else spectral:
+        for module in itertools.chain(nets.d1.modules(), nets.d2.modules()):
+            if isinstance(module, nn.Conv2d):
+                spectral_norm(module)
+    return nets
 
 
 def build_g1(network: str) -> nn.Module:
-    """G1 of a family, as `build` makes it."""
-    return ResnetG1() if network == "resnet" else CompactG1()
+    """G1 of a family, as `build` makes it.
+
+    Raises
+    ------
+    KeyError
+        There is no such family.
+    """
+    return FAMILIES[network].g1()
 
 
 def _depth(size: int) -> int:
@@ -63,18 +83,13 @@ def draw_noise(
     return [torch.randn(shape, generator=generator, device=generator.device).to(device) for shape in shapes]
 
 
-def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, padding_mode: str = "reflect") -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, padding_mode=padding_mode)
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
+    return [ReflectPad(kernel // 2), nn.Conv2d(inputs, outputs, kernel, stride)]
 
 
 def _plain_conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     # Reflection costs a copy of every feature map, a third of the compact networks' time on a CPU.
-    return _conv(inputs, outputs, kernel, stride, padding_mode="zeros")
-
-
-def _norm(channels: int) -> nn.Module:
-    # Running statistics: at inference every tile is normalised alike, whatever is in it (docs/paper.md).
-    return nn.InstanceNorm2d(channels, track_running_stats=True)
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2)
 
 
 class ResidualBlock(nn.Module):
@@ -83,8 +98,8 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, norm: bool) -> None:
         super().__init__()
         if norm:
-            layers = [_conv(channels, channels, 3), _norm(channels), nn.ReLU(True)]
-            layers += [_conv(channels, channels, 3), _norm(channels)]
+            layers = [*_conv(channels, channels, 3), InstanceNorm(channels), nn.ReLU(True)]
+            layers += [*_conv(channels, channels, 3), InstanceNorm(channels)]
         else:
             layers = [_plain_conv(channels, channels, 3), nn.LeakyReLU(0.1), _plain_conv(channels, channels, 3)]
         self.body = nn.Sequential(*layers)
@@ -102,13 +117,13 @@ class ResnetG1(nn.Module):
 
     def __init__(self, width: int = 64, blocks: int = 9) -> None:
         super().__init__()
-        layers = [_conv(1, width, 7), _norm(width), nn.ReLU(True)]
+        layers = [*_conv(1, width, 7), InstanceNorm(width), nn.ReLU(True)]
         layers += [ResidualBlock(width, norm=True) for _ in range(blocks)]
         inputs = width
         for _ in range(3):
-            layers += [_conv(inputs, width, 3), nn.PixelShuffle(2), _norm(width // 4), nn.ReLU(True)]
+            layers += [*_conv(inputs, width, 3), nn.PixelShuffle(2), InstanceNorm(width // 4), nn.ReLU(True)]
             inputs = width // 4
-        self.body = nn.Sequential(*layers, _conv(inputs, 1, 7), nn.Tanh())
+        self.body = nn.Sequential(*layers, *_conv(inputs, 1, 7), nn.Tanh())
 
     def forward(self, a: Tensor, noise: Sequence[Tensor] = ()) -> Tensor:
         """A [batch, 1, h, w] to A_SR [batch, 1, 8h, 8w]; takes no noise."""
@@ -123,18 +138,18 @@ class ResnetG2(nn.Module):
     def __init__(self, width: int = 64, blocks: int = 9) -> None:
         super().__init__()
 
-        def layer(convolution: nn.Module, channels: int) -> list[nn.Module]:
-            return [convolution, _norm(channels), nn.ReLU(True)]
+        def layer(channels: int, *convolution: nn.Module) -> list[nn.Module]:
+            return [*convolution, InstanceNorm(channels), nn.ReLU(True)]
 
         def down(channels: int) -> list[nn.Module]:
-            return layer(_conv(channels, 2 * channels, 3, stride=2), 2 * channels)
+            return layer(2 * channels, *_conv(channels, 2 * channels, 3, stride=2))
 
         def up(channels: int) -> list[nn.Module]:
             half = channels // 2
-            return layer(nn.ConvTranspose2d(channels, half, 3, stride=2, padding=1, output_padding=1), half)
+            return layer(half, nn.ConvTranspose2d(channels, half, 3, stride=2, padding=1, output_padding=1))
 
         self.body = nn.Sequential(
-            *layer(_conv(1, width, 7), width),
+            *layer(width, *_conv(1, width, 7)),
             *down(width),
             *down(2 * width),
             *(ResidualBlock(4 * width, norm=True) for _ in range(blocks)),
@@ -143,7 +158,7 @@ class ResnetG2(nn.Module):
             *down(width),
             *down(2 * width),
             *down(4 * width),
-            _conv(8 * width, 1, 7),
+            *_conv(8 * width, 1, 7),
             nn.Tanh(),
         )
 
@@ -160,7 +175,7 @@ class PatchDiscriminator(nn.Module):
         layers: list[nn.Module] = [nn.Conv2d(1, width, 4, 2, 1), nn.LeakyReLU(0.2, True)]
         channels = width
         for stride in [2] * (depth - 1) + [1]:
-            layers += [nn.Conv2d(channels, 2 * channels, 4, stride, 1), nn.InstanceNorm2d(2 * channels)]
+            layers += [nn.Conv2d(channels, 2 * channels, 4, stride, 1), InstanceNorm(2 * channels, track=False)]
             layers += [nn.LeakyReLU(0.2, True)]
             channels *= 2
         self.body = nn.Sequential(*layers, nn.Conv2d(channels, 1, 4, 1, 1))
@@ -170,17 +185,17 @@ class PatchDiscriminator(nn.Module):
         return self.body(image)
 
 
-class CompactG1(nn.Module):
+class LightG1(nn.Module):
     """Residual blocks at the clinical size, then 3 times: bilinear doubling, noise, two convolutions; added to bicubic.
 
-    No normalisation and no sub-pixel step, so neither tiles nor a checkerboard can show; 0.1 M parameters.
+    No normalisation and no sub-pixel step, so neither tiles nor a checkerboard can show.
     """
 
     noise_scales = (2, 4, 8)
-    halo = 12
 
-    def __init__(self, width: int = 32, blocks: int = 3, up: tuple[int, ...] = (24, 16, 12)) -> None:
+    def __init__(self, width: int, blocks: int, up: tuple[int, int, int]) -> None:
         super().__init__()
+        self.halo = 6 + 2 * blocks
         self.head = nn.Sequential(_plain_conv(1, width, 3), *(ResidualBlock(width, norm=False) for _ in range(blocks)))
         inputs = (width, *up[:-1])
         self.up = nn.ModuleList(
@@ -193,18 +208,17 @@ class CompactG1(nn.Module):
         """A [batch, 1, h, w] and noise at scales 2, 4, 8 to A_SR [batch, 1, 8h, 8w]."""
         x = self.head(a)
         for stage, plane in zip(self.up, noise, strict=True):
-            x = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-            x = stage(torch.cat([x, plane.to(x.dtype)], dim=1))
+            x = stage(torch.cat([bilinear_double(x), plane.to(x.dtype)], dim=1))
         # Real patches end at the window's limits too: beyond them, D1 would tell by the values alone.
         return (bicubic_upsample(a) + self.tail(x).float()).clamp(-1, 1)
 
 
-class CompactG2(nn.Module):
+class LightG2(nn.Module):
     """Three stride-2 convolutions and a residual block with noise, added to the average-pooled image."""
 
     noise_scales = (1,)
 
-    def __init__(self, widths: tuple[int, int, int] = (12, 24, 32)) -> None:
+    def __init__(self, widths: tuple[int, int, int]) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for inputs, outputs in zip((1, *widths[:-1]), widths, strict=True):
@@ -224,31 +238,41 @@ class CompactG2(nn.Module):
         return average_pool(b.float()) + x.float()
 
 
-class CompactDiscriminator(nn.Module):
-    """Small spectrally normalised PatchGAN (Miyato et al. 2018)."""
+class LightDiscriminator(nn.Module):
+    """Small PatchGAN without normalisation of features."""
 
-    def __init__(self, depth: int = 3, width: int = 32) -> None:
+    def __init__(self, depth: int, width: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels = 1
         for i in range(depth):
             outputs = min(2 * width, width * 2**i)
-            layers += [spectral_norm(nn.Conv2d(channels, outputs, 4, 2, 1)), nn.LeakyReLU(0.2)]
+            layers += [nn.Conv2d(channels, outputs, 4, 2, 1), nn.LeakyReLU(0.2)]
             channels = outputs
-        layers += [spectral_norm(nn.Conv2d(channels, channels, 3, 1, 1)), nn.LeakyReLU(0.2)]
-        self.body = nn.Sequential(*layers, spectral_norm(nn.Conv2d(channels, 1, 3, 1, 1)))
+        layers += [nn.Conv2d(channels, channels, 3, 1, 1), nn.LeakyReLU(0.2)]
+        self.body = nn.Sequential(*layers, nn.Conv2d(channels, 1, 3, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
         """[batch, 1, h, w] to a map of verdicts, 1 for real."""
         return self.body(image)
 
 
-def bicubic_upsample(image: Tensor, scale: int = SCALE) -> Tensor:
-    """Cubic convolution (Keys 1981, a = -1/2) to scale times the size, in float32.
-
-    Without `antialias`, torch takes a = -3/4, which bends straight ramps; magnified, nothing is filtered by it.
-    """
-    return functional.interpolate(image.float(), scale_factor=scale, mode="bicubic", antialias=True)
+FAMILIES = {
+    "resnet": Family(ResnetG1, ResnetG2, PatchDiscriminator, spectral_norm=False),
+    "efficient": Family(
+        g1=lambda: LightG1(width=64, blocks=5, up=(48, 32, 16)),
+        g2=lambda: LightG2(widths=(16, 32, 48)),
+        discriminator=lambda depth: LightDiscriminator(depth, width=48),
+        spectral_norm=True,
+    ),
+    "compact": Family(
+        g1=lambda: LightG1(width=32, blocks=3, up=(24, 16, 12)),
+        g2=lambda: LightG2(widths=(12, 24, 32)),
+        discriminator=lambda depth: LightDiscriminator(depth, width=32),
+        spectral_norm=True,
+    ),
+}
+"""Arithmetic of a training step, quality and time of the three: docs/training.md."""
 
 
 def _cyclegan_init(module: nn.Module) -> None:

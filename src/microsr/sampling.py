@@ -1,7 +1,12 @@
-"""Which patches make up which training step: a pure function of (seed, step), so that a resumed training sees the same data."""
+"""Which patches make up which training step: a pure function of (seed, step), so that a resumed training sees the same data.
+
+All chance of a sample (its patch, how that is turned, its noise) hangs on the seed and the sample's number alone, so that
+processes which share a batch see together what one process would.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from microsr import config
+from microsr import SCALE, UserError, config
 from microsr.losses import average_pool
+from microsr.patches import open_patches
 from microsr.scanner import noise
 
 
@@ -33,40 +39,129 @@ class Batch(NamedTuple):
 
 UNRELATED_MM = 1000.0
 """Distance of patches along the patient, as the noise sees it: theirs is not correlated."""
+RESIDENT_SHARE = 0.25
+"""The patches of a modality live on the GPU if they take at most this share of its free memory; the rest is for the networks."""
+SYMMETRIES = 8
+"""Of a square: flips and turns by 90 degrees."""
+
+
+class Mapped:
+    """Patches that stay in their memory-mapped files and are read when they are drawn.
+
+    arrays: int16 [patches, size, size] in HU, one a case.
+    """
+
+    def __init__(self, arrays: Sequence[np.ndarray], device: str) -> None:
+        self.counts, self.size = [len(array) for array in arrays], arrays[0].shape[-1]
+        self._arrays, self._device = arrays, torch.device(device)
+
+    def take(self, places: np.ndarray) -> Tensor:
+        """Patches int16 [n, size, size] on the device; places: int64 [n, 3], each case, index and symmetry."""
+        # A copy to a GPU lets the training go on only if it is from pinned memory.
+        pinned = self._device.type == "cuda"
+        patches = torch.empty((len(places), self.size, self.size), dtype=torch.int16, pin_memory=pinned)
+        # Rows a power of two apart share few lines of the cache, which makes turning slow; these are not.
+        spaced = np.empty((self.size, self.size + 16), np.int16)[:, : self.size]
+        for image, (case, index, symmetry) in zip(patches.numpy(), places.tolist(), strict=True):
+            stored = self._arrays[case][index]
+            if symmetry:
+                spaced[...] = stored
+                stored = symmetric(spaced, symmetry)
+            image[...] = stored
+        return patches.to(self._device, non_blocking=True)
+
+
+class Resident:
+    """Patches that all live on the device, so that a step reads nothing from elsewhere. Gives what `Mapped` gives."""
+
+    def __init__(self, arrays: Sequence[np.ndarray], device: str) -> None:
+        self.counts, self.size = [len(array) for array in arrays], arrays[0].shape[-1]
+        self._device = torch.device(device)
+        self._starts = np.cumsum([0, *self.counts])
+        self._patches = torch.empty((self._starts[-1], self.size, self.size), dtype=torch.int16, device=device)
+        for start, array in zip(self._starts[:-1], arrays, strict=True):
+            self._patches[start : start + len(array)] = torch.from_numpy(np.array(array))
+        pixels = np.arange(self.size**2).reshape(self.size, self.size)
+        sources = np.stack([symmetric(pixels, symmetry) for symmetry in range(SYMMETRIES)])
+        self._sources = torch.from_numpy(sources).flatten(1).to(device)
+
+    def take(self, places: np.ndarray) -> Tensor:
+        """Patches int16 [n, size, size] on the device; places: int64 [n, 3], each case, index and symmetry."""
+        case, index, symmetry = places.T
+        facts = torch.from_numpy(np.stack([self._starts[case] + index, symmetry])).to(self._device, non_blocking=True)
+        chosen = self._patches.index_select(0, facts[0]).flatten(1)
+        return chosen.gather(1, self._sources.index_select(0, facts[1])).view(-1, self.size, self.size)
+
+
+def symmetric(image: np.ndarray, symmetry: int) -> np.ndarray:
+    """A view of a square image [size, size] under one of its SYMMETRIES; 0 leaves it as it is."""
+    if symmetry & 1:
+        image = image.T
+    if symmetry & 2:
+        image = image[::-1]
+    return image[:, ::-1] if symmetry & 4 else image
+
+
+def open_stored(files: Sequence[Path], device: str) -> Mapped | Resident:
+    """The patches of one modality, kept where a training on the device draws them fastest.
+
+    Raises
+    ------
+    UserError
+        A file holds no patches, or others than int16 of one size.
+    """
+    arrays = [np.asarray(open_patches(file)) for file in files]
+    size = arrays[0].shape[-1]
+    for file, array in zip(files, arrays, strict=True):
+        if array.dtype != np.int16 or array.shape[-1] != size:
+            raise UserError(
+                f"{file} holds {array.dtype} patches of {array.shape[-1]} pixels, not int16 of {size}; "
+                "make it with `microsr patches`"
+            )
+    return Resident(arrays, device) if fits(sum(array.nbytes for array in arrays), device) else Mapped(arrays, device)
+
+
+def fits(size: int, device: str) -> bool:
+    """Whether `size` bytes of patches may live on the device: on a GPU with room for them."""
+    return torch.device(device).type == "cuda" and size <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
 
 
 class PatchStream:
-    """The patches of one modality, drawn evenly from its cases, each epoch in a new order.
+    """The patches of one modality in the order of a training: drawn evenly from its cases, each epoch anew."""
 
-    files: int16 arrays [patches, rows, columns] in HU, one a case, memory-mapped.
-    """
+    def __init__(
+        self,
+        patches: Mapped | Resident,
+        *,
+        samples: int,
+        augment: bool,
+        window_hu: tuple[float, float],
+        seed: int,
+        name: str,
+    ) -> None:
+        """samples: of an epoch. augment: turn and flip each patch. name: streams of the same seed differ by it."""
+        self._patches, self._samples, self._augment, self._window = patches, samples, augment, window_hu
+        self._key = [seed, *name.encode()]
+        self._epoch, self._order = -1, np.empty((0, 3), np.int64)
 
-    def __init__(self, files: Sequence[Path], samples: int, seed: int, name: str) -> None:
-        self._arrays = [np.load(file, mmap_mode="r") for file in files]
-        self._samples, self._key = samples, [seed, *name.encode()]
-        self._epoch, self._order = -1, np.empty((0, 2), np.int64)
-        self.size: int = self._arrays[0].shape[-1]
-
-    def take(self, first: int, count: int) -> np.ndarray:
-        """Samples first to first + count of the endless stream, int16 [count, rows, columns] HU."""
-        patches = []
-        for sample in range(first, first + count):
-            epoch, position = divmod(sample, self._samples)
-            if epoch != self._epoch:
-                self._epoch, self._order = epoch, self._epoch_order(epoch)
-            case, index = self._order[position]
-            patches.append(self._arrays[case][index])
-        return np.stack(patches)
+    def take(self, epoch: int, positions: np.ndarray) -> Tensor:
+        """The patches at positions [n] of an epoch, float32 [n, 1, size, size] in [-1, 1]."""
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self._epoch_order(epoch)
+        return normalise(self._patches.take(self._order[positions]), self._window).unsqueeze(1)
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
+        """Case, index and symmetry of each sample of an epoch, int64 [samples, 3]."""
         random = np.random.default_rng([*self._key, epoch])
-        share = math.ceil(self._samples / len(self._arrays))
+        share = math.ceil(self._samples / len(self._patches.counts))
         rows = []
-        for case, array in enumerate(self._arrays):
-            rounds = math.ceil(share / len(array))
-            indices = np.concatenate([random.permutation(len(array)) for _ in range(rounds)])[:share]
+        for case, count in enumerate(self._patches.counts):
+            rounds = math.ceil(share / count)
+            indices = np.concatenate([random.permutation(count) for _ in range(rounds)])[:share]
             rows.append(np.stack([np.full(share, case), indices], axis=1))
-        return random.permutation(np.concatenate(rows))[: self._samples]
+        order = random.permutation(np.concatenate(rows))[: self._samples]
+        symmetries = random.integers(SYMMETRIES if self._augment else 1, size=self._samples)
+        return np.column_stack([order, symmetries])
 
 
 class Batches:
@@ -84,47 +179,58 @@ class Batches:
         window_hu: tuple[float, float],
         seed: int,
         mix_noise: config.Scanner | None = None,
+        device: str = "cpu",
     ) -> None:
-        """mix_noise: the scanner whose noise the mixed samples get; None: they stay as they are."""
+        """clinical, micro: patch files, one a case; mix_noise: the scanner whose noise the mixed samples get (None: none).
+
+        device: where the batches are wanted.
+
+        Raises
+        ------
+        UserError
+            A file holds no patches, or others than int16 of one size, which is for uCT 8 times the clinical one.
+        """
         samples = patches_per_case * max(len(clinical), len(micro))
         self.steps_per_epoch = math.ceil(samples / batch_size)
         samples = self.steps_per_epoch * batch_size
-        self._clinical = PatchStream(clinical, samples, seed, "clinical")
-        self._micro = PatchStream(micro, samples, seed, "micro")
-        self._mixed = PatchStream(micro, samples, seed, "mixed")
-        self.clinical_size, self.micro_size = self._clinical.size, self._micro.size
-        self._batch, self._mix, self._augment = batch_size, mix_fraction, augment
-        self._window, self._seed, self._mix_noise = window_hu, seed, mix_noise
+        stream = functools.partial(PatchStream, samples=samples, augment=augment, window_hu=window_hu, seed=seed)
+        stored_clinical, stored_micro = open_stored(clinical, device), open_stored(micro, device)
+        if stored_micro.size != SCALE * stored_clinical.size:
+            raise UserError(
+                f"{micro[0]} holds patches of {stored_micro.size} pixels, not {SCALE} times the {stored_clinical.size} "
+                f"of {clinical[0]}; make both with the same settings of `microsr patches`"
+            )
+        self._clinical = stream(stored_clinical, name="clinical")
+        self._micro, self._mixed = stream(stored_micro, name="micro"), stream(stored_micro, name="mixed")
+        self.clinical_size, self.micro_size = stored_clinical.size, stored_micro.size
+        self._batch, self._mix, self._mix_noise = batch_size, mix_fraction, mix_noise
+        self._window, self._seed, self._device = window_hu, seed, device
 
-    def batch(self, step: int) -> Batch:
-        """The patches of a step.
+    def batch(self, step: int, part: slice | None = None) -> Batch:
+        """The patches of a step, or of a part of its samples: what the same part of the whole is, bit for bit.
 
         `a` equals `clinical` but for the mixed samples, which are average-pooled uCT patches: exactly the share
         `mix_fraction` of the stream, evenly spread (Zheng et al. 2020, section 2: 25 %).
         """
-        random = np.random.default_rng([self._seed, step, 1])
-        first = step * self._batch
-        clinical = self._prepare(self._clinical.take(first, self._batch), random)
-        micro = self._prepare(self._micro.take(first, self._batch), random)
-        clean = clinical.clone()
-        mixed = [k for k in range(self._batch) if is_mixed(first + k, self._mix)]
-        if mixed:
-            pooled = [average_pool(self._prepare(self._mixed.take(first + k, 1), random)) for k in mixed]
-            clean[mixed] = torch.cat(pooled)
-        a = clean
-        if mixed and self._mix_noise is not None:
-            a = clean.clone()
-            a[mixed] = add_noise(clean[mixed], self._mix_noise, self._window, random)
-        noisy = torch.ones(self._batch, 1, 1, 1, dtype=torch.bool)
-        noisy[mixed] = False
-        return Batch(a, clinical, micro, clean, noisy)
+        epoch, step_of_epoch = divmod(step, self.steps_per_epoch)
+        chosen = np.arange(self._batch)[part or slice(None)]
+        positions, samples = step_of_epoch * self._batch + chosen, step * self._batch + chosen
+        is_mix = np.array([is_mixed(sample, self._mix) for sample in samples], bool)
+        mixed = self._on_device(np.flatnonzero(is_mix))
+        clinical, micro = self._clinical.take(epoch, positions), self._micro.take(epoch, positions)
+        pooled = average_pool(self._mixed.take(epoch, positions[is_mix]))
+        a = clean = clinical.index_copy(0, mixed, pooled)
+        if self._mix_noise is not None and is_mix.any():
+            a = clean.index_copy(0, mixed, self._with_noise(pooled, samples[is_mix]))
+        return Batch(a, clinical, micro, clean, self._on_device(~is_mix).view(-1, 1, 1, 1))
 
-    def _prepare(self, patches: np.ndarray, random: np.random.Generator) -> Tensor:
-        if self._augment:
-            turns, flips = random.integers(4, size=len(patches)), random.integers(2, size=len(patches))
-            turned = (np.rot90(p, k) for p, k in zip(patches, turns, strict=True))
-            patches = np.stack([p[:, ::-1] if flip else p for p, flip in zip(turned, flips, strict=True)])
-        return normalise(torch.from_numpy(patches.astype(np.float32)), self._window).unsqueeze(1)
+    def _with_noise(self, pooled: Tensor, samples: np.ndarray) -> Tensor:
+        randoms = (np.random.default_rng([self._seed, sample, 1]) for sample in samples.tolist())
+        noisy = (add_noise(p[None], self._mix_noise, self._window, r) for p, r in zip(pooled, randoms, strict=True))
+        return torch.cat(list(noisy))
+
+    def _on_device(self, facts: np.ndarray) -> Tensor:
+        return torch.from_numpy(facts).to(self._device, non_blocking=True)
 
 
 def add_noise(
@@ -134,7 +240,7 @@ def add_noise(
     n, _, rows, columns = patches.shape
     low, high = window_hu
     drawn = noise((n, rows, columns), scanner, UNRELATED_MM, random) * np.float32(scanner.noise_hu * 2 / (high - low))
-    return (patches + torch.from_numpy(drawn)[:, None].to(patches.device)).clamp(-1, 1)
+    return (patches + torch.from_numpy(drawn)[:, None].to(patches.device, non_blocking=True)).clamp(-1, 1)
 
 
 def is_mixed(sample: int, fraction: float) -> bool:
@@ -143,9 +249,12 @@ def is_mixed(sample: int, fraction: float) -> bool:
 
 
 def normalise(hu: Tensor, window_hu: tuple[float, float]) -> Tensor:
-    """HU to [-1, 1]; values outside the window are clipped."""
+    """HU to [-1, 1], float32; values outside the window are clipped."""
     low, high = window_hu
-    return (hu.clamp(low, high) - low) * (2 / (high - low)) - 1
+    scale = 2 / (high - low)
+    # One copy and two passes over it: at 256x256 pixels that is most of what a batch costs.
+    image = hu.to(torch.float32, copy=True)
+    return torch.add(image.new_full((), -1 - low * scale), image, alpha=scale, out=image).clamp_(-1, 1)
 
 
 def to_hu(image: Tensor, window_hu: tuple[float, float]) -> Tensor:

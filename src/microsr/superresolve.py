@@ -19,12 +19,13 @@ from torch import Tensor
 
 from microsr import SCALE, UserError, config
 from microsr.checkpoint import load_generator
-from microsr.networks import bicubic_upsample, draw_noise
+from microsr.devices import choose_device
+from microsr.layers import bicubic_upsample
+from microsr.networks import draw_noise
 from microsr.progress import Progress
 from microsr.provenance import write_run
 from microsr.sampling import normalise, to_hu
 from microsr.storage import Volume, create_volume, magnified_geometry, open_volume
-from microsr.train import choose_device
 
 
 class Upsampler(Protocol):

@@ -10,6 +10,7 @@ from microsr import UserError
 from microsr.config import (
     Calibration,
     Cases,
+    Compute,
     Evaluate,
     Experiment,
     Method,
@@ -64,6 +65,12 @@ def test_defaults_that_the_paper_fixes():
         ({"experiment": "x", "volumes": {"micro": {"calibration": {"low_percentile": 98}}}}, "low_percentile must be below"),
         ({"experiment": "x", "volumes": {"micro": {"calibration": {"mean_hu": -1000}}}}, "mean_hu must be above air_hu"),
         ({"experiment": "x", "seed": float("nan")}, "seed"),
+        ({"experiment": "x", "train": {"ema_decay": 1}}, r"train\.ema_decay: .*less than 1.*not 1"),
+        ({"experiment": "x", "train": {"gradient_penalty": -1}}, r"train\.gradient_penalty: .*not -1"),
+        ({"experiment": "x", "compute": {"devices": 0}}, r"compute\.devices: .*not 0"),
+        ({"experiment": "x", "methods": {"mine": {"train": {"epoch": 5}}}}, r"methods\.mine\.train\.epoch: unknown key; allowed here: network, repeats, epochs"),
+        ({"experiment": "x", "methods": {"mine": {"train": {"network": "unet"}}}}, r"methods\.mine\.train\.network: .*'resnet' or 'compact', not 'unet'"),
+        ({"experiment": "x", "methods": {"mine": {"train": {"repeats": 3}}}}, r"methods\.mine\.train: repeats must be the same for all methods"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_config_is_named(config, match):
@@ -94,6 +101,8 @@ def parsed(section, text=None):
         Patches(clinical_size=8, micro_size=64, inside=0.9),
         Method(upsampler="bicubic"),
         Train(learning_rate=2e-5, adam_betas=(0.4, 0.99), augment=False),
+        Train(ema_decay=0.999, gradient_penalty=1, spectral_norm=False),
+        Compute(devices=4, nodes=2, accumulate=2, compile=True, deterministic=True),
         Superresolve(slices=[3, 14]),
         Superresolve(),
         Evaluate(),
@@ -204,4 +213,30 @@ def test_slices_of_one_volume_are_evenly_spaced():
 
 def test_patches_too_small_for_the_papers_discriminator_are_refused():
     small = {"patches": {"clinical_size": 5, "micro_size": 40}, "train": {"network": "resnet"}}
-    refused(r"clinical_size is 5, train\.network resnet needs at least 6", load, {"experiment": "a"} | small)
+    refused(
+        r"clinical_size is 5, network resnet \(method proposed\) needs at least 6", load, {"experiment": "a"} | small
+    )
+    small = small | {"train": {}, "methods": {"mine": {"train": {"network": "resnet"}}}}
+    refused(r"clinical_size is 5, network resnet \(method mine\) needs at least 6", load, {"experiment": "a"} | small)
+
+
+def test_a_method_may_train_otherwise_than_the_rest():
+    methods = {"mine": {"train": {"network": "resnet", "spectral_norm": None, "learning_rate": 1}}, "other": {}}
+    train = {"epochs": 7, "spectral_norm": True, "learning_rate": 2}
+    experiment = load({"experiment": "x", "methods": methods, "train": train})
+    assert experiment.training_of("other") == experiment.train == Train(**train)
+    assert experiment.training_of("mine") == Train(epochs=7, network="resnet", learning_rate=1)
+    assert "train" not in flags(experiment.methods["mine"]), "the merged section is passed instead"
+
+
+def test_a_batch_is_shared_evenly_by_devices_nodes_and_parts():
+    compute = {"compute": {"devices": 2, "nodes": 3, "accumulate": 2}}
+    assert load({"experiment": "x", "train": {"batch_size": 24}} | compute).compute.nodes == 3
+    refused(
+        r"batch_size is 18 \(method proposed\), must be divisible by .* = 2 x 3 x 2 = 12$",
+        load, {"experiment": "x", "train": {"batch_size": 18}} | compute,
+    )  # fmt: skip
+    mine = {"train": {"batch_size": 24}, "methods": {"mine": {"train": {"batch_size": 6}}, "other": {}}}
+    refused(r"batch_size is 6 \(method mine\)", load, {"experiment": "x"} | mine | compute)
+    untrained = {"methods": {"bicubic": {"upsampler": "bicubic"}}}
+    assert load({"experiment": "x"} | untrained | compute), "nothing is trained"

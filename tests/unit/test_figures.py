@@ -228,14 +228,23 @@ def test_the_network_figure_shows_exactly_the_losses_in_use():
         drawn(Method(upsampler="bicubic"))
 
 
+def test_the_network_figure_names_the_family_and_what_holds_a_training_stable():
+    train = Train(network="efficient", gradient_penalty=2, ema_decay=0.99)
+    words = [t.get_text() for t in draw_network(Method(), train, (16, 128), "proposed").axes[0].texts]
+    assert any(w.startswith("Proposed: efficient networks") for w in words)
+    assert any("R1 penalty" in w and "weight 2" in w and "decay 0.99" in w for w in words)
+    assert not any("R1" in t.get_text() for t in draw_network(Method(), Train(), (16, 128)).axes[0].texts)
+
+
 NOISE_AWARE = Method(losses=Losses(repeat=50, forgive_px=1), mix_noise=True)
 
 
 @pytest.mark.parametrize(
     "method", [Method(), Method(losses=CYCLEGAN, mix_fraction=0), Method(losses=Losses(cycle=0)), NOISE_AWARE]
 )
-def test_nothing_written_in_the_network_figure_overlaps_or_leaves_it(method):
-    figure = draw_network(method, Train(), (32, 256), "proposed")
+@pytest.mark.parametrize("train", [Train(), Train(gradient_penalty=1, ema_decay=0.999)])
+def test_nothing_written_in_the_network_figure_overlaps_or_leaves_it(method, train):
+    figure = draw_network(method, train, (32, 256), "proposed")
     boxes = [(t.get_text(), t.get_window_extent()) for t in figure.axes[0].texts]
     for text, box in boxes:
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height, text

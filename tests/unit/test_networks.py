@@ -1,10 +1,11 @@
-"""Both families take A to 8 times its size and back, and what they promise about tiles and checkerboards holds."""
+"""All families take A to 8 times its size and back, and what they promise about tiles and checkerboards holds."""
 
 import pytest
 import torch
+from torch.nn.utils.parametrize import is_parametrized
 
 from microsr import losses
-from microsr.networks import CompactG1, ResnetG1, build, build_g1, draw_noise
+from microsr.networks import FAMILIES, build, build_g1, draw_noise
 
 
 def parameters(network):
@@ -15,7 +16,7 @@ def noise_for(network, size, seed=0):
     return draw_noise(network.noise_scales, 1, (size, size), torch.Generator().manual_seed(seed), "cpu")
 
 
-@pytest.mark.parametrize("family", ["resnet", "compact"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("size", [8, 16])
 def test_generators_magnify_and_shrink_by_8_and_discriminators_give_a_map(family, size):
     g1, g2, d1, d2 = build(family, size, 8 * size)
@@ -34,7 +35,7 @@ def test_the_papers_networks_have_the_published_size():
     assert parameters(d1) == pytest.approx(2.77e6, rel=0.02)  # the 70x70 PatchGAN
 
 
-@pytest.mark.parametrize("family", ["resnet", "compact"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_nothing_beyond_the_halo_influences_a_pixel(family):
     torch.manual_seed(0)
     g1 = build_g1(family).eval()
@@ -48,11 +49,10 @@ def test_nothing_beyond_the_halo_influences_a_pixel(family):
     assert (reached - centre).abs().max() >= g1.halo - 4
 
 
-@pytest.mark.parametrize("network", [ResnetG1, CompactG1])
-def test_a_constant_patch_starts_without_a_checkerboard(network):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_constant_patch_starts_without_a_checkerboard(family):
     torch.manual_seed(0)
-    g1 = build("resnet", 32, 256).g1 if network is ResnetG1 else CompactG1()
-    g1.eval()
+    g1 = build(family, 32, 256).g1.eval()
     size = 2 * g1.halo + 8
     planes = [torch.zeros_like(p) for p in noise_for(g1, size)]
     with torch.inference_mode():
@@ -61,16 +61,28 @@ def test_a_constant_patch_starts_without_a_checkerboard(network):
     assert inner.std() < 1e-3
 
 
-def test_compact_generator_starts_near_bicubic():
+@pytest.mark.parametrize("family", ["efficient", "compact"])
+def test_light_generators_start_near_bicubic(family):
     torch.manual_seed(0)
     a = torch.rand(1, 1, 16, 16)
-    g1 = CompactG1()
+    g1 = build_g1(family)
     out = g1(a, noise_for(g1, 16))
     assert losses.downsample_loss(a, out).item() < 0.1
 
 
-def test_noise_changes_the_compact_generators_texture():
+@pytest.mark.parametrize("family", ["efficient", "compact"])
+def test_noise_changes_the_light_generators_texture(family):
     torch.manual_seed(0)
-    g1, a = CompactG1(), torch.zeros(1, 1, 8, 8)
+    g1, a = build_g1(family), torch.zeros(1, 1, 8, 8)
     assert not torch.equal(g1(a, noise_for(g1, 8, 0)), g1(a, noise_for(g1, 8, 1)))
     assert torch.equal(g1(a, noise_for(g1, 8, 1)), g1(a, noise_for(g1, 8, 1)))
+
+
+@pytest.mark.parametrize(("family", "spectral", "expected"), [
+    ("resnet", None, False), ("resnet", True, True), ("efficient", None, True), ("efficient", False, False),
+])  # fmt: skip
+def test_discriminators_are_spectrally_normalised_where_that_is_wanted(family, spectral, expected):
+    nets = build(family, 16, 128, spectral)
+    weights = [m for d in (nets.d1, nets.d2) for m in d.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert all(is_parametrized(m, "weight") == expected for m in weights)
+    assert not any(is_parametrized(m) for m in nets.g1.modules())

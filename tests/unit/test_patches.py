@@ -118,6 +118,7 @@ def test_run_json_says_how_the_patches_were_made(volume, tmp_path):
     record = json.loads((tmp_path / "out" / "p.run.json").read_text())
     assert record["step"] == "patches" and record["seed"] == 7 and record["settings"]["per_case"] == 40
     assert record["admissible_positions"] == 4 * 3 + 3 * 6
+    assert record["spacing_mm"] == [0.6, 0.6]
 
 
 def test_volume_smaller_than_a_patch_is_refused_by_name(volume, tmp_path):

@@ -12,8 +12,8 @@ from scipy.ndimage import fourier_shift, gaussian_filter
 from scipy.spatial import cKDTree
 
 from microsr import config, distribution, downsampled, features, repeatability
+from microsr.layers import bicubic_upsample
 from microsr.metrics import average_pool
-from microsr.networks import bicubic_upsample
 from microsr.storage import Volume, magnified_geometry, write_volume
 from microsr.tissues import Tissue
 

@@ -7,8 +7,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from microsr import UserError, cli
+from microsr.layers import bicubic_upsample
 from microsr.metrics import average_pool
-from microsr.networks import bicubic_upsample
 from microsr.repeatability import Comparison
 from microsr.storage import Volume, magnified_geometry, write_volume
 

@@ -7,6 +7,7 @@ import torch
 
 from microsr import UserError
 from microsr.checkpoint import save_generator
+from microsr.layers import InstanceNorm
 from microsr.networks import build
 from microsr.storage import Volume, open_volume, write_volume
 from microsr.superresolve import Bicubic, Generator, superresolve, upsample_slice
@@ -24,12 +25,15 @@ def trained(tmp_path, family):
     for _ in range(3):
         if not g1.noise_scales:
             g1(torch.randn(2, 1, 16, 16))
+            for norm in (module for module in g1.modules() if isinstance(module, InstanceNorm)):
+                norm.commit()
     path = tmp_path / "generator.pt"
-    save_generator(path, g1, {"network": family, "window_hu": [-1000, 400], "seed": 3})
+    facts = {"network": family, "window_hu": [-1000.0, 400.0], "seed": 3, "steps": 1, "provenance": {}}
+    save_generator(path, g1, facts | {"clinical_spacing_mm": None, "micro_spacing_mm": None})
     return Generator(path, "cpu")
 
 
-@pytest.mark.parametrize("method", ["bicubic", "compact", "resnet"])
+@pytest.mark.parametrize("method", ["bicubic", "compact", "efficient", "resnet"])
 @pytest.mark.parametrize("tile", [16, 23])
 def test_a_slice_in_tiles_equals_the_slice_in_one_piece(method, tile, slice_hu, tmp_path):
     upsampler = Bicubic() if method == "bicubic" else trained(tmp_path, method)

@@ -76,6 +76,70 @@ def test_no_setting_of_the_demo_leaks_into_an_experiment_on_volumes(overlay):
     assert list(leaks(demo, stated, defaults)) == []
 
 
+def shell_commands(workflow, step: str, *arguments: str) -> list[str]:
+    """Command lines in which `microsr <step>` runs, in a dry run."""
+    text = workflow.snakemake("-n", "-p", *arguments).stdout
+    return re.findall(rf"^Shell command: (.*\bmicrosr {step}\b.*)$", text, re.MULTILINE)
+
+
+def test_quality_against_cost_is_drawn_where_networks_differ(planned):
+    (drawn,) = shell_commands(planned, "figures efficiency", "--configfile", "experiments/networks.yaml")
+    runs = re.findall(r"(\w+)/pooled=results/networks/models/\w+/pooled\S*/run\.json", drawn)
+    assert sorted(runs) == sorted(["resnet", "efficient", "compact"] * 3), "bicubic costs no training"
+    assert "--costs results/networks/tables/efficiency.csv" in drawn
+    assert "draw_efficiency" not in planned.plan("--configfile", "experiments/ablation.yaml")
+
+
+@pytest.mark.parametrize(
+    ("experiment", "method", "changed"),
+    [
+        ("networks", "resnet", "--network resnet --epochs 1 --patches_per_case 400 --batch_size 4 --learning_rate 0.0002 "),
+        ("networks", "compact", "--network compact --epochs 1 --patches_per_case 400 --batch_size 4 --learning_rate 0.0004 "),
+        ("precision", "bfloat16", "--precision bfloat16 "),
+        ("stability", "ema", "--ema_decay 0.99 --gradient_penalty 0.0 "),
+        ("stability", "no_spectral_norm", "--gradient_penalty 0.0 --spectral_norm false "),
+    ],
+)  # fmt: skip
+def test_a_method_trains_with_its_own_changes(planned, experiment, method, changed):
+    target = f"results/{experiment}/models/{method}/pooled/generator.pt"
+    (command,) = shell_commands(planned, "train", target, "--configfile", f"experiments/{experiment}.yaml")
+    assert changed in command
+
+
+MODEL = "results/demo/models/proposed/pooled/generator.pt"
+
+
+@pytest.mark.parametrize(
+    ("compute", "threads", "launched", "resources"),
+    [
+        ("devices: 1", 1, r"", {"gpu": 1, "mem_mb": 5000}),
+        ("devices: 2, threads: 2", 2, r"torchrun --nproc_per_node 2 .*--standalone --no_python -- ", {"gpu": 2, "mem_mb": 10000}),
+        (
+            "devices: 4, nodes: 2", 1,
+            r"srun --nodes 2 --ntasks-per-node=1 .* torchrun --nproc_per_node 4 .*--nnodes 2 --rdzv_backend c10d"
+            r" --rdzv_id \"\$SLURM_JOB_ID\" --rdzv_endpoint \"\$\(scontrol show hostnames .*\" --no_python -- ",
+            {"gpu": 8, "mem_mb": 20000, "nodes": 2, "tasks": 2, "mpi": "srun"},
+        ),
+    ],
+)  # fmt: skip
+def test_a_training_on_several_devices_is_the_same_command_under_a_launcher(
+    planned, compute, threads, launched, resources
+):
+    several = [f"compute={{device: cuda, {compute}}}", "train={batch_size: 8}"]
+    text = planned.snakemake("-n", "-p", MODEL, "--cores", "16", "--resources", "gpu=8", "--config", *several).stdout
+    command = re.search(r"^Shell command: (.*microsr train .*)$", text, re.MULTILINE)[1]
+    assert re.match(rf"{launched}microsr train --clinical results/demo/patches/train1/clinical\.npy ", command), command
+    assert re.findall(r"--threads (\d+)", command) == [str(threads)], "of each process"
+    claimed = re.search(r"^rule train:\n(?:    .*\n)*    resources: (.*)", text, re.MULTILINE)[1]
+    claimed = dict(part.split("=") for part in claimed.split(", "))
+    assert {name: claimed.get(name) for name in resources} == {name: str(value) for name, value in resources.items()}
+
+
+def test_a_batch_that_cannot_be_shared_stops_before_any_job(planned):
+    line = planned.fails("-n", "--config", "compute={devices: 3}")
+    assert "batch_size is 4 (method proposed), must be divisible by compute.devices x nodes x accumulate" in line
+
+
 def models_and_tests(workflow, *arguments: str) -> tuple[set[str], set[str]]:
     """Models to be trained and CTs to be super-resolved, as <method>/<training set>[/<case>]."""
     text = workflow.snakemake("-n", *arguments).stdout
@@ -127,6 +191,7 @@ def test_leave_one_out_tests_each_model_on_the_case_it_has_not_seen(planned):
     text = planned.snakemake("-n", "results/demo/models/proposed/without-train1/generator.pt", *arguments).stdout
     inputs = re.search(r"rule train:\n\s+input: (.*)", text).group(1)
     assert "results/demo/patches/train2/clinical.npy" in inputs
+    assert "results/demo/patches/train2/clinical.run.json" in inputs, "for the pixel size"
     assert "results/demo/patches/train1/" not in inputs
 
 

@@ -60,6 +60,8 @@ def test_a_second_run_has_nothing_to_do(finished):
 def test_how_the_work_is_done_re_runs_nothing(finished):
     compute = "compute={threads: 2, tile: 64, device: cpu, checkpoint_minutes: 1}"
     assert not finished.plan(*SMOKE, "--config", compute)
+    shared = "compute={devices: 2, nodes: 2, accumulate: 1, compile: true, deterministic: true}"
+    assert not finished.plan(*SMOKE, "--config", shared)
 
 
 def test_the_report_is_one_html_file(finished):

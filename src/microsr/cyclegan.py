@@ -1,0 +1,374 @@
+"""The modified CycleGAN (Zheng et al. 2020): four networks, their optimisers, and one training step over them.
+
+A step evaluates each network as often as the losses need it and no more: G1 on A, G2 on B and A_SR at once, G1 on B_LR, and
+each discriminator once for the generators and once, on real and generated images together, for itself. Everything random
+belongs to a sample, (seed, sample number), so a batch may be cut into parts and shared by processes without changing what
+is learnt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import parametrize
+from torch.utils.flop_counter import FlopCounterMode
+
+from microsr import config, losses
+from microsr.layers import InstanceNorm
+from microsr.networks import Networks, build, draw_noise
+from microsr.parallel import Processes
+from microsr.sampling import Batch, add_noise
+
+WEIGHT_OF = {
+    "G1_adversarial": "adversarial",
+    "G2_adversarial": "adversarial",
+    "cycle_clinical": "cycle",
+    "cycle_micro": "cycle",
+    "downsample_loss": "downsample",
+    "upsample_loss": "upsample",
+    "clinical_ssim_loss": "clinical_ssim",
+    "micro_ssim_loss": "micro_ssim",
+    "repeat_loss": "repeat",
+}
+"""The key of config.Losses that weighs each of the generators' losses."""
+
+
+class ImagePool:
+    """The last generated images, shown to a discriminator half of the time instead of new ones (Shrivastava et al. 2017)."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self.images: list[Tensor] = []
+
+    def query(self, images: Tensor, random: np.random.Generator) -> Tensor:
+        """As many images as given, some of them older; the pool keeps the ones not returned."""
+        if self._size == 0:
+            return images
+        chosen = []
+        for image in images.detach():
+            if len(self.images) < self._size:
+                self.images.append(image.clone())
+                chosen.append(image)
+            elif random.random() < 0.5:
+                place = int(random.integers(self._size))
+                chosen.append(self.images[place])
+                self.images[place] = image.clone()
+            else:
+                chosen.append(image)
+        return torch.stack(chosen)
+
+
+class GeneratorPass(nn.Module):
+    """All losses of the generators on one part of a batch."""
+
+    def __init__(self, nets: Networks, weights: config.Losses, autocast: torch.autocast) -> None:
+        super().__init__()
+        self.g1, self.g2 = nets.g1, nets.g2
+        self._judges = (nets.d1, nets.d2)  # in a tuple, so that their parameters are not this module's
+        self._weights, self._autocast = weights, autocast
+
+    def forward(
+        self, batch: Batch, noise: Sequence[Sequence[Tensor]], repeated: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor]:
+        """The weighted sum of the losses, each of them unweighted, A_SR and B_LR (detached).
+
+        noise: planes for G1(A), G2(B), G2(A_SR) and G1(B_LR). repeated: A with other noise, for the repeat_loss, or None.
+        """
+        w, (d1, d2) = self._weights, self._judges
+        own, for_b, for_a_sr, for_b_lr = noise
+        n = len(batch.a)
+        with self._autocast:
+            if repeated is None:
+                a_sr, again = self.g1(batch.a, own), None
+            else:
+                a_sr, again = self.g1(torch.cat([batch.a, repeated]), [p.repeat(2, 1, 1, 1) for p in own]).split(n)
+            if w.cycle:
+                both = torch.cat([batch.b, a_sr.to(batch.b.dtype)])
+                b_lr, a_cycle = self.g2(
+                    both, [torch.cat(planes) for planes in zip(for_b, for_a_sr, strict=True)]
+                ).split(n)
+                b_cycle = self.g1(b_lr, for_b_lr)
+            else:
+                b_lr, a_cycle, b_cycle = self.g2(batch.b, for_b), None, None
+            verdicts = (d1(a_sr), d2(b_lr)) if w.adversarial else None
+        found = self._losses(batch, a_sr, b_lr, verdicts, a_cycle, b_cycle)
+        if again is not None:
+            found["repeat_loss"] = losses.repeat_loss(a_sr, again)
+        total = sum(getattr(w, WEIGHT_OF[name]) * value for name, value in found.items())
+        return total, {k: v.detach() for k, v in found.items()}, a_sr.detach().float(), b_lr.detach().float()
+
+    def _losses(
+        self,
+        batch: Batch,
+        a_sr: Tensor,
+        b_lr: Tensor,
+        verdicts: tuple[Tensor, Tensor] | None,
+        a_cycle: Tensor | None,
+        b_cycle: Tensor | None,
+    ) -> dict[str, Tensor]:
+        w, clean, b, found = self._weights, batch.clean, batch.b, {}
+
+        def seen(image: Tensor) -> Tensor:
+            if not w.forgive_px:
+                return losses.as_it_is(image)
+            return torch.where(batch.noisy, losses.blur(image, w.forgive_px), image.float())
+
+        if verdicts is not None:
+            found["G1_adversarial"], found["G2_adversarial"] = map(losses.generator_adversarial_loss, verdicts)
+        if w.cycle:
+            found["cycle_clinical"] = losses.cycle_loss(clean, a_cycle, seen)
+            found["cycle_micro"] = losses.cycle_loss(b, b_cycle)
+        if w.downsample:
+            found["downsample_loss"] = losses.downsample_loss(clean, a_sr, w.pixel_norm, seen)
+        if w.upsample:
+            found["upsample_loss"] = losses.upsample_loss(b, b_lr, w.pixel_norm)
+        if w.clinical_ssim:
+            found["clinical_ssim_loss"] = losses.clinical_ssim_loss(clean, a_sr, seen)
+        if w.micro_ssim:
+            found["micro_ssim_loss"] = losses.micro_ssim_loss(b, b_lr)
+        return found
+
+
+class DiscriminatorPass(nn.Module):
+    """The losses of both discriminators on one part of a batch."""
+
+    def __init__(self, nets: Networks, penalty: float, autocast: torch.autocast) -> None:
+        super().__init__()
+        self.d1, self.d2 = nets.d1, nets.d2
+        self._penalty, self._autocast = penalty, autocast
+
+    def forward(
+        self, b: Tensor, fake_micro: Tensor, clinical: Tensor, fake_clinical: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sum to minimise, and each loss."""
+        found = {}
+        for name, network, real, fake in (("D1", self.d1, b, fake_micro), ("D2", self.d2, clinical, fake_clinical)):
+            with self._autocast:
+                judged = network(torch.cat([real, fake]))
+            found[name] = losses.discriminator_loss(*judged.split(len(real)))
+            if self._penalty:
+                found[f"{name}_penalty"] = losses.gradient_penalty(network, real)
+        total = sum(value * (self._penalty if name.endswith("penalty") else 1) for name, value in found.items())
+        return total, {name: value.detach() for name, value in found.items()}
+
+
+class CycleGAN:
+    """Networks, optimisers, pools and averaged weights, and one training step over them."""
+
+    def __init__(
+        self,
+        settings: config.Train,
+        method: config.Method,
+        sizes: tuple[int, int],
+        seed: int,
+        *,
+        window_hu: tuple[float, float] = (-1000.0, 400.0),
+        scanner: config.Scanner | None = None,
+        precision: str = "float32",
+        processes: Processes | None = None,
+        accumulate: int = 1,
+        compiled: bool = False,
+    ) -> None:
+        """sizes: sides of a clinical and a uCT patch, pixels. precision: "float32" or "bfloat16".
+
+        scanner: whose noise the repeat_loss adds; needed where it has a weight. accumulate: parts in which a process takes its
+        share of a batch.
+        """
+        torch.manual_seed(seed)
+        self.processes = processes or Processes()
+        device = torch.device(self.processes.device)
+        nets = build(settings.network, *sizes, settings.spectral_norm)
+        self.nets = Networks(*(n.to(device, memory_format=torch.channels_last).train() for n in nets))
+        self._ema_decay = settings.ema_decay
+        self.averaged = {k: v.clone() for k, v in self.nets.g1.state_dict().items()} if self._ema_decay else {}
+        adam = {"lr": settings.learning_rate, "betas": settings.adam_betas, "fused": True}
+        self.generators = torch.optim.Adam([*self.nets.g1.parameters(), *self.nets.g2.parameters()], **adam)
+        self.discriminators = torch.optim.Adam([*self.nets.d1.parameters(), *self.nets.d2.parameters()], **adam)
+        self.pools = ImagePool(settings.pool_size), ImagePool(settings.pool_size)
+        self._weights, self._seed, self._accumulate = method.losses, seed, accumulate
+        self._window_hu, self._scanner = window_hu, scanner
+        self._autocast = autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+        passes = [GeneratorPass(self.nets, method.losses, autocast)]
+        passes += [DiscriminatorPass(self.nets, settings.gradient_penalty, autocast)]
+        self._passes = [self._shared(torch.compile(p) if compiled else p) for p in passes]
+
+    def _shared(self, one: nn.Module) -> nn.Module:
+        """The pass with gradients that are averaged over the processes."""
+        if self.processes.count == 1:
+            return one
+        # Losses of weight 0 may leave a generator without a gradient.
+        return DistributedDataParallel(one, broadcast_buffers=False, find_unused_parameters=not self._weights.cycle)
+
+    def step(self, number: int, batch: Batch, learning_rate: float) -> dict[str, Tensor]:
+        """Update the generators and the discriminators; returns every loss, unweighted, as a mean over the whole batch.
+
+        batch: this process's share of the batch of step `number`, on its device.
+        """
+        share = len(batch.a)
+        first = number * share * self.processes.count + share * self.processes.rank
+        size = share // self._accumulate
+        parts = [slice(k, k + size) for k in range(0, share, size)]
+        for network in self.nets[2:]:
+            refresh_spectral_norm(network)
+
+        with _frozen(*self.nets[2:]):
+            inputs = (self._generator_inputs(batch, part, first) for part in parts)
+            found, a_sr, b_lr = zip(*self._backward(self._passes[0], inputs), strict=True)
+        fake_micro, fake_clinical = self._show(number, torch.cat(a_sr), torch.cat(b_lr))
+        seen = (batch.b, fake_micro, batch.clinical, fake_clinical)
+        judged = self._backward(self._passes[1], (tuple(x[part] for x in seen) for part in parts))
+        found = [generators | discriminators for generators, (discriminators,) in zip(found, judged, strict=True)]
+
+        for optimiser in (self.generators, self.discriminators):
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        self._follow(number)
+        means = torch.stack([torch.stack(list(values.values())) for values in found]).mean(0)
+        return dict(zip(found[0], self.processes.mean(means), strict=True))
+
+    def _backward(self, one: nn.Module, inputs: Iterable[tuple]) -> list[tuple]:
+        """Add up a pass's gradients over the parts of this process's share; what else the pass returned, for each part."""
+        returned = []
+        for k, arguments in enumerate(inputs, start=1):
+            alone = self.processes.count == 1 or k == self._accumulate
+            with contextlib.nullcontext() if alone else one.no_sync():
+                total, *others = one(*arguments)
+                (total / self._accumulate).backward()
+            returned.append(tuple(others))
+        return returned
+
+    def _generator_inputs(self, batch: Batch, part: slice, first: int) -> tuple:
+        """What the generators' pass needs for a part of the share, whose first sample has the number `first`."""
+        samples = range(first + part.start, first + part.stop)
+        batch = Batch(*(x[part].contiguous(memory_format=torch.channels_last) for x in batch))
+        size = tuple(batch.a.shape[-2:])
+        g1, g2, *_ = self.nets
+        noise = [self._noise(network, samples, stream, size) for stream, network in enumerate((g1, g2, g2, g1))]
+        repeated = None
+        if self._weights.repeat:
+            streams = [np.random.default_rng([self._seed, sample, 2]) for sample in samples]
+            noisy = [
+                add_noise(batch.a[k : k + 1], self._scanner, self._window_hu, random)
+                for k, random in enumerate(streams)
+            ]
+            repeated = torch.cat(noisy)
+        return batch, noise, repeated
+
+    def _noise(self, network: nn.Module, samples: Sequence[int], stream: int, size: tuple[int, int]) -> list[Tensor]:
+        """The random planes that belong to each sample."""
+        device = self.processes.device
+        drawn = []
+        for sample in samples if network.noise_scales else ():
+            entropy = np.random.SeedSequence([self._seed, sample, 3, stream]).generate_state(1, np.uint64)
+            generator = torch.Generator(device).manual_seed(int(entropy[0] >> 1))
+            drawn.append(draw_noise(network.noise_scales, 1, size, generator, device))
+        return [torch.cat(planes) for planes in zip(*drawn, strict=True)]
+
+    def _show(self, number: int, a_sr: Tensor, b_lr: Tensor) -> list[Tensor]:
+        """What the discriminators see of the generated images: all processes hold the same pools."""
+        random = np.random.default_rng([self._seed, number, 2])
+        share = self.processes.share(len(a_sr) * self.processes.count)
+        images = (self.processes.gather(made) for made in (a_sr, b_lr))
+        return [pool.query(made, random)[share] for pool, made in zip(self.pools, images, strict=True)]
+
+    def _follow(self, number: int) -> None:
+        """Let the running statistics and the averaged weights follow the step."""
+        for module in itertools.chain(self.nets.g1.modules(), self.nets.g2.modules()):
+            if isinstance(module, InstanceNorm) and module.training:
+                module.gathered = self.processes.sum(module.gathered)
+                module.commit()
+        if self.averaged:
+            # At first the weights are mostly chance: the average follows fast.
+            decay = min(self._ema_decay, (1 + number) / (10 + number))
+            with torch.no_grad():
+                for name, value in self.nets.g1.state_dict().items():
+                    self.averaged[name].lerp_(value, 1 - decay)
+
+    @torch.no_grad()
+    def superresolve(self, a: Tensor) -> Tensor:
+        """A_SR of a few clinical patches by the weights as they are, always with the same noise; the training does not notice."""
+        noise = self._noise(self.nets.g1, range(len(a)), 4, tuple(a.shape[-2:]))
+        with self._autocast:
+            return self.nets.g1(a, noise).float()
+
+    def fix_normalisation(self) -> None:
+        """Let G1's instance norms use their running statistics, as they do at inference, instead of each patch's own."""
+        for module in self.nets.g1.modules():
+            if isinstance(module, InstanceNorm):
+                module.eval()
+
+    def generator(self) -> dict[str, Tensor]:
+        """The weights of the trained G1: averaged over the steps where that was asked for."""
+        return self.averaged or self.nets.g1.state_dict()
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a later step depends on."""
+        return {
+            "networks": [n.state_dict() for n in self.nets],
+            "averaged": self.averaged,
+            "optimisers": [self.generators.state_dict(), self.discriminators.state_dict()],
+            "pools": [pool.images for pool in self.pools],
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go back to a state."""
+        for network, saved in zip(self.nets, state["networks"], strict=True):
+            network.load_state_dict(saved)
+        self.averaged = state["averaged"]
+        for optimiser, saved in zip((self.generators, self.discriminators), state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        for pool, images in zip(self.pools, state["pools"], strict=True):
+            pool.images = images
+
+
+def refresh_spectral_norm(network: nn.Module) -> None:
+    """One power iteration for each spectrally normalised weight; then it rests, however often the network is evaluated."""
+    for module in network.modules():
+        if parametrize.is_parametrized(module, "weight"):
+            normalisation = module.parametrizations.weight
+            normalisation.train()
+            with torch.no_grad():
+                _ = module.weight
+            normalisation.eval()
+
+
+@contextlib.contextmanager
+def _frozen(*networks: nn.Module) -> Iterator[None]:
+    """No gradients into these networks' parameters."""
+    for network in networks:
+        network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for network in networks:
+            network.requires_grad_(True)
+
+
+def gigaflops_per_pair(settings: config.Train, losses_used: config.Losses, sizes: tuple[int, int]) -> float:
+    """Arithmetic of a training step for each pair of patches, 10^9 floating point operations, counted without computing.
+
+    sizes: sides of a clinical and a uCT patch, pixels. The discriminators' gradient penalty is not counted.
+    """
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        nets = build(settings.network, *sizes, settings.spectral_norm)
+        a, b = (torch.zeros(1, 1, size, size) for size in sizes)
+        batch = Batch(a, a, b, a, torch.ones(1, 1, 1, 1, dtype=torch.bool))
+        size = (sizes[0], sizes[0])
+        planes = [
+            [torch.zeros(1, 1, scale * size[0], scale * size[1]) for scale in network.noise_scales]
+            for network in (nets.g1, nets.g2, nets.g2, nets.g1)
+        ]
+        autocast = torch.autocast("cpu", enabled=False)
+        with _frozen(nets.d1, nets.d2):
+            GeneratorPass(nets, losses_used, autocast)(batch, planes, a if losses_used.repeat else None)[0].backward()
+        DiscriminatorPass(nets, 0.0, autocast)(b, b, a, a)[0].backward()
+    return counter.get_total_flops() / 1e9

@@ -1,0 +1,177 @@
+"""Layers of the networks, written for how a training uses them: channels last, bfloat16, statistics in float32.
+
+PyTorch's own instance norm and the gradient of its reflection leave channels-last order, and the copies back cost a fifth of a
+training step of the published networks on a CPU (benchmarks/train_step.py).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+from torch.nn import functional
+
+from microsr import SCALE
+
+EPSILON = 1e-5
+
+
+def exactly(tensor: Tensor) -> torch.autocast:
+    """A context in which operations on such a tensor keep its type, whatever autocast would make of it."""
+    return torch.autocast("cpu" if tensor.is_meta else tensor.device.type, enabled=False)
+
+
+class _Reflect(torch.autograd.Function):
+    """Reflection at the border whose gradient keeps the memory order, and is deterministic on a GPU as well."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, image: Tensor, width: int) -> Tensor:
+        ctx.width = width
+        with exactly(image):  # autocast would reflect in float32
+            return functional.pad(image, (width,) * 4, mode="reflect")
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+        for axis in (2, 3):
+            gradient = _fold(gradient, axis, ctx.width)
+        return gradient, None
+
+
+def _fold(gradient: Tensor, axis: int, width: int) -> Tensor:
+    """Take off `width` entries at both ends of an axis and add them where they were reflected from."""
+    size = gradient.shape[axis] - 2 * width
+    inner = gradient.narrow(axis, width, size).clone(memory_format=torch.preserve_format)
+    inner.narrow(axis, 1, width).add_(gradient.narrow(axis, 0, width).flip(axis))
+    inner.narrow(axis, size - 1 - width, width).add_(gradient.narrow(axis, size + width, width).flip(axis))
+    return inner
+
+
+def reflect(image: Tensor, width: int) -> Tensor:
+    """[batch, channels, h, w] to [batch, channels, h + 2 width, w + 2 width], reflected at the border."""
+    return _Reflect.apply(image, width)
+
+
+class ReflectPad(nn.Module):
+    """`reflect` as a layer."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The image with its border."""
+        return reflect(image, self.width)
+
+
+class InstanceNorm(nn.Module):
+    """Each image's channels to mean 0 and variance 1 (Ulyanov et al. 2016), without weights.
+
+    With `track`, it gathers in training the images' statistics; `commit` takes their mean over a whole step into the running
+    ones, so that it does not matter how a batch was split into parts or processes. In evaluation mode it then normalises by the
+    running statistics: every tile alike, whatever is in it (docs/paper.md). Without, it has no state and no such mode.
+    """
+
+    MOMENTUM = 0.1
+
+    def __init__(self, channels: int, track: bool = True) -> None:
+        super().__init__()
+        self.track = track
+        if not track:
+            return
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.register_buffer("gathered", torch.zeros(2 * channels + 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, channels, h, w], the same shape and type out; statistics are float32."""
+        with exactly(x):
+            if self.track and not self.training:
+                return functional.batch_norm(x, self.running_mean, self.running_var, eps=EPSILON)
+            # On a CPU, one image at a time is the way that keeps channels last.
+            out, mean, variance = _image_by_image(x) if x.device.type == "cpu" else _at_once(x)
+        if self.track and torch.is_grad_enabled():
+            images = torch.full((1,), float(len(x)), device=x.device)
+            self.gathered += torch.cat([len(x) * mean, len(x) * variance, images])
+        return out
+
+    def commit(self) -> None:
+        """Let the running statistics follow the mean of all that was gathered, and begin to gather anew."""
+        sums, images = self.gathered[:-1].view(2, -1), self.gathered[-1]
+        if images > 0:
+            self.running_mean.lerp_(sums[0] / images, self.MOMENTUM)
+            self.running_var.lerp_(sums[1] / images, self.MOMENTUM)
+            self.gathered.zero_()
+
+
+def _image_by_image(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The normalised images, and the images' mean and (unbiased) variance, averaged over the batch, by channel."""
+    # A weight in float32, even of ones, makes PyTorch compute and give the statistics in float32 too.
+    ones, zeros = torch.ones(x.shape[1]), torch.zeros(x.shape[1])
+    done = [torch.native_batch_norm(image, ones, zeros, None, None, True, 0.0, EPSILON) for image in x.split(1)]
+    images, means, inverses = zip(*done, strict=True)
+    out, mean, inverse = torch.cat(images), torch.stack(means), torch.stack(inverses)
+    pixels = x.shape[2] * x.shape[3]
+    variance = (inverse.detach() ** -2 - EPSILON) * (pixels / max(pixels - 1, 1))
+    return out, mean.detach().mean(0), variance.mean(0)
+
+
+def _at_once(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_image_by_image`, by PyTorch's instance norm."""
+    mean, variance = torch.zeros(2, x.shape[1], device=x.device)
+    out = functional.instance_norm(x, mean, variance, use_input_stats=True, momentum=1.0, eps=EPSILON)
+    return out, mean, variance
+
+
+class _Double(torch.autograd.Function):
+    """Bilinear interpolation to twice the size; its gradient is a convolution, so it is deterministic on a GPU as well."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+        return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
+        channels = gradient.shape[1]
+        taps = torch.tensor([0.25, 0.75, 0.75, 0.25], dtype=gradient.dtype, device=gradient.device)
+        weight = torch.outer(taps, taps).expand(channels, 1, 4, 4).contiguous()
+        return functional.conv2d(
+            functional.pad(gradient, (1,) * 4, mode="replicate"), weight, stride=2, groups=channels
+        )
+
+
+def bilinear_double(x: Tensor) -> Tensor:
+    """[batch, channels, h, w] to [batch, channels, 2h, 2w]."""
+    return _Double.apply(x)
+
+
+def _cubic(image: Tensor, scale: int) -> Tensor:
+    # Without `antialias`, torch takes a = -3/4, which bends straight ramps; magnified, nothing is filtered by it.
+    return functional.interpolate(image, scale_factor=scale, mode="bicubic", antialias=True)
+
+
+class _Bicubic(torch.autograd.Function):
+    """Cubic convolution whose gradient is two matrix products, so it is deterministic on a GPU as well."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, image: Tensor, scale: int) -> Tensor:
+        ctx.scale = scale
+        return _cubic(image, scale)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+        rows, columns = (_matrix(n // ctx.scale, ctx.scale, gradient.device) for n in gradient.shape[-2:])
+        return rows.T @ gradient @ columns, None
+
+
+@functools.cache
+def _matrix(size: int, scale: int, device: torch.device) -> Tensor:
+    """What interpolation does to a line: [scale * size, size]."""
+    lines = torch.eye(size, device=device).view(size, 1, size, 1).expand(-1, -1, -1, 2)
+    return _cubic(lines, scale)[:, 0, :, 0].T.contiguous()
+
+
+def bicubic_upsample(image: Tensor, scale: int = SCALE) -> Tensor:
+    """Cubic convolution (Keys 1981, a = -1/2) to scale times the size, in float32."""
+    return _Bicubic.apply(image.float(), scale)
