@@ -77,7 +77,7 @@ class InstanceNorm(nn.Module):
 
     def __init__(self, channels: int, track: bool = True) -> None:
         super().__init__()
-        self.track = track
+        self.channels, self.track = channels, track
         if not track:
             return
         self.register_buffer("running_mean", torch.zeros(channels))

@@ -140,6 +140,10 @@ def _run(
     folder = processes.tell(folder)
     done = load_state(folder, processes.device)
     step, history, attempts = 0, History(), []
+    if processes.tell(done and done["step"]) != (done and done["step"]):
+        raise UserError(
+            f"the processes of the training read different states in {folder}; it must be one folder for all"
+        )
     if done is not None:
         model.load(done)
         step, attempts = done["step"], done["attempts"]

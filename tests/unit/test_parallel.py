@@ -1,0 +1,161 @@
+"""Several processes, started by torchrun with gloo on a CPU, learn what one process learns from the same batch."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from microsr import checkpoint
+from microsr.networks import build_g1
+from microsr.parallel import Agreement, Processes
+from microsr.train import STOPPED
+
+SECONDS = 180
+FLAGS = [
+    "--seed",
+    "3",
+    "--window_hu",
+    "-1000",
+    "400",
+    "--patches_per_case",
+    "12",
+    "--batch_size",
+    "4",
+    "--learning_rate",
+    "1e-3",
+    "--pool_size",
+    "3",
+    "--precision",
+    "float32",
+    "--losses.repeat",
+    "5",
+    "--losses.forgive_px",
+    "1",
+    "--mix_noise",
+    "true",
+    "--noise_hu",
+    "40",
+    "--ema_decay",
+    "0.9",
+]
+
+
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("patches")
+    random = np.random.default_rng(0)
+    for modality, size in (("clinical", 8), ("micro", 64)):
+        np.save(folder / f"{modality}.npy", random.normal(-700, 150, (12, size, size)).astype(np.int16))
+    return folder
+
+
+def command(patches, folder, processes, *more, epochs=2):
+    step = ["-m", "microsr", "train", "--clinical", patches / "clinical.npy", "--micro", patches / "micro.npy"]
+    step += ["--output", folder / "model", "--state", folder / "state", *FLAGS, "--epochs", epochs, *more]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes]
+    return list(map(str, [sys.executable, *(torchrun if processes > 1 else []), *step]))
+
+
+def run(patches, folder, processes, *more, epochs=2):
+    """Weights and history of a training that comes to its end."""
+    done = subprocess.run(
+        command(patches, folder, processes, *more, epochs=epochs),
+        capture_output=True, text=True, timeout=SECONDS, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    g1, _ = checkpoint.load_generator(folder / "model" / "generator.pt")
+    return flat(g1), pd.read_csv(folder / "model" / "history.csv"), done.stderr
+
+
+def flat(g1):
+    return torch.cat([p.detach().flatten() for p in g1.parameters()])
+
+
+@pytest.fixture(scope="module", params=["compact"])
+def alone(request, patches, tmp_path_factory):
+    return run(patches, tmp_path_factory.mktemp("alone"), 1, "--network", request.param)
+
+
+def assert_same(found, alone):
+    """But for rounding, which Adam magnifies, measured by how far the training has come."""
+    torch.manual_seed(3)
+    start = flat(build_g1("compact"))
+    assert (alone[0] - start).norm() > 0.05
+    assert (found[0] - alone[0]).norm() < 2e-2 * (alone[0] - start).norm()
+    pd.testing.assert_frame_equal(found[1], alone[1], rtol=1e-2, atol=1e-3)
+
+
+def test_two_processes_learn_what_one_learns(patches, alone, tmp_path):
+    found = run(patches, tmp_path, 2, "--network", "compact")
+    assert_same(found, alone)
+    record = json.loads((tmp_path / "model" / "run.json").read_text())
+    assert record["attempts"][0]["processes"] == 2
+    assert found[2].count("6/6 step") == 1, "only the first process speaks"
+
+
+def test_gradients_gathered_over_parts_by_two_processes_too(patches, alone, tmp_path):
+    assert_same(run(patches, tmp_path, 2, "--network", "compact", "--accumulate", "2"), alone)
+
+
+def test_a_training_goes_on_under_another_number_of_processes(patches, tmp_path):
+    """Stopped by a signal to torchrun, gone on with alone: the history has no gap and no step twice."""
+    long = 400
+    process = subprocess.Popen(
+        command(patches, tmp_path, 2, "--network", "compact", epochs=long), stderr=subprocess.PIPE, text=True
+    )
+    try:
+        wait_for(lambda: list(tmp_path.glob("state/*/tensorboard/*")), process)
+        time.sleep(3)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode != 0
+    (state,) = tmp_path.glob("state/*/step-*.pt")
+    step = int(state.stem.removeprefix("step-"))
+    assert 0 < step < 3 * long
+    # The rest alone, up to a stop, and to the end by two again: as one run from the same state would.
+    stopped = subprocess.Popen(
+        command(patches, tmp_path, 1, "--network", "compact", epochs=long), stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(8)
+    stopped.terminate()
+    _, said = stopped.communicate(timeout=60)
+    assert stopped.returncode == STOPPED, said
+    assert f"going on at step {step}" in said
+    newest = max(tmp_path.glob("state/*/step-*.pt"))
+    record = checkpoint.load_state(newest.parent, "cpu")
+    assert record["step"] > step
+    every = max(1, 3 * long // 500)
+    assert [row["step"] for row in record["history"]] == list(range(every, record["step"] + 1, every))
+    assert [attempt["processes"] for attempt in record["attempts"]] == [2, 1]
+
+
+def wait_for(condition, process):
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_refused(patches, tmp_path):
+    done = subprocess.run(
+        command(patches, tmp_path, 2, "--batch_size", "3"), capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert done.returncode != 0
+    assert "train.batch_size is 3, must be divisible by processes x accumulate = 2" in done.stderr
+
+
+def test_alone_a_process_is_all_of_them():
+    one = Processes()
+    values = torch.tensor([1.0, 2.0])
+    assert one.first and one.share(8) == slice(0, 8)
+    assert torch.equal(one.mean(values), values) and torch.equal(one.gather(values), values)
+    assert one.tell("x") == "x" and Agreement(one)(2) == 2
+    assert Processes(rank=1, count=4).share(8) == slice(2, 4)
