@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from microsr import SCALE, config, losses
 from microsr.cyclegan import CycleGAN, ImagePool, gigaflops_per_pair
@@ -62,8 +63,8 @@ class Textbook:
         loss = loss + w.adversarial * losses.generator_adversarial_loss(d2(b_lr))
         loss = loss + w.cycle * (losses.cycle_loss(a, a_cycle) + losses.cycle_loss(b, b_cycle))
         loss = loss + w.downsample * losses.downsample_loss(a, a_sr) + w.upsample * losses.upsample_loss(b, b_lr)
-        loss = loss + w.clinical_ssim * losses.clinical_ssim_loss(a, a_sr)
-        loss = loss + w.micro_ssim * losses.micro_ssim_loss(b, b_lr)
+        loss = loss + w.clinical_ssim * (1 - ssim(a, losses.average_pool(a_sr)))
+        loss = loss + w.micro_ssim * (1 - ssim(b, losses.nearest_upsample(b_lr)))
         self.generators.zero_grad()
         loss.backward()
         self.generators.step()
@@ -75,6 +76,23 @@ class Textbook:
         losses.discriminator_loss(d1(b), d1(self.pools[0].query(a_sr.detach(), random))).backward()
         losses.discriminator_loss(d2(batch.clinical), d2(self.pools[1].query(b_lr.detach(), random))).backward()
         self.discriminators.step()
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Structural similarity by convolution with an 11 x 11 Gaussian, one axis after the other, as it is usually written."""
+    x = torch.arange(11, dtype=torch.float32, device=a.device) - 5
+    window = torch.exp(-(x**2) / (2 * 1.5**2))
+    window = window / window.sum()
+
+    def mean(image: Tensor) -> Tensor:
+        return functional.conv2d(functional.conv2d(image, window.view(1, 1, 1, -1)), window.view(1, 1, -1, 1))
+
+    mean_a, mean_b = mean(a), mean(b)
+    variance_a, variance_b = mean(a * a) - mean_a**2, mean(b * b) - mean_b**2
+    covariance = mean(a * b) - mean_a * mean_b
+    c1, c2 = (0.01 * losses.DATA_RANGE) ** 2, (0.03 * losses.DATA_RANGE) ** 2
+    structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
+    return ((2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1) * structure).mean()
 
 
 def with_pytorchs_layers(network: nn.Module) -> nn.Module:
@@ -159,7 +177,7 @@ def main() -> None:
     parser.add_argument("--network", nargs="+", default=["resnet", "efficient", "compact"])
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--clinical_size", type=int, default=32, help="pixels (default: the paper's 32)")
+    parser.add_argument("--clinical_size", type=int, default=32, help="pixels, 11 at least (default: the paper's 32)")
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--warm_up", type=int, default=1)

@@ -124,6 +124,19 @@ def _at_once(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return out, mean, variance
 
 
+class NoiseConv(nn.Conv2d):
+    """A 3x3 convolution of feature maps and one plane of noise, as of both put together."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs + 1, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor, plane: Tensor) -> Tensor:
+        """[batch, inputs, h, w] and [batch, 1, h, w] to [batch, outputs, h, w]."""
+        # Put together they would be copied, and an odd number of channels is slow.
+        of_noise = functional.conv2d(plane, self.weight[:, -1:], padding=1)
+        return functional.conv2d(x, self.weight[:, :-1], self.bias, padding=1) + of_noise
+
+
 class _Double(torch.autograd.Function):
     """Bilinear interpolation to twice the size; its gradient is a convolution, so it is deterministic on a GPU as well."""
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from microsr.layers import InstanceNorm, ReflectPad, bicubic_upsample, bilinear_double
+from microsr.layers import InstanceNorm, NoiseConv, ReflectPad, bicubic_upsample, bilinear_double
 from microsr.losses import average_pool
 
 
@@ -198,17 +198,15 @@ class LightG1(nn.Module):
         self.halo = 6 + 2 * blocks
         self.head = nn.Sequential(_plain_conv(1, width, 3), *(ResidualBlock(width, norm=False) for _ in range(blocks)))
         inputs = (width, *up[:-1])
-        self.up = nn.ModuleList(
-            nn.Sequential(_plain_conv(i + 1, o, 3), nn.LeakyReLU(0.1), _plain_conv(o, o, 3), nn.LeakyReLU(0.1))
-            for i, o in zip(inputs, up, strict=True)
-        )
+        self.noisy = nn.ModuleList(NoiseConv(i, o) for i, o in zip(inputs, up, strict=True))
+        self.up = nn.ModuleList(nn.Sequential(nn.LeakyReLU(0.1), _plain_conv(o, o, 3), nn.LeakyReLU(0.1)) for o in up)
         self.tail = _plain_conv(up[-1], 1, 3)
 
     def forward(self, a: Tensor, noise: Sequence[Tensor]) -> Tensor:
         """A [batch, 1, h, w] and noise at scales 2, 4, 8 to A_SR [batch, 1, 8h, 8w]."""
         x = self.head(a)
-        for stage, plane in zip(self.up, noise, strict=True):
-            x = stage(torch.cat([bilinear_double(x), plane.to(x.dtype)], dim=1))
+        for noisy, stage, plane in zip(self.noisy, self.up, noise, strict=True):
+            x = stage(noisy(bilinear_double(x), plane))
         # Real patches end at the window's limits too: beyond them, D1 would tell by the values alone.
         return (bicubic_upsample(a) + self.tail(x).float()).clamp(-1, 1)
 
@@ -224,17 +222,14 @@ class LightG2(nn.Module):
         for inputs, outputs in zip((1, *widths[:-1]), widths, strict=True):
             layers += [_plain_conv(inputs, outputs, 5, stride=2), nn.LeakyReLU(0.1)]
         self.down = nn.Sequential(*layers)
+        self.noisy = NoiseConv(widths[-1], widths[-1])
         self.tail = nn.Sequential(
-            _plain_conv(widths[-1] + 1, widths[-1], 3),
-            nn.LeakyReLU(0.1),
-            ResidualBlock(widths[-1], False),
-            _plain_conv(widths[-1], 1, 3),
+            nn.LeakyReLU(0.1), ResidualBlock(widths[-1], norm=False), _plain_conv(widths[-1], 1, 3)
         )
 
     def forward(self, b: Tensor, noise: Sequence[Tensor]) -> Tensor:
         """B [batch, 1, 8h, 8w] and noise at scale 1 (of the clinical size) to B_LR [batch, 1, h, w]."""
-        x = self.down(b)
-        x = self.tail(torch.cat([x, noise[0].to(x.dtype)], dim=1))
+        x = self.tail(self.noisy(self.down(b), noise[0]))
         return average_pool(b.float()) + x.float()
 
 
