@@ -110,8 +110,10 @@ def open_patches(path: Path) -> np.ndarray:
     """
     try:
         patches = np.load(path, mmap_mode="r")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} holds no patches ({error}); make it with `microsr patches`") from None
+    if not isinstance(patches, np.ndarray):
+        raise UserError(f"{path} holds no patches, but an archive; make it with `microsr patches`")
     if patches.ndim != 3 or patches.shape[1] != patches.shape[2] or not len(patches):
         raise UserError(f"{path} has shape {patches.shape}, not (patches, size, size); make it with `microsr patches`")
     return patches

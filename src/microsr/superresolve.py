@@ -22,10 +22,13 @@ from microsr.checkpoint import load_generator
 from microsr.devices import choose_device
 from microsr.layers import bicubic_upsample
 from microsr.networks import draw_noise
-from microsr.progress import Progress
+from microsr.progress import Progress, logger
 from microsr.provenance import write_run
 from microsr.sampling import normalise, to_hu
 from microsr.storage import Volume, create_volume, magnified_geometry, open_volume
+
+UNLIKE = 0.15
+"""Pixel sizes that differ by more than this share are worth a warning: so much do scans of one protocol differ."""
 
 
 class Upsampler(Protocol):
@@ -33,6 +36,8 @@ class Upsampler(Protocol):
 
     halo: int
     """Clinical pixels around a tile that influence it."""
+    spacing_mm: float | None
+    """Pixel size that it was trained for, mm; None: any, or unknown."""
 
     def prepare(self, index: int, size: tuple[int, int]) -> list[Tensor]:
         """What belongs to the whole slice `index` of `size` (rows, columns): planes at several scales, cut like the slice."""
@@ -47,6 +52,7 @@ class Bicubic:
     """Cubic convolution, the paper's first baseline."""
 
     halo = 2
+    spacing_mm = None
 
     def prepare(self, index: int, size: tuple[int, int]) -> list[Tensor]:
         """Nothing."""
@@ -65,6 +71,7 @@ class Generator:
         self._g1.to(device, memory_format=torch.channels_last)
         self._window, self._seed, self._device = tuple(facts["window_hu"]), facts["seed"], device
         self.halo = max(self._g1.halo, 2)
+        self.spacing_mm = facts["clinical_spacing_mm"]
 
     def prepare(self, index: int, size: tuple[int, int]) -> list[Tensor]:
         """The slice's noise, a function of the model's seed and the slice's index."""
@@ -142,6 +149,12 @@ def superresolve(
     wanted = list(range(count)) if slices == "all" else sorted(set(slices))
     if wanted[-1] >= count:
         raise UserError(f"superresolve.slices: {wanted[-1]} does not exist; {source} has slices 0 to {count - 1}")
+    pixel, trained = volume.spacing[0], upsampler.spacing_mm
+    if trained is not None and abs(pixel / trained - 1) > UNLIKE:
+        logger.warning(
+            "%s has pixels of %.3g mm, the model was trained on %.3g mm: what it draws is of another size than lung's",
+            *(source, pixel, trained),
+        )
     voxels, _ = create_volume(output, (len(wanted), SCALE * rows, SCALE * columns), _geometry(volume, wanted))
     limits = np.iinfo(np.int16)
     progress = Progress(len(wanted), "slice", interval=10.0)

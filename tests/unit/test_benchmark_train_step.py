@@ -47,9 +47,7 @@ def flat(net):
 
 
 def test_the_benchmark_prints_its_table(benchmark, monkeypatch, capsys, tmp_path):
-    flags = (
-        f"--network compact --clinical_size 12 --batch_size 2 --repeats 2 --device cpu --output {tmp_path / 'table.csv'}"
-    )
+    flags = f"--network compact --clinical_size 12 --batch_size 2 --repeats 2 --device cpu --output {tmp_path / 'table.csv'}"
     monkeypatch.setattr(sys, "argv", ["train_step.py", *flags.split()])
     benchmark.MATRIX["cpu"] = 256
     benchmark.main()

@@ -154,6 +154,8 @@ def test_command_line_writes_patches_and_index(volume, tmp_path):
 def test_a_file_that_holds_no_patches_is_refused(tmp_path):
     np.save(tmp_path / "flat.npy", np.zeros((3, 4)))
     (tmp_path / "text.npy").write_text("no array")
-    for name in ("flat.npy", "text.npy", "absent.npy"):
+    (tmp_path / "empty.npy").touch()
+    np.savez(tmp_path / "archive.npz", np.zeros((2, 4, 4)))
+    for name in ("flat.npy", "text.npy", "empty.npy", "archive.npz", "absent.npy"):
         with pytest.raises(UserError, match=name):
             open_patches(tmp_path / name)

@@ -18,7 +18,7 @@ def slice_hu():
     return np.random.default_rng(0).normal(-800, 200, (50, 61)).astype(np.float32)
 
 
-def trained(tmp_path, family):
+def trained(tmp_path, family, spacing=None):
     """A generator file with random weights, and instance norm statistics as if some patches had been seen."""
     torch.manual_seed(0)
     g1 = build(family, 16, 128).g1
@@ -29,7 +29,7 @@ def trained(tmp_path, family):
                 norm.commit()
     path = tmp_path / "generator.pt"
     facts = {"network": family, "window_hu": [-1000.0, 400.0], "seed": 3, "steps": 1, "provenance": {}}
-    save_generator(path, g1, facts | {"clinical_spacing_mm": None, "micro_spacing_mm": None})
+    save_generator(path, g1, facts | {"clinical_spacing_mm": spacing, "micro_spacing_mm": None})
     return Generator(path, "cpu")
 
 
@@ -95,3 +95,10 @@ def test_a_missing_slice_is_named(tmp_path):
     write_volume(tmp_path / "c.ome.zarr", Volume(np.zeros((4, 16, 16), np.int16), (1, 1, 1)))
     with pytest.raises(UserError, match=r"superresolve.slices: 4 does not exist.*0 to 3"):
         superresolve(tmp_path / "c.ome.zarr", tmp_path / "o.ome.zarr", Bicubic(), [1, 4], 16)
+
+
+@pytest.mark.parametrize(("pixel", "warns"), [(0.6, False), (0.9, True)])
+def test_pixels_of_another_size_than_the_trained_ones_are_warned_of(pixel, warns, tmp_path, caplog):
+    write_volume(tmp_path / "c.ome.zarr", Volume(np.zeros((1, 16, 16), np.int16), (pixel, pixel, 1)))
+    superresolve(tmp_path / "c.ome.zarr", tmp_path / "o.ome.zarr", trained(tmp_path, "compact", 0.625), "all", 16)
+    assert ("the model was trained on 0.625 mm" in caplog.text) == warns
