@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from microsr import SCALE, config, losses
-from microsr.cyclegan import CycleGAN, ImagePool, gigaflops_per_pair
+from microsr.cyclegan import CycleGAN, ImagePool
 from microsr.devices import choose_device, choose_precision
 from microsr.layers import InstanceNorm, ReflectPad
 from microsr.networks import Networks, build, draw_noise
 from microsr.parallel import Processes
+from microsr.passes import gigaflops_per_pair
 from microsr.sampling import Batch
 
 MATRIX = {"cpu": 2048, "cuda": 8192}

@@ -34,8 +34,9 @@ def choose_precision(wanted: str, device: str) -> str:
 
 
 def choose_algorithms(deterministic: bool) -> None:
-    """On a GPU, the same result from the same seed at the cost of speed, or the fastest way for these sizes."""
+    """On a GPU, the same result from the same seed at the cost of speed, or the fastest way for these sizes; float32 is exact."""
     torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.allow_tf32 = False  # what is meant to be float32 has more than 10 bits
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the GPU is first used
     torch.use_deterministic_algorithms(deterministic)

@@ -23,11 +23,12 @@ import torch
 import microsr
 from microsr import UserError, config
 from microsr.checkpoint import explain_fresh, identify, load_state, save_generator, save_state, state_folder
-from microsr.cyclegan import CycleGAN, gigaflops_per_pair
+from microsr.cyclegan import CycleGAN
 from microsr.devices import choose_algorithms, choose_device, choose_precision
 from microsr.monitor import Board, History
 from microsr.networks import build_g1
 from microsr.parallel import Agreement, join
+from microsr.passes import gigaflops_per_pair
 from microsr.progress import Progress, logger
 from microsr.provenance import code_version, write_run
 from microsr.sampling import Batches

@@ -1,14 +1,16 @@
 """The training step: equal however its batch is split, and each option does what its name says."""
 
 import copy
+import functools
 
 import numpy as np
 import pytest
 import torch
 
-from microsr import config, cyclegan, losses
-from microsr.cyclegan import CycleGAN, gigaflops_per_pair
+from microsr import config, cyclegan, losses, passes
+from microsr.cyclegan import CycleGAN
 from microsr.networks import build
+from microsr.passes import gigaflops_per_pair
 from microsr.sampling import Batch
 
 SIZES = (8, 64)
@@ -168,7 +170,7 @@ def test_the_arithmetic_of_a_step_is_that_of_its_networks():
     times = {"g1": 6, "g2": 6, "d1": 3, "d2": 3}
     forward = 0.0
     for name, network in zip(nets._fields, nets, strict=True):
-        with torch.no_grad(), cyclegan.FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), passes.FlopCounterMode(display=False) as counter:
             network(torch.zeros(sizes[name]))
         forward += times[name] * counter.get_total_flops() / 1e9
     settings = config.Train(network="resnet")
@@ -193,3 +195,13 @@ def test_the_pool_returns_older_images_half_of_the_time():
     older = sum(pool.query(torch.full((1, 1), float(n)), random).item() != n for n in range(10, 410))
     assert len(pool.images) == 10
     assert older == pytest.approx(200, abs=40)
+
+
+def test_a_compiled_step_computes_what_the_plain_one_does(monkeypatch):
+    """As torch.compile traces it, on PyTorch's own kernels: to generate code takes minutes and a C++ compiler."""
+    monkeypatch.setattr(cyclegan.torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    plain, compiled = a_model(), a_model(compiled=True)
+    for step in range(2):
+        one, other = (model.step(step, a_batch(seed=step), 1e-4) for model in (plain, compiled))
+    assert {k: v.item() for k, v in other.items()} == pytest.approx({k: v.item() for k, v in one.items()}, rel=1e-4)
+    torch.testing.assert_close(weights(compiled), weights(plain), rtol=1e-3, atol=1e-4)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from microsr import UserError, config, cyclegan, losses, train
+from microsr import UserError, config, cyclegan, losses, passes, train
 from microsr.sampling import Batches, is_mixed, normalise, to_hu
 
 WINDOW = (-1000.0, 400.0)
@@ -95,7 +95,7 @@ def test_the_learning_rate_is_constant_then_falls_to_zero():
 def test_a_history_row_has_a_column_for_each_loss_in_use(patch_files, tmp_path):
     run(patch_files, tmp_path)
     history = pd.read_csv(tmp_path / "model" / "history.csv")
-    papers = [name for name in cyclegan.WEIGHT_OF if name != "repeat_loss"]
+    papers = [name for name in passes.WEIGHT_OF if name != "repeat_loss"]
     assert list(history.columns) == ["step", "epoch", "learning_rate", *papers, "D1", "D2"]
     assert list(history["step"]) == list(range(1, 13))
     baseline = config.Method(losses=config._default_methods()["cyclegan"].losses, mix_fraction=0)
