@@ -99,10 +99,11 @@ class InstanceNorm(nn.Module):
     def commit(self) -> None:
         """Let the running statistics follow the mean of all that was gathered, and begin to gather anew."""
         sums, images = self.gathered[:-1].view(2, -1), self.gathered[-1]
-        if images > 0:
-            self.running_mean.lerp_(sums[0] / images, self.MOMENTUM)
-            self.running_var.lerp_(sums[1] / images, self.MOMENTUM)
-            self.gathered.zero_()
+        # Without asking the GPU whether there was anything: with no image the weight is 0.
+        weight = self.MOMENTUM * (images > 0)
+        self.running_mean.lerp_(sums[0] / images.clamp(min=1), weight)
+        self.running_var.lerp_(sums[1] / images.clamp(min=1), weight)
+        self.gathered.zero_()
 
 
 def _image_by_image(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
