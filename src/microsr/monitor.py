@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import resource
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,10 +49,7 @@ class History:
         count = step - (self.rows[-1]["step"] if self.rows else 0)
         for name, value in sums.items():
             if not np.isfinite(value) or abs(value) > EXPLODED * count:
-                raise UserError(
-                    f"training diverged: {name} is {value / count:.3g} at step {step}; lower train.learning_rate, set "
-                    "train.gradient_penalty to 1, or set train.precision to float32"
-                )
+                raise diverged(f"{name} is {value / count:.3g} at step {step}")
         return sums
 
     def close_row(self, step: int, epoch: float, learning_rate: float) -> dict[str, float]:
@@ -67,6 +66,14 @@ class History:
         return " ".join(f"{name} {value:.3f}" for name, value in row.items() if name not in ROW_FACTS)
 
 
+def diverged(what: str) -> UserError:
+    """The error that ends a training with broken losses or weights."""
+    return UserError(
+        f"training diverged: {what}; lower train.learning_rate, set train.gradient_penalty to 1, or set train.precision to "
+        "float32"
+    )
+
+
 class Board:
     """TensorBoard's files of a training; where they cannot be written, the training goes on without."""
 
@@ -75,8 +82,9 @@ class Board:
         self._step, self._pairs, self._device = step, pairs_per_step, device
         self._since = time.monotonic()
         self._writer: SummaryWriter | None = None
+        threading.excepthook = functools.partial(_leave_out_writers, threading.excepthook)
         try:
-            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
         except OSError as error:
             self._give_up(error)
 
@@ -92,11 +100,15 @@ class Board:
     def show_panel(self, a: Tensor, a_sr: Tensor, step: int) -> None:
         """Clinical patches [n, 1, h, w] and below them A_SR [n, 1, 8h, 8w], both in [-1, 1]."""
         rows = [torch.cat(list(images[:, 0].float().cpu()), dim=1) for images in (nearest_upsample(a), a_sr)]
-        picture = ((torch.cat(rows) + 1) / 2).clamp(0, 1)[None]
+        picture = ((torch.cat(rows) + 1) / 2).clamp(0, 1).nan_to_num()[None]
         self._write(lambda writer: writer.add_image("clinical_and_superresolved", picture, step))
 
+    def flush(self) -> None:
+        """Write what is not written yet: a state and these files then tell of the same steps."""
+        self._write(lambda writer: writer.flush())
+
     def close(self) -> None:
-        """Write what is not written yet."""
+        """Write what is not written yet, and end."""
         self._write(lambda writer: writer.close())
 
     def _write(self, write: Callable[[SummaryWriter], Any]) -> None:
@@ -109,6 +121,12 @@ class Board:
     def _give_up(self, error: OSError) -> None:
         logger.warning("TensorBoard's files cannot be written (%s); the training goes on without them", error)
         self._writer = None
+
+
+def _leave_out_writers(others: Callable[[threading.ExceptHookArgs], Any], failed: threading.ExceptHookArgs) -> None:
+    """No traceback of TensorBoard's thread: its error comes up again at the next write, and is told then in a line."""
+    if not type(failed.thread).__module__.startswith("tensorboard"):
+        others(failed)
 
 
 def memory(device: str) -> float:

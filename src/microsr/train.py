@@ -25,7 +25,7 @@ from microsr import UserError, config
 from microsr.checkpoint import explain_fresh, identify, load_state, save_generator, save_state, state_folder
 from microsr.cyclegan import CycleGAN
 from microsr.devices import choose_algorithms, choose_device, choose_precision
-from microsr.monitor import Board, History
+from microsr.monitor import Board, History, diverged
 from microsr.networks import build_g1
 from microsr.parallel import Agreement, join
 from microsr.passes import gigaflops_per_pair
@@ -69,7 +69,8 @@ def train(
     Raises
     ------
     UserError
-        The losses are no longer finite or have exploded, the batch cannot be shared evenly, or there is no such device.
+        The losses or weights are no longer finite or have exploded, the batch cannot be shared evenly, there is no such
+        device, or the outputs cannot be written.
     """
     started = time.time()
     torch.set_num_threads(compute.threads)
@@ -104,7 +105,6 @@ def train(
         history, attempts = _run(model, batches, state, identity, settings, compute)
         if not processes.first:
             return
-        output.mkdir(parents=True, exist_ok=True)
         steps = settings.epochs * batches.steps_per_epoch
         g1 = build_g1(settings.network)
         g1.load_state_dict(model.generator())
@@ -117,14 +117,21 @@ def train(
             "micro_spacing_mm": spacing_of(micro),
             "provenance": identity | {"microsr": microsr.__version__},
         }
-        save_generator(output / "generator.pt", g1, facts)
-        pd.DataFrame(history.rows).to_csv(output / "history.csv", index=False)
         pairs, seconds = steps * settings.batch_size, sum(attempt["seconds"] for attempt in attempts)
-        write_run(
-            output / "run.json", "train", described, [*clinical, *micro], started, attempts=attempts,
-            arithmetic={"gflop_per_pair": gigaflops_per_pair(settings, method.losses, sizes)},
-            speed={"pairs_per_second": pairs / seconds, "device": processes.device, "threads": compute.threads},
-        )  # fmt: skip
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            save_generator(output / "generator.pt", g1, facts)
+            pd.DataFrame(history.rows).to_csv(output / "history.csv", index=False)
+            write_run(
+                output / "run.json", "train", described, [*clinical, *micro], started, attempts=attempts,
+                arithmetic={"gflop_per_pair": gigaflops_per_pair(settings, method.losses, sizes)},
+                speed={"pairs_per_second": pairs / seconds, "device": processes.device, "threads": compute.threads},
+            )  # fmt: skip
+        except OSError as error:
+            raise UserError(
+                f"the training has come to its end, but the model could not be written into {output} ({error}); free some "
+                "space and run again: it goes on from the last state that was saved"
+            ) from None
 
 
 def _run(
@@ -159,20 +166,27 @@ def _run(
     )
 
     def save() -> None:
+        _check_weights(model, step)
         attempts[-1] |= {"steps": step - attempts[-1]["start_step"], "seconds": time.monotonic() - began}
         record = {"step": step, "history": history.rows, "sums": history.sums(step), "attempts": attempts}
-        if processes.first:
+        if board is not None:
+            board.flush()
             save_state(folder, step, model.state() | record)
 
     steps = settings.epochs * batches.steps_per_epoch
     every, panel_every = max(1, steps // HISTORY_ROWS), max(1, steps // PANELS)
     share = processes.share(settings.batch_size)
-    board = Board(folder, step, settings.batch_size, processes.device) if processes.first else None
     examples = batches.batch(0).clinical[:4]
     progress = Progress(steps, "step", start=step)
     agree = Agreement(processes)
     saved_at = time.monotonic()
-    with _stop_requested() as stop:
+    with (
+        contextlib.closing(progress),
+        contextlib.closing(Board(folder, step, settings.batch_size, processes.device))
+        if processes.first
+        else contextlib.nullcontext() as board,
+        _stop_requested() as stop,
+    ):
         while step < steps:
             if step >= settings.constant_fraction * steps:
                 model.fix_normalisation()
@@ -193,11 +207,16 @@ def _run(
                 _stop(save, step, stop)
             elif wanted == SAVE:
                 _save_or_warn(save)
+    _check_weights(model, step)
     attempts[-1] |= {"steps": step - attempts[-1]["start_step"], "seconds": time.monotonic() - began}
-    progress.close()
-    if board is not None:
-        board.close()
     return history, attempts
+
+
+def _check_weights(model: CycleGAN, step: int) -> None:
+    """A step may break the weights although its own losses are still right: only those of the next one would tell."""
+    for name, network in model.nets._asdict().items():
+        if not all(values.isfinite().all() for values in network.state_dict().values()):
+            raise diverged(f"weights of {name.upper()} are not finite after step {step}")
 
 
 def _save_or_warn(save: Callable[[], None]) -> None:
