@@ -24,6 +24,9 @@ from microsr.parallel import Processes
 from microsr.passes import DiscriminatorPass, GeneratorPass, frozen
 from microsr.sampling import Batch, add_noise
 
+SKIPPED = "skipped"
+"""Beside the losses: 1 if the step changed no weights, as a gradient was not finite."""
+
 
 class ImagePool:
     """The last generated images, shown to a discriminator half of the time instead of new ones (Shrivastava et al. 2017)."""
@@ -98,7 +101,7 @@ class CycleGAN:
         return DistributedDataParallel(one, broadcast_buffers=False, find_unused_parameters=not self._weights.cycle)
 
     def step(self, number: int, batch: Batch, learning_rate: float) -> dict[str, Tensor]:
-        """Update the generators and the discriminators; returns every loss, unweighted, as a mean over the whole batch.
+        """Update the generators and the discriminators; returns every loss, unweighted, as a mean over the whole batch, and SKIPPED.
 
         batch: this process's share of the batch of step `number`, on its device.
         """
@@ -117,14 +120,22 @@ class CycleGAN:
         judged = self._backward(self._passes[1], (tuple(x[part] for x in seen) for part in parts))
         found = [generators | discriminators for generators, (discriminators,) in zip(found, judged, strict=True)]
 
+        broken = self._broken()
         for optimiser in (self.generators, self.discriminators):
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate
+            optimiser.found_inf = broken  # with 1, fused Adam leaves everything as it is
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         self._follow(number)
         means = torch.stack([torch.stack(list(values.values())) for values in found]).mean(0)
-        return dict(zip(found[0], self.processes.mean(means), strict=True))
+        return dict(zip(found[0], self.processes.mean(means), strict=True)) | {SKIPPED: broken}
+
+    def _broken(self) -> Tensor:
+        """1 if a gradient is not finite, else 0: what an instance norm makes of a constant image grows from layer to layer."""
+        gradients = [p.grad for network in self.nets for p in network.parameters() if p.grad is not None]
+        largest = torch.stack(torch._foreach_norm(gradients, torch.inf)).amax()
+        return (~largest.isfinite()).float()
 
     def _backward(self, one: nn.Module, inputs: Iterable[tuple]) -> list[tuple]:
         """Add up a pass's gradients over the parts of this process's share; what else the pass returned, for each part."""

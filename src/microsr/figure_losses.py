@@ -13,6 +13,7 @@ from microsr.figure_style import COLOURS, WIDTH, method_name, new_figure, save, 
 from microsr.tables import read_rows
 
 FACTS = ("step", "epoch", "learning_rate")
+NO_LOSS = (*FACTS, "skipped")
 POINTS = 1000
 """Most points of a curve that are drawn; longer histories are averaged down to it."""
 LOG_RANGE = 50.0
@@ -86,7 +87,7 @@ def _quantities(tables: dict[str, pd.DataFrame]) -> list[str]:
     """The losses that some model has, in the order of the histories; the learning rate last."""
     found: dict[str, None] = {}
     for table in tables.values():
-        found |= dict.fromkeys(c for c in table.columns if c not in FACTS and table[c].notna().any())
+        found |= dict.fromkeys(c for c in table.columns if c not in NO_LOSS and table[c].notna().any())
     return [*found, "learning_rate"]
 
 

@@ -16,12 +16,15 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from microsr import UserError
+from microsr.cyclegan import SKIPPED
 from microsr.losses import nearest_upsample
 from microsr.progress import logger
 
-ROW_FACTS = ("step", "epoch", "learning_rate")
+ROW_FACTS = ("step", "epoch", "learning_rate", SKIPPED)
 EXPLODED = 1e4
 """No loss of images in [-1, 1] comes near it in a training that can still be saved."""
+STALLED = 10
+"""So many steps in a row without a finite gradient are no chance."""
 
 
 class History:
@@ -31,6 +34,7 @@ class History:
         """rows, sums: of the training so far, from a state."""
         self.rows = rows or []
         self._sums: dict[str, Any] = sums or {}
+        self._stalled = 0
 
     def add(self, found: dict[str, Tensor]) -> None:
         """Count the losses of a step."""
@@ -56,6 +60,9 @@ class History:
         """The row that ends with this step; errors as `sums`."""
         count = step - (self.rows[-1]["step"] if self.rows else 0)
         means = {name: value / count for name, value in self.sums(step).items()}
+        self._stalled = self._stalled + count if means.get(SKIPPED) == 1 else 0
+        if self._stalled >= STALLED:
+            raise diverged(f"no gradient was finite in the {self._stalled} steps up to step {step}")
         self.rows.append({"step": step, "epoch": epoch, "learning_rate": learning_rate, **means})
         self._sums = {}
         return self.rows[-1]
@@ -94,7 +101,8 @@ class Board:
         speed = self._pairs * (step - self._step) / max(now - self._since, 1e-9)
         self._step, self._since = step, now
         scalars = {f"losses/{name}": value for name, value in row.items() if name not in ROW_FACTS}
-        scalars |= {"learning_rate": row["learning_rate"], "pairs_per_second": speed, "memory_mb": memory(self._device)}
+        scalars |= {name: row[name] for name in ("learning_rate", SKIPPED) if name in row}
+        scalars |= {"pairs_per_second": speed, "memory_mb": memory(self._device)}
         self._write(lambda writer: [writer.add_scalar(name, value, step) for name, value in scalars.items()])
 
     def show_panel(self, a: Tensor, a_sr: Tensor, step: int) -> None:

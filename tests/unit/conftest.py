@@ -1,8 +1,13 @@
 """What the tests of training share."""
 
 import pytest
+import torch
 
 from microsr import networks
+
+torch.set_num_threads(
+    1
+)  # small networks gain nothing from more, and wait for ever where another process has the other core
 
 
 @pytest.fixture

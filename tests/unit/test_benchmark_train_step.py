@@ -32,8 +32,8 @@ def test_one_step_of_the_textbook_changes_the_weights_as_ours_does(network, benc
     monkeypatch.setattr(cyclegan, "refresh_spectral_norm", lambda judge: None)
     start = [flat(net) for net in ours.nets]
     for model in (textbook, ours):  # Adam would magnify rounding
-        model.generators = torch.optim.SGD(model.generators.param_groups[0]["params"], 0.01)
-        model.discriminators = torch.optim.SGD(model.discriminators.param_groups[0]["params"], 0.01)
+        model.generators = torch.optim.SGD(model.generators.param_groups[0]["params"], 0.01, fused=True)
+        model.discriminators = torch.optim.SGD(model.discriminators.param_groups[0]["params"], 0.01, fused=True)
     batch = benchmark.a_batch(2, 16, "cpu")
     textbook.step(0, batch)
     ours.step(0, batch, 0.01)

@@ -43,8 +43,10 @@ def test_gradients_gathered_over_parts_are_those_of_the_whole_batch(network, rep
     found = []
     for accumulate in (1, 2, 4):
         model = a_model(network, config.Losses(repeat=repeat, forgive_px=0.5), accumulate=accumulate)
-        model.generators = torch.optim.SGD(model.generators.param_groups[0]["params"], 0.01)  # Adam magnifies rounding
-        model.discriminators = torch.optim.SGD(model.discriminators.param_groups[0]["params"], 0.01)
+        model.generators = torch.optim.SGD(
+            model.generators.param_groups[0]["params"], 0.01, fused=True
+        )  # Adam magnifies rounding
+        model.discriminators = torch.optim.SGD(model.discriminators.param_groups[0]["params"], 0.01, fused=True)
         for step in range(1 if network == "resnet" else 3):  # instance norm makes rounding grow with every step
             means = model.step(step, a_batch(seed=step), 0.01)
         running = torch.cat([b.flatten() for b in model.nets.g1.buffers()] + [torch.zeros(1)])
@@ -135,6 +137,26 @@ def test_spectral_norm_follows_the_weights_by_one_power_iteration_a_step(monkeyp
     assert largest_norm(a_model()) < 1.2
     monkeypatch.setattr(cyclegan, "refresh_spectral_norm", lambda network: network.eval())
     assert largest_norm(a_model()) > 1.3
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_step_whose_gradient_is_not_finite_is_left_out(parts, monkeypatch):
+    """As when a generated image is constant: each instance norm magnifies its gradient, until it overflows."""
+    model = a_model(accumulate=parts, ema_decay=0.5)
+    before = weights(model)
+    for step in range(4):
+        overflows = step == 2
+        weight = next(model.nets.g1.parameters())
+        hook = weight.register_hook(lambda gradient: gradient * torch.inf) if overflows else None
+        found = model.step(step, a_batch(seed=step), 1e-3)
+        assert found["skipped"] == overflows
+        assert all(value.isfinite() for value in found.values())
+        assert torch.equal(weights(model), before) == overflows
+        before = weights(model)
+        if hook is not None:
+            hook.remove()
+    for optimiser in (model.generators, model.discriminators):
+        assert {int(state["step"]) for state in optimiser.state.values()} == {3}
 
 
 def test_looking_at_examples_changes_nothing(small_resnet):

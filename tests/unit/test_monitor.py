@@ -106,7 +106,8 @@ def assert_shows(folder, history):
     curves, pictures = board_of(folder)
     names = [name for name in history.columns if name not in monitor.ROW_FACTS]
     assert len(names) == 10
-    assert set(curves) == {f"losses/{name}" for name in names} | {"learning_rate", "pairs_per_second", "memory_mb"}
+    others = {"learning_rate", "skipped", "pairs_per_second", "memory_mb"}
+    assert set(curves) == {f"losses/{name}" for name in names} | others
     for curve in curves.values():
         assert [step for step, _ in curve] == [2, 4, 6, 8, 10, 12]
     for name, curve in [*((name, f"losses/{name}") for name in names), ("learning_rate", "learning_rate")]:
@@ -191,7 +192,7 @@ def test_the_board_of_a_training_that_diverged_has_all_rows_before(files, tmp_pa
         run(files, tmp_path)
     (folder,) = tmp_path.glob("state/*/tensorboard")
     curves, pictures = board_of(folder)
-    assert [[step for step, _ in curve] for curve in curves.values()] == [[2, 4, 6]] * 13
+    assert [[step for step, _ in curve] for curve in curves.values()] == [[2, 4, 6]] * 14
     assert [step for step, _ in pictures["clinical_and_superresolved"]] == [3, 6]
 
 
@@ -427,3 +428,17 @@ def test_a_model_says_what_it_was_trained_on_and_how(known, files, tmp_path):
     ]
     assert told["code"] == code_version("train") == record["code"]["fingerprint"]
     assert told["microsr"] == __version__
+
+
+def test_a_training_that_only_skips_steps_is_stopped():
+    history, broken = History(), {"D1": torch.tensor(0.5), "skipped": torch.tensor(1.0)}
+    for step in range(1, 10):
+        history.add(broken)
+        history.close_row(step, step / 100, 1e-3)
+    sound = History(list(history.rows))
+    for step in (10, 11):
+        sound.add(broken | {"skipped": torch.tensor(0.0)})
+        assert sound.close_row(step, step / 100, 1e-3)["skipped"] == 0
+    history.add(broken)
+    with pytest.raises(UserError, match="no gradient was finite in the 10 steps up to step 10; lower"):
+        history.close_row(10, 0.1, 1e-3)
