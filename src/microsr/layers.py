@@ -1,7 +1,6 @@
 """Layers of the networks, written for how a training uses them: channels last, bfloat16, statistics in float32.
 
-PyTorch's own instance norm and the gradient of its reflection leave channels-last order, and the copies back cost a fifth of a
-training step of the published networks on a CPU (benchmarks/train_step.py).
+PyTorch's own instance norm and the gradient of its reflection leave channels-last order, and every copy back costs time.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """What the tests of training share."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,3 +24,13 @@ def small_resnet(monkeypatch):
             spectral_norm=False,
         ),
     )
+
+
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory):
+    """A folder with clinical.npy and micro.npy: twelve patches of noise of each modality, 8 and 64 pixels wide."""
+    folder = tmp_path_factory.mktemp("patches")
+    random = np.random.default_rng(0)
+    for modality, size in (("clinical", 8), ("micro", 64)):
+        np.save(folder / f"{modality}.npy", random.normal(-700, 150, (12, size, size)).astype(np.int16))
+    return folder

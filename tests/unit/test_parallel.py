@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -18,41 +17,10 @@ from microsr.train import STOPPED
 
 SECONDS = 180
 FLAGS = [
-    "--seed",
-    "3",
-    "--window_hu",
-    "-1000",
-    "400",
-    "--patches_per_case",
-    "12",
-    "--batch_size",
-    "4",
-    "--learning_rate",
-    "1e-3",
-    "--pool_size",
-    "3",
-    "--precision",
-    "float32",
-    "--losses.repeat",
-    "5",
-    "--losses.forgive_px",
-    "1",
-    "--mix_noise",
-    "true",
-    "--noise_hu",
-    "40",
-    "--ema_decay",
-    "0.9",
-]
-
-
-@pytest.fixture(scope="module")
-def patches(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("patches")
-    random = np.random.default_rng(0)
-    for modality, size in (("clinical", 8), ("micro", 64)):
-        np.save(folder / f"{modality}.npy", random.normal(-700, 150, (12, size, size)).astype(np.int16))
-    return folder
+    "--seed", "3", "--window_hu", "-1000", "400", "--patches_per_case", "12", "--batch_size", "4", "--learning_rate", "1e-3",
+    "--pool_size", "3", "--precision", "float32", "--losses.repeat", "5", "--losses.forgive_px", "1", "--mix_noise", "true",
+    "--noise_hu", "40", "--ema_decay", "0.9",
+]  # fmt: skip
 
 
 def command(patches, folder, processes, *more, epochs=2):

@@ -35,15 +35,6 @@ SECONDS = 120
 """Patience with a process on a loaded machine."""
 
 
-@pytest.fixture(scope="module")
-def patches(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("patches")
-    random = np.random.default_rng(0)
-    for modality, size in (("clinical", 8), ("micro", 64)):
-        np.save(folder / f"{modality}.npy", random.normal(-700, 150, (12, size, size)).astype(np.int16))
-    return folder
-
-
 @pytest.fixture(scope="module", autouse=True)
 def rows_of_three_steps():
     """So that a training can be cut off inside a row of its history."""
