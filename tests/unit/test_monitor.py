@@ -6,7 +6,6 @@ import json
 import re
 import resource
 import signal
-import subprocess
 import time
 
 import numpy as np
@@ -232,41 +231,20 @@ def test_a_panel_of_a_broken_network_is_drawn_without_complaint(tmp_path):
     assert len(board_of(tmp_path / "tensorboard")[1]["clinical_and_superresolved"]) == 1
 
 
-@pytest.fixture(params=["tmpfs", "file size limit"])
-def full_disk(request, tmp_path):
-    """A folder in which there is room for so many kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def limit(size):
-        if request.param == "file size limit":
-            resource.setrlimit(resource.RLIMIT_FSIZE, (1024 * size, before[1]))
-        elif subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", folder], capture_output=True
-        ).returncode:
-            pytest.skip("only root may mount a small disk")
-        return folder
-
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    if folder.is_mount():
-        subprocess.run(["umount", folder], check=True)
-
-
 @pytest.mark.timeout(60)
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("room", [4, 8, 200])
 def test_tensorboard_gives_up_on_a_full_disk_in_one_line(room, full_disk, caplog, capfd):
     """With no room from the start, or none for the next row, or none for the next panel; no thread leaves a traceback."""
-    folder, panel = full_disk(room), torch.rand(2, 1, 64, 64)
-    board = Board(folder, 0, BATCH, "cpu")
-    for step in range(1, 1001):
-        board.show_row({"step": step, "epoch": step / 3, "learning_rate": 1e-3, "D1": 0.5})
-        if room == 200 and step % 10 == 0:
-            board.show_panel(panel[..., :8, :8], 2 * panel - 1, step)
-    board.flush()
-    board.close()
+    panel = torch.rand(2, 1, 64, 64)
+    with full_disk(room) as folder:
+        board = Board(folder, 0, BATCH, "cpu")
+        for step in range(1, 1001):
+            board.show_row({"step": step, "epoch": step / 3, "learning_rate": 1e-3, "D1": 0.5})
+            if room == 200 and step % 10 == 0:
+                board.show_panel(panel[..., :8, :8], 2 * panel - 1, step)
+        board.flush()
+        board.close()
     (said,) = caplog.messages
     assert re.fullmatch(
         r"TensorBoard's files cannot be written \(.*(No space left on device|File too large).*\); the training goes on "
@@ -287,10 +265,9 @@ def test_errors_of_other_threads_are_shown_as_ever(tmp_path, monkeypatch):
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("full_disk", ["tmpfs"], indirect=True)
-def test_a_training_whose_board_finds_no_room_ends_as_one_that_has_it(files, tmp_path, full_disk, monkeypatch, caplog):
+def test_a_training_whose_board_finds_no_room_ends_as_one_that_has_it(files, tmp_path, small_disk, monkeypatch, caplog):
     run(files, tmp_path / "roomy")
-    disk, board = full_disk(16), Board.__init__
+    disk, board = small_disk(16), Board.__init__
     monkeypatch.setattr(Board, "__init__", lambda self, folder, *more: board(self, disk, *more))
     run(files, tmp_path / "full")
     (said,) = (record.message for record in caplog.records if record.levelname == "WARNING")

@@ -6,7 +6,6 @@ import itertools
 import json
 import multiprocessing
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -306,36 +305,6 @@ def test_far_too_high_a_learning_rate_ends_with_step_loss_and_what_to_try(learni
     assert not list(tmp_path.glob("state/*/step-*.pt")) and not (tmp_path / "model").exists()
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """Mounts a folder with room for so many kB, and gives it more room when it is asked for again."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-
-    def mount(size):
-        again = "remount," if folder.is_mount() else ""
-        wanted = ["mount", "-t", "tmpfs", "-o", f"{again}size={size:.0f}k", "tmpfs", folder]
-        if subprocess.run(wanted, capture_output=True).returncode:
-            pytest.skip("only root may mount a small disk")
-        return folder
-
-    yield mount
-    if folder.is_mount():
-        subprocess.run(["umount", folder], check=True)
-
-
-@pytest.fixture
-def small_files():
-    """Sets the size, kB, beyond which no file may grow; None: no more."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def limit(size):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (before[0] if size is None else 1024 * size, before[1]))
-
-    yield limit
-    limit(None)
-
-
 def test_a_disk_too_full_for_a_state_does_not_end_the_training(
     patches, straight, tmp_path, small_disk, stop_in, caplog
 ):
@@ -360,13 +329,10 @@ def test_a_stop_that_finds_no_room_says_so_and_the_training_goes_on_from_the_las
 ):
     stop_in(1)
     stop(run, patches, tmp_path / "a")
-    small_files(1000)
     stop_in(3)
-    with pytest.raises(
-        UserError, match=r"^stopped after step 4, and the state could not be saved .*; free some space "
-    ):
+    said = r"^stopped after step 4, and the state could not be saved .*; free some space "
+    with small_files(1000), pytest.raises(UserError, match=said):
         run(patches, tmp_path / "a")
-    small_files(None)
     stop_in(None)
     with caplog.at_level("INFO", "microsr"):
         assert differences(run(patches, tmp_path / "a"), straight) == []
