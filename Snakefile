@@ -40,6 +40,7 @@ rule all:
         FIGURES,
         TABLES,
         MODELS,
+        EXPORTS,
 
 
 rule figures:

@@ -340,15 +340,30 @@ def generator(wildcards):
     return []
 
 
+def volume_to_superresolve(wildcards):
+    """Input function: the imported volume."""
+    return "<results>/volumes/{}/{}.ome.zarr".format(*INPUTS[wildcards.scan])
+
+
 def slices_to_superresolve(wildcards):
-    """Params function: the chosen slices; of a down-sampled uCT, which has a few, all."""
-    downsampled = INPUTS[wildcards.scan][1] == "downsampled"
-    return "--slices all" if downsampled else flags(EXPERIMENT.superresolve)
+    """Params function: the chosen slices (of a down-sampled uCT, which has a few, all) and the precision."""
+    if INPUTS[wildcards.scan][1] == "downsampled":
+        return "--slices all " + flags(EXPERIMENT.superresolve, without=["slices", "formats"])
+    return flags(EXPERIMENT.superresolve, without=["formats"])
 
 
 def upsampler(wildcards, input):
     """Params function: the way of up-sampling, as a flag."""
     return f"--model {input.model}" if input.model else f"--upsampler {METHODS[wildcards.method].upsampler}"
+
+
+# Names that the super-resolved volumes have in the formats of superresolve.formats: files, and a folder of DICOM slices.
+ENDINGS = {"nifti": ".nii", "nifti.gz": ".nii.gz", "nrrd": ".nrrd", "metaimage": ".mha"}
+EXPORTS = [
+    f"<results>/superresolved/{'/'.join(one)}{ENDINGS.get(kind, '_dicom')}"
+    for kind in EXPERIMENT.superresolve.formats
+    for one in SUPERRESOLVED
+]
 
 
 def given(modality):

@@ -1,30 +1,121 @@
-# Clinical CT (and what is treated as such) to uCT scale, by every method alike.
+# Clinical CT (and what is treated as such) to uCT scale, by every method alike: by one job a volume, or by several.
+
+PARTS = EXPERIMENT.compute.parts
+
+if PARTS == 1:
+
+    rule superresolve:
+        """Magnify the chosen slices of a clinical CT eight times in-plane, with a trained generator or by interpolation."""
+        input:
+            volume=volume_to_superresolve,
+            model=generator,
+        output:
+            volume=directory("<results>/superresolved/{method}/{training_set}/{scan}.ome.zarr"),
+            run="<results>/superresolved/{method}/{training_set}/{scan}.run.json",
+        log:
+            "<logs>/superresolve/{method}/{training_set}/{scan}.log",
+        benchmark:
+            "<benchmarks>/superresolve/{method}/{training_set}/{scan}.tsv"
+        conda:
+            NETWORK_ENVIRONMENT
+        threads: EXPERIMENT.compute.threads
+        resources:
+            mem_mb=4000,
+            runtime=8 * 60,
+            gpu=GPU,
+        params:
+            upsampler=upsampler,
+            settings=slices_to_superresolve,
+            compute=compute_flags(),
+            code=code_version("superresolve"),
+        shell:
+            "microsr superresolve {input.volume} {params.upsampler} --output {output.volume}"
+            " {params.settings} {params.compute} --log {log}"
+
+else:
+
+    rule superresolve_part:
+        """Magnify one of several blocks of the chosen slices."""
+        input:
+            volume=volume_to_superresolve,
+            model=generator,
+        output:
+            volume=temp(directory("<results>/superresolved/{method}/{training_set}/{scan}.part{part}.ome.zarr")),
+            run=temp("<results>/superresolved/{method}/{training_set}/{scan}.part{part}.run.json"),
+        log:
+            "<logs>/superresolve/{method}/{training_set}/{scan}.part{part}.log",
+        benchmark:
+            "<benchmarks>/superresolve/{method}/{training_set}/{scan}.part{part}.tsv"
+        wildcard_constraints:
+            part=r"\d+",
+        conda:
+            NETWORK_ENVIRONMENT
+        threads: EXPERIMENT.compute.threads
+        resources:
+            mem_mb=4000,
+            runtime=8 * 60,
+            gpu=GPU,
+        params:
+            upsampler=upsampler,
+            settings=slices_to_superresolve,
+            compute=compute_flags(),
+            code=code_version("superresolve"),
+        shell:
+            "microsr superresolve {input.volume} {params.upsampler} --output {output.volume} --part {wildcards.part}"
+            " {params.settings} {params.compute} --log {log}"
+
+    rule gather:
+        """Put the blocks of slices together: the volume that one job would have made."""
+        input:
+            parts=expand(
+                "<results>/superresolved/{{method}}/{{training_set}}/{{scan}}.part{part}.ome.zarr",
+                part=range(1, PARTS + 1),
+            ),
+            runs=expand(
+                "<results>/superresolved/{{method}}/{{training_set}}/{{scan}}.part{part}.run.json",
+                part=range(1, PARTS + 1),
+            ),
+        output:
+            volume=directory("<results>/superresolved/{method}/{training_set}/{scan}.ome.zarr"),
+            run="<results>/superresolved/{method}/{training_set}/{scan}.run.json",
+        log:
+            "<logs>/superresolve/{method}/{training_set}/{scan}.log",
+        conda:
+            NETWORK_ENVIRONMENT
+        resources:
+            mem_mb=1500,
+            runtime=60,
+        params:
+            code=code_version("gather"),
+        shell:
+            "microsr gather {input.parts} --output {output.volume} --log {log}"
 
 
-rule superresolve:
-    """Magnify the chosen slices of a clinical CT eight times in-plane, with a trained generator or by interpolation."""
+rule export:
+    """Give a super-resolved volume in another format, for the programs that do not read OME-Zarr."""
     input:
-        volume=lambda wildcards: "<results>/volumes/{}/{}.ome.zarr".format(*INPUTS[wildcards.scan]),
-        model=generator,
+        volume="<results>/superresolved/{method}/{training_set}/{scan}.ome.zarr",
     output:
-        volume=directory("<results>/superresolved/{method}/{training_set}/{scan}.ome.zarr"),
-        run="<results>/superresolved/{method}/{training_set}/{scan}.run.json",
+        file="<results>/superresolved/{method}/{training_set}/{scan}{ending}",
+        run="<results>/superresolved/{method}/{training_set}/{scan}{ending}.run.json",
     log:
-        "<logs>/superresolve/{method}/{training_set}/{scan}.log",
-    benchmark:
-        "<benchmarks>/superresolve/{method}/{training_set}/{scan}.tsv"
+        "<logs>/export/{method}/{training_set}/{scan}{ending}.log",
+    wildcard_constraints:
+        ending=any_of(ENDINGS.values()),
     conda:
         NETWORK_ENVIRONMENT
-    threads: EXPERIMENT.compute.threads
     resources:
-        mem_mb=4000,
-        runtime=8 * 60,
-        gpu=GPU,
+        mem_mb=1500,
+        runtime=120,
     params:
-        upsampler=upsampler,
-        settings=slices_to_superresolve,
-        compute=compute_flags(),
-        code=code_version("superresolve"),
+        code=code_version("export"),
     shell:
-        "microsr superresolve --input {input.volume} {params.upsampler} --output {output.volume}"
-        " {params.settings} {params.compute} --log {log}"
+        "microsr export {input.volume} --output {output.file} --log {log}"
+
+
+use rule export as export_dicom with:
+    output:
+        file=directory("<results>/superresolved/{method}/{training_set}/{scan}_dicom"),
+        run="<results>/superresolved/{method}/{training_set}/{scan}_dicom.run.json",
+    log:
+        "<logs>/export/{method}/{training_set}/{scan}_dicom.log",

@@ -250,12 +250,27 @@ class Method(Section):
 class Superresolve(Section):
     """Inference on the test cases' clinical CT."""
 
-    slices: Literal["all"] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = "all"
-    """Slices of the imported clinical volume to super-resolve (0 is the first), evenly spaced; all of them take 64 times the input's size."""
+    slices: (
+        Literal["all"]
+        | Annotated[str, Field(pattern=SLICES)]
+        | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    ) = "all"
+    """Slices of the clinical volume to super-resolve (0 is the first): "all", "first:end" (end excluded) or a list of evenly spaced ones; all of them take 64 times the input's size."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the network's layers; auto: bfloat16 where the hardware has units for it (what it changes: docs/superresolution.md)."""
+    formats: list[Literal["nifti", "nifti.gz", "nrrd", "metaimage", "dicom"]] = []
+    """Formats in which the super-resolved volumes are given beside the OME-Zarr that the pipeline works on."""
+
+    @field_validator("slices", mode="before")
+    @classmethod
+    def _no_number(cls, value: Any) -> Any:
+        if isinstance(value, int):  # YAML reads 3:8 as 3 * 60 + 8
+            raise ValueError('slices must be "all", a list, or a range in quotation marks, as "3:8"')
+        return value
 
     @model_validator(mode="after")
     def _even(self) -> Superresolve:
-        chosen = sorted(set(self.slices)) if self.slices != "all" else []
+        chosen = [] if isinstance(self.slices, str) else sorted(set(self.slices))
         if len({after - before for before, after in pairwise(chosen)}) > 1:
             raise ValueError(
                 f"slices must be evenly spaced, as [3, 5, 7] (a volume has one slice distance), not {chosen}"
@@ -282,8 +297,10 @@ class Compute(Section):
     """On a GPU: the same weights from the same seed, bit for bit, but slower. On a CPU it is so always."""
     checkpoint_minutes: Positive = 5.0
     """A killed training loses at most about this much work, minutes."""
-    tile: Annotated[int, Field(ge=16)] = 128
-    """Side of the square that goes through a network at once, clinical pixels; bounds the memory."""
+    tile: Literal["auto"] | Annotated[int, Field(ge=16)] = "auto"
+    """Side of the square that is magnified at once, clinical pixels; bounds the memory. auto: what suits the device."""
+    parts: Count = 1
+    """Jobs that share each super-resolved volume, a block of slices each; the volume is the same."""
 
 
 class Evaluate(Section):
@@ -619,19 +636,26 @@ def flags(section: Section, without: Sequence[str] = ()) -> str:
     )
 
 
-def add_flags(parser: argparse.ArgumentParser, model: type[Section]) -> None:
-    """Give `parser` one flag for each setting of `model`; values are written as in YAML."""
+def add_flags(parser: argparse.ArgumentParser, model: type[Section], without: Sequence[str] = ()) -> None:
+    """Give `parser` one flag for each setting of `model`, those in `without` left out; values are written as in YAML."""
     for key, description in _described(model):
+        if key in without:
+            continue
         parser.add_argument(
-            f"--{key}", dest=f"setting:{key}", metavar="VALUE", type=yaml.safe_load, help=description.replace("%", "%%")
+            f"--{key}", dest=f"setting:{key}", metavar="VALUE", type=_value, help=description.replace("%", "%%")
         )
+
+
+def _value(text: str) -> Any:
+    """As in YAML, but a range of slices is no number to the base of 60."""
+    return text if re.fullmatch(SLICES, text) else yaml.safe_load(text)
 
 
 def from_flags(namespace: argparse.Namespace, model: type[SectionT]) -> SectionT:
     """The section that `add_flags` had parsed; what was not given takes its default."""
     nested: dict[str, Any] = {}
     for name, _ in _described(model):
-        value = getattr(namespace, f"setting:{name}")
+        value = getattr(namespace, f"setting:{name}", None)
         if value is not None:
             *outer, key = name.split(".")
             level = nested

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 
 import torch
 
@@ -40,3 +42,20 @@ def choose_algorithms(deterministic: bool) -> None:
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the GPU is first used
     torch.use_deterministic_algorithms(deterministic)
+
+
+def keep_freed_memory() -> None:
+    """With glibc, let the process keep what it frees, for its next allocations.
+
+    Otherwise each large tensor is new memory, which the kernel clears page by page, for one thread at a time: with several
+    threads that costs more than the arithmetic of a convolution. The process does not grow beyond its peak.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    trim_threshold, mmap_max = -1, -4
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:  # another C library
+        return
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 1 << 30)

@@ -129,12 +129,116 @@ class NoiseConv(nn.Conv2d):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs + 1, outputs, 3, padding=1)
+        self.register_buffer("_phases", None, persistent=False)
 
     def forward(self, x: Tensor, plane: Tensor) -> Tensor:
         """[batch, inputs, h, w] and [batch, 1, h, w] to [batch, outputs, h, w]."""
         # Put together they would be copied, and an odd number of channels is slow.
-        of_noise = functional.conv2d(plane, self.weight[:, -1:], padding=1)
-        return functional.conv2d(x, self.weight[:, :-1], self.bias, padding=1) + of_noise
+        return self._of_features(x) + self._of_noise(plane)
+
+    def _of_features(self, x: Tensor) -> Tensor:
+        return functional.conv2d(x, self.weight[:, :-1], self.bias, padding=1)
+
+    def _of_noise(self, plane: Tensor) -> Tensor:
+        return functional.conv2d(plane, self.weight[:, -1:], padding=1)
+
+    def fix(self) -> None:
+        """Take the weights for final: `doubled` is then one convolution at the size of what is doubled."""
+        # In one dimension: a doubled pixel of each phase, convolved by 3 taps, out of the 3 pixels around it.
+        even = [[0.75, 0.25, 0.0], [0.25, 0.75, 0.75], [0.0, 0.0, 0.25]]
+        mixed = torch.tensor([even, [row[::-1] for row in even[::-1]]], device=self.weight.device)
+        phases = torch.einsum("pay,qbx,oiyx->pqoiab", mixed, mixed, self.weight.detach()[:, :-1])
+        self._phases = phases.flatten(0, 2).contiguous(memory_format=torch.channels_last)
+
+    def doubled(self, x: Tensor, plane: Tensor, border: tuple[bool, bool, bool, bool]) -> Tensor:
+        """As of `bilinear_double(x)` and the plane: [batch, inputs, h, w] and [batch, 1, 2h, 2w] to [batch, outputs, 2h, 2w].
+
+        border: where exactly (top, bottom, left, right); elsewhere, after `fix`, two pixels along the edge are not meant.
+        """
+        if self._phases is None:
+            return self(bilinear_double(x), plane)
+        fine = _interleaved(functional.conv2d(x, self._phases, self.bias.repeat(4), padding=1))
+        # At the border neither the doubling nor the convolution sees what `padding` says.
+        ends = (slice(None, 3), slice(None, 2)), (slice(-3, None), slice(-2, None))
+        for number, there in enumerate(border):
+            coarse, edge = ends[number % 2]
+            if there and number < 2:
+                fine[:, :, edge] = self._of_features(bilinear_double(x[:, :, coarse]))[:, :, edge]
+            elif there:
+                fine[..., edge] = self._of_features(bilinear_double(x[..., coarse]))[..., edge]
+        return fine.add_(self._of_noise(plane))
+
+
+def _interleaved(phases: Tensor) -> Tensor:
+    """[batch, 4 * channels, h, w], phase by phase, to [batch, channels, 2h, 2w], in channels-last order."""
+    batch, channels, rows, columns = phases.shape
+    apart = phases.permute(0, 2, 3, 1).reshape(batch, rows, columns, 2, 2, channels // 4)
+    return apart.transpose(2, 3).reshape(batch, 2 * rows, 2 * columns, channels // 4).permute(0, 3, 1, 2)
+
+
+class PhaseShuffle(nn.PixelShuffle):
+    """Pixel shuffle by 2 of channels that come phase by phase; several times as fast where channels are last."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, 4 * channels, h, w] to [batch, channels, 2h, 2w]."""
+        return _interleaved(x)
+
+
+class OneChannelConv(nn.Module):
+    """What a convolution to one channel without padding gives, computed for BLOCK neighbouring pixels of a row at once.
+
+    A convolution takes as long for one output channel as for sixteen.
+    """
+
+    BLOCK = 8
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        _, channels, height, width = convolution.weight.shape
+        blocks = 1 + -(-(width - 1) // self.BLOCK)
+        weight = convolution.weight.new_zeros(self.BLOCK, blocks * self.BLOCK, channels, height)
+        for pixel in range(self.BLOCK):
+            weight[pixel, pixel : pixel + width] = convolution.weight.detach()[0].permute(2, 0, 1)
+        weight = weight.view(self.BLOCK, blocks, self.BLOCK * channels, height).permute(0, 2, 3, 1)
+        self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
+        self.register_buffer("bias", convolution.bias.detach().repeat(self.BLOCK))
+        self._width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, channels, h, w] to [batch, 1, h - height + 1, w - width + 1], of the kernel's size."""
+        batch, channels, rows, columns = x.shape
+        wanted = columns - self._width + 1
+        blocks = -(-wanted // self.BLOCK) + self.weight.shape[3] - 1
+        x = functional.pad(x, (0, blocks * self.BLOCK - columns)).permute(0, 2, 3, 1)
+        x = x.reshape(batch, rows, blocks, self.BLOCK * channels).permute(0, 3, 1, 2)
+        y = functional.conv2d(x, self.weight, self.bias)
+        return y.permute(0, 2, 3, 1).reshape(batch, 1, y.shape[2], -1)[..., :wanted]
+
+
+def fold(layers: nn.Sequential) -> None:
+    """Take convolutions and tracked norms for final: the norms become part of the convolutions before them.
+
+    Convolutions to one channel and pixel shuffles are replaced by what is faster. The result in evaluation mode stays the same.
+    """
+    convolution = None
+    for index, layer in enumerate(layers):
+        if isinstance(layer, nn.Conv2d):
+            convolution = layer
+            if layer.out_channels == 1:
+                layers[index] = OneChannelConv(layer)
+        elif isinstance(layer, InstanceNorm):
+            scale = (layer.running_var + EPSILON).rsqrt().repeat(convolution.out_channels // layer.channels)
+            mean = layer.running_mean.repeat(convolution.out_channels // layer.channels)
+            convolution.weight.data *= scale[:, None, None, None]
+            convolution.bias.data = (convolution.bias.data - mean) * scale
+            layers[index] = nn.Identity()
+        elif isinstance(layer, nn.PixelShuffle):
+            order = torch.arange(convolution.out_channels).view(-1, 4).T.flatten()
+            convolution.weight.data, convolution.bias.data = convolution.weight.data[order], convolution.bias.data[order]
+            layers[index] = PhaseShuffle()
 
 
 class _Double(torch.autograd.Function):

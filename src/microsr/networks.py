@@ -2,8 +2,11 @@
 
 G1 takes clinical patches [batch, 1, h, w] to uCT scale [batch, 1, 8h, 8w], G2 the reverse; both in [-1, 1]. A generator may
 take noise: one random plane at each of its `noise_scales`, given from outside so that a result never depends on hidden
-state and a slice's noise does not depend on how it is cut into tiles. `halo` is the distance, in clinical pixels, beyond
-which a pixel of G1's input has no influence.
+state and a slice's noise does not depend on how it is cut into tiles.
+
+G1 works in two parts, so that a slice can be magnified in tiles without computing much twice: `trunk` at the clinical size,
+which is cheap to hold for a whole slice, and `magnify`, which takes tiles of it. `trunk_halo` and `magnify_halo` are the
+distances, in clinical pixels, beyond which a pixel has no influence on each; `halo` is not less than their sum.
 """
 
 from __future__ import annotations
@@ -16,8 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from microsr.layers import InstanceNorm, NoiseConv, ReflectPad, bicubic_upsample, bilinear_double
+from microsr import SCALE
+from microsr.layers import InstanceNorm, NoiseConv, ReflectPad, bicubic_upsample, fold
 from microsr.losses import average_pool
+
+Sides = tuple[bool, bool, bool, bool]
+"""Of a tile: top, bottom, left, right."""
+NO_SIDE = (False, False, False, False)
 
 
 class Networks(NamedTuple):
@@ -83,6 +91,12 @@ def draw_noise(
     return [torch.randn(shape, generator=generator, device=generator.device).to(device) for shape in shapes]
 
 
+def _without_halo(x: Tensor, sides: Sides, width: int, needed: int = 0) -> Tensor:
+    """[..., h, w] whose halo of `width` pixels on `sides` is cut to what is `needed`."""
+    top, bottom, left, right = (side * (width - needed) for side in sides)
+    return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
+
+
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
     return [ReflectPad(kernel // 2), nn.Conv2d(inputs, outputs, kernel, stride)]
 
@@ -114,11 +128,14 @@ class ResnetG1(nn.Module):
 
     noise_scales = ()
     halo = 25
+    magnify_halo = 3
 
     def __init__(self, width: int = 64, blocks: int = 9) -> None:
         super().__init__()
+        self.trunk_halo = 3 + 2 * blocks
         layers = [*_conv(1, width, 7), InstanceNorm(width), nn.ReLU(True)]
         layers += [ResidualBlock(width, norm=True) for _ in range(blocks)]
+        self._trunk_layers = len(layers)
         inputs = width
         for _ in range(3):
             layers += [*_conv(inputs, width, 3), nn.PixelShuffle(2), InstanceNorm(width // 4), nn.ReLU(True)]
@@ -127,7 +144,26 @@ class ResnetG1(nn.Module):
 
     def forward(self, a: Tensor, noise: Sequence[Tensor] = ()) -> Tensor:
         """A [batch, 1, h, w] to A_SR [batch, 1, 8h, 8w]; takes no noise."""
-        return self.body(a)
+        return self.magnify(a, self.trunk(a))
+
+    def fix(self) -> None:
+        """Take the weights for final, for speed; thereafter it can be neither trained nor saved."""
+        for module in self.modules():
+            if isinstance(module, nn.Sequential):
+                fold(module)
+
+    def trunk(self, a: Tensor) -> Tensor:
+        """A [batch, 1, h, w] to features [batch, width, h, w]."""
+        return self.body[: self._trunk_layers](a)
+
+    def magnify(self, a: Tensor, features: Tensor, noise: Sequence[Tensor] = (), sides: Sides = NO_SIDE) -> Tensor:
+        """A and features of a tile to its A_SR; see `LightG1.magnify`."""
+        x = features
+        for layer in self.body[self._trunk_layers :]:
+            x = layer(x)
+            if isinstance(layer, nn.PixelShuffle):
+                x = _without_halo(x, sides, 6, 3)
+        return _without_halo(x, sides, 3)
 
 
 class ResnetG2(nn.Module):
@@ -192,10 +228,11 @@ class LightG1(nn.Module):
     """
 
     noise_scales = (2, 4, 8)
+    magnify_halo = 3
 
     def __init__(self, width: int, blocks: int, up: tuple[int, int, int]) -> None:
         super().__init__()
-        self.halo = 6 + 2 * blocks
+        self.halo, self.trunk_halo = 6 + 2 * blocks, 1 + 2 * blocks
         self.head = nn.Sequential(_plain_conv(1, width, 3), *(ResidualBlock(width, norm=False) for _ in range(blocks)))
         inputs = (width, *up[:-1])
         self.noisy = nn.ModuleList(NoiseConv(i, o) for i, o in zip(inputs, up, strict=True))
@@ -204,11 +241,36 @@ class LightG1(nn.Module):
 
     def forward(self, a: Tensor, noise: Sequence[Tensor]) -> Tensor:
         """A [batch, 1, h, w] and noise at scales 2, 4, 8 to A_SR [batch, 1, 8h, 8w]."""
-        x = self.head(a)
-        for noisy, stage, plane in zip(self.noisy, self.up, noise, strict=True):
-            x = stage(noisy(bilinear_double(x), plane))
+        return self.magnify(a, self.trunk(a), noise)
+
+    def fix(self) -> None:
+        """Take the weights for final, for speed; thereafter it can be neither trained nor saved."""
+        for module in self.modules():
+            if isinstance(module, nn.LeakyReLU):
+                module.inplace = True  # nothing looks again at what they were given
+        for noisy in self.noisy:
+            noisy.fix()
+
+    def trunk(self, a: Tensor) -> Tensor:
+        """A [batch, 1, h, w] to features [batch, width, h, w]."""
+        return self.head(a)
+
+    def magnify(self, a: Tensor, features: Tensor, noise: Sequence[Tensor], sides: Sides = NO_SIDE) -> Tensor:
+        """A, features and noise of a tile to its A_SR.
+
+        sides: those on which the arguments hold `magnify_halo` clinical pixels beyond the tile; the result is without them.
+        What no longer reaches the tile is left out from doubling to doubling.
+        """
+        x, halo = features, self.magnify_halo
+        border = tuple(not side for side in sides)
+        layers = zip(self.noisy, self.up, noise, self.noise_scales, (3, 2, 1), strict=True)
+        for noisy, stage, plane, scale, needed in layers:
+            plane = _without_halo(plane, sides, self.magnify_halo * scale, 2 * halo)
+            x = _without_halo(stage(noisy.doubled(x, plane, border)), sides, 2 * halo, needed)
+            halo = needed
+        fine = _without_halo(self.tail(x), sides, halo)
         # Real patches end at the window's limits too: beyond them, D1 would tell by the values alone.
-        return (bicubic_upsample(a) + self.tail(x).float()).clamp(-1, 1)
+        return (_without_halo(bicubic_upsample(a), sides, SCALE * self.magnify_halo) + fine.float()).clamp(-1, 1)
 
 
 class LightG2(nn.Module):

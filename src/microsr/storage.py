@@ -2,6 +2,10 @@
 
 Voxels are indexed [slice, row, column]; spacing, origin and direction are in the order x, y, z (column, row, slice) and in
 patient coordinates (LPS, mm), as in SimpleITK. OME-Zarr has no direction, so the attribute `microsr` holds the full geometry.
+
+A volume may have further levels, each with half the rows and columns of the one before, for programs that show it. No chunk
+holds two slices at any level, so several processes may write slices of one volume, and volumes that were created with the
+same arguments and hold different slices become one by moving their chunks into one folder.
 """
 
 from __future__ import annotations
@@ -13,10 +17,17 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.codecs import BloscCodec
 
 from microsr import SCALE, UserError
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+CHUNK = 1024
+"""Rows and columns of a chunk, at most."""
+MASK_COLOUR = [0, 158, 115, 96]
+"""In which viewers lay the mask over the voxels: red, green, blue, opacity."""
+SMALLEST = 512
+"""Pixels of the longer side at which no coarser level is made."""
 
 
 @dataclass(frozen=True)
@@ -62,22 +73,31 @@ def magnified_geometry(volume: Volume, scale: int = SCALE) -> dict[str, Any]:
     return {"spacing": (x / scale, y / scale, z), "origin": origin, "direction": volume.direction}
 
 
+def placed(like: Volume | dict[str, Any]) -> Volume:
+    """The geometry, unit and attributes of a Volume, or of the keyword arguments of one, as a Volume without voxels."""
+    return replace(like, array=None) if isinstance(like, Volume) else Volume(array=None, **like)
+
+
 def create_volume(
-    path: Path, shape: tuple[int, int, int], like: Volume | dict[str, Any], dtype: str = "int16", mask: bool = False
+    path: Path,
+    shape: tuple[int, int, int],
+    like: Volume | dict[str, Any],
+    dtype: str = "int16",
+    mask: bool = False,
+    levels: int | None = 1,
 ) -> tuple[zarr.Array, zarr.Array | None]:
     """Create an empty volume at `path` (replacing one that is there) and return its voxels and mask, to be filled by slice.
 
-    like: the Volume, or the keyword arguments of one, that gives geometry, unit and attributes.
+    like: the Volume, or the keyword arguments of one, that gives geometry, unit and attributes. levels: number of
+    resolutions, the full one included; None: until the longer side has at most SMALLEST pixels. What is returned is the full
+    resolution; `open_levels` and `write_slice` fill all of them. The same arguments give the same bytes.
     """
-    facts = (
-        like if isinstance(like, dict) else {k: getattr(like, k) for k in Volume.__dataclass_fields__ if k != "array"}
-    )
-    volume = Volume(array=None, **facts)
+    volume = placed(like)
+    shapes = level_shapes(shape, levels)
     if Path(path).exists():
         shutil.rmtree(path)
     group = zarr.create_group(str(path))
-    translation = [float(v) for v in volume.origin[::-1]]
-    group.attrs["ome"] = _multiscale("voxels", volume.spacing, translation)
+    group.attrs["ome"] = _multiscale("voxels", volume, len(shapes))
     group.attrs["microsr"] = {
         "spacing": list(map(float, volume.spacing)),
         "origin": list(map(float, volume.origin)),
@@ -85,19 +105,82 @@ def create_volume(
         "unit": volume.unit,
         "attributes": volume.attributes,
     }
-    chunks = (1, min(shape[1], 1024), min(shape[2], 1024))
-    voxels = group.create_array("0", shape=shape, chunks=chunks, dtype=dtype, dimension_names=("z", "y", "x"))
+    voxels = _create_levels(group, shapes, dtype)
     if not mask:
         return voxels, None
     labels = group.create_group("labels")
     labels.attrs["ome"] = {"version": "0.5", "labels": ["mask"]}
     label = labels.create_group("mask")
     label.attrs["ome"] = {
-        **_multiscale("mask", volume.spacing, translation),
-        "image-label": {"source": {"image": "../../"}},
+        **_multiscale("mask", volume, len(shapes)),
+        "image-label": {"colors": [{"label-value": 1, "rgba": MASK_COLOUR}], "source": {"image": "../../"}},
     }
-    inside = label.create_array("0", shape=shape, chunks=chunks, dtype="uint8", dimension_names=("z", "y", "x"))
-    return voxels, inside
+    return voxels, _create_levels(label, shapes, "uint8")
+
+
+def level_shapes(shape: tuple[int, int, int], levels: int | None) -> list[tuple[int, int, int]]:
+    """Shape of each level; see `create_volume`. An odd last row or column is a pixel of the next level by itself."""
+    shapes = [tuple(shape)]
+    while len(shapes) < levels if levels is not None else max(shapes[-1][1:]) > SMALLEST:
+        slices, rows, columns = shapes[-1]
+        shapes.append((slices, -(-rows // 2), -(-columns // 2)))
+    return shapes
+
+
+def _create_levels(group: zarr.Group, shapes: list[tuple[int, int, int]], dtype: str) -> zarr.Array:
+    """Create the arrays of all levels and return the full one."""
+    # Of CT values mostly the low bits vary: sorted by bits they pack well, and four times as fast as by Zarr's default.
+    codec = BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=np.dtype(dtype).itemsize)
+    arrays = [
+        group.create_array(
+            str(level),
+            shape=shape,
+            chunks=(1, min(shape[1], CHUNK), min(shape[2], CHUNK)),
+            dtype=dtype,
+            compressors=codec,
+            dimension_names=("z", "y", "x"),
+        )
+        for level, shape in enumerate(shapes)
+    ]
+    return arrays[0]
+
+
+def open_levels(path: Path, name: str = "", mode: str = "r+") -> list[zarr.Array]:
+    """All levels of the volume at `path`, the full one first, to be filled further (mode "r+") or read ("r").
+
+    name: "" for the voxels, "labels/mask" for the mask.
+
+    Raises
+    ------
+    UserError
+        There is no such volume.
+    """
+    try:
+        group = zarr.open_group(str(path), mode=mode)
+        group = group[name] if name else group
+        return [group[one["path"]] for one in group.attrs["ome"]["multiscales"][0]["datasets"]]
+    except (KeyError, FileNotFoundError, ValueError) as error:
+        raise UserError(f"{path} is not a volume in the working format ({error})") from None
+
+
+def write_slice(levels: list[zarr.Array], position: int, image: np.ndarray) -> None:
+    """Write one slice into all `levels` of a volume, from `open_levels`; several processes may write different slices.
+
+    image: [rows, columns] of the volume's type. A coarser pixel is the mean of the full pixels under it, rounded.
+    """
+    mean = image
+    for level in levels:
+        if level is not levels[0]:
+            mean = _halved(mean)
+        level[position] = mean if mean.dtype == level.dtype else np.rint(mean).astype(level.dtype)
+
+
+def _halved(image: np.ndarray) -> np.ndarray:
+    """Means of 2x2 pixels, float32; what an odd last row or column lacks is repeated."""
+    if image.shape[0] % 2 or image.shape[1] % 2:
+        image = np.pad(image, [(0, n % 2) for n in image.shape], mode="edge")
+    rows = np.add(image[0::2], image[1::2], dtype=np.float32)
+    return (rows[:, 0::2] + rows[:, 1::2]) * np.float32(0.25)
 
 
 def write_volume(path: Path, volume: Volume, mask: np.ndarray | None = None) -> None:
@@ -141,11 +224,16 @@ def open_mask(path: Path) -> zarr.Array:
         raise UserError(f"{path} has no mask; make it with `microsr volumes`") from None
 
 
-def _multiscale(name: str, spacing: tuple[float, ...], translation: list[float]) -> dict[str, Any]:
-    transformations = [
-        {"type": "scale", "scale": [float(v) for v in spacing[::-1]]},
-        {"type": "translation", "translation": translation},
-    ]
+def _multiscale(name: str, volume: Volume, levels: int) -> dict[str, Any]:
+    """What OME-Zarr says of axes and levels; the centre of a level's first pixel is that of the full pixels under it."""
     axes = [{"name": a, "type": "space", "unit": "millimeter"} for a in "zyx"]
-    datasets = [{"path": "0", "coordinateTransformations": transformations}]
+    spacing, origin = (np.array(v[::-1], float) for v in (volume.spacing, volume.origin))
+    datasets = []
+    for level in range(levels):
+        factor = np.array([1, 2**level, 2**level])
+        transformations = [
+            {"type": "scale", "scale": (spacing * factor).tolist()},
+            {"type": "translation", "translation": (origin + spacing * (factor - 1) / 2).tolist()},
+        ]
+        datasets.append({"path": str(level), "coordinateTransformations": transformations})
     return {"version": "0.5", "multiscales": [{"name": name, "axes": axes, "datasets": datasets}]}

@@ -1,189 +1,259 @@
-"""Super-resolve the slices of a clinical CT, 8 times in-plane, with bicubic interpolation or a trained generator G1.
+"""Super-resolve a clinical CT, 8 times in-plane, with any of `microsr.upsamplers`.
 
-Anything that up-samples is an `Upsampler`: tiles of a slice in, with a halo of real pixels around them, tiles at uCT scale
-out. The result does not depend on the tiles: nothing beyond the halo influences a pixel, and a generator's noise belongs to
-the slice, not to the tile.
+In: any readable scan, or an imported volume. Out: a volume in the format of the output's ending, slice after slice, in memory
+that does not grow with their number; a run that was stopped goes on where it was. Reading, the networks, and compressing and
+writing go on side by side.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import re
+import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from microsr import SCALE, UserError, config
-from microsr.checkpoint import load_generator
-from microsr.devices import choose_device
-from microsr.layers import bicubic_upsample
-from microsr.networks import draw_noise
+from microsr.config import Scan
+from microsr.devices import choose_algorithms
+from microsr.outputs import FORMATS, Partial, kind_of
 from microsr.progress import Progress, logger
-from microsr.provenance import write_run
-from microsr.sampling import normalise, to_hu
-from microsr.storage import Volume, create_volume, magnified_geometry, open_volume
+from microsr.provenance import checksum, code_version, write_run
+from microsr.readers import read_scan
+from microsr.storage import Volume, magnified_geometry, open_volume
+from microsr.upsamplers import Bicubic, Generator, Magnifier, Part, Upsampler, whole
+from microsr.volumes import clinical_hu
 
 UNLIKE = 0.15
 """Pixel sizes that differ by more than this share are worth a warning: so much do scans of one protocol differ."""
+AHEAD = {"cpu": 1, "cuda": 4}
+"""Slices that are read, and their noise drawn, ahead of the network."""
+NOT_HERE = ("formats",)
+"""Settings of the step that are a matter of the pipeline."""
+WAITING = 2
+"""Slices that may wait to be written."""
 
 
-class Upsampler(Protocol):
-    """A way of super-resolving slices."""
+def open_input(path: Path, series: str | None = None, spacing: str | None = None) -> Volume:
+    """A clinical CT in HU, read when it is asked for: an imported volume, or any scan that `microsr volumes` reads.
 
-    halo: int
-    """Clinical pixels around a tile that influence it."""
-    spacing_mm: float | None
-    """Pixel size that it was trained for, mm; None: any, or unknown."""
+    series, spacing: as in the case sheet, for a scan.
 
-    def prepare(self, index: int, size: tuple[int, int]) -> list[Tensor]:
-        """What belongs to the whole slice `index` of `size` (rows, columns): planes at several scales, cut like the slice."""
-        ...
-
-    def __call__(self, tile: Tensor, planes: list[Tensor]) -> Tensor:
-        """[1, 1, h, w] HU and its part of the planes to [1, 1, 8h, 8w] HU, float32."""
-        ...
-
-
-class Bicubic:
-    """Cubic convolution, the paper's first baseline."""
-
-    halo = 2
-    spacing_mm = None
-
-    def prepare(self, index: int, size: tuple[int, int]) -> list[Tensor]:
-        """Nothing."""
-        return []
-
-    def __call__(self, tile: Tensor, planes: list[Tensor]) -> Tensor:
-        """See `Upsampler`."""
-        return bicubic_upsample(tile)
-
-
-class Generator:
-    """A trained G1; what exceeds its intensity window (bone, say) is added back by interpolation, so that HU are kept."""
-
-    def __init__(self, model: Path, device: str) -> None:
-        self._g1, facts = load_generator(model)
-        self._g1.to(device, memory_format=torch.channels_last)
-        self._window, self._seed, self._device = tuple(facts["window_hu"]), facts["seed"], device
-        self.halo = max(self._g1.halo, 2)
-        self.spacing_mm = facts["clinical_spacing_mm"]
-
-    def prepare(self, index: int, size: tuple[int, int]) -> list[Tensor]:
-        """The slice's noise, a function of the model's seed and the slice's index."""
-        entropy = np.random.SeedSequence([self._seed, index, 4]).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(entropy[0] >> 1))
-        return draw_noise(self._g1.noise_scales, 1, size, generator, "cpu")
-
-    def __call__(self, tile: Tensor, planes: list[Tensor]) -> Tensor:
-        """See `Upsampler`."""
-        a = normalise(tile, self._window).to(self._device, memory_format=torch.channels_last)
-        a_sr = self._g1(a, [plane.to(self._device) for plane in planes]).float().cpu()
-        excess = tile - tile.clamp(*self._window)
-        a_sr = to_hu(a_sr, self._window)
-        return a_sr + bicubic_upsample(excess) if excess.any() else a_sr
-
-
-def tiles(size: tuple[int, int], tile: int, halo: int) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
-    """Cut a slice of `size` (rows, columns): for each tile the region to read, halo included, and the region to keep.
-
-    At the slice's border there is no halo: a network pads a tile there as it would pad the whole slice.
+    Raises
+    ------
+    UserError
+        It cannot be read with certainty, or is not the HU of a chest CT.
     """
-    for top in range(0, size[0], tile):
-        for left in range(0, size[1], tile):
-            keep = [(start, min(start + tile, end)) for start, end in zip((top, left), size, strict=True)]
-            read = [(max(s - halo, 0), min(e + halo, end)) for (s, e), end in zip(keep, size, strict=True)]
-            yield tuple(slice(*r) for r in read), tuple(slice(*k) for k in keep)
+    if (path / "zarr.json").exists():
+        volume = open_volume(path)
+        if volume.unit != "HU":
+            raise UserError(f"{path} has unit '{volume.unit}', not HU; give a clinical CT")
+        return volume
+    return clinical_hu(read_scan(Scan(path=str(path), series=series, spacing=spacing)), str(path))
 
 
-@torch.inference_mode()
-def upsample_slice(hu: np.ndarray, index: int, upsampler: Upsampler, tile: int) -> np.ndarray:
-    """Super-resolve one slice.
+def chosen_slices(slices: str | Sequence[int], count: int, source: Path) -> list[int]:
+    """Indices of the slices "all", "first:end" (end excluded) or a list of indices, of a volume of `count` slices.
 
-    hu: float or int [rows, columns] in HU. index: the slice's number in its volume. Returns float32 [8 rows, 8 columns] HU,
-    the same for every `tile` up to float rounding.
+    Raises
+    ------
+    UserError
+        One does not exist.
     """
-    image = torch.from_numpy(np.asarray(hu, np.float32))[None, None]
-    planes = upsampler.prepare(index, hu.shape)
-    result = np.empty([SCALE * n for n in hu.shape], np.float32)
-    for read, keep in tiles(hu.shape, tile, upsampler.halo):
-        parts = []
-        for plane in planes:
-            scale = plane.shape[-1] // hu.shape[-1]
-            parts.append(plane[..., _times(read[0], scale), _times(read[1], scale)])
-        done = upsampler(image[..., read[0], read[1]], parts)[0, 0]
-        inner = [
-            slice(SCALE * (k.start - r.start), SCALE * (k.stop - r.start)) for k, r in zip(keep, read, strict=True)
-        ]
-        result[_times(keep[0], SCALE), _times(keep[1], SCALE)] = done[inner[0], inner[1]].numpy()
-    return result
+    if isinstance(slices, str):
+        first, _, end = slices.removeprefix("all").partition(":")
+        start, stop = int(first or 0), int(end or count)
+        wanted = list(range(start, stop))
+        if not wanted:
+            raise UserError(f"superresolve.slices: {slices} holds no slice")
+    else:
+        wanted = sorted(set(slices))
+    if wanted[-1] >= count:
+        raise UserError(f"superresolve.slices: {wanted[-1]} does not exist; {source} has slices 0 to {count - 1}")
+    return wanted
 
 
-def _times(part: slice, scale: int) -> slice:
-    return slice(scale * part.start, scale * part.stop)
+def parse_region(text: str, size: tuple[int, int], source: Path) -> Part:
+    """Rows and columns of "first:end,first:end", clinical pixels, end excluded; one left out is the border's.
+
+    Raises
+    ------
+    UserError
+        It is malformed, empty or reaches beyond the slice.
+    """
+    parts = []
+    for number, length in zip(text.split(","), size, strict=False):
+        match = re.fullmatch(r"(\d*):(\d*)", number.strip())
+        if match:
+            parts.append(slice(int(match[1] or 0), int(match[2] or length)))
+    if text.count(",") != 1 or len(parts) != 2:
+        raise UserError(f"--region {text!r} is malformed; give rows and columns, as 100:300,50:250")
+    if not all(0 <= part.start < part.stop <= length for part, length in zip(parts, size, strict=True)):
+        raise UserError(f"--region {text} does not fit: {source} has {size[0]} rows and {size[1]} columns, from 0 on")
+    return parts[0], parts[1]
 
 
 def superresolve(
     source: Path,
     output: Path,
     upsampler: Upsampler,
-    slices: str | list[int],
-    tile: int,
+    slices: str | Sequence[int] = "all",
+    tile: int | None = None,
+    region: str | None = None,
+    kind: str | None = None,
+    threads: int = 1,
+    series: str | None = None,
+    part: tuple[int, int] = (1, 1),
+    volume: Volume | None = None,
 ) -> None:
-    """Super-resolve `slices` ("all" or indices) of the volume at `source` into a volume at `output`, int16 HU.
+    """Super-resolve `slices` of the clinical CT at `source` into a volume at `output`, int16 HU.
 
+    slices: as for `chosen_slices`. tile: see `Magnifier`. region: see `parse_region`. kind: the output's format (see
+    `outputs.kind_of`); None: by its ending. threads: of a CPU. series: of `source`, where it holds several. part: (k, n) makes the k-th of n blocks of slices only, in a
+    volume as of all of them; `gather` puts the n volumes together. volume: the input, where it is open already.
     The output's attribute "slices" lists the clinical slices it holds; its geometry makes it overlay the input when they
-    are consecutive.
+    are consecutive. A run that is stopped leaves what it has written beside `output`, and the same call goes on from there.
 
     Raises
     ------
     UserError
-        A slice does not exist.
+        The input cannot be read; a slice or the region does not exist; the disk has no room.
     """
-    volume = open_volume(source)
-    count, rows, columns = volume.shape
-    wanted = list(range(count)) if slices == "all" else sorted(set(slices))
-    if wanted[-1] >= count:
-        raise UserError(f"superresolve.slices: {wanted[-1]} does not exist; {source} has slices 0 to {count - 1}")
+    source, output = Path(source), Path(output)
+    volume = volume or open_input(source)
+    count, *size = volume.shape
+    wanted = chosen_slices(slices, count, source)
+    where = whole(size) if region is None else parse_region(region, (size[0], size[1]), source)
     pixel, trained = volume.spacing[0], upsampler.spacing_mm
     if trained is not None and abs(pixel / trained - 1) > UNLIKE:
         logger.warning(
             "%s has pixels of %.3g mm, the model was trained on %.3g mm: what it draws is of another size than lung's",
             *(source, pixel, trained),
         )
-    voxels, _ = create_volume(output, (len(wanted), SCALE * rows, SCALE * columns), _geometry(volume, wanted))
-    limits = np.iinfo(np.int16)
-    progress = Progress(len(wanted), "slice", interval=10.0)
-    for position, index in enumerate(wanted):
-        result = upsample_slice(volume.array[index], index, upsampler, tile)
-        voxels[position] = np.clip(np.rint(result), limits.min, limits.max).astype(np.int16)
-        progress.advance()
-    progress.close()
+    geometry = _geometry(volume, wanted, where, upsampler.facts)
+    shape = (len(wanted), *(SCALE * (p.stop - p.start) for p in where))
+    block = tuple(len(wanted) * k // part[1] for k in (part[0] - 1, part[0]))
+    fingerprint = {
+        "input": checksum(source), "slices": wanted, "region": region, "part": list(part),
+        "code": code_version("superresolve"), **upsampler.facts,
+    }  # fmt: skip
+    kind = kind_of(output, kind)
+    origin = {"source": source, "series": series} if kind == "dicom" and _is_dicom(volume, source) else {}
+    if origin:
+        logger.info("%s goes into the study of %s, with the patient's name", output, source)
+    with (
+        Magnifier(upsampler, tile, threads) as magnify,
+        Partial(output, kind, shape, geometry, fingerprint, block=block, **origin) as partial,
+    ):
+        progress = Progress(block[1] - block[0], "slices", start=partial.done, interval=10.0)
+
+        def write(image: Callable[[], np.ndarray]) -> None:
+            partial.write(image())
+            progress.advance()
+
+        left = wanted[block[0] + partial.done : block[1]]
+        _stream(volume, left, upsampler, magnify, where, write)
+        progress.close()
+        partial.finish()
 
 
-def _geometry(volume: Volume, wanted: list[int]) -> dict:
-    geometry = magnified_geometry(volume.slices(wanted[0], wanted[0] + 1))
-    steps = np.diff(wanted)
+def _is_dicom(volume: Volume, source: Path) -> bool:
+    """Whether the volume was read from a DICOM series as it stands there."""
+    facts = volume.attributes.get("source", {})
+    as_is = (facts.get("format"), facts.get("spacing_from")) == ("DICOM", "file")
+    return as_is and not (source / "zarr.json").exists()
+
+
+def _stream(
+    volume: Volume, indices: list[int], upsampler: Upsampler, magnify: Magnifier, region: Part,
+    write: Callable[[Callable[[], np.ndarray]], None],
+) -> None:  # fmt: skip
+    """Super-resolve slices one after the other, while the next ones are read and the ones before are written, in order."""
+    reading = threading.Lock()
+
+    def load(index: int) -> tuple[np.ndarray, list[Tensor]]:
+        with reading:
+            hu = np.asarray(volume.array[index])
+        return hu, upsampler.draw(index, hu.shape)
+
+    ahead = AHEAD[upsampler.device]
+    with ThreadPoolExecutor(ahead) as readers, ThreadPoolExecutor(1) as writer:
+        loads: deque[Future] = deque(readers.submit(load, index) for index in indices[:ahead])
+        writes: deque[Future] = deque()
+        for number in range(len(indices)):
+            hu, random = loads.popleft().result()
+            loads.extend(readers.submit(load, index) for index in indices[number + ahead : number + ahead + 1])
+            writes.append(writer.submit(write, _landing(magnify(hu, random, region, torch.int16))))
+            if len(writes) > WAITING:
+                writes.popleft().result()
+        for done in writes:
+            done.result()
+
+
+def _landing(image: Tensor) -> Callable[[], np.ndarray]:
+    """What waits for the image to be in the CPU's memory and gives it; meanwhile a GPU goes on with the next one."""
+    if image.is_cpu:
+        return image.numpy
+    landed, there = torch.empty(image.shape, dtype=image.dtype, pin_memory=True), torch.cuda.Event()
+    landed.copy_(image, non_blocking=True)
+    there.record()
+
+    def wait() -> np.ndarray:
+        there.synchronize()
+        return landed.numpy()
+
+    return wait
+
+
+def _geometry(volume: Volume, wanted: list[int], region: Part, facts: dict[str, Any]) -> dict[str, Any]:
+    """Geometry and attributes of the output."""
+    corner = volume.point((wanted[0], region[0].start, region[1].start))
+    geometry = magnified_geometry(replace(volume, array=None, origin=tuple(float(v) for v in corner)))
     x, y, z = geometry["spacing"]
-    if len(steps):
-        geometry["spacing"] = (x, y, z * float(steps[0]))
-    facts = {k: v for k, v in volume.attributes.items() if k in ("case", "modality")}
-    return geometry | {"unit": volume.unit, "attributes": facts | {"slices": wanted}}
+    if len(wanted) > 1:
+        geometry["spacing"] = (x, y, z * (wanted[1] - wanted[0]))
+    kept = {k: v for k, v in volume.attributes.items() if k in ("case", "modality")}
+    place = {} if (region[0].start, region[1].start) == (0, 0) else {"corner": [part.start for part in region]}
+    return geometry | {"unit": volume.unit, "attributes": kept | {"slices": wanted} | place | facts}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `microsr superresolve`."""
-    parser.add_argument("--input", type=Path, required=True, help="imported clinical CT")
+    parser.add_argument(
+        "scan",
+        type=Path,
+        metavar="SCAN",
+        help="clinical CT: DICOM folder, NIfTI, NRRD, MetaImage, TIFF stack, or an imported volume",
+    )
     way = parser.add_mutually_exclusive_group(required=True)
     way.add_argument("--model", type=Path, help="generator.pt of a trained model")
     way.add_argument("--upsampler", choices=["bicubic"], help="interpolation")
-    parser.add_argument("--output", type=Path, required=True, help="super-resolved volume, OME-Zarr")
-    config.add_flags(parser, config.Superresolve)
-    config.add_flags(parser, config.Compute)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        help="super-resolved volume; its ending gives the format: .ome.zarr, .nii, .nii.gz, .nrrd, .mha; none: a folder of DICOM slices",
+    )
+    parser.add_argument("--format", choices=FORMATS, help="format of the output, where its ending does not say it")
+    parser.add_argument("--region", help="rows and columns first:end,first:end, clinical pixels (default: all)")
+    parser.add_argument("--series", help="DICOM SeriesInstanceUID, where the folder holds several")
+    parser.add_argument("--spacing", help="mm as XxYxZ; overrides the scan's")
+    parser.add_argument(
+        "--part", type=int, help="make only this one of --parts blocks of slices, from 1 on (see `microsr gather`)"
+    )
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="CPU threads (default: all)")
+    config.add_flags(parser, config.Superresolve, without=NOT_HERE)
+    config.add_flags(parser, config.Compute, without=["threads"])
 
 
 def main(namespace: argparse.Namespace) -> None:
@@ -191,11 +261,26 @@ def main(namespace: argparse.Namespace) -> None:
     started = time.time()
     settings = config.from_flags(namespace, config.Superresolve)
     compute = config.from_flags(namespace, config.Compute)
-    torch.set_num_threads(compute.threads)
-    device = choose_device(compute.device)
-    upsampler = Generator(namespace.model, device) if namespace.model else Bicubic()
-    superresolve(namespace.input, namespace.output, upsampler, settings.slices, compute.tile)
-    name = namespace.output.name.removesuffix(".ome.zarr")
-    inputs = [namespace.input, *([namespace.model] if namespace.model else [])]
-    described = settings.model_dump() | {"upsampler": "generator" if namespace.model else "bicubic"}
-    write_run(namespace.output.with_name(f"{name}.run.json"), "superresolve", described, inputs, started, device=device)
+    choose_algorithms(compute.deterministic)
+    if namespace.model:
+        upsampler: Upsampler = Generator(namespace.model, compute.device, settings.precision)
+    else:
+        upsampler = Bicubic()
+    scan, output = namespace.scan, namespace.output
+    volume = open_input(scan, namespace.series, namespace.spacing)
+    part = (1, 1) if namespace.part is None else (namespace.part, compute.parts)
+    if not 1 <= part[0] <= part[1]:
+        raise UserError(f"--part {part[0]} does not exist: there are {part[1]} parts, from 1 on")
+    superresolve(
+        scan, output, upsampler, settings.slices, None if compute.tile == "auto" else compute.tile, namespace.region,
+        namespace.format, namespace.threads, namespace.series, part, volume,
+    )  # fmt: skip
+    described = settings.model_dump(exclude={*NOT_HERE}) | {"region": namespace.region} | upsampler.facts
+    inputs = [scan, *([namespace.model] if namespace.model else [])]
+    facts = {} if part[1] == 1 else {"part": part}
+    write_run(run_file(output), "superresolve", described, inputs, started, device=upsampler.device, **facts)
+
+
+def run_file(output: Path) -> Path:
+    """Where the record of a run is that made `output`."""
+    return output.with_name(f"{output.name.removesuffix('.ome.zarr')}.run.json")

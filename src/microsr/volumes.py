@@ -327,3 +327,14 @@ def _scan(ns: argparse.Namespace) -> Scan:
         return Scan(path=ns.input, series=ns.series, slices=ns.slices, spacing=ns.spacing)
     except config.ValidationError as error:
         raise UserError(config.describe(error, "command line")) from None
+
+
+def clinical_hu(volume: Volume, where: str) -> Volume:
+    """The volume as int16 HU with padding as air; `where` names it in errors.
+
+    Raises
+    ------
+    UserError
+        It is not in HU, or holds no lung.
+    """
+    return replace(volume, array=_to_hu(volume, where)[0], unit="HU")

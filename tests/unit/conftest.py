@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from microsr import networks
+from microsr.checkpoint import save_generator
+from microsr.layers import InstanceNorm
 
 torch.set_num_threads(
     1
@@ -94,3 +96,27 @@ def patches(tmp_path_factory):
     for modality, size in (("clinical", 8), ("micro", 64)):
         np.save(folder / f"{modality}.npy", random.normal(-700, 150, (12, size, size)).astype(np.int16))
     return folder
+
+
+@pytest.fixture
+def trained_model(tmp_path):
+    """Gives generator.pt of a family, with random weights and instance norm statistics as if some patches had been seen."""
+
+    def make(family, spacing=None):
+        path = tmp_path / f"{family}.pt"
+        if path.exists():
+            return path
+        torch.manual_seed(0)
+        g1 = networks.build(family, 16, 128).g1
+        if family != "resnet":
+            g1.tail.weight.data *= 10  # so that it matters beside the interpolated image, as when it is trained
+        for _ in range(3):
+            if not g1.noise_scales:
+                g1(torch.randn(2, 1, 16, 16))
+                for norm in (module for module in g1.modules() if isinstance(module, InstanceNorm)):
+                    norm.commit()
+        facts = {"network": family, "window_hu": [-1000.0, 400.0], "seed": 3, "steps": 1, "provenance": {}}
+        save_generator(path, g1, facts | {"clinical_spacing_mm": spacing, "micro_spacing_mm": None})
+        return path
+
+    return make

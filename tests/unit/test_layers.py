@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from microsr.layers import InstanceNorm, bicubic_upsample, bilinear_double, reflect
+from microsr.layers import InstanceNorm, NoiseConv, bicubic_upsample, bilinear_double, reflect
 
 CHANNELS_LAST = torch.channels_last
 
@@ -78,3 +78,19 @@ def test_images_that_are_only_looked_at_leave_no_statistics():
         norm(5 + torch.randn(2, 3, 8, 8))
     norm.commit()
     assert norm.running_mean.abs().max() == 0
+
+
+@pytest.mark.parametrize("border", [(True,) * 4, (True, False, False, True), (False,) * 4])
+def test_a_convolution_of_a_doubled_image_is_one_at_half_its_size(border):
+    torch.manual_seed(0)
+    noisy = NoiseConv(5, 7)
+    x, plane = torch.randn(2, 5, 9, 11), torch.randn(2, 1, 18, 22)
+    with torch.no_grad():
+        expected = noisy(bilinear_double(x), plane)
+        assert torch.equal(noisy.doubled(x, plane, border), expected)
+        noisy.fix()
+        found = noisy.doubled(x, plane, border)
+    top, bottom, left, right = (0 if there else 2 for there in border)
+    inside = (..., slice(top, 18 - bottom), slice(left, 22 - right))
+    assert (found - expected)[inside].abs().max() < 1e-5
+    assert (found - expected).abs().max() > 1e-2 or all(border)

@@ -1,11 +1,23 @@
 """The working format: what is written is read, slice by slice, in its place; other programs find the geometry too."""
 
 import numpy as np
+import ome_zarr_models
 import pytest
+import tensorstore
 import zarr
 
 from microsr import UserError
-from microsr.storage import Volume, create_volume, magnified_geometry, open_mask, open_volume, write_volume
+from microsr.storage import (
+    Volume,
+    create_volume,
+    level_shapes,
+    magnified_geometry,
+    open_levels,
+    open_mask,
+    open_volume,
+    write_slice,
+    write_volume,
+)
 
 TURNED = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 """x runs to posterior, y to the right: columns of the matrix are the axes."""
@@ -91,3 +103,96 @@ def test_what_is_no_volume_is_refused_in_one_line(tmp_path):
         with pytest.raises(UserError, match="not a volume in the working format") as error:
             open_volume(path)
         assert "\n" not in str(error.value)
+
+
+def files_of(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def pyramid(path, slices, like, levels=3, count=4):
+    """A volume of noise, 21 x 38 pixels, of which only `slices` are written."""
+    create_volume(path, (count, 21, 38), like, levels=levels, mask=True)
+    for z in slices:
+        image = np.random.default_rng(z).normal(-850, 100, (21, 38)).astype(np.int16)
+        write_slice(open_levels(path), z, image)
+        write_slice(open_levels(path, "labels/mask"), z, (image > -850).astype(np.uint8))
+    return path
+
+
+def test_levels_are_halved_in_plane_until_the_longer_side_fits():
+    assert level_shapes((554, 4096, 4096), None) == [(554, n, n) for n in (4096, 2048, 1024, 512)]
+    assert level_shapes((3, 100, 1025), None) == [(3, 100, 1025), (3, 50, 513), (3, 25, 257)]
+    assert level_shapes((3, 400, 512), None) == [(3, 400, 512)]
+    assert level_shapes((3, 5, 1), 3) == [(3, 5, 1), (3, 3, 1), (3, 2, 1)]
+
+
+def test_a_coarser_pixel_is_the_mean_of_the_full_pixels_under_it(volume, tmp_path):
+    full, half, quarter = (
+        level[:] for level in open_levels(pyramid(tmp_path / "v.ome.zarr", range(4), volume), mode="r")
+    )
+    assert half.shape == (4, 11, 19) and quarter.shape == (4, 6, 10)
+    exact = full[:, :20].reshape(4, 10, 2, 19, 2).mean((2, 4))
+    assert np.abs(half[:, :10] - exact).max() <= 0.5
+    assert np.abs(half[:, 10] - full[:, 20].reshape(4, 19, 2).mean(2)).max() <= 0.5  # the odd row
+    exact = full[:, :20, :36].reshape(4, 5, 4, 9, 4).mean((2, 4))
+    assert np.abs(quarter[:, :5, :9] - exact).max() <= 0.5  # not the rounded mean of rounded means
+
+
+def test_all_levels_cover_the_same_area(volume, tmp_path):
+    """The outer edge of the first pixel is everywhere the same: the centre, less half a pixel."""
+    pyramid(tmp_path / "v.ome.zarr", [], volume)
+    for group in ("", "labels/mask"):
+        datasets = zarr.open_group(str(tmp_path / "v.ome.zarr" / group), mode="r").attrs["ome"]["multiscales"][0][
+            "datasets"
+        ]
+        scales, translations = (
+            np.array([d["coordinateTransformations"][i][key] for d in datasets])
+            for i, key in enumerate(("scale", "translation"))
+        )
+        assert np.allclose(scales, [[2, 0.6, 0.5], [2, 1.2, 1], [2, 2.4, 2]])
+        assert np.allclose(translations - scales / 2 * [0, 1, 1], [3, 2 - 0.3, 1 - 0.25])
+
+
+def test_the_formats_own_validator_accepts_a_volume_with_levels_and_mask(volume, tmp_path):
+    path = pyramid(tmp_path / "v.ome.zarr", [0], volume)
+    image = ome_zarr_models.open_ome_zarr(zarr.open_group(str(path), mode="r"), version="0.5")
+    assert type(image).__name__ == "Image" and len(image.ome_attributes.multiscales[0].datasets) == 3
+    assert image.labels is not None
+
+
+def test_an_independent_reader_finds_the_same_values_at_each_level(volume, tmp_path):
+    path = pyramid(tmp_path / "v.ome.zarr", range(4), volume)
+    for level, ours in enumerate(open_levels(path, mode="r")):
+        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path / str(level))}}
+        theirs = tensorstore.open(spec, read=True).result()
+        assert theirs.domain.labels == ("z", "y", "x") and np.array_equal(theirs.read().result(), ours[:])
+
+
+def test_the_same_arguments_give_the_same_bytes(volume, tmp_path):
+    one, other = (files_of(pyramid(tmp_path / name, range(4), volume)) for name in ("a.ome.zarr", "b.ome.zarr"))
+    assert one == other and len(one) > 20
+
+
+def test_parts_written_apart_become_one_volume_by_moving_their_chunks(volume, tmp_path):
+    whole = files_of(pyramid(tmp_path / "whole.ome.zarr", range(4), volume))
+    first = pyramid(tmp_path / "first.ome.zarr", [0, 2], volume)
+    second = pyramid(tmp_path / "second.ome.zarr", [1, 3], volume)
+    for array in ("0", "1", "2", *(f"labels/mask/{level}" for level in range(3))):
+        for chunks in (second / array / "c").iterdir():
+            chunks.rename(first / array / "c" / chunks.name)
+    assert files_of(first) == whole
+
+
+def test_a_partly_written_volume_is_filled_further(volume, tmp_path):
+    path = pyramid(tmp_path / "v.ome.zarr", [0, 1], volume)
+    before = open_volume(path).array[:2]
+    write_slice(open_levels(path), 2, np.full((21, 38), 7, np.int16))
+    after = open_volume(path).array[:]
+    assert np.array_equal(after[:2], before) and (after[2] == 7).all() and (after[3] == 0).all()
+    assert (open_levels(path, mode="r")[2][2] == 7).all()
+
+
+def test_what_has_no_levels_is_refused(tmp_path):
+    with pytest.raises(UserError, match="not a volume in the working format"):
+        open_levels(tmp_path / "none.ome.zarr")
+    assert not (tmp_path / "none.ome.zarr").exists()

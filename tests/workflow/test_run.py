@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -69,6 +71,25 @@ def test_the_report_is_one_html_file(finished):
     finished.run("--report", str(report), *SMOKE)
     text = report.read_text(encoding="utf-8")
     assert "comparison" in text and "domain check" in text
+
+
+def test_a_volume_made_by_several_jobs_is_that_of_one_in_every_format_asked_for(finished, tmp_path):
+    made = {}
+    for parts in (1, 2):
+        folder = tmp_path / str(parts)
+        shutil.copytree(finished.folder, folder, symlinks=True)
+        copy = replace(finished, folder=folder)
+        result = "results/smoke/superresolved/proposed/pooled/test1"
+        settings = ["superresolve={slices: '0:3', formats: [nifti.gz, dicom]}", f"compute={{parts: {parts}}}"]
+        copy.run(f"{result}.nii.gz", f"{result}_dicom", *SMOKE, "--config", *settings)
+        made[parts] = {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in (folder / result).parent.rglob("*")
+            if (path.is_file() and path.suffix not in (".json",)) or path.name == "zarr.json"
+        }
+        assert len(list((folder / f"{result}_dicom").glob("*.dcm"))) == 3
+        assert not list((folder / result).parent.glob("*part*")), "parts are temporary"
+    assert made[1] == made[2]
 
 
 @pytest.fixture

@@ -1,0 +1,239 @@
+"""Say what a file or folder is: a scan, a volume (whole or partly written), a patch set, a model, a training's state.
+
+In: any of these. Out: text for people, or JSON. Nothing is read whole but a model; of a volume three slices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from microsr import UserError, config
+from microsr.checkpoint import load_generator
+from microsr.config import Scan
+from microsr.outputs import read_journal
+from microsr.patches import open_patches
+from microsr.provenance import checksum
+from microsr.readers import read_scan
+from microsr.storage import Volume, open_levels, open_mask, open_volume
+
+STATE = re.compile(r"step-(\d+)\.pt")
+"""Name of a training's state, and its step."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `microsr info`."""
+    parser.add_argument("path", type=Path, help="scan, volume, patches (.npy), model (.pt) or training state")
+    parser.add_argument("--json", action="store_true", help="the same as JSON")
+    parser.add_argument("--series", help="DICOM: UID of one of several series in the folder")
+    parser.add_argument("--spacing", help="of images without one: mm as X, XxY or XxYxZ")
+
+
+def main(namespace: argparse.Namespace) -> None:
+    """Run `microsr info`."""
+    found = describe(namespace.path, namespace.series, namespace.spacing)
+    if namespace.json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    lines = _lines(found)
+    width = max(len(name) for name, _ in lines)
+    print("\n".join(f"{name:{width}}  {text}" for name, text in lines))
+
+
+def describe(path: Path, series: str | None = None, spacing: str | None = None) -> dict[str, Any]:
+    """What is at `path`, as plain JSON values; "kind" says which of the below it is. Lengths in mm, in the order x, y, z.
+
+    series, spacing: of a scan, as the case sheet gives them.
+
+    Raises
+    ------
+    UserError
+        There is nothing, or nothing that microsr knows.
+    """
+    path = Path(path)
+    unfinished = path.with_name(path.name.removesuffix(".partial"))
+    if (path.name.endswith(".partial") or not path.exists()) and (journal := read_journal(unfinished)):
+        found = _partial(unfinished, journal)
+    elif not path.exists():
+        raise UserError(f"{path}: does not exist; correct the path")
+    elif (path / "zarr.json").is_file():
+        found = _volume(path)
+    elif path.suffix == ".npy":
+        found = _patches(path)
+    elif states := _states(path):
+        found = _training(states)
+    elif path.suffix == ".pt":
+        found = _model(path)
+    else:
+        try:
+            scan = Scan(path=str(path), series=series, spacing=spacing)
+        except config.ValidationError as error:
+            raise UserError(config.describe(error, "command line")) from None
+        found = _scan(scan)
+    return json.loads(json.dumps({"path": str(path), **found}, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else str(value)
+
+
+def _volume(path: Path) -> dict[str, Any]:
+    volume = open_volume(path)
+    attributes = dict(volume.attributes)
+    source = attributes.pop("source", None)
+    try:
+        mask = open_mask(path) is not None
+    except UserError:
+        mask = False
+    return {
+        "kind": "volume",
+        "format": "OME-Zarr",
+        **{key: attributes.pop(key) for key in ("case", "modality") if key in attributes},
+        **_grid(volume),
+        "levels": len(open_levels(path, mode="r")),
+        "mask": mask,
+        **attributes,
+        **({"imported from": source} if source else {}),
+        **_made(path),
+    }
+
+
+def _scan(scan: Scan) -> dict[str, Any]:
+    volume = read_scan(scan)
+    attributes = dict(volume.attributes)
+    source = attributes.pop("source", {})
+    return {"kind": "scan", "format": source.get("format"), **_grid(volume), **attributes, "header": source}
+
+
+def _grid(volume: Volume) -> dict[str, Any]:
+    """Geometry, unit and values."""
+    chosen = sorted({int(z) for z in np.linspace(0, volume.shape[0] - 1, 3)})
+    images = [np.asarray(volume.array[z]) for z in chosen]
+    return {
+        "size": list(volume.shape[::-1]),
+        "spacing": volume.spacing,
+        "origin": volume.origin,
+        "direction": volume.direction,
+        "unit": volume.unit,
+        "type": str(images[0].dtype),
+        "values": {
+            "slices": chosen,
+            "lowest": min(image.min() for image in images),
+            "mean": round(float(np.mean([image.mean() for image in images])), 1),
+            "highest": max(image.max() for image in images),
+        },
+    }
+
+
+def _partial(output: Path, journal: dict[str, Any]) -> dict[str, Any]:
+    facts = dict(journal["fingerprint"]["output"])
+    shape = facts.pop("shape")
+    attributes = facts.pop("attributes")
+    return {
+        "kind": "partly written volume",
+        "will be": str(output),
+        "slices written": journal["done"],
+        "slices in all": shape[0],
+        "size": shape[::-1],
+        **facts,
+        **attributes,
+        "how to go on": "give the command that wrote it again",
+    }
+
+
+def _patches(path: Path) -> dict[str, Any]:
+    patches = open_patches(path)
+    found: dict[str, Any] = {"kind": "patches", "number": len(patches), "size": list(patches.shape[:0:-1])}
+    found["type"] = str(patches.dtype)
+    few = patches[np.linspace(0, len(patches) - 1, 100).astype(int)]
+    found["values"] = {"lowest": few.min(), "mean": round(float(few.mean()), 1), "highest": few.max()}
+    index = path.with_suffix(".csv")
+    if index.is_file():
+        table = pd.read_csv(index)
+        found["from slices"] = [table["slice"].min(), table["slice"].max()]
+    return found | {"checksum": checksum(path)} | _made(path)
+
+
+def _model(path: Path) -> dict[str, Any]:
+    g1, facts = load_generator(path)
+    provenance = facts.pop("provenance")
+    return {
+        "kind": "model",
+        "network": facts.pop("network"),
+        "parameters": sum(p.numel() for p in g1.parameters()),
+        "halo": g1.halo,
+        **facts,
+        "trained on": [name for name, _ in provenance.get("inputs", [])],
+        "settings": provenance.get("settings"),
+        "microsr": provenance.get("microsr"),
+        "code": provenance.get("code"),
+        "checksum": checksum(path),
+    }
+
+
+def _states(path: Path) -> list[Path]:
+    """The states that a training may go on from, if `path` is one of them or their folder."""
+    if path.is_file():
+        return [path] if STATE.fullmatch(path.name) else []
+    return sorted(file for file in path.iterdir() if STATE.fullmatch(file.name))
+
+
+def _training(states: list[Path]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "kind": "state of an unfinished training",
+        "step": int(STATE.fullmatch(states[-1].name)[1]),
+        "files": [file.name for file in states],
+    }
+    try:
+        identity = json.loads((states[-1].parent / "settings.json").read_text(encoding="utf-8"))
+        found |= {"trained on": [name for name, _ in identity["inputs"]], "settings": identity["settings"]}
+        found["code"] = identity["code"]
+    except (OSError, ValueError, KeyError, TypeError):
+        found["settings"] = None
+    return found
+
+
+def _made(path: Path) -> dict[str, Any]:
+    """How it was made, from the run.json beside it."""
+    stem = path.name.removesuffix(".ome.zarr").removesuffix(".npy")
+    for name in (f"{path.name}.run.json", f"{stem}.run.json"):
+        try:
+            run = json.loads(path.with_name(name).read_text(encoding="utf-8"))
+            chosen = {key: run[key] for key in ("step", "settings", "started", "seconds")}
+            inputs = list(run["inputs"])
+            return {"made by": chosen | {"inputs": inputs, "code": run["code"]}}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return {}
+
+
+def _lines(facts: dict[str, Any], before: str = "") -> list[tuple[str, str]]:
+    """Names and values for people: a name for each level of a nested fact."""
+    lines = []
+    for key, value in facts.items():
+        name = f"{before}{key}"
+        if isinstance(value, dict):
+            lines += _lines(value, f"{name}.")
+        else:
+            lines.append((name, _text(value) + (" mm" if key in ("spacing", "origin") else "")))
+    return lines
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value + 0.0:.6g}"  # no -0
+    if isinstance(value, list):
+        if len(value) > 12:
+            return f"{_text(value[:3])} ... {_text(value[-1])} ({len(value)})"
+        return " ".join(map(_text, value)) or "none"
+    return str(value)

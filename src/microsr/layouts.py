@@ -1,0 +1,114 @@
+"""Where the voxels of a NIfTI, NRRD, MetaImage or TIFF file lie, so that single slices can be read.
+
+SimpleITK reads the header; it also reads what is stored in a way that is not known here, which is then read whole.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import threading
+import zlib
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from tifffile import COMPRESSION
+
+from microsr import headers
+from microsr.rawfile import Layout, damaged
+from microsr.slices import Slices
+
+NIFTI_TYPES = {
+    2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
+}  # fmt: skip
+NIFTI_FIELDS = {348: ("70h", 344, "108f", "112f", "116f"), 540: ("12h", 4, "168q", "176d", "184d")}
+"""By the header's size: type and position of the fields datatype, magic, vox_offset, scl_slope and scl_inter."""
+TIFF_PACKED = (COMPRESSION.LZW, COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE, COMPRESSION.PACKBITS)
+
+
+def nifti(path: Path) -> Layout | None:
+    """Of a NIfTI file with its voxels inside, version 1 or 2, packed or not; None: read it whole."""
+    packed = "gzip" if path.suffix.lower() == ".gz" else None
+    try:
+        with gzip.open(path) if packed else path.open("rb") as stream:
+            head = stream.read(540)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise damaged(path, str(error)) from None
+    order = "<" if struct.unpack_from("<i", head)[0] in NIFTI_FIELDS else ">"
+    length = struct.unpack_from(f"{order}i", head)[0]
+    if length not in NIFTI_FIELDS:
+        return None
+    kind, magic, *fields = NIFTI_FIELDS[length]
+
+    def field(where: str) -> float:
+        return struct.unpack_from(order + where[-1], head, int(where[:-1]))[0]
+
+    if head[magic : magic + 3] not in (b"n+1", b"n+2") or field(kind) not in NIFTI_TYPES:
+        return None
+    offset, slope, intercept = (field(one) for one in fields)
+    slope = slope if math.isfinite(slope) and abs(slope) > np.finfo(float).eps else 1.0
+    intercept = intercept if math.isfinite(intercept) else 0.0
+    scale = (slope, intercept) if (slope, intercept) != (1, 0) else None
+    dtype = np.dtype(order + NIFTI_TYPES[field(kind)])
+    return Layout(path, max(int(offset), length), dtype, packed, scale=scale)
+
+
+def meta(path: Path, dtype: np.dtype) -> Layout | None:
+    """Of a MetaImage file whose voxels, `dtype`, follow its header or lie in one other file; None: read it whole."""
+    fields, end = headers.text_header(path, "elementdatafile", "=")
+    file = fields.get("elementdatafile", "")
+    voxels = path if file.lower() == "local" else path.parent / file
+    offset = end if voxels == path else int(fields.get("headersize", 0))
+
+    def says(*keys: str) -> bool:
+        return any(fields.get(key, "")[:1].lower() in ("t", "1") for key in keys)
+
+    if not says("binarydata") or not voxels.is_file() or offset < 0 or (voxels == path and "headersize" in fields):
+        return None
+    stored = dtype.newbyteorder(">" if says("binarydatabyteordermsb", "elementbyteordermsb") else "<")
+    return Layout(voxels, 0, stored, "zlib", offset) if says("compresseddata") else Layout(voxels, offset, stored)
+
+
+def nrrd(path: Path, dtype: np.dtype) -> Layout | None:
+    """Of a NRRD file whose voxels, `dtype`, are raw or gzip and follow its header or lie in one other file."""
+    fields, end = headers.text_header(path, "", ":")
+    file = fields.get("data file", fields.get("datafile"))
+    voxels = path if file is None else path.parent / file
+    encoding = fields.get("encoding", "").lower()
+    skips = {fields.get(key, "0") for key in ("byte skip", "byteskip", "line skip", "lineskip")}
+    if encoding not in ("raw", "gzip", "gz") or skips != {"0"} or not voxels.is_file():
+        return None
+    start = end if voxels == path else 0
+    stored = dtype.newbyteorder(">" if fields.get("endian", "").lower() == "big" else "<")
+    return Layout(voxels, start, stored) if encoding == "raw" else Layout(voxels, 0, stored, "gzip", start)
+
+
+def tiff(path: Path, dtype: np.dtype) -> Layout | Slices | None:
+    """Of a TIFF stack: where its pages lie, or the pages, decoded one by one; None: read it whole."""
+    stack = tifffile.TiffFile(path)
+    pages = list(stack.pages)
+    first = pages[0]
+    shape = (len(pages), first.imagelength, first.imagewidth)
+    stored = dtype.newbyteorder(stack.byteorder)
+    upright = all(page.tags.valueof("Orientation", 1) == 1 for page in pages)
+    alike = all(page.dtype == dtype and page.bitspersample == 8 * dtype.itemsize for page in pages)
+    ways = {page.compression for page in pages}
+    if not upright or not alike or not ways <= {COMPRESSION.NONE, *TIFF_PACKED}:
+        stack.close()
+        return None
+    if ways == {COMPRESSION.NONE} and all(page.is_contiguous for page in pages):
+        stack.close()
+        return Layout(path, np.array([page.dataoffsets[0] for page in pages], np.int64), stored)
+    lock = threading.RLock()
+
+    def load(z: int) -> np.ndarray:
+        try:
+            with lock:
+                page = stack.pages[z]
+            return page.asarray(lock=lock, maxworkers=1).reshape(shape[1:])
+        except Exception as error:  # whatever a decoder raises
+            raise damaged(path, str(error)) from None
+
+    return Slices(load, shape, dtype)

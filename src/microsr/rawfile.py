@@ -1,0 +1,147 @@
+"""Voxels that lie in a file as they are, or compressed: read slice by slice, whatever the size of the file.
+
+What is compressed is unpacked once, to a temporary file without a name, which is gone with the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gzip
+import os
+import shutil
+import tempfile
+import weakref
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from microsr import UserError
+from microsr.slices import Slices
+
+BLOCK = 1 << 20
+"""Bytes that are unpacked at a time."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a disk without room."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where voxels lie, slice after slice.
+
+    offset: bytes before the first voxel, or before each slice's. dtype: as stored, with its byte order. packed: "gzip" or
+    "zlib" if the file is compressed from byte `packed_from` on; `offset` then counts unpacked bytes. scale: slope and
+    intercept, to be applied in double precision.
+    """
+
+    path: Path
+    offset: int | np.ndarray
+    dtype: np.dtype
+    packed: str | None = None
+    packed_from: int = 0
+    scale: tuple[float, float] | None = None
+
+
+def open_slices(layout: Layout, shape: tuple[int, int, int], dtype: np.dtype, scratch: Path | None) -> Slices:
+    """Voxels [slices, rows, columns] as `dtype`; scratch: folder of the temporary file, None for the system's.
+
+    Raises
+    ------
+    UserError
+        The file is shorter than it must be, or there is no room to unpack it.
+    """
+    size = shape[1] * shape[2] * layout.dtype.itemsize
+    starts = layout.offset
+    if isinstance(starts, int):
+        starts = starts + size * np.arange(shape[0], dtype=np.int64)
+    needed = int(starts.max()) + size
+    stream = layout.path.open("rb") if layout.packed is None else _unpacked(layout, needed, scratch)
+    try:
+        if os.fstat(stream.fileno()).st_size < needed:
+            raise damaged(layout.path, f"{needed} bytes expected")
+    except UserError:
+        stream.close()
+        raise
+
+    def load(z: int) -> np.ndarray:
+        voxels = os.pread(stream.fileno(), size, int(starts[z]))
+        if len(voxels) < size:
+            raise damaged(layout.path, f"{needed} bytes expected")
+        image = np.frombuffer(voxels, layout.dtype).reshape(shape[1:])
+        if layout.scale is None:
+            return image.astype(dtype, copy=False)
+        slope, intercept = layout.scale
+        return (image.astype(dtype).astype(np.float64) * slope + intercept).astype(dtype)
+
+    slices = Slices(load, shape, dtype)
+    weakref.finalize(slices, stream.close)
+    return slices
+
+
+def damaged(path: Path, why: str) -> UserError:
+    """The error of a file that ends too early, or cannot be unpacked or decoded."""
+    return UserError(f"{path}: is damaged or truncated ({why}); copy it again")
+
+
+def _unpacked(layout: Layout, needed: int, scratch: Path | None) -> BinaryIO:
+    """A temporary file with the unpacked content of a file, of which at least `needed` bytes are expected."""
+    path, folder = layout.path, Path(scratch or tempfile.gettempdir())
+    no_room = UserError(
+        f"{path}: {folder} has no room to unpack it ({needed / 1e6:.0f} MB needed); free some, or unpack it elsewhere"
+    )
+    if shutil.disk_usage(folder).free < needed:
+        raise no_room
+    temporary = tempfile.TemporaryFile(dir=folder, buffering=0)
+    try:
+        for block in _blocks(layout):
+            temporary.write(block)
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        temporary.close()
+        raise damaged(path, f"{needed} bytes expected") from None
+    except OSError as error:
+        temporary.close()
+        raise no_room from None if error.errno in FULL else error
+    return temporary
+
+
+def _blocks(layout: Layout) -> Iterator[bytes]:
+    """The unpacked bytes of a file, a block at a time."""
+    with layout.path.open("rb") as stream:
+        stream.seek(layout.packed_from)
+        if layout.packed == "gzip":
+            with gzip.GzipFile(fileobj=stream) as unpacking:
+                while block := unpacking.read(BLOCK):
+                    yield block
+        else:
+            unpacking = zlib.decompressobj(47)  # zlib's or gzip's head, as MetaImage's library takes both
+            while not unpacking.eof and (block := stream.read(BLOCK)):
+                yield unpacking.decompress(block)
+
+
+def kept(slices: Slices, scratch: Path | None) -> Slices:
+    """Slices that are slow to decode: each is decoded once, and comes from a temporary file afterwards.
+
+    Where there is no room for that file they are decoded every time.
+    """
+    folder = Path(scratch or tempfile.gettempdir())
+    size = int(np.prod(slices.shape[1:])) * slices.dtype.itemsize
+    if shutil.disk_usage(folder).free < 2 * size * len(slices):
+        return slices
+    temporary = tempfile.TemporaryFile(dir=folder, buffering=0)
+    there = bytearray(len(slices))
+
+    def load(z: int) -> np.ndarray:
+        if there[z]:
+            return np.frombuffer(os.pread(temporary.fileno(), size, z * size), slices.dtype).reshape(slices.shape[1:])
+        image = np.ascontiguousarray(slices.load(z))
+        with contextlib.suppress(OSError):
+            there[z] = os.pwrite(temporary.fileno(), image.data.cast("B"), z * size) == size
+        return image
+
+    keeping = Slices(load, slices.shape, slices.dtype)
+    weakref.finalize(keeping, temporary.close)
+    return keeping
