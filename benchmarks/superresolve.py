@@ -19,10 +19,10 @@ multiplies matrices of the same type, measured in the same run; likewise the sha
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -69,7 +69,7 @@ def make_inputs(folder: Path, size: int, slices: int) -> None:
         save_generator(folder / f"{network}.pt", build_g1(network), facts | spacings | {"network": network})
 
 
-def microsr(folder: Path, arguments: argparse.Namespace, way: Bicubic | Generator) -> Path:
+def by_microsr(folder: Path, arguments: argparse.Namespace, way: Bicubic | Generator) -> Path:
     """As `microsr superresolve` does it."""
     output = folder / "microsr.ome.zarr"
     tile = None if arguments.tile == 0 else arguments.tile
@@ -78,7 +78,7 @@ def microsr(folder: Path, arguments: argparse.Namespace, way: Bicubic | Generato
 
 
 @torch.inference_mode()
-def monai(folder: Path, arguments: argparse.Namespace, model: tuple[torch.nn.Module, dict]) -> Path:
+def by_monai(folder: Path, arguments: argparse.Namespace, model: tuple[torch.nn.Module, dict]) -> Path:
     """By MONAI's sliding window, in a plain program."""
     from monai.inferers import sliding_window_inference
 
@@ -105,7 +105,8 @@ def monai(folder: Path, arguments: argparse.Namespace, model: tuple[torch.nn.Mod
 
 def peak_memory() -> float:
     """Of this process so far, megabytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024 / 1e6
 
 
 def child(arguments: argparse.Namespace) -> None:
@@ -117,12 +118,12 @@ def child(arguments: argparse.Namespace) -> None:
     device = choose_device(arguments.device)
     model = folder / f"{network}.pt"
     if arguments.child == "microsr":
-        work, way = microsr, Bicubic() if network == "bicubic" else Generator(model, device, arguments.precision)
+        work, way = by_microsr, Bicubic() if network == "bicubic" else Generator(model, device, arguments.precision)
     else:
-        import monai.inferers  # noqa: F401  counted with what is there from the start
+        importlib.import_module("monai.inferers")  # counted with what is there from the start
 
         g1, facts = load_generator(model)
-        work, way = monai, (g1.to(device, memory_format=torch.channels_last), facts)
+        work, way = by_monai, (g1.to(device, memory_format=torch.channels_last), facts)
     start_memory, started = peak_memory(), time.perf_counter()
     output = work(folder, arguments, way)
     seconds = time.perf_counter() - started

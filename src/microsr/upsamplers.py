@@ -29,8 +29,9 @@ TILE = {"cpu": 64, "cuda": 256}
 """Side of a tile, clinical pixels, at which a network is fast: a CPU's caches hold it, a GPU is kept busy."""
 PIECE = 512
 """Side of the largest piece of a slice that goes through a network's first part at once, clinical pixels."""
-LEVELS = ndtri((np.arange(1 << 16) + 0.5) / (1 << 16)).astype(np.float32)
-"""Noise takes these values, the standard normal distribution in equal shares: drawn so, a slice's takes a fifth of the time."""
+LEVELS = torch.from_numpy(ndtri((np.arange(1 << 16) + 0.5) / (1 << 16)).astype(np.float32))
+"""Noise takes these values, the standard normal distribution in equal shares: it is drawn as int16 numbers of them, which takes
+a fifth of the time and half the memory."""
 
 Part = tuple[slice, slice]
 """Rows and columns of a slice."""
@@ -101,6 +102,7 @@ class Generator:
         self._precision = choose_precision(precision, self.device)
         self._g1.fix()
         self._g1.to(self.device, memory_format=torch.channels_last)
+        self._levels = LEVELS.to(self.device)
         self._window, self._seed = tuple(facts["window_hu"]), facts["seed"]
         self.halo = self._g1.magnify_halo
         self.reach = self.halo + self._g1.trunk_halo
@@ -110,7 +112,12 @@ class Generator:
     def draw(self, index: int, size: tuple[int, int]) -> list[Tensor]:
         """The slice's noise, a function of the model's seed and the slice's index, the same on every device."""
         bits = np.random.Philox(np.random.SeedSequence([self._seed, index, 4]))
-        return [_normal(bits, tuple(scale * n for n in size)) for scale in self._g1.noise_scales]
+        planes = []
+        for shape in ((scale * size[0], scale * size[1]) for scale in self._g1.noise_scales):
+            count = shape[0] * shape[1]
+            drawn = bits.random_raw(-(-count // 4)).astype("<u8", copy=False).view("<i2")[:count]
+            planes.append(torch.from_numpy(drawn).view(1, 1, *shape))
+        return planes
 
     def prepare(self, image: Tensor, random: list[Tensor]) -> list[Tensor]:
         """The image, the features at its size that G1's first part makes of it, and the noise."""
@@ -121,7 +128,8 @@ class Generator:
 
     def __call__(self, planes: list[Tensor], sides: Sides) -> Tensor:
         """See `Upsampler`."""
-        image, features, *noise = planes
+        image, features, *drawn = planes
+        noise = [standard_normal(plane, self._levels) for plane in drawn]
         with self._typed():
             a_sr = self._g1.magnify(normalise(image, self._window), features, noise, sides).float()
         excess = image - image.clamp(*self._window)
@@ -134,11 +142,9 @@ class Generator:
         return torch.autocast(self.device, torch.bfloat16, enabled=self._precision == "bfloat16")
 
 
-def _normal(bits: np.random.BitGenerator, size: tuple[int, int]) -> Tensor:
-    """Standard normal noise [1, 1, *size], float32."""
-    count = size[0] * size[1]
-    drawn = bits.random_raw(-(-count // 4)).astype("<u8", copy=False).view("<u2")[:count]
-    return torch.from_numpy(LEVELS[drawn]).view(1, 1, *size)
+def standard_normal(drawn: Tensor, levels: Tensor = LEVELS) -> Tensor:
+    """The noise that int16 numbers of LEVELS stand for, of the same shape."""
+    return levels.index_select(0, drawn.flatten().int() + (1 << 15)).view(drawn.shape)
 
 
 def _pieces(work: Callable[[Tensor], Tensor], image: Tensor, halo: int) -> Tensor:

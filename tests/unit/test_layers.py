@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from microsr.layers import InstanceNorm, NoiseConv, bicubic_upsample, bilinear_double, reflect
+from microsr.layers import InstanceNorm, NoiseConv, OneChannelConv, bicubic_upsample, bilinear_double, reflect
 
 CHANNELS_LAST = torch.channels_last
 
@@ -94,3 +94,13 @@ def test_a_convolution_of_a_doubled_image_is_one_at_half_its_size(border):
     inside = (..., slice(top, 18 - bottom), slice(left, 22 - right))
     assert (found - expected)[inside].abs().max() < 1e-5
     assert (found - expected).abs().max() > 1e-2 or all(border)
+
+
+@pytest.mark.parametrize(("kernel", "columns"), [(7, 7), (7, 30), (3, 8), (9, 41)])
+def test_a_convolution_to_one_channel_is_the_same_in_blocks(kernel, columns):
+    torch.manual_seed(0)
+    plain, x = nn.Conv2d(5, 1, kernel), torch.randn(2, 5, 12, columns)
+    with torch.no_grad():
+        expected, found = plain(x), OneChannelConv(plain)(x)
+    assert found.shape == expected.shape
+    assert torch.allclose(found, expected, atol=1e-5)
