@@ -21,7 +21,7 @@ prepend("PYTHONPATH", SOURCE)
 prepend("PATH", Path(sys.executable).parent)
 
 from microsr import UserError
-from microsr.config import MODALITIES, SHEET_COLUMNS, flags, load, read_sheet, simulated_cases
+from microsr.config import MODALITIES, OF_TRAINING, SHEET_COLUMNS, flags, load, read_sheet, simulated_cases
 from microsr.provenance import code_version, write_atomically
 
 
@@ -166,12 +166,12 @@ ENVIRONMENT = str(Path(workflow.basedir) / "envs/cpu.yaml")
 NETWORK_ENVIRONMENT = str(Path(workflow.basedir) / "envs/gpu.yaml") if DEVICE == "cuda" else ENVIRONMENT
 
 
-def compute_flags(processes=1):
-    """Params function: how the work is done, by that many processes on the node.
+def compute_flags(processes=1, without=()):
+    """Params function: how the work is done, by that many processes on the node, without the keys named.
 
     As it asks for `threads`, Snakemake does not compare it: edits re-run nothing.
     """
-    settings = flags(EXPERIMENT.compute, without=["threads"])
+    settings = flags(EXPERIMENT.compute, without=["threads", *without])
     return lambda wildcards, threads: f"{settings} --threads {max(1, threads // processes)}"
 
 

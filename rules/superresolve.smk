@@ -26,7 +26,7 @@ if PARTS == 1:
         params:
             upsampler=upsampler,
             settings=slices_to_superresolve,
-            compute=compute_flags(),
+            compute=compute_flags(without=OF_TRAINING),
             code=code_version("superresolve"),
         shell:
             "microsr superresolve {input.volume} {params.upsampler} --output {output.volume}"
@@ -58,7 +58,7 @@ else:
         params:
             upsampler=upsampler,
             settings=slices_to_superresolve,
-            compute=compute_flags(),
+            compute=compute_flags(without=OF_TRAINING),
             code=code_version("superresolve"),
         shell:
             "microsr superresolve {input.volume} {params.upsampler} --output {output.volume} --part {wildcards.part}"

@@ -303,6 +303,10 @@ class Compute(Section):
     """Jobs that share each super-resolved volume, a block of slices each; the volume is the same."""
 
 
+OF_TRAINING = ("devices", "nodes", "accumulate", "compile", "checkpoint_minutes")
+"""Keys of Compute that concern a training only."""
+
+
 class Evaluate(Section):
     """Metrics."""
 

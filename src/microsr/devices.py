@@ -35,6 +35,11 @@ def choose_precision(wanted: str, device: str) -> str:
     return "bfloat16" if able else "float32"
 
 
+def available_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def choose_algorithms(deterministic: bool) -> None:
     """On a GPU, the same result from the same seed at the cost of speed, or the fastest way for these sizes; float32 is exact."""
     torch.backends.cudnn.benchmark = not deterministic

@@ -8,7 +8,6 @@ writing go on side by side.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import threading
 import time
@@ -25,19 +24,24 @@ from torch import Tensor
 
 from microsr import SCALE, UserError, config
 from microsr.config import Scan
-from microsr.devices import choose_algorithms
+from microsr.devices import available_cpus, choose_algorithms
+from microsr.hounsfield import clinical_hu
 from microsr.outputs import FORMATS, Partial, kind_of
 from microsr.progress import Progress, logger
 from microsr.provenance import checksum, code_version, write_run
 from microsr.readers import read_scan
 from microsr.storage import Volume, magnified_geometry, open_volume
 from microsr.upsamplers import Bicubic, Generator, Magnifier, Part, Upsampler, whole
-from microsr.volumes import clinical_hu
 
 UNLIKE = 0.15
 """Pixel sizes that differ by more than this share are worth a warning: so much do scans of one protocol differ."""
 AHEAD = {"cpu": 1, "cuda": 4}
 """Slices that are read, and their noise drawn, ahead of the network."""
+DESCRIPTION = {
+    "description": "Super-resolved CT, not for diagnosis",
+    "derivation": f"Super-resolved {SCALE} times in-plane; what is finer than the scan resolves is plausible, not measured",
+}
+"""What a DICOM viewer shows of the output."""
 NOT_HERE = ("formats",)
 """Settings of the step that are a matter of the pipeline."""
 WAITING = 2
@@ -122,13 +126,14 @@ def superresolve(
     `outputs.kind_of`); None: by its ending. threads: of a CPU. series: of `source`, where it holds several. part: (k, n) makes the k-th of n blocks of slices only, in a
     volume as of all of them; `gather` puts the n volumes together. volume: the input, where it is open already.
     The output's attribute "slices" lists the clinical slices it holds; its geometry makes it overlay the input when they
-    are consecutive. A run that is stopped leaves what it has written beside `output`, and the same call goes on from there.
+    are consecutive; run.json lies beside it. A run that is stopped leaves what it has written beside `output`, and the same call goes on from there.
 
     Raises
     ------
     UserError
         The input cannot be read; a slice or the region does not exist; the disk has no room.
     """
+    started = time.time()
     source, output = Path(source), Path(output)
     volume = volume or open_input(source)
     count, *size = volume.shape
@@ -143,8 +148,9 @@ def superresolve(
     geometry = _geometry(volume, wanted, where, upsampler.facts)
     shape = (len(wanted), *(SCALE * (p.stop - p.start) for p in where))
     block = tuple(len(wanted) * k // part[1] for k in (part[0] - 1, part[0]))
+    inputs = {source: checksum(source), **upsampler.inputs}
     fingerprint = {
-        "input": checksum(source), "slices": wanted, "region": region, "part": list(part),
+        "input": inputs[source], "slices": wanted, "region": region, "part": list(part),
         "code": code_version("superresolve"), **upsampler.facts,
     }  # fmt: skip
     kind = kind_of(output, kind)
@@ -165,6 +171,14 @@ def superresolve(
         _stream(volume, left, upsampler, magnify, where, write)
         progress.close()
         partial.finish()
+    settings = {"slices": slices, "region": region} | upsampler.facts
+    facts = {} if part[1] == 1 else {"part": part}
+    write_run(run_file(output), "superresolve", settings, inputs, started, device=upsampler.device, **facts)
+
+
+def run_file(output: Path) -> Path:
+    """Where the record of a run is that made `output`."""
+    return output.with_name(f"{output.name.removesuffix('.ome.zarr')}.run.json")
 
 
 def _is_dicom(volume: Volume, source: Path) -> bool:
@@ -224,7 +238,8 @@ def _geometry(volume: Volume, wanted: list[int], region: Part, facts: dict[str, 
         geometry["spacing"] = (x, y, z * (wanted[1] - wanted[0]))
     kept = {k: v for k, v in volume.attributes.items() if k in ("case", "modality")}
     place = {} if (region[0].start, region[1].start) == (0, 0) else {"corner": [part.start for part in region]}
-    return geometry | {"unit": volume.unit, "attributes": kept | {"slices": wanted} | place | facts}
+    attributes = kept | {"slices": wanted} | place | DESCRIPTION | facts
+    return geometry | {"unit": volume.unit, "attributes": attributes}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -251,14 +266,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--part", type=int, help="make only this one of --parts blocks of slices, from 1 on (see `microsr gather`)"
     )
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="CPU threads (default: all)")
+    parser.add_argument("--threads", type=int, default=available_cpus(), help="CPU threads (default: all)")
     config.add_flags(parser, config.Superresolve, without=NOT_HERE)
-    config.add_flags(parser, config.Compute, without=["threads"])
+    config.add_flags(parser, config.Compute, without=["threads", *config.OF_TRAINING])
 
 
 def main(namespace: argparse.Namespace) -> None:
     """Run `microsr superresolve`."""
-    started = time.time()
     settings = config.from_flags(namespace, config.Superresolve)
     compute = config.from_flags(namespace, config.Compute)
     choose_algorithms(compute.deterministic)
@@ -275,12 +289,3 @@ def main(namespace: argparse.Namespace) -> None:
         scan, output, upsampler, settings.slices, None if compute.tile == "auto" else compute.tile, namespace.region,
         namespace.format, namespace.threads, namespace.series, part, volume,
     )  # fmt: skip
-    described = settings.model_dump(exclude={*NOT_HERE}) | {"region": namespace.region} | upsampler.facts
-    inputs = [scan, *([namespace.model] if namespace.model else [])]
-    facts = {} if part[1] == 1 else {"part": part}
-    write_run(run_file(output), "superresolve", described, inputs, started, device=upsampler.device, **facts)
-
-
-def run_file(output: Path) -> Path:
-    """Where the record of a run is that made `output`."""
-    return output.with_name(f"{output.name.removesuffix('.ome.zarr')}.run.json")

@@ -50,6 +50,8 @@ class Upsampler(Protocol):
     """Where it works, "cpu" or "cuda"."""
     facts: dict[str, Any]
     """What decides its results: goes into the output's attributes and the record of the run."""
+    inputs: dict[Path, str]
+    """Files that decide its results, with their checksums."""
 
     def draw(self, index: int, size: tuple[int, int]) -> list[Tensor]:
         """What is random about the whole slice `index` of `size` (rows, columns): planes at several scales, cut like the slice."""
@@ -71,6 +73,7 @@ class Bicubic:
     spacing_mm = None
     device = "cpu"
     facts = {"upsampler": "bicubic"}  # noqa: RUF012
+    inputs = {}  # noqa: RUF012
 
     def draw(self, index: int, size: tuple[int, int]) -> list[Tensor]:
         """Nothing."""
@@ -107,7 +110,8 @@ class Generator:
         self.halo = self._g1.magnify_halo
         self.reach = self.halo + self._g1.trunk_halo
         self.spacing_mm = facts["clinical_spacing_mm"]
-        self.facts = {"upsampler": "generator", "model": checksum(Path(model)), "precision": self._precision}
+        self.inputs = {Path(model): checksum(Path(model))}
+        self.facts = {"upsampler": "generator", "model": self.inputs[Path(model)], "precision": self._precision}
 
     def draw(self, index: int, size: tuple[int, int]) -> list[Tensor]:
         """The slice's noise, a function of the model's seed and the slice's index, the same on every device."""
