@@ -7,10 +7,11 @@ is written, and in which format, is up to `microsr.writers`.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -34,7 +35,8 @@ class Partial:
     Raises
     ------
     UserError
-        There is not enough room for what is still to be written, or `output` is something that is not to be replaced.
+        There is not enough room for what is still to be written, `output` is something that is not to be replaced, or another
+        run is writing it.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Partial:
         state = self._kept()
         how = (kind, shape, volume, source, series, fingerprint)
         self._check_room(kind, shape)
+        self._lock = _locked(output.with_name(f"{output.name}.partial.lock"), output)
         try:
             self._writer = self._opened(state, *how)
         except ValueError as error:
@@ -158,10 +161,12 @@ class Partial:
         self.path.replace(self._output)
         self._journal.unlink(missing_ok=True)
         self._journal.with_name(f".{self._journal.name}").unlink(missing_ok=True)
+        Path(self._lock.name).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Stop here; the same arguments go on from here later."""
         self._writer.close()
+        self._lock.close()
 
     def __enter__(self) -> Partial:
         """Itself."""
@@ -181,6 +186,19 @@ def read_journal(output: Path) -> dict[str, Any] | None:
         return None
     whole = isinstance(journal, dict) and {"fingerprint", "done", "state"} <= journal.keys()
     return journal if whole and output.with_name(f"{output.name}.partial").exists() else None
+
+
+def _locked(path: Path, output: Path) -> TextIO:
+    """An open file that no other run has while it is open, where the file system knows locks."""
+    lock = path.open("w", encoding="utf-8")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise UserError(f"{output}: is being written by another run; wait for it, or end it") from None
+    except OSError:
+        pass
+    return lock
 
 
 def free_bytes(folder: Path) -> int:

@@ -447,3 +447,14 @@ def test_parts_of_a_volume_are_written_apart(tmp_path):
     assert np.array_equal(found[0] + found[1], v.array) and not found[0][2:].any() and not found[1][:2].any()
     with pytest.raises(UserError, match="only OME-Zarr can be written in parts"):
         Partial(tmp_path / "v.nii", "nifti", v.shape, v, {}, block=(2, 5))
+
+
+def test_two_runs_do_not_write_one_output(tmp_path):
+    like = Volume(None, (1.0, 1.0, 1.0))
+    with Partial(tmp_path / "a.nii", "nifti", (2, 8, 8), like, {}) as first:
+        first.write(np.zeros((8, 8), np.int16))
+        with pytest.raises(UserError, match=r"a\.nii: is being written by another run"):
+            Partial(tmp_path / "a.nii", "nifti", (2, 8, 8), like, {})
+        Partial(tmp_path / "b.nii", "nifti", (2, 8, 8), like, {}).close()
+    with Partial(tmp_path / "a.nii", "nifti", (2, 8, 8), like, {}) as again:
+        assert again.done == 1
