@@ -1,7 +1,9 @@
 """What every test may ask for."""
 
+import gc
 import logging
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,23 @@ def shared_data() -> Path:
         message = f"no real volumes: {folder} does not exist"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
     return folder
+
+
+@pytest.fixture
+def peak_memory() -> Callable[[Callable[[], object]], int]:
+    """Gives the largest memory, bytes, that Python and NumPy held at once while a function ran; caches are filled before."""
+
+    def measure(function: Callable[[], object]) -> int:
+        function()
+        gc.collect()
+        tracemalloc.start()
+        try:
+            function()
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    return measure
 
 
 @pytest.fixture

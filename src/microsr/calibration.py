@@ -5,16 +5,19 @@ The losses compare clinical patches with pooled uCT patches, so that both must l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
-from scipy.signal import find_peaks
 from skimage.filters import threshold_otsu
 
 from microsr import UserError
 from microsr.config import Calibration
+from microsr.masks import eroded
+from microsr.slices import Slices, in_order
 
 BINS = 256
 ENOUGH = 50
@@ -33,42 +36,148 @@ class Mapping:
 
     def __call__(self, grey: np.ndarray) -> np.ndarray:
         """Grey values as HU, float32."""
-        return np.float32(self.slope) * grey.astype(np.float32) + np.float32(self.offset)
+        hu = grey.astype(np.float32)
+        hu *= np.float32(self.slope)
+        hu += np.float32(self.offset)
+        return hu
 
 
-def tissue_threshold(slices: list[np.ndarray], fields: list[np.ndarray]) -> float:
-    """Grey value between air and tissue (Otsu) in 2-D slices, within the fields of view (bool), extremes left out.
+@dataclass(frozen=True)
+class Values:
+    """Grey values and how often each is there; None: once each."""
 
-    Raises
-    ------
-    UserError
-        The values do not vary (no file name: the caller knows it).
-    """
-    values = np.concatenate([grey[inside] for grey, inside in zip(slices, fields, strict=True)])
-    low, high = np.percentile(values, [0.1, 99.9]) if values.size else (0, 0)
-    if not low < high:
-        raise UserError("has no contrast: nearly all of its values are the same; give a uCT volume of tissue and air")
-    return float(threshold_otsu(np.clip(values, low, high).astype(np.float32), BINS))
+    values: np.ndarray
+    counts: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, slices: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> Values:
+        """Those of 2-D slices within their masks (bool); whole numbers of 8 or 16 bits are counted."""
+        dtype, numbers = slices[0].dtype, range(len(slices))
+        if dtype.kind == "f" or dtype.itemsize > 2:
+            return cls(np.concatenate([slices[n][masks[n]] for n in numbers]))
+        lowest, length = np.iinfo(dtype).min, 256**dtype.itemsize
+        counts = np.zeros(length, np.int64)
+        for found in in_order(
+            lambda n: np.bincount(slices[n][masks[n]].astype(np.int64) - lowest, minlength=length), numbers
+        ):
+            counts += found
+        there = np.flatnonzero(counts)
+        return cls(there + lowest, counts[there])
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return self.values.size if self.counts is None else int(self.counts.sum())
+
+    def percentile(self, shares: Sequence[float]) -> np.ndarray:
+        """Percentiles as NumPy's, interpolated between neighbours."""
+        if self.counts is None:
+            return np.percentile(self.values, shares)
+        ends = np.cumsum(self.counts)
+        places = (ends[-1] - 1) * np.asarray(shares) / 100
+        low, high = (self.values[np.searchsorted(ends, rank, "right")] for rank in (np.floor(places), np.ceil(places)))
+        return low + (high - low) * (places % 1)
+
+    def mean(self, above: float = -np.inf) -> float:
+        """Mean of the values higher than `above`."""
+        chosen = self.values > above
+        return float(np.average(self.values[chosen], weights=None if self.counts is None else self.counts[chosen]))
+
+    def sd(self) -> float:
+        """Standard deviation."""
+        return float(np.sqrt(np.average((self.values - self.mean()) ** 2, weights=self.counts)))
 
 
-def levels(slices: list[np.ndarray], fields: list[np.ndarray], threshold: float) -> tuple[float, float]:
-    """Rough grey values of air and of tissue, which exist in any volume, for finding the specimen."""
-    values = np.concatenate([grey[inside] for grey, inside in zip(slices, fields, strict=True)])
-    try:
-        air = _peak(slices, fields, threshold, -1)
-    except UserError:
-        air = float(np.percentile(values, 1))
-    return air, float(values[values > threshold].mean(dtype=np.float64))
+@dataclass(frozen=True)
+class Sample:
+    """Some 2-D slices of grey values and their fields of view (bool), and what is found in them once it is asked for."""
+
+    slices: Sequence[np.ndarray]
+    fields: Sequence[np.ndarray]
+
+    @cached_property
+    def values(self) -> Values:
+        """All values within the fields of view."""
+        return Values.of(self.slices, self.fields)
+
+    @cached_property
+    def threshold(self) -> float:
+        """Grey value between air and tissue (Otsu), extremes left out.
+
+        Raises
+        ------
+        UserError
+            The values do not vary (no file name: the caller knows it).
+        """
+        found = self.values
+        low, high = found.percentile([0.1, 99.9]) if found.size else (0, 0)
+        if not low < high:
+            raise UserError(
+                "has no contrast: nearly all of its values are the same; give a uCT volume of tissue and air"
+            )
+        counts, edges = np.histogram(np.clip(found.values, low, high).astype(np.float32), BINS, weights=found.counts)
+        return float(threshold_otsu(hist=(counts, (edges[:-1] + edges[1:]) / 2)))
+
+    @property
+    def levels(self) -> tuple[float, float]:
+        """Rough grey values of air and of tissue, which exist in any volume, for finding the specimen."""
+        try:
+            air = self.air_peak
+        except UserError:
+            air = float(self.values.percentile([1])[0])
+        return air, self.values.mean(above=self.threshold)
+
+    @cached_property
+    def air_peak(self) -> float:
+        """Grey value of the lowest notable peak below the threshold: unresolved parenchyma may have a higher one of its own."""
+        counts, edges = self._histogram("air")
+        curve = np.append(counts, 0)  # a peak at the end is one too
+        fallen = np.maximum.accumulate(curve) - curve >= NOTABLE * curve.max()
+        return _middle(edges, int(curve[: fallen.argmax()].argmax()))
+
+    @cached_property
+    def tissue_peak(self) -> float:
+        """Grey value of the highest peak above the threshold."""
+        counts, edges = self._histogram("tissue")
+        return _middle(edges, int(counts.argmax()))
+
+    def _histogram(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Smooth histogram, and its edges, of the pixels on one side of the threshold whose neighbours are there too.
+
+        Septa thinner than a few pixels are mixtures of air and tissue; away from the boundary there is nearly pure tissue.
+        """
+
+        def pure(number: int) -> np.ndarray:
+            grey = self.slices[number]
+            inner = eroded(
+                self.fields[number] & ((grey > self.threshold) if name == "tissue" else (grey <= self.threshold))
+            )
+            inner[[0, -1]] = inner[:, [0, -1]] = False
+            return inner
+
+        found = Values.of(self.slices, Slices(pure, (len(self.slices), *self.slices[0].shape), bool))
+        if found.size < ENOUGH:
+            raise UserError(
+                f"calibration: no {name} peak in the histogram; set volumes.micro.calibration.{name}_grey, "
+                "or use the method percentile"
+            )
+        low, high = found.percentile([0.5, 99.5])
+        if low == high:
+            return np.ones(1), np.array([low, low])
+        values = found.values.astype(np.float64)
+        # Whole-numbered values get whole-numbered bins, or some bins would hold more of them than others.
+        width = (high - low) / BINS
+        width = max(1.0, np.ceil(width)) if (values[:1000] == np.rint(values[:1000])).all() else width
+        counts, edges = np.histogram(values, np.arange(low - width / 2, high + width, width), weights=found.counts)
+        return ndimage.gaussian_filter1d(counts.astype(float), max(1.0, len(counts) / 64), mode="constant"), edges
 
 
-def fit(
-    settings: Calibration,
-    slices: list[np.ndarray],
-    fields: list[np.ndarray],
-    specimens: list[np.ndarray],
-    threshold: float,
-) -> Mapping:
-    """Find the calibration from 2-D slices, their fields of view and specimen masks (bool).
+def _middle(edges: np.ndarray, at: int) -> float:
+    return float((edges[at] + edges[at + 1]) / 2)
+
+
+def fit(settings: Calibration, sample: Sample, specimens: Sequence[np.ndarray]) -> Mapping:
+    """Find the calibration from a sample and the specimen in its slices (bool).
 
     two_point takes the air and tissue peaks of the whole field of view, percentile those of the specimen. With mean_hu, HU are
     then scaled about air_hu: hu' = air_hu + (hu - air_hu) * (mean_hu - air_hu) / (mean - air_hu), mean over the specimen.
@@ -78,15 +187,16 @@ def fit(
     UserError
         Peaks or percentiles that cannot be told apart, or no tissue peak (no file name: the caller knows it).
     """
-    specimen = np.concatenate([grey[inside] for grey, inside in zip(slices, specimens, strict=True)])
+    specimen = Values.of(sample.slices, specimens)
     facts: dict[str, Any] = {"method": settings.method}
     slope, offset = 1.0, 0.0
     if settings.method != "none":
         if settings.method == "two_point":
-            low, high = _two_points(settings, slices, fields, threshold)
+            low = settings.air_grey if settings.air_grey is not None else sample.air_peak
+            high = settings.tissue_grey if settings.tissue_grey is not None else sample.tissue_peak
             facts |= {"air_grey": low, "tissue_grey": high}
         else:
-            low, high = (float(v) for v in np.percentile(specimen, [settings.low_percentile, settings.high_percentile]))
+            low, high = map(float, specimen.percentile([settings.low_percentile, settings.high_percentile]))
             facts |= {"low_grey": low, "high_grey": high}
         if not low < high:
             raise UserError(
@@ -95,7 +205,7 @@ def fit(
             )
         slope = (settings.tissue_hu - settings.air_hu) / (high - low)
         offset = settings.air_hu - slope * low
-    mean = slope * float(specimen.mean(dtype=np.float64)) + offset
+    mean = slope * specimen.mean() + offset
     if settings.mean_hu is not None:
         if mean <= settings.air_hu:
             raise UserError(
@@ -109,50 +219,6 @@ def fit(
         "slope": slope,
         "offset": offset,
         "specimen_mean_hu": mean,
-        "specimen_sd_hu": slope * float(specimen.std(dtype=np.float64)),
+        "specimen_sd_hu": slope * specimen.sd(),
     }
     return Mapping(slope, offset, facts)
-
-
-def _two_points(
-    settings: Calibration, slices: list[np.ndarray], fields: list[np.ndarray], threshold: float
-) -> tuple[float, float]:
-    """Grey values of air and tissue: as set, or the peaks on either side of the threshold."""
-    return (
-        settings.air_grey if settings.air_grey is not None else _peak(slices, fields, threshold, -1),
-        settings.tissue_grey if settings.tissue_grey is not None else _peak(slices, fields, threshold, 1),
-    )
-
-
-def _peak(slices: list[np.ndarray], fields: list[np.ndarray], threshold: float, side: int) -> float:
-    """Grey value of the air peak (side -1) below or the tissue peak (side +1) above the threshold.
-
-    Only pixels whose neighbours are on that side too: septa thinner than a few pixels are mixtures of air and tissue, and away
-    from the boundary there is nearly pure tissue. The air peak is the lowest notable one, since unresolved parenchyma may
-    have a higher one of its own; the tissue peak is the highest.
-    """
-    found = []
-    for grey, inside in zip(slices, fields, strict=True):
-        beyond = inside & ((grey > threshold) if side > 0 else (grey <= threshold))
-        found.append(grey[ndimage.binary_erosion(beyond, np.ones((3, 3)))])
-    values = np.concatenate(found).astype(np.float64)
-    name = "tissue" if side > 0 else "air"
-    if values.size < ENOUGH:
-        raise UserError(
-            f"calibration: no {name} peak in the histogram; set volumes.micro.calibration.{name}_grey, "
-            "or use the method percentile"
-        )
-    low, high = np.percentile(values, [0.5, 99.5])
-    if low == high:
-        return float(low)
-    # Whole-numbered values get whole-numbered bins, or some bins would hold more of them than others.
-    width = (high - low) / BINS
-    width = max(1.0, np.ceil(width)) if (values[:1000] == np.rint(values[:1000])).all() else width
-    counts, edges = np.histogram(values, np.arange(low - width / 2, high + width, width))
-    smooth = ndimage.gaussian_filter1d(counts.astype(float), max(1.0, len(counts) / 64), mode="constant")
-    at = int(smooth.argmax())
-    if side < 0:
-        # With a bin of nothing at either end, a peak at the end is one too.
-        peaks, _ = find_peaks(np.pad(smooth, 1), prominence=NOTABLE * smooth.max())
-        at = int(peaks[0]) - 1
-    return float((edges[at] + edges[at + 1]) / 2)

@@ -19,6 +19,8 @@ import SimpleITK as sitk
 from microsr import UserError
 from microsr.config import Scan
 from microsr.headers import chosen_range, reason, sheet_spacing
+from microsr.rawfile import kept
+from microsr.slices import Slices, in_order
 from microsr.storage import Volume
 
 NOT_IMAGES = tuple(
@@ -73,8 +75,8 @@ def is_dicom(path: Path) -> bool:
     return True
 
 
-def read(files: Iterable[Path], scan: Scan) -> Volume:
-    """Read one series; rescale slope and intercept are applied file by file (values as the scanner means them, unit "grey").
+def read(files: Iterable[Path], scan: Scan, scratch: Path | None = None) -> Volume:
+    """Open one series, whose pixels are read when they are asked for; rescale slope and intercept are applied file by file (values as the scanner means them, unit "grey").
 
     MONOCHROME1 is refused: it asks for an inverted display only, so that a CT's values are HU all the same, but GDCM hands
     them out inverted; and in other modalities nobody can tell which of the two was meant.
@@ -85,8 +87,8 @@ def read(files: Iterable[Path], scan: Scan) -> Volume:
         Several series and none chosen, a damaged file, or slices that do not form a regular, unsheared grid.
     """
     series: dict[str, list[Slice]] = defaultdict(list)
-    for path in files:
-        if (header := _header(path)) is not None:
+    for header in in_order(_header, files):
+        if header is not None:
             series[header.series].append(header)
     if not series:
         raise UserError(f"{scan.path}: holds no DICOM image; give the folder of one CT series")
@@ -97,7 +99,7 @@ def read(files: Iterable[Path], scan: Scan) -> Volume:
     slices = _sorted(chosen, scan.path)
     first, end = chosen_range(scan, len(slices))
     volume_facts = _geometry(slices[first:end], scan)
-    array = _pixels(slices[first:end])
+    array = kept(_pixels(slices[first:end]), scratch)
     source = {
         "format": "DICOM",
         "size": [*slices[0].size, len(slices)],
@@ -287,21 +289,24 @@ def _even(along: np.ndarray, slices: list[Slice], where: str) -> None:
     )
 
 
-def _pixels(slices: list[Slice]) -> np.ndarray:
-    """Rescaled values, [slices, rows, columns]."""
+def _pixels(slices: list[Slice]) -> Slices:
+    """Rescaled values, [slices, rows, columns], unread."""
     columns, rows = slices[0].size
     kinds = {s.pixel_type for s in slices}
     if unknown := kinds - TYPES.keys():
         raise UserError(
             f"{slices[0].path}: has an unsupported pixel type ({sitk.GetPixelIDValueAsString(unknown.pop())})"
         )
-    array = np.empty((len(slices), rows, columns), np.result_type(*(TYPES[k] for k in kinds)))
-    for z, one in enumerate(slices):
+    dtype = np.result_type(*(TYPES[k] for k in kinds))
+
+    def load(z: int) -> np.ndarray:
+        path = slices[z].path
         try:
-            image = _reader(one.path).Execute()
+            image = _reader(path).Execute()
         except RuntimeError as error:
             raise UserError(
-                f"{one.path}: pixels cannot be read, the file is damaged or truncated ({reason(error)})"
+                f"{path}: pixels cannot be read, the file is damaged or truncated ({reason(error)})"
             ) from None
-        array[z] = sitk.GetArrayViewFromImage(image)[0]
-    return array
+        return sitk.GetArrayFromImage(image)[0].astype(dtype, copy=False)
+
+    return Slices(load, (len(slices), rows, columns), dtype)

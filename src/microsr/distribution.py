@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,8 @@ SEED = 0
 """The windows' places are always the same, so that methods are compared on the same tissue."""
 PROTOCOL = "distribution"
 
-Part = tuple[Any, range]
-"""A mask [slices, rows, columns], read by slice, and the slices of it that count."""
+Part = tuple[Any, Sequence[int]]
+"""A mask [slices, rows, columns], read by slice, and the slices of it that count; or only these slices, by their number."""
 
 
 class _Given(nn.Module):
@@ -105,15 +106,17 @@ def evaluate(
         overlay.check_unit(image, path)
     slices = overlay.held_slices(volume, superresolved, ct, clinical)
     overlay.check_input(volume, superresolved, ct, clinical, slices)
-    lung = np.stack([np.asarray(mask[z]) for z in slices]), range(len(slices))
+    lung = mask, slices
     halves = [_halves(open_mask(path)) for path in micro]
-    size = _size(lung, halves, superresolved, micro)
+    size, counts = _size(lung, halves, superresolved, micro)
 
     stream = np.random.default_rng(SEED)
-    inputs = np.stack([np.asarray(ct.array[z]) for z in slices])
-    places = _places(inputs, lung, size // SCALE, WINDOWS, stream) * (1, SCALE, SCALE)
+    places = _places(ct.array, lung, counts[0], size // SCALE, WINDOWS, stream)
+    places = np.column_stack([np.searchsorted(slices, places[:, 0]), SCALE * places[:, 1:]])
     described = network.describe(cut(volume.array, places, size))
-    real = [_micro_features(network, references, [h[i] for h in halves], size, stream) for i in (0, 1)]
+    real = [
+        _micro_features(network, references, [h[i] for h in halves], counts[1 + i :: 2], size, stream) for i in (0, 1)
+    ]
     whole = np.concatenate([real[0][::2], real[1][::2]])
     rows = []
     for name, distance in (("frechet_distance", frechet_distance), ("kernel_distance", kernel_distance)):
@@ -133,32 +136,38 @@ def _halves(mask: Any) -> tuple[Part, Part]:
     if len(occupied) > 1:
         first = int(np.searchsorted(np.cumsum(amount), amount.sum() / 2)) + 1
         return (mask, range(first)), (mask, range(first, len(amount)))
-    specimen = np.asarray(mask) != 0
-    amount = np.cumsum(specimen.sum(axis=(0, 1)))
+    z = int(amount.argmax())
+    specimen = np.asarray(mask[z]) != 0
+    amount = np.cumsum(specimen.sum(axis=0))
     left = np.arange(len(amount)) <= np.searchsorted(amount, amount[-1] / 2)
-    return (specimen & left, range(len(specimen))), (specimen & ~left, range(len(specimen)))
+    return ({z: specimen & left}, [z]), ({z: specimen & ~left}, [z])
 
 
-def _size(lung: Part, halves: list[tuple[Part, Part]], path: Path, micro: list[Path]) -> int:
-    """The largest window that has room in the lung and in each half of each specimen."""
+def _size(lung: Part, halves: list[tuple[Part, Part]], path: Path, micro: list[Path]) -> tuple[int, list[np.ndarray]]:
+    """The largest window that has room in the lung and in each half of each specimen, and the positions on their slices."""
     for size in SIZES:
         parts = [(lung, size // SCALE), *((half, size) for pair in halves for half in pair)]
-        room = [patches.count_positions(m, side, 1.0, z).sum() / (side / 2) ** 2 for (m, z), side in parts]
+        counts = [patches.count_positions(m, side, 1.0, z) for (m, z), side in parts]
+        room = [n.sum() / (side / 2) ** 2 for n, (_, side) in zip(counts, parts, strict=True)]
         if min(room) >= ENOUGH_ROOM:
-            return size
+            return size, counts
     if min(room) == 0:
         paths = [path, *(p for p in micro for _ in (0, 1))]
         raise UserError(
             f"{paths[int(np.argmin(room))]}: its mask (of a uCT, each half of it) has no room for a window of {size}x{size} "
             "pixels, which the distances need; correct the mask or choose other slices"
         )
-    return size
+    return size, counts
 
 
-def _places(array: Any, part: Part, size: int, number: int, stream: np.random.Generator) -> np.ndarray:
-    """Places [number, 3] of aerated windows inside a part of a volume in HU, drawn evenly."""
+def _places(
+    array: Any, part: Part, counts: np.ndarray, size: int, number: int, stream: np.random.Generator
+) -> np.ndarray:
+    """Places [number, 3] of aerated windows inside a part of a volume in HU, drawn evenly.
+
+    counts: of `patches.count_positions` in the part.
+    """
     mask, slices = part
-    counts = patches.count_positions(mask, size, 1.0, slices)
     drawn = patches.draw_positions(mask, size, 1.0, CANDIDATES * number, stream, counts, slices)
     mean = cut(array, drawn, size).mean(axis=(1, 2))
     taken = np.argsort(np.maximum(mean, AERATED_HU), kind="stable")[:number]
@@ -169,13 +178,18 @@ def _places(array: Any, part: Part, size: int, number: int, stream: np.random.Ge
 
 
 def _micro_features(
-    network: Any, volumes: list[Volume], parts: list[Part], size: int, stream: np.random.Generator
+    network: Any,
+    volumes: list[Volume],
+    parts: list[Part],
+    counts: list[np.ndarray],
+    size: int,
+    stream: np.random.Generator,
 ) -> np.ndarray:
     """Features of WINDOWS windows, as many from each volume, in an order by chance."""
     shares = np.diff(np.linspace(0, WINDOWS, len(volumes) + 1).astype(int))
     found = [
-        network.describe(cut(volume.array, _places(volume.array, part, size, share, stream), size))
-        for volume, part, share in zip(volumes, parts, shares, strict=True)
+        network.describe(cut(volume.array, _places(volume.array, part, count, size, share, stream), size))
+        for volume, part, count, share in zip(volumes, parts, counts, shares, strict=True)
         if share
     ]
     return stream.permutation(np.concatenate(found))

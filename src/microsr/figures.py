@@ -23,6 +23,7 @@ from microsr import (
     figure_metrics,
     figure_network,
     figure_patches,
+    figure_tiling,
     figure_validation,
 )
 from microsr.progress import logger
@@ -115,6 +116,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--maps", required=True, nargs="+", metavar="NAME=PATH", help="volumes of `microsr evaluate metrics --maps`"
     )
     config.add_flags(sub, config.Figures)
+
+    sub = figure("tiling", _tiling, "a slice super-resolved in tiles beside the same in one piece")
+    sub.add_argument("--clinical", required=True, type=Path, help="clinical CT with its lung mask (OME-Zarr)")
+    sub.add_argument(
+        "--models",
+        nargs="+",
+        default=[],
+        metavar="NAME=PATH",
+        help="generator.pt of each method; bicubic is always shown",
+    )
+    sub.add_argument("--size", type=int, default=figure_tiling.SIZE, help="side of the square shown, clinical pixels")
+    sub.add_argument("--tile", type=int, default=figure_tiling.TILE, help="side of a tile, clinical pixels")
+    sub.add_argument("--table", required=True, type=Path, help="table of the differences, to be written (.csv)")
+    config.add_flags(sub, config.Figures, without=["insets"])
 
 
 def main(ns: argparse.Namespace) -> None:
@@ -210,3 +225,11 @@ def _hallucination(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], 
     shown = figure_hallucination.make_hallucination(ns.clinical, ns.truth, superresolved, maps, settings, ns.output)
     volumes = {"clinical": ns.clinical, "truth": ns.truth, **superresolved}
     return settings.model_dump(mode="json"), [], {"volumes": {k: str(v) for k, v in volumes.items()}, **shown}
+
+
+def _tiling(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
+    settings = config.from_flags(ns, config.Figures)
+    models = named_paths(ns.models, "models")
+    shown = figure_tiling.make_tiling(ns.clinical, models, settings, ns.output, ns.table, ns.size, ns.tile)
+    described = settings.model_dump(mode="json", exclude={"insets"}) | {"size": ns.size, "tile": ns.tile}
+    return described, list(models.values()), {"volume": str(ns.clinical), **shown}

@@ -1,6 +1,7 @@
 """Where the voxels of a NIfTI, NRRD, MetaImage or TIFF file lie, so that single slices can be read.
 
-SimpleITK reads the header; it also reads what is stored in a way that is not known here, which is then read whole.
+SimpleITK has read the header, and says what type the voxels are to become. A file that is stored in a way not known here has
+no layout (None): SimpleITK reads it whole.
 """
 
 from __future__ import annotations
@@ -23,40 +24,35 @@ from microsr.slices import Slices
 NIFTI_TYPES = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
 }  # fmt: skip
-NIFTI_FIELDS = {348: ("70h", 344, "108f", "112f", "116f"), 540: ("12h", 4, "168q", "176d", "184d")}
-"""By the header's size: type and position of the fields datatype, magic, vox_offset, scl_slope and scl_inter."""
+NIFTI_HEADER = 348
+"""Bytes of the header of NIfTI-1; SimpleITK knows no NIfTI-2."""
 TIFF_PACKED = (COMPRESSION.LZW, COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE, COMPRESSION.PACKBITS)
 
 
-def nifti(path: Path) -> Layout | None:
-    """Of a NIfTI file with its voxels inside, version 1 or 2, packed or not; None: read it whole."""
+def nifti(path: Path, dtype: np.dtype) -> Layout | None:
+    """Of a NIfTI file with its voxels inside, packed or not, that are to become `dtype`."""
     packed = "gzip" if path.suffix.lower() == ".gz" else None
     try:
         with gzip.open(path) if packed else path.open("rb") as stream:
-            head = stream.read(540)
+            head = stream.read(NIFTI_HEADER)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise damaged(path, str(error)) from None
-    order = "<" if struct.unpack_from("<i", head)[0] in NIFTI_FIELDS else ">"
-    length = struct.unpack_from(f"{order}i", head)[0]
-    if length not in NIFTI_FIELDS:
+    order = "<" if struct.unpack_from("<i", head)[0] == NIFTI_HEADER else ">"
+    (kind,) = struct.unpack_from(f"{order}h", head, 70)
+    offset, slope, intercept = struct.unpack_from(f"{order}3f", head, 108)
+    if head[344:347] != b"n+1" or kind not in NIFTI_TYPES:
         return None
-    kind, magic, *fields = NIFTI_FIELDS[length]
-
-    def field(where: str) -> float:
-        return struct.unpack_from(order + where[-1], head, int(where[:-1]))[0]
-
-    if head[magic : magic + 3] not in (b"n+1", b"n+2") or field(kind) not in NIFTI_TYPES:
-        return None
-    offset, slope, intercept = (field(one) for one in fields)
     slope = slope if math.isfinite(slope) and abs(slope) > np.finfo(float).eps else 1.0
     intercept = intercept if math.isfinite(intercept) else 0.0
     scale = (slope, intercept) if (slope, intercept) != (1, 0) else None
-    dtype = np.dtype(order + NIFTI_TYPES[field(kind)])
-    return Layout(path, max(int(offset), length), dtype, packed, scale=scale)
+    stored = np.dtype(order + NIFTI_TYPES[kind])
+    if stored.newbyteorder("=") != dtype and (scale is None or dtype != np.float32):
+        return None
+    return Layout(path, max(int(offset), NIFTI_HEADER), stored, packed, scale=scale)
 
 
 def meta(path: Path, dtype: np.dtype) -> Layout | None:
-    """Of a MetaImage file whose voxels, `dtype`, follow its header or lie in one other file; None: read it whole."""
+    """Of a MetaImage file whose voxels, `dtype`, follow its header or lie in one other file."""
     fields, end = headers.text_header(path, "elementdatafile", "=")
     file = fields.get("elementdatafile", "")
     voxels = path if file.lower() == "local" else path.parent / file

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 from skimage.morphology import convex_hull_image
-from skimage.transform import resize
 
 from microsr import UserError
 from microsr.config import ClinicalVolume
+from microsr.parts import Masks, Parts, Runs, pack, unpack
+from microsr.rawfile import TemporaryArrays
+from microsr.slices import Slices, in_order
 
 AIR_BELOW_HU = -950.0
 """A region of which the greater part is below this is air (around the patient, trachea, stomach), not lung."""
@@ -30,85 +35,123 @@ SOME_CONTENT, USUAL_CONTENT = 0.05, 0.3
 """Least mean tissue content of inflated lung, and that of a usual specimen: more than half of it is specimen in any case."""
 PADDING_SHARE = 5e-4
 """Smallest padded region, as a share of the slice."""
+MEDIAN_BINS = 4096
+"""Bins of the histogram by which the median of a whole volume is found."""
 
 
 def lung_mask(
-    hu: np.ndarray, spacing: tuple[float, float, float], settings: ClinicalVolume, padding: np.ndarray
-) -> np.ndarray:
+    hu: np.ndarray | Slices, spacing: tuple[float, float, float], settings: ClinicalVolume, padding: np.ndarray | Slices
+) -> Slices:
     """Lung of a clinical CT, with vessels, small airways and tumours inside, without trachea and outside air.
 
     hu: int16 [slices, rows, columns]. spacing: x, y, z, mm. padding: true outside the reconstructed field (never lung).
     Lung and outside air are told apart by value, not by touching the border, so that a crop inside the lung works as well.
-    Returns bool [slices, rows, columns].
+    Returns bool [slices, rows, columns]: what takes the whole volume is done, a slice is finished when it is asked for.
 
     Raises
     ------
     UserError
         There is no lung (no file name: the caller knows it).
     """
-    lung = np.zeros(hu.shape, bool)
-    for z in range(hu.shape[0]):
-        lung[z] = _aerated(hu[z], padding[z], settings.lung_below_hu)
-    lung = _large_parts(_within_body(lung, hu, padding))
-    if not lung.any():
+    low, parts = Masks(hu.shape), Parts()
+
+    def aerated(z: int) -> Runs:
+        runs = _aerated(hu[z], padding[z], settings.lung_below_hu)
+        low[z] = runs.painted()
+        return runs
+
+    for runs in in_order(aerated, range(len(hu))):
+        parts.add(runs)
+    keep = _within_body(low, parts, hu, padding)
+    keep &= _large(np.where(keep, parts.sizes, 0))
+    if not keep.any():
         raise UserError(
             f"holds no lung: nothing below {settings.lung_below_hu:g} HU but air below {AIR_BELOW_HU:g} HU; give a chest CT "
             "in HU, or raise volumes.clinical.lung_below_hu"
         )
-    for z in np.flatnonzero(lung.any(axis=(1, 2))):
-        lung[z] = _closed(lung[z], spacing[:2], settings.closing_mm) & ~padding[z]
-    return lung
+
+    def finished(z: int) -> np.ndarray:
+        mask = _kept(low[z], parts.of_slice(z), keep)
+        return _closed(mask, spacing[:2], settings.closing_mm) & ~padding[z] if mask.any() else mask
+
+    return Slices(finished, hu.shape, bool)
 
 
-def _aerated(hu: np.ndarray, padding: np.ndarray, below: float) -> np.ndarray:
+def _aerated(hu: np.ndarray, padding: np.ndarray, below: float) -> Runs:
     """Connected regions below the threshold in a slice that are not mostly air."""
     # A sharp kernel's noise reaches far beyond tissue and air; padding must not make its neighbours look like lung.
-    smooth = ndimage.uniform_filter(np.where(padding, 0, hu).astype(np.float32), 3)
+    smooth = _smoothed(np.where(padding, 0, hu))
     low = (smooth < below) & (hu < below) & ~padding  # both, since smoothing alone opens thin walls
-    labels, count = ndimage.label(low)
-    if not count:
-        return low
-    core = labels * ndimage.binary_erosion(low, np.ones((3, 3)), border_value=1)  # the rim is partly tissue
-    of_air = np.bincount(core[smooth < AIR_BELOW_HU], minlength=count + 1)
-    keep = of_air <= 0.5 * np.bincount(core.ravel(), minlength=count + 1)
-    keep[0] = False
-    return keep[labels]
+    runs = Runs.of(low)
+    core = eroded(low)  # the rim is partly tissue
+    of_air = runs.part_sizes_within(core & (smooth < AIR_BELOW_HU))
+    return runs.chosen(of_air <= 0.5 * runs.part_sizes_within(core))
 
 
-def _large_parts(mask: np.ndarray) -> np.ndarray:
-    """Connected parts of a volume that are not small against the largest."""
-    labels, count = ndimage.label(mask)
-    if count < 2:
-        return mask
-    size = np.bincount(labels.ravel())
-    size[0] = 0
-    return (size >= SMALLEST_PART * size.max())[labels]
+def _smoothed(image: np.ndarray) -> np.ndarray:
+    """Means of 3 x 3 pixels, float32: those of `scipy.ndimage.uniform_filter` to the last bit, in a third of its time."""
+    wide = np.pad(image, 1, mode="edge")
+    rows = _mean_of_three(wide[:-2], wide[1:-1], wide[2:])
+    return _mean_of_three(rows[:, :-2], rows[:, 1:-1], rows[:, 2:])
 
 
-def _within_body(lung: np.ndarray, hu: np.ndarray, padding: np.ndarray) -> np.ndarray:
-    """Without parts outside the body's convex outline (mattress, table, clothes).
+def _mean_of_three(one: np.ndarray, two: np.ndarray, three: np.ndarray) -> np.ndarray:
+    total = np.add(one, two, dtype=np.float64)
+    total += three
+    total /= 3
+    return total.astype(np.float32)
+
+
+def eroded(mask: np.ndarray) -> np.ndarray:
+    """Pixels of a 2-D mask whose neighbours, all 8 that there are, are in it too."""
+    rows = mask.copy()
+    rows[1:] &= mask[:-1]
+    rows[:-1] &= mask[1:]
+    both = rows.copy()
+    both[:, 1:] &= rows[:, :-1]
+    both[:, :-1] &= rows[:, 1:]
+    return both
+
+
+def _large(sizes: np.ndarray) -> np.ndarray:
+    """Parts that are not small against the largest."""
+    return sizes >= SMALLEST_PART * sizes.max(initial=1)
+
+
+def _kept(mask: np.ndarray, part: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """A slice of a mask with only its parts that belong to a part, in 3-D, to keep."""
+    return Runs.of(mask).chosen(keep[part]).painted()
+
+
+def _within_body(low: Masks, parts: Parts, hu: np.ndarray | Slices, padding: np.ndarray | Slices) -> np.ndarray:
+    """Which connected parts of `low` are not outside the body's convex outline (mattress, table, clothes).
 
     A crop, whose border is not mostly air and padding, shows no whole outline: there all parts stay.
     """
+    count = parts.groups[0]
     step = math.ceil(max(hu.shape[1:]) / BODY_PIXELS)
-    labels, count = ndimage.label(lung)
-    chosen = np.flatnonzero(lung.any(axis=(1, 2)))[:: max(1, len(hu) // BODY_SLICES)]
-    size, within = np.zeros(count + 1), np.zeros(count + 1)
+    chosen = [z for z in range(len(low)) if low.packed(z)][:: max(1, len(hu) // BODY_SLICES)]
+
+    def looked_at(z: int) -> tuple[float, np.ndarray, np.ndarray]:
+        image, runs = hu[z], Runs.of(low[z])
+        air = (image < AIR_BELOW_HU) | padding[z]
+        at_border = np.concatenate([air[0], air[-1], air[:, 0], air[:, -1]]).mean()
+        part = runs.painted(1 + parts.of_slice(z)[runs.parts[1]])[::step, ::step]
+        soft = Runs.of(image[::step, ::step] > SOFT_ABOVE_HU)
+        body = np.zeros(part.shape, bool)
+        if len(soft):
+            body = convex_hull_image(soft.painted(soft.parts[1] == soft.part_sizes.argmax()))
+        return at_border, part[part > 0] - 1, part[body & (part > 0)] - 1
+
+    size, within = np.zeros(count), np.zeros(count)
     air_at_border = []
-    for z in chosen:
-        air = (hu[z] < AIR_BELOW_HU) | padding[z]
-        air_at_border.append(np.concatenate([air[0], air[-1], air[:, 0], air[:, -1]]).mean())
-        part = labels[z, ::step, ::step]
-        size += np.bincount(part.ravel(), minlength=count + 1)
-        soft, _ = ndimage.label(hu[z, ::step, ::step] > SOFT_ABOVE_HU)
-        if soft.any():
-            body = soft == np.bincount(soft[soft > 0]).argmax()
-            within += np.bincount(part[convex_hull_image(body)], minlength=count + 1)
-    if not len(chosen) or np.median(air_at_border) < 0.5:
-        return lung
-    inside = within > 0.5 * size
-    inside[0] = False
-    return inside[labels]
+    for at_border, everywhere, inside in in_order(looked_at, chosen):
+        air_at_border.append(at_border)
+        size += np.bincount(everywhere, minlength=count)
+        within += np.bincount(inside, minlength=count)
+    if not chosen or np.median(air_at_border) < 0.5:
+        return np.ones(count, bool)
+    return within > 0.5 * size
 
 
 def _closed(mask: np.ndarray, pixel: tuple[float, float], closing_mm: float) -> np.ndarray:
@@ -120,93 +163,206 @@ def _closed(mask: np.ndarray, pixel: tuple[float, float], closing_mm: float) -> 
     if closing_mm > 0:
         # Lung and wall continue beyond the image's border, so that neither grows nor shrinks where it cuts them.
         wide = np.pad(part, [(m, m) for m in margin], mode="edge")
-        grown = ndimage.distance_transform_edt(~wide, pixel[::-1]) <= closing_mm / 2
-        if not grown.all():
-            grown = ndimage.distance_transform_edt(grown, pixel[::-1]) > closing_mm / 2
+        grown = _closed_by_disc(wide, closing_mm / 2, pixel[::-1])
         part = part | grown[margin[0] : -margin[0], margin[1] : -margin[1]]
     closed = mask.copy()
     closed[box] = _filled(part, math.pi / 4 * LARGEST_HOLE_MM**2 / (pixel[0] * pixel[1]))
     return closed
 
 
+def _closed_by_disc(mask: np.ndarray, radius: float, pixel: tuple[float, float]) -> np.ndarray:
+    """Closing of a 2-D mask by a disc; beyond the border nothing grows and nothing shrinks. radius, pixel (y, x): one unit."""
+    down, across = (np.arange(int(radius / p) + 2) * p for p in pixel)
+    inside = np.sqrt(down[:, None] ** 2 + across**2) <= radius
+    widths = [int(n) - 1 for n in inside.sum(axis=1) if n]
+    return ~_grown(~_grown(mask, widths), widths)
+
+
+def _grown(mask: np.ndarray, widths: list[int]) -> np.ndarray:
+    """A 2-D mask grown by a shape whose row at a distance of n from its middle reaches widths[n] pixels to either side."""
+    grown, wide, reach = np.zeros_like(mask), mask, 0
+    for distance in reversed(range(len(widths))):
+        for _ in range(widths[distance] - reach):
+            wider = wide.copy()
+            wider[:, 1:] |= wide[:, :-1]
+            wider[:, :-1] |= wide[:, 1:]
+            wide = wider
+        reach = widths[distance]
+        grown[distance:] |= wide[: len(wide) - distance]
+        grown[: len(wide) - distance] |= wide[distance:]
+    return grown
+
+
 def _filled(mask: np.ndarray, largest: float = np.inf) -> np.ndarray:
     """A 2-D mask whose holes of at most `largest` pixels are filled."""
-    holes, count = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
-    if not count:
-        return mask
-    fill = np.bincount(holes.ravel()) <= largest
-    fill[0] = False
-    return mask | fill[holes]
+    rest = Runs.of(~mask)
+    fill = rest.part_sizes <= largest
+    fill[rest.parts[1][rest.at_border]] = False
+    return mask | rest.chosen(fill).painted()
+
+
+class Padding(Slices):
+    """Where slices lie outside the reconstructed field (`padded`): found when first asked for, then kept packed.
+
+    array: grey values [slices, rows, columns]. fill: values of pixels outside the field.
+    """
+
+    def __init__(self, array: np.ndarray | Slices, fill: tuple[float, ...]) -> None:
+        super().__init__(lambda z: unpack(self.packed(z), self.shape[1:]), array.shape, bool)
+        self._array, self.fill = array, fill
+        self._packed: list[bytes | None] = [None] * len(array)
+
+    def packed(self, z: int, grey: np.ndarray | None = None) -> bytes:
+        """A slice as it is kept (see `Masks.packed`); grey: its values, where they are at hand."""
+        if self._packed[z] is None:
+            self._packed[z] = pack(padded(self._array[z] if grey is None else grey, self.fill))
+        return self._packed[z]
 
 
 def padded(grey: np.ndarray, fill: tuple[float, ...]) -> np.ndarray:
     """Pixels of a 2-D slice outside the reconstructed field: flat regions of one of the values `fill` at the border."""
-    flat = np.isin(grey, fill)
-    border = np.zeros(grey.shape, bool)
-    border[[0, -1], :] = border[:, [0, -1]] = True
-    if not (flat & border).any():
+    edges = grey[[0, -1]], grey[:, [0, -1]]
+    if not any(np.isin(edge, fill).any() for edge in edges):
         return np.zeros(grey.shape, bool)
-    labels, _ = ndimage.label(flat)
-    size = np.bincount(labels.ravel())
-    outside = np.zeros(size.size, bool)
-    outside[labels[border]] = True
-    outside &= size >= PADDING_SHARE * grey.size
-    outside[0] = False
-    return outside[labels]
+    runs = Runs.of(functools.reduce(np.logical_or, [grey == value for value in set(fill)]))
+    outside = np.zeros(runs.parts[0], bool)
+    outside[runs.parts[1][runs.at_border]] = True
+    return runs.chosen(outside & (runs.part_sizes >= PADDING_SHARE * grey.size)).painted()
 
 
 def specimen_outline(
-    volume: np.ndarray, levels: tuple[float, float], independent: bool, fill: tuple[float, ...]
-) -> np.ndarray:
+    volume: np.ndarray | Slices,
+    levels: tuple[float, float],
+    independent: bool,
+    padding: Padding,
+    scratch: Path | None = None,
+) -> Masks:
     """Coarse mask of a specimen with its air spaces; `at_full_size` brings it back to a slice's size.
 
     volume: grey values [slices, rows, columns]. levels: grey values of air and of tissue. independent: the slices do not
-    belong together. fill: values of pixels outside the field of view. Returns bool [slices, coarse rows, coarse columns].
+    belong together. scratch: folder of a temporary file. Returns bool [slices, coarse rows, coarse columns].
     Septa are often thinner than a voxel, so what counts is the local mean of the tissue content, (grey - air) / (tissue - air),
     over an area wider than an air space.
     """
     factor = math.ceil(max(volume.shape[1:]) / COARSE_PIXELS)
-    air, tissue = levels
-    fine, around = [], []
-    for grey in volume:
-        field = ~padded(grey, fill)
-        content = _block_mean(np.where(field, (grey.astype(np.float32) - air) / (tissue - air), 0), factor)
-        share = _block_mean(field.astype(np.float32), factor)
-        width = WIDTH_SHARE * min(share.shape)
-        inside = np.maximum(ndimage.gaussian_filter(share, width), 1e-6)
-        around.append(np.where(share > 0.5, ndimage.gaussian_filter(content, width) / inside, 0))
-        fine.append(ndimage.gaussian_filter(content, 1))
-    some = np.array(around)[np.array(around) >= SOME_CONTENT]
-    if not some.size:
-        return np.zeros((len(volume), *share.shape), bool)
-    least = min(float(np.median(some)), USUAL_CONTENT) / 2
+    coarse = (math.ceil(volume.shape[1] / factor), math.ceil(volume.shape[2] / factor))
+    outline, parts = Masks((len(volume), *coarse)), Parts()
+    means = TemporaryArrays(scratch, (2, *coarse), np.float32)
+
+    def look(z: int) -> np.ndarray:
+        grey = volume[z]
+        outside = padding.packed(z, grey)
+        if outside and any(padding.fill):
+            grey = np.where(padding[z], 0, grey)
+        means[z] = around, _ = _means(grey, outside, levels, factor)
+        return np.bincount(_bins(around[around >= SOME_CONTENT]), minlength=MEDIAN_BINS + 1)
+
+    counts = np.zeros(MEDIAN_BINS + 1, np.int64)
+    for found in in_order(look, range(len(volume))):
+        counts += found
+    if not counts.any():
+        return outline
+    least = _median(counts, (means[z][0] for z in range(len(volume)))) / 2
     # The wide mean says where specimen is, tissue itself where it ends.
-    radius = math.ceil(2 * width)
-    outline = np.array(
-        [_filled((a >= least) & _bridged(f >= least, radius)) for a, f in zip(around, fine, strict=True)]
-    )
-    return np.array([_large_parts(one) for one in outline]) if independent else _large_parts(outline)
+    radius = math.ceil(2 * WIDTH_SHARE * min(coarse))
+
+    def outlined(z: int) -> Runs:
+        around, fine = means[z]
+        runs = Runs.of(_filled((around >= least) & _bridged(fine >= least, radius)))
+        runs = runs.chosen(_large(runs.part_sizes)) if independent else runs
+        outline[z] = runs.painted()
+        return runs
+
+    for runs in in_order(outlined, range(len(volume))):
+        parts.add(runs)
+    if not independent:
+        keep = _large(parts.sizes)
+        for z in range(len(outline)):
+            outline[z] = _kept(outline[z], parts.of_slice(z), keep)
+    return outline
+
+
+def _means(grey: np.ndarray, padding: bytes, levels: tuple[float, float], factor: int) -> np.ndarray:
+    """Tissue content of a slice on the coarse grid, float32 [2, rows, columns]: a wide mean within the field, a narrow mean.
+
+    grey: 0 outside the field. padding: packed.
+    """
+    air, tissue = levels
+    pixels = factor**2
+    share, inside, width = _field(padding, grey.shape, factor)
+    content = (_block_sums(grey, factor) - air * pixels * share) / (pixels * (tissue - air))
+    content = content.astype(np.float32)
+    around = np.where(share > 0.5, ndimage.gaussian_filter(content, width) / inside, 0)
+    return np.stack([around, ndimage.gaussian_filter(content, 1)])
+
+
+@functools.lru_cache(maxsize=4)
+def _field(padding: bytes, shape: tuple[int, int], factor: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Share of the field of view in each coarse pixel, its wide mean, and that mean's width; many slices have the same."""
+    share = (_block_sums(~unpack(padding, shape), factor) / factor**2).astype(np.float32)
+    width = WIDTH_SHARE * min(share.shape)
+    return share, np.maximum(ndimage.gaussian_filter(share, width), 1e-6), width
+
+
+def _block_sums(image: np.ndarray, factor: int) -> np.ndarray:
+    """Sums of factor x factor pixels; what the last rows and columns lack is repeated."""
+    short = [(0, -n % factor) for n in image.shape]
+    image = np.pad(image, short, mode="edge") if any(n for _, n in short) else image
+    exact = np.int32 if image.dtype.itemsize <= 2 and image.dtype.kind != "f" else np.float64
+    rows = image[::factor].astype(exact)
+    for n in range(1, factor):
+        rows += image[n::factor]
+    sums = rows[:, ::factor].copy()
+    for n in range(1, factor):
+        sums += rows[:, n::factor]
+    return sums
+
+
+def _bins(values: np.ndarray) -> np.ndarray:
+    """Bin of each of some values from SOME_CONTENT on; the last one holds all from USUAL_CONTENT on."""
+    width = (USUAL_CONTENT - SOME_CONTENT) / MEDIAN_BINS
+    return np.minimum((values - SOME_CONTENT) / width, MEDIAN_BINS).astype(np.int64)
+
+
+def _median(counts: np.ndarray, images: Iterator[np.ndarray]) -> float:
+    """Median of the values of at least SOME_CONTENT in all `images`, but at most USUAL_CONTENT.
+
+    counts: their histogram (`_bins`). Of the values only those in the middle's bins are held.
+    """
+    ends = np.cumsum(counts)
+    ranks = np.array([(ends[-1] - 1) // 2, ends[-1] // 2])
+    first, last = np.searchsorted(ends, ranks, "right")
+    if first == MEDIAN_BINS:
+        return USUAL_CONTENT
+    middle = []
+    for image in images:
+        values = image[image >= SOME_CONTENT]
+        bins = _bins(values)
+        middle.append(np.minimum(values[(bins >= first) & (bins <= last)], USUAL_CONTENT))
+    return float(np.median(np.sort(np.concatenate(middle))[ranks - (ends[first] - counts[first])]))
 
 
 def _bridged(mask: np.ndarray, radius: int) -> np.ndarray:
     """Closing of a 2-D mask by a disc; beyond the border it goes on mirrored."""
     wide = np.pad(mask, radius, mode="symmetric")
-    if not wide.any():
-        return mask
-    grown = ndimage.distance_transform_edt(~wide) <= radius
-    if not grown.all():
-        grown = ndimage.distance_transform_edt(grown) > radius
-    return grown[radius:-radius, radius:-radius]
+    return _closed_by_disc(wide, radius, (1, 1))[radius:-radius, radius:-radius]
 
 
 def at_full_size(coarse: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """A coarse slice of `specimen_outline` as a bool slice of `shape`."""
+    """A coarse slice of `specimen_outline` as a bool slice of `shape`: linear interpolation, cut at one half."""
     factor = math.ceil(max(shape) / COARSE_PIXELS)
-    fine = resize(coarse.astype(np.float32), tuple(n * factor for n in coarse.shape), order=1, mode="edge")
-    return fine[: shape[0], : shape[1]] > 0.5
+    whole = (2 * factor) ** 2
+    values = coarse.astype(np.min_scalar_type(whole))
+    fine = _interpolated(np.ascontiguousarray(_interpolated(values.T, factor).T), factor)
+    return fine[: shape[0], : shape[1]] > whole // 2
 
 
-def _block_mean(image: np.ndarray, factor: int) -> np.ndarray:
-    rows, columns = (math.ceil(n / factor) for n in image.shape)
-    padding = [(0, rows * factor - image.shape[0]), (0, columns * factor - image.shape[1])]
-    return np.pad(image, padding, mode="edge").reshape(rows, factor, columns, factor).mean(axis=(1, 3))
+def _interpolated(image: np.ndarray, factor: int) -> np.ndarray:
+    """2 * factor times the linear interpolation of an image of whole numbers to `factor` times the rows."""
+    fine = np.empty((factor, *image.shape), image.dtype)
+    before, after = image[[0, *range(len(image) - 1)]], image[[*range(1, len(image)), len(image) - 1]]
+    for n in range(factor):
+        shift = 2 * n + 1 - factor  # of the new row from the old row's middle, in halves of new rows
+        other = before if shift < 0 else after
+        fine[n] = (2 * factor - abs(shift)) * image + abs(shift) * other
+    return fine.swapaxes(0, 1).reshape(-1, image.shape[1])

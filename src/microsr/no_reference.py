@@ -104,7 +104,8 @@ def _power_and_histogram(array: Any, places: np.ndarray, size: int) -> tuple[np.
     for z in np.unique(places[:, 0]):
         # A slice is read once, not once a window.
         starts = places[places[:, 0] == z] - [z, 0, 0]
-        windows += spectrum.windows_at(np.asarray(array[int(z)])[None], starts, size)
+        # Copies, as a window that is a part of the slice would keep all of it in memory.
+        windows += [window.copy() for window in spectrum.windows_at(np.asarray(array[int(z)])[None], starts, size)]
     return spectrum.mean_power(windows), texture.histogram(np.stack(windows))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.sparse import coo_array
+from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from microsr.slices import Slices
@@ -25,6 +25,7 @@ class Masks(Slices):
         self._packed = [b""] * len(self)
 
     def __setitem__(self, z: int, mask: np.ndarray) -> None:
+        """Fill in a slice, bool [rows, columns]."""
         self._packed[z] = pack(mask)
 
     def packed(self, z: int) -> bytes:
@@ -65,6 +66,7 @@ class Runs:
         return cls(changes[0::2], changes[1::2], mask.shape)
 
     def __len__(self) -> int:
+        """Number of runs."""
         return len(self.first)
 
     @property
@@ -90,28 +92,48 @@ class Runs:
 
     @cached_property
     def parts(self) -> tuple[int, np.ndarray]:
-        """Number of the connected parts, and that of each run's part, from 0."""
+        """Number of the connected parts, and that of each run's part, in the order of their first runs."""
         return joined(len(self), *self.overlaps(self, self.shape[1] + 1))
 
-    @property
+    @cached_property
     def part_sizes(self) -> np.ndarray:
         """Pixels of each part."""
         count, part = self.parts
         return np.bincount(part, self.length, count).astype(np.int64)
 
-    def painted(self, chosen: np.ndarray) -> np.ndarray:
-        """The mask [rows, columns] of the `chosen` runs, bool."""
+    def part_sizes_within(self, mask: np.ndarray) -> np.ndarray:
+        """Pixels of each part that are in `mask`, which holds no others."""
+        inner, (count, part) = Runs.of(mask), self.parts
+        run = np.searchsorted(self.first, inner.first, "right") - 1
+        return np.bincount(part[run], inner.length, count).astype(np.int64)
+
+    def chosen(self, keep: np.ndarray) -> Runs:
+        """The runs of the parts to keep, which stay the same parts."""
+        part = self.parts[1]
+        runs = keep[part]
+        rest = Runs(self.first[runs], self.end[runs], self.shape)
+        rest.__dict__["parts"] = int(keep.sum()), (np.cumsum(keep) - 1)[part[runs]]
+        return rest
+
+    def painted(self, values: np.ndarray | None = None) -> np.ndarray:
+        """The image [rows, columns] in which each run has its value (None: true), and all else 0 (false)."""
+        values = np.ones(len(self), bool) if values is None else values
         rows, width = self.shape[0], self.shape[1] + 1
         edges = np.zeros(2 * len(self) + 2, np.int64)
         edges[1:-1:2], edges[2:-1:2], edges[-1] = self.first, self.end, rows * width
-        values = np.zeros(2 * len(self) + 1, bool)
-        values[1::2] = chosen
-        return np.repeat(values, np.diff(edges)).reshape(rows, width)[:, :-1]
+        alternating = np.zeros(2 * len(self) + 1, values.dtype)
+        alternating[1::2] = values
+        return np.repeat(alternating, np.diff(edges)).reshape(rows, width)[:, :-1]
 
 
 def joined(count: int, ones: np.ndarray, others: np.ndarray) -> tuple[int, np.ndarray]:
-    """Number of the groups among `count` things of which `ones` and `others` are tied pair by pair, and each thing's group."""
-    ties = coo_array((np.ones(len(ones), bool), (ones, others)), (count, count))
+    """Number of the groups among `count` things of which `ones` and `others` are tied pair by pair, and each thing's group.
+
+    ones: ascending. Groups are numbered in the order of their first things.
+    """
+    rows = np.zeros(count + 1, np.int32)
+    np.cumsum(np.bincount(ones, minlength=count), out=rows[1:])
+    ties = csr_array((np.ones(len(ones)), others.astype(np.int32), rows), (count, count))
     return connected_components(ties, directed=False)
 
 
@@ -130,8 +152,8 @@ class Parts:
         offset = self._offsets[-1]
         if self._last is not None:
             before, here = self._last.overlaps(runs)
-            ties = np.stack([self._last.parts[1][before] + self._offsets[-2], part[here] + offset])
-            self._ties.append(np.unique(ties, axis=1))
+            pairs = np.unique(self._last.parts[1][before] * np.int64(count) + part[here])
+            self._ties.append(np.stack([pairs // count + self._offsets[-2], pairs % count + offset]))
         self._sizes.append(runs.part_sizes)
         self._offsets.append(offset + count)
         self._last = runs

@@ -17,7 +17,7 @@ from skimage.transform import downscale_local_mean
 from microsr import SCALE, UserError, overlay
 from microsr.progress import logger
 from microsr.provenance import write_run
-from microsr.storage import Volume, open_mask, open_volume, write_volume
+from microsr.storage import Volume, create_volume, open_mask, open_volume
 
 SLICES = 8
 """Slices taken unless told otherwise: enough for a mean, and seconds of work for every method."""
@@ -38,8 +38,7 @@ def downsample(micro: Path, output: Path, number: int = SLICES) -> None:
     started = time.time()
     volume, mask = open_volume(micro), open_mask(micro)
     overlay.check_unit(volume, micro)
-    inside = [pooled_mask(np.asarray(mask[z])) for z in range(volume.shape[0])]
-    usable = [z for z, blocks in enumerate(inside) if blocks.any()]
+    usable = [z for z in range(volume.shape[0]) if pooled_mask(np.asarray(mask[z])).any()]
     if not usable:
         raise UserError(
             f"{micro}: no {SCALE}x{SCALE} block lies inside its specimen; correct its mask, or use another uCT"
@@ -48,16 +47,20 @@ def downsample(micro: Path, output: Path, number: int = SLICES) -> None:
     step = chosen[1] - chosen[0] if len(chosen) > 1 else 1
     x, y, z = volume.spacing
     facts = {k: v for k, v in volume.attributes.items() if k in ("case", "independent_slices")}
-    pooled = Volume(
-        np.stack([downscale_local_mean(cropped(np.asarray(volume.array[z])), (SCALE, SCALE)) for z in chosen]),
+    geometry = Volume(
+        array=None,
         spacing=(SCALE * x, SCALE * y, step * z),
         origin=tuple(float(v) for v in volume.point((chosen[0], (SCALE - 1) / 2, (SCALE - 1) / 2))),
         direction=volume.direction,
         unit=volume.unit,
         attributes={**facts, "modality": "downsampled", "micro_slices": chosen},
     )
-    write_volume(output, pooled, np.stack([inside[z] for z in chosen]))
-    logger.info("uCT slices %s to %dx%d pixels", chosen, *pooled.shape[1:])
+    shape = (len(chosen), *(n // SCALE for n in volume.shape[1:]))
+    voxels, inside = create_volume(output, shape, geometry, mask=True)
+    for i, z in enumerate(chosen):
+        voxels[i] = np.rint(downscale_local_mean(cropped(np.asarray(volume.array[z])), (SCALE, SCALE))).astype(np.int16)
+        inside[i] = pooled_mask(np.asarray(mask[z]))
+    logger.info("uCT slices %s to %dx%d pixels", chosen, *shape[1:])
     record = output.with_name(f"{output.name.removesuffix('.ome.zarr')}.run.json")
     write_run(record, "pooling", {"slices": number}, [micro], started, micro_slices=chosen)
 

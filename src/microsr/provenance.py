@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -10,8 +11,10 @@ import json
 import os
 import platform
 import subprocess
+import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +67,8 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
     return tree
 
 
-def checksum(path: Path) -> str:
-    """SHA-256 of a file, or of a folder's files with their relative names."""
+def checksum(path: Path, stop: threading.Event | None = None) -> str:
+    """SHA-256 of a file, or of a folder's files with their relative names; without value once `stop` is set."""
     path = Path(path)
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.name[:1] != ".")
@@ -73,9 +76,24 @@ def checksum(path: Path) -> str:
         if file is not path:
             digest.update(file.relative_to(path).as_posix().encode() + b"\0")
         with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
+            while (block := stream.read(1 << 20)) and not (stop and stop.is_set()):
                 digest.update(block)
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def checksums_beside(paths: Iterable[Path]) -> Iterator[Callable[[], dict[Path, str]]]:
+    """Checksums that are computed beside the work in this context, so that a large input is not read for them afterwards.
+
+    Yields a function that waits for them and gives them by path.
+    """
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        coming = {path: pool.submit(checksum, path, stop) for path in map(Path, paths)}
+        try:
+            yield lambda: {path: one.result() for path, one in coming.items()}
+        finally:
+            stop.set()
 
 
 def _git(*arguments: str) -> str | None:
@@ -92,19 +110,20 @@ def write_run(
     path: Path,
     step: str,
     settings: Mapping[str, Any],
-    inputs: Iterable[Path],
+    inputs: Iterable[Path] | Mapping[Path, str],
     started: float,
     **facts: Any,
 ) -> None:
     """Write run.json: settings, input checksums, code, package versions, platform and time, and further `facts`.
 
-    step: name of the module that made the result. started: time.time() at the start.
+    step: name of the module that made the result. inputs: paths, or their checksums by path. started: time.time() at the start.
     """
     status = _git("status", "--porcelain")
+    checksums = inputs if isinstance(inputs, Mapping) else {path: checksum(path) for path in inputs}
     record = {
         "step": step,
         "settings": dict(settings),
-        "inputs": {str(p): checksum(p) for p in inputs},
+        "inputs": {str(path): found for path, found in checksums.items()},
         "code": {
             "microsr": microsr.__version__,
             "fingerprint": code_version(step),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gzip
+import math
 import os
 import shutil
 import tempfile
@@ -47,7 +48,9 @@ class Layout:
 
 
 def open_slices(layout: Layout, shape: tuple[int, int, int], dtype: np.dtype, scratch: Path | None) -> Slices:
-    """Voxels [slices, rows, columns] as `dtype`; scratch: folder of the temporary file, None for the system's.
+    """Voxels [slices, rows, columns] as `dtype`, with float64 as float32.
+
+    scratch: folder of the temporary file, None for the system's.
 
     Raises
     ------
@@ -55,6 +58,7 @@ def open_slices(layout: Layout, shape: tuple[int, int, int], dtype: np.dtype, sc
         The file is shorter than it must be, or there is no room to unpack it.
     """
     size = shape[1] * shape[2] * layout.dtype.itemsize
+    final = np.dtype(np.float32) if dtype == np.float64 else dtype
     starts = layout.offset
     if isinstance(starts, int):
         starts = starts + size * np.arange(shape[0], dtype=np.int64)
@@ -73,11 +77,11 @@ def open_slices(layout: Layout, shape: tuple[int, int, int], dtype: np.dtype, sc
             raise damaged(layout.path, f"{needed} bytes expected")
         image = np.frombuffer(voxels, layout.dtype).reshape(shape[1:])
         if layout.scale is None:
-            return image.astype(dtype, copy=False)
+            return image.astype(final, copy=False)
         slope, intercept = layout.scale
-        return (image.astype(dtype).astype(np.float64) * slope + intercept).astype(dtype)
+        return (image.astype(dtype).astype(np.float64) * slope + intercept).astype(final)
 
-    slices = Slices(load, shape, dtype)
+    slices = Slices(load, shape, final)
     weakref.finalize(slices, stream.close)
     return slices
 
@@ -95,10 +99,11 @@ def _unpacked(layout: Layout, needed: int, scratch: Path | None) -> BinaryIO:
     )
     if shutil.disk_usage(folder).free < needed:
         raise no_room
-    temporary = tempfile.TemporaryFile(dir=folder, buffering=0)
+    temporary = _temporary(folder)
     try:
-        for block in _blocks(layout):
-            temporary.write(block)
+        for block in map(memoryview, _blocks(layout)):
+            while block:
+                block = block[temporary.write(block) :]  # a disk that fills up takes a part of it first
     except (EOFError, gzip.BadGzipFile, zlib.error):
         temporary.close()
         raise damaged(path, f"{needed} bytes expected") from None
@@ -122,26 +127,52 @@ def _blocks(layout: Layout) -> Iterator[bytes]:
                 yield unpacking.decompress(block)
 
 
+def _temporary(folder: Path | None) -> BinaryIO:
+    return tempfile.TemporaryFile(dir=folder, buffering=0)
+
+
+class TemporaryArrays:
+    """Arrays of one shape and type, by number, in a temporary file; several threads may use it.
+
+    folder: where the file is made, None for the system's folder.
+    """
+
+    def __init__(self, folder: Path | None, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self._shape, self._dtype = shape, np.dtype(dtype)
+        self._size = math.prod(shape) * self._dtype.itemsize
+        self._file = _temporary(folder)
+        weakref.finalize(self, self._file.close)
+
+    def __setitem__(self, number: int, array: np.ndarray) -> None:
+        """Write an array; OSError if there is no room."""
+        left = np.ascontiguousarray(array, self._dtype).data.cast("B")
+        while left:
+            left = left[os.pwrite(self._file.fileno(), left, (number + 1) * self._size - len(left)) :]
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """Read an array that was written."""
+        content = os.pread(self._file.fileno(), self._size, number * self._size)
+        return np.frombuffer(content, self._dtype).reshape(self._shape)
+
+
 def kept(slices: Slices, scratch: Path | None) -> Slices:
     """Slices that are slow to decode: each is decoded once, and comes from a temporary file afterwards.
 
     Where there is no room for that file they are decoded every time.
     """
     folder = Path(scratch or tempfile.gettempdir())
-    size = int(np.prod(slices.shape[1:])) * slices.dtype.itemsize
-    if shutil.disk_usage(folder).free < 2 * size * len(slices):
+    if shutil.disk_usage(folder).free < 2 * math.prod(slices.shape) * slices.dtype.itemsize:
         return slices
-    temporary = tempfile.TemporaryFile(dir=folder, buffering=0)
-    there = bytearray(len(slices))
+    decoded = TemporaryArrays(folder, slices.shape[1:], slices.dtype)
+    there: set[int] = set()
 
     def load(z: int) -> np.ndarray:
-        if there[z]:
-            return np.frombuffer(os.pread(temporary.fileno(), size, z * size), slices.dtype).reshape(slices.shape[1:])
-        image = np.ascontiguousarray(slices.load(z))
+        if z in there:
+            return decoded[z]
+        image = slices.load(z)
         with contextlib.suppress(OSError):
-            there[z] = os.pwrite(temporary.fileno(), image.data.cast("B"), z * size) == size
+            decoded[z] = image
+            there.add(z)
         return image
 
-    keeping = Slices(load, slices.shape, slices.dtype)
-    weakref.finalize(keeping, temporary.close)
-    return keeping
+    return Slices(load, slices.shape, slices.dtype)

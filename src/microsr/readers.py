@@ -1,7 +1,7 @@
 """Volumes in: DICOM, NIfTI, NRRD, MetaImage, TIFF stacks and 2-D images -> Volume, through SimpleITK.
 
 ITK fills what a header lacks with 1 mm and straightens what is sheared, at most with a warning. Here a volume whose geometry
-is not certain is refused, with one line that says which file, what is wrong and what to do.
+is not certain is refused, with one line that says which file, what is wrong and what to do. Voxels are read when asked for.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from microsr import UserError, dicom, headers
+from microsr import UserError, dicom, headers, layouts
 from microsr.config import Scan
+from microsr.rawfile import Layout, kept, open_slices
+from microsr.slices import Slices
 from microsr.storage import IDENTITY, Volume
 
 FORMATS = {
@@ -22,12 +24,19 @@ FORMATS = {
     ".tif": "TIFF", ".tiff": "TIFF", ".png": "PNG",
 }  # fmt: skip
 IMAGES = (".png", ".tif", ".tiff")
+PIXELS = {
+    getattr(sitk, f"sitk{name}"): np.dtype(name.lower())
+    for name in ("UInt8", "Int8", "UInt16", "Int16", "UInt32", "Int32", "UInt64", "Int64", "Float32", "Float64")
+}
 
 
-def read_scan(scan: Scan) -> Volume:
-    """Read one modality of a case.
+def read_scan(scan: Scan, scratch: Path | None = None) -> Volume:
+    """Open one modality of a case: its headers are read and checked now, its voxels when they are asked for.
 
-    The array is [slices, rows, columns] of the file's type, rescaled as its header says; unit "grey". Slices of a DICOM series
+    The array is [slices, rows, columns] of the file's type (float64 becomes float32), rescaled as its header says; unit "grey".
+    It is a `Slices`, whose slices several threads may ask for; what is packed in one piece is unpacked first, into a temporary
+    file in the folder `scratch` (the system's, if None), and what is slow to decode is kept in one. Only what is stored in an
+    unusual way is read whole. Slices of a DICOM series
     ascend along their normal (for an axial scan: from the feet). `scan.spacing` overrides the file's: one or two numbers are
     the pixel size, the third is the slice distance. A folder of 2-D images, or one image, is a stack if the spacing has three
     numbers, otherwise independent slices (attributes["independent_slices"]; their z spacing is a placeholder).
@@ -36,23 +45,23 @@ def read_scan(scan: Scan) -> Volume:
     Raises
     ------
     UserError
-        Anything that keeps the values or the geometry from being certain.
+        Anything that keeps the values or the geometry from being certain; what only the voxels can tell, such as NaN, when
+        they are read.
     """
     path = Path(scan.path)
     if not path.exists():
         raise UserError(f"{path}: does not exist; correct the path")
     if path.is_dir():
-        volume = _read_folder(path, scan)
+        volume = _read_folder(path, scan, scratch)
     elif (suffix := _suffix(path)) in FORMATS:
-        volume = _read_images([path], scan) if FORMATS[suffix] == "PNG" else _read_file(path, scan)
+        volume = (_read_images if FORMATS[suffix] == "PNG" else _read_file)([path], scan, scratch)
     elif dicom.is_dicom(path):
-        volume = dicom.read([path], scan)
+        volume = dicom.read([path], scan, scratch)
     else:
         raise UserError(f"{path}: is of no known format; give DICOM, NIfTI, NRRD, MetaImage, TIFF or PNG")
     if scan.slices:
         volume.attributes["slices"] = list(headers.chosen_range(scan, volume.attributes["source"]["size"][2]))
-    _check_values(volume.array, path)
-    return volume
+    return replace(volume, array=_numbers(volume.array, path)) if volume.array.dtype.kind == "f" else volume
 
 
 def _suffix(path: Path) -> str:
@@ -60,16 +69,16 @@ def _suffix(path: Path) -> str:
     return ".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower()
 
 
-def _read_folder(path: Path, scan: Scan) -> Volume:
+def _read_folder(path: Path, scan: Scan, scratch: Path | None) -> Volume:
     files = sorted((p for p in path.iterdir() if p.is_file() and not p.name.startswith(".")), key=_natural)
     images = [p for p in files if _suffix(p) in IMAGES]
     slices = [p for p in files if _suffix(p) not in FORMATS and dicom.is_dicom(p)]
     if slices and images:
         raise UserError(f"{path}: holds DICOM files and images; keep one kind in the folder")
     if slices:
-        return dicom.read(slices, scan)
+        return dicom.read(slices, scan, scratch)
     if images:
-        return _read_images(images, scan)
+        return _read_images(images, scan, scratch)
     hint = "; it has sub-folders: give one of them" if any(p.is_dir() for p in path.iterdir()) else ""
     raise UserError(f"{path}: holds neither DICOM files nor PNG or TIFF images{hint}")
 
@@ -79,11 +88,16 @@ def _natural(path: Path) -> list[str | int]:
     return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", path.name)]
 
 
-def _check_values(array: np.ndarray, path: Path) -> None:
-    if array.dtype.kind == "f" and not all(np.isfinite(one).all() for one in array):
-        raise UserError(f"{path}: holds values that are not numbers (NaN or infinite); mend the volume")
-    if array.min() == array.max():
-        raise UserError(f"{path}: is constant ({array.flat[0]} everywhere); give a volume with content")
+def _numbers(array: Slices, path: Path) -> Slices:
+    """`array`, of which no slice with NaN or infinite values is read."""
+
+    def load(z: int) -> np.ndarray:
+        image = array.load(z)
+        if not (np.isfinite(image.min()) and np.isfinite(image.max())):
+            raise UserError(f"{path}: holds values that are not numbers (NaN or infinite); mend the volume")
+        return image
+
+    return Slices(load, array.shape, array.dtype)
 
 
 def _reader(path: Path) -> sitk.ImageFileReader:
@@ -103,6 +117,7 @@ def _reader(path: Path) -> sitk.ImageFileReader:
 
 
 def _array(reader: sitk.ImageFileReader) -> np.ndarray:
+    """All voxels, [slices, rows, columns]."""
     try:
         image = reader.Execute()
     except RuntimeError as error:
@@ -110,16 +125,16 @@ def _array(reader: sitk.ImageFileReader) -> np.ndarray:
             f"{reader.GetFileName()}: cannot be read, it is damaged or truncated ({headers.reason(error)})"
         ) from None
     array = sitk.GetArrayFromImage(image)
+    array = array.reshape(array.shape[-3:] if array.ndim >= 3 else (1, *array.shape))
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
-def _read_file(path: Path, scan: Scan) -> Volume:
+def _read_file(files: list[Path], scan: Scan, scratch: Path | None) -> Volume:
     """NIfTI, NRRD, MetaImage or TIFF: one file that holds the whole volume."""
+    (path,) = files
     kind = FORMATS[_suffix(path)]
-    if kind == "TIFF":
-        pages = headers.check_tiff(path)
-        if pages == 1:
-            return _read_images([path], scan)
+    if kind == "TIFF" and headers.check_tiff(path) == 1:
+        return _read_images(files, scan, scratch)
     reader = _reader(path)
     size = reader.GetSize()
     if any(extent > 1 for extent in size[3:]):
@@ -135,16 +150,28 @@ def _read_file(path: Path, scan: Scan) -> Volume:
     }[kind]
     spacing = _with_sheet(scan, lambda: header(path, reader))
     straight = _direction(reader, path)
-    array = _array(reader)
-    array = array.reshape(array.shape[-3:] if array.ndim >= 3 else (1, *array.shape))
+    size = [*size, 1][:3]
+    first, end = headers.chosen_range(scan, size[2])
+    array = _voxels(kind, path, reader, tuple(size[::-1]), scratch)
     origin = (*reader.GetOrigin(), 0.0)[:3]
-    source = _source(kind, [*size, 1][:3], spacing, scan)
-    volume = Volume(array, spacing, origin, straight, "grey", {"source": source})
-    first, end = headers.chosen_range(scan, array.shape[0])
-    if (first, end) == (0, array.shape[0]):
-        return volume
-    part = volume.slices(first, end)
-    return replace(part, array=part.array.copy())  # frees the rest
+    volume = Volume(array, spacing, origin, straight, "grey", {"source": _source(kind, size, spacing, scan)})
+    origin = tuple(float(v) for v in volume.point((first, 0, 0))) if first else origin
+    return replace(volume, array=array.part(first, end), origin=origin)
+
+
+def _voxels(
+    kind: str, path: Path, reader: sitk.ImageFileReader, shape: tuple[int, int, int], scratch: Path | None
+) -> Slices:
+    """The voxels of a file, unread if they lie in it in a known way."""
+    dtype = PIXELS.get(reader.GetPixelID())
+    find = {"NIfTI": layouts.nifti, "NRRD": layouts.nrrd, "MetaImage": layouts.meta, "TIFF": layouts.tiff}[kind]
+    found = find(path, dtype) if dtype is not None else None
+    if isinstance(found, Layout):
+        return open_slices(found, shape, dtype, scratch)
+    if found is not None and found.shape == shape:
+        return kept(found, scratch)
+    array = _array(reader)
+    return Slices(array.__getitem__, array.shape, array.dtype)
 
 
 def _source(kind: str, size: list[int], spacing: tuple, scan: Scan) -> dict:
@@ -172,7 +199,7 @@ def _direction(reader: sitk.ImageFileReader, path: Path) -> tuple[float, ...]:
     return tuple(float(v) for v in matrix.ravel())
 
 
-def _read_images(files: list[Path], scan: Scan) -> Volume:
+def _read_images(files: list[Path], scan: Scan, scratch: Path | None) -> Volume:
     """2-D images in the order given: a stack with three numbers of spacing, else independent slices."""
     given = headers.sheet_spacing(scan)
     if not given:
@@ -181,27 +208,33 @@ def _read_images(files: list[Path], scan: Scan) -> Volume:
             "X or XxY for independent slices, XxYxZ for a stack)"
         )
     first, end = headers.chosen_range(scan, len(files))
-    array = None
-    for z, path in enumerate(files[first:end]):
-        if _suffix(path) != ".png" and headers.check_tiff(path) != 1:
-            raise UserError(f"{path}: is a stack inside a folder of images; give the file itself")
-        reader = _reader(path)
-        image = _array(reader)
-        image = image.reshape(image.shape[-2:])
-        if array is None:
-            array = np.empty((end - first, *image.shape), image.dtype)
-        if image.shape != array.shape[1:] or image.dtype != array.dtype:
-            raise UserError(
-                f"{path}: is {image.shape[1]}x{image.shape[0]} ({image.dtype}), the images before it are "
-                f"{array.shape[2]}x{array.shape[1]} ({array.dtype}); make them alike, or give each its own case"
-            )
-        array[z] = image
+    chosen = files[first:end]
+    rows, columns, dtype = _alike(chosen)
+    array = Slices(lambda z: _array(_reader(chosen[z]))[0], (len(chosen), rows, columns), dtype)
+    if chosen[0].stat().st_size < rows * columns * dtype.itemsize:
+        array = kept(array, scratch)
     stack = len(given) == 3
     kind = FORMATS[_suffix(files[0])]
     spacing = (given[0], given[min(1, len(given) - 1)], given[2] if stack else given[0])
-    size = [array.shape[2], array.shape[1], len(files)]
-    attributes = {"source": _source(kind, size, (*spacing[:2], spacing[2] if stack else None), scan)}
-    if not stack:
-        attributes["independent_slices"] = True
+    source = _source(kind, [columns, rows, len(files)], (*spacing[:2], spacing[2] if stack else None), scan)
+    attributes = {"source": source} if stack else {"source": source, "independent_slices": True}
     origin = (0.0, 0.0, first * spacing[2] if stack else 0.0)
     return Volume(array, spacing, origin, IDENTITY, "grey", attributes)
+
+
+def _alike(files: list[Path]) -> tuple[int, int, np.dtype]:
+    """Rows, columns and type of 2-D images, which must be the same in all."""
+    found = None
+    for path in files:
+        if _suffix(path) != ".png" and headers.check_tiff(path) != 1:
+            raise UserError(f"{path}: is a stack inside a folder of images; give the file itself")
+        reader = _reader(path)
+        dtype = PIXELS.get(reader.GetPixelID(), np.dtype(object))
+        here = (reader.GetSize()[1], reader.GetSize()[0], np.dtype(np.float32) if dtype == np.float64 else dtype)
+        found = found or here
+        if here != found:
+            raise UserError(
+                f"{path}: is {here[1]}x{here[0]} ({here[2]}), the images before it are "
+                f"{found[1]}x{found[0]} ({found[2]}); make them alike, or give each its own case"
+            )
+    return found

@@ -5,10 +5,18 @@ Both are separable, one weight matrix an axis, so that a volume goes through sli
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
+
+BAND = 32
+"""New rows or columns that are computed at once, from the old ones that they have a share in."""
+
+Plane = TypeVar("Plane")
+Bands = list[tuple[slice, slice, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -19,13 +27,35 @@ class Axis:
     spacing: float
     size: int
 
-    @property
+    @cached_property
     def cover(self) -> np.ndarray | None:
         """Shares of the old pixels in the new ones, none negative, rows sum to 1."""
         if self.weights is None:
             return None
         positive = np.abs(self.weights)
         return positive / positive.sum(axis=1, keepdims=True)
+
+    @cached_property
+    def weight_bands(self) -> Bands | None:
+        """The weights without most of their zeros: new part, old part and weights [new, old] of each band."""
+        return _bands(self.weights)
+
+    @cached_property
+    def cover_bands(self) -> Bands | None:
+        """The same of `cover`."""
+        return _bands(self.cover)
+
+
+def _bands(weights: np.ndarray | None) -> Bands | None:
+    if weights is None:
+        return None
+    bands = []
+    for first in range(0, len(weights), BAND):
+        part = weights[first : first + BAND]
+        used = np.flatnonzero(part.any(axis=0))
+        old = slice(int(used[0]), int(used[-1]) + 1)
+        bands.append((slice(first, first + len(part)), old, np.ascontiguousarray(part[:, old])))
+    return bands
 
 
 def unchanged(size: int, spacing: float) -> Axis:
@@ -63,28 +93,37 @@ def _keys(t: np.ndarray) -> np.ndarray:
     return np.where(t <= 1, inner, np.where(t < 2, outer, 0.0))
 
 
-def apply(load: Callable[[int], np.ndarray], rows: np.ndarray | None, columns: np.ndarray | None, slices: np.ndarray | None,
-          count: int) -> Iterator[np.ndarray]:  # fmt: skip
-    """Slices of the new grid, float32, one after the other.
-
-    load: gives an old slice [rows, columns] by its index; each is asked for once, in order. rows, columns, slices: weights
-    [new, old], None for an unchanged axis. count: number of old slices.
-    """
-    if slices is None:
-        slices = np.eye(count, dtype=np.float32)
-    held: dict[int, np.ndarray] = {}
-    for weights in slices:
-        wanted = np.flatnonzero(weights)
-        for z in [z for z in held if z < wanted[0]]:
-            del held[z]
-        for z in wanted:
-            if z not in held:
-                held[z] = _in_plane(load(int(z)), rows, columns)
-        yield sum(weights[z] * held[z] for z in wanted)
-
-
-def _in_plane(image: np.ndarray, rows: np.ndarray | None, columns: np.ndarray | None) -> np.ndarray:
+def in_plane(image: np.ndarray, rows: Bands | None, columns: Bands | None) -> np.ndarray:
+    """A slice [rows, columns] on the new grid, float32; rows, columns: bands of the axes y and x, None if unchanged."""
     image = image.astype(np.float32)
     if rows is not None:
-        image = rows @ image
-    return image @ columns.T if columns is not None else image
+        new = np.empty((rows[-1][0].stop, image.shape[1]), np.float32)
+        for here, old, weights in rows:
+            np.matmul(weights, image[old], out=new[here])
+        image = new
+    if columns is not None:
+        new = np.empty((image.shape[0], columns[-1][0].stop), np.float32)
+        for here, old, weights in columns:
+            new[:, here] = image[:, old] @ weights.T
+        image = new
+    return image
+
+
+def gathered(planes: Iterable[Plane], weights: np.ndarray | None) -> Iterator[tuple[np.ndarray, list[Plane]]]:
+    """For each new slice the numbers of the old slices that it is made of, and their planes.
+
+    planes: what is known of the old slices, in order; each is taken once, and held for as long as it is needed. weights:
+    those of the axis z [new, old], None if it is unchanged.
+    """
+    coming = enumerate(planes)
+    if weights is None:
+        yield from ((np.array([z]), [plane]) for z, plane in coming)
+        return
+    held: dict[int, Plane] = {}
+    for row in weights:
+        wanted = np.flatnonzero(row)
+        held = {z: plane for z, plane in held.items() if z >= wanted[0]}
+        while wanted[-1] not in held:
+            z, plane = next(coming)
+            held[z] = plane
+        yield wanted, [held[z] for z in wanted]

@@ -152,8 +152,10 @@ def _blocks(grid: Grid) -> list[slice]:
 def with_noise(still: Volume, scanned_by: config.Scanner, rng: np.random.Generator) -> Volume:
     """A scan with the scanner's noise, int16 HU, clipped as the scanner does."""
     noise = scanner.noise(still.shape, scanned_by, still.spacing[2], rng)
-    scan = np.maximum(still.array + np.float32(scanned_by.noise_hu) * noise, SMALLEST_HU)
-    return dataclasses.replace(still, array=np.rint(scan).astype(np.int16))
+    scan = np.empty(still.shape, np.int16)
+    for z, (image, grain) in enumerate(zip(still.array, noise, strict=True)):
+        scan[z] = np.rint(np.maximum(image + np.float32(scanned_by.noise_hu) * grain, SMALLEST_HU))
+    return dataclasses.replace(still, array=scan)
 
 
 def airway_table(lung: Lung, clinical: Volume) -> pd.DataFrame:

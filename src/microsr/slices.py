@@ -5,6 +5,7 @@ A whole volume may be larger than the memory; a step that goes through it by `in
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,9 @@ from microsr import UserError
 
 THREADS = min(4, os.cpu_count() or 1)
 """Slices that are worked on at once; NumPy, SciPy, the readers and the compressor let each other run."""
+
+KEPT_BYTES = 30 << 20
+"""Freed memory up to which the C library keeps a block."""
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
@@ -36,12 +40,15 @@ class Slices:
         self.dtype = np.dtype(dtype)
 
     def __len__(self) -> int:
+        """Number of slices."""
         return self.shape[0]
 
     def __iter__(self) -> Iterator[np.ndarray]:
+        """One slice after the other."""
         return (self.load(z) for z in range(len(self)))
 
     def __getitem__(self, key: Any) -> np.ndarray:
+        """Read a slice [rows, columns], or a range of them, or a part of either."""
         first, *rest = key if isinstance(key, tuple) else (key,)
         chosen = range(len(self))[first]
         if isinstance(chosen, int):
@@ -53,6 +60,7 @@ class Slices:
         return stack[(slice(None), *rest)]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Read all."""
         return self[:] if dtype is None else self[:].astype(dtype, copy=False)
 
     def part(self, first: int, end: int) -> Slices:
@@ -62,6 +70,7 @@ class Slices:
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int = THREADS) -> Iterator[Result]:
     """work(item) of each item in turn, computed in threads, at most two more than there are threads at a time."""
+    _keep_freed_memory()
     waiting: deque = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
@@ -74,6 +83,15 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int
         finally:
             for one in waiting:
                 one.cancel()
+
+
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Let the C library keep the memory of freed slices: page by page, fetching it anew costs more than most work on a slice.
+
+    glibc keeps blocks up to the size of the largest that was freed, at most 32 MB.
+    """
+    np.empty(KEPT_BYTES, np.uint8)
 
 
 def refuse_constant(low: float, high: float, where: str) -> None:

@@ -1,14 +1,24 @@
 """Structures of a super-resolved CT beside those of the truth: airway walls, the tumour's border, solid objects lost and invented.
 
 In: slices in HU on the super-resolved grid. Each function says what its number means, its unit, which way is better and what
-fools it.
+fools it. What spans slices, the lesions, is found from slices that come one by one, of which only as many are held as a lesion
+is thick.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
+import math
+import operator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
 import numpy as np
 import pandas as pd
 from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter, label, map_coordinates
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 SOLID_HU = -300.0
 """More than two thirds tissue: vessels, tumour and airway walls are above it, ground glass (up to -450 HU) is below."""
@@ -151,17 +161,108 @@ def pool(image: np.ndarray) -> np.ndarray:
 
 
 def lesions(
-    image: np.ndarray, truth: np.ndarray, lung: np.ndarray, spacing: tuple[float, float, float]
+    slices: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]], spacing: tuple[float, float, float]
 ) -> tuple[int, int]:
     """Lesions lost and lesions invented: solid objects that a ball of LESION_MM fits into, in 3-D, in one volume only.
 
-    image, truth: HU, lung: bool, [slices, rows, columns]; spacing: z, y, x, mm. An object is in the other volume if half of it is
-    solid there. Beyond the first and the last slice the volume is taken to go on as it ends, so that a thin slab has lesions.
-    Fewer is better; the truth has (0, 0). An unpaired training with other shares of tumour in its two domains fails here (Cohen
-    et al., MICCAI 2018). What fools it: large vessels are solid objects too; a lesion that is displaced by more than its radius
-    is both lost and invented; in few lesions a count of 0 proves little.
+    slices: image, truth (HU) and lung (bool) of each slice, [rows, columns], one after the other. spacing: z, y, x, mm. An object
+    is in the other volume if half of it is solid there. Beyond the first and the last slice the volume is taken to go on as it
+    ends, so that a thin slab has lesions. Fewer is better; the truth has (0, 0). An unpaired training with other shares of tumour
+    in its two domains fails here (Cohen et al., MICCAI 2018). What fools it: large vessels are solid objects too; a lesion that is
+    displaced by more than its radius is both lost and invented; in few lesions a count of 0 proves little.
     """
-    beyond = int(np.ceil(LESION_MM / spacing[0]))
-    solid = [np.pad(lung & (a > SOLID_HU), ((beyond, beyond), (0, 0), (0, 0)), mode="edge") for a in (image, truth)]
-    own, true = (opened(s, LESION_MM, spacing) for s in solid)
-    return missing_objects(true, solid[0])[0], missing_objects(own, solid[1])[0]
+    solid = (np.stack([image > SOLID_HU, truth > SOLID_HU]) & lung for image, truth, lung in slices)
+    lost, invented = Objects(), Objects()
+    for here, thick in opened_slices(_with_ends(solid, math.ceil(LESION_MM / spacing[0])), LESION_MM, spacing):
+        lost.add(thick[1], here[0])
+        invented.add(thick[0], here[1])
+    return lost.missing()[0], invented.missing()[0]
+
+
+def _with_ends(slices: Iterable, number: int) -> Iterator:
+    """The slices, the first and the last of them `number` times more."""
+    for place, one in enumerate(slices):
+        yield from itertools.repeat(one, 1 if place else 1 + number)
+    yield from itertools.repeat(one, number)
+
+
+def opened_slices(
+    solid: Iterable[np.ndarray], thickness: float, spacing: tuple[float, float, float]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """What `opened` finds in volumes whose slices come one by one: each slice, and what of it is thick enough.
+
+    solid: bool [volumes, rows, columns]; spacing: z, y, x. As many slices are held as a ball of diameter `thickness` spans.
+    """
+    radius = thickness / 2
+    rims = _near(((here, ~here) for here in solid), radius + min(spacing) / 2, spacing, operator.lt)
+    balls = _near(((here, ~rim) for here, rim in rims), radius, spacing, operator.le)
+    return ((here, here & ball) for here, ball in balls)
+
+
+def _near(
+    slices: Iterable[tuple[np.ndarray, np.ndarray]], radius: float, spacing: tuple[float, float, float],
+    compare: Callable,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
+    """Each slice, and which of its pixels have some of `parts`, in any slice, at a distance that is `compare` (< or <=) `radius`.
+
+    slices: pairs of a slice and its parts, bool [volumes, rows, columns].
+    """
+    # In a slice some steps away, a ball is a disc.
+    steps = range(math.floor(radius / spacing[0]) + 1)
+    discs = [math.sqrt(max(radius**2 - (step * spacing[0]) ** 2, 0)) for step in steps]
+
+    def reached(parts: np.ndarray) -> np.ndarray:
+        """To how many slices on either side, its own included, the parts of this slice are near each pixel."""
+        number = np.zeros(parts.shape, np.uint8)
+        for part, count in zip(parts, number, strict=True):
+            if part.any():
+                distance = distance_transform_edt(~part, sampling=spacing[1:])
+                for disc in discs:
+                    count += compare(distance, disc)
+        return number
+
+    for here, around in _around(((here, reached(parts)) for here, parts in slices), len(discs) - 1):
+        yield here, functools.reduce(np.logical_or, (number > abs(step) for step, number in around))
+
+
+def _around(
+    slices: Iterable[tuple[np.ndarray, np.ndarray]], number: int
+) -> Iterator[tuple[np.ndarray, list[tuple[int, np.ndarray]]]]:
+    """Each slice, and what belongs to it and to up to `number` slices before (steps below 0) and after it, with the steps."""
+    held: deque = deque([None] * (2 * number + 1), maxlen=2 * number + 1)
+    for place, pair in enumerate(itertools.chain(slices, [None] * number)):
+        held.append(pair)
+        if place >= number:
+            yield held[number][0], [(step - number, other[1]) for step, other in enumerate(held) if other is not None]
+
+
+class Objects:
+    """The connected objects of a volume, and how much of each is solid in another one; slices come one by one."""
+
+    def __init__(self) -> None:
+        self._last: np.ndarray | None = None
+        # Of the parts that objects have in each slice: pixels, those solid in the other volume, and which touch across slices.
+        self._pixels: list[int] = []
+        self._shared: list[int] = []
+        self._pairs: list[tuple[int, int]] = []
+
+    def add(self, objects: np.ndarray, other: np.ndarray) -> None:
+        """Count the next slice in; bool [rows, columns] both."""
+        parts, number = label(objects)
+        parts[objects] += len(self._pixels)
+        first = len(self._pixels) + 1
+        for counts, inside in ((self._pixels, objects), (self._shared, objects & other)):
+            counts += np.bincount(parts[inside] - first, minlength=number).tolist()
+        if self._last is not None:
+            touching = objects & (self._last > 0)
+            self._pairs += {*zip(self._last[touching].tolist(), parts[touching].tolist(), strict=True)}
+        self._last = parts
+
+    def missing(self) -> tuple[int, int]:
+        """What `missing_objects` finds in the whole volumes."""
+        number = len(self._pixels)
+        pairs = np.reshape(self._pairs, (-1, 2)).T.astype(int) - 1
+        graph = coo_array((np.ones(pairs.shape[1]), tuple(pairs)), shape=(number, number))
+        objects, of_part = connected_components(graph, directed=False)
+        pixels, shared = (np.bincount(of_part, counts, objects) for counts in (self._pixels, self._shared))
+        return int(np.count_nonzero(shared / pixels < KEPT)), objects

@@ -7,7 +7,7 @@ slice by slice. The formulas are in metrics.py, nullspace.py, structures.py and 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,20 +68,30 @@ def rows(
     measures = _Measures(sr, settings.data_range_hu, KERNELS[scanner.kernel], np.asarray(mask[slices[0]]).shape)
     volume = create_volume(maps, sr.shape, sr)[0] if maps is not None else None
     progress = Progress(len(slices), "slices")
-    for i, z in enumerate(slices):
-        image, true, lung = np.asarray(sr.array[i]), np.asarray(truth.array[z]), metrics.magnify(mask[z])
-        null = measures.compare(image, true, lung)
-        if volume is not None:
-            volume[i] = np.rint(null).astype(np.int16)
-        tissues = None if labels is None else np.asarray(labels.array[z])
-        measures.compare_structures(image, true, lung if tissues is None else tissues != Tissue.OUTSIDE)
-        if tissues is not None:
-            measures.compare_tissues(image, true, tissues)
-            if crossings is not None:
-                measures.compare_airways(image, true, tissues, crossings[crossings["slice"] == z])
-        progress.advance()
+
+    def compared() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Compare slice by slice; yields what the lesions, which span slices, need of each."""
+        for i, z in enumerate(slices):
+            image, true, lung = np.asarray(sr.array[i]), np.asarray(truth.array[z]), metrics.magnify(mask[z])
+            null = measures.compare(image, true, lung)
+            if volume is not None:
+                volume[i] = np.rint(null).astype(np.int16)
+            del null
+            tissues = None if labels is None else np.asarray(labels.array[z])
+            inside = lung if tissues is None else tissues != Tissue.OUTSIDE
+            measures.compare_structures(image, true, inside)
+            if tissues is not None:
+                measures.compare_tissues(image, true, tissues)
+                if crossings is not None:
+                    measures.compare_airways(image, true, tissues, crossings[crossings["slice"] == z])
+            pooled = [structures.pool(values) for values in (image, true, inside)]
+            yield pooled[0], pooled[1], pooled[2] > 0.5
+            progress.advance()
+
+    spacing = (sr.spacing[2], *(structures.LESION_POOL * s for s in sr.spacing[1::-1]))
+    lost, invented = structures.lesions(compared(), spacing)
     progress.close()
-    found, table = measures.rows(labels is not None, crossings is not None)
+    found, table = measures.rows((lost, invented), labels is not None, crossings is not None)
     return [(PROTOCOL, *row) for row in found], table
 
 
@@ -110,7 +120,6 @@ class _Measures:
         self.multiscale: list[tuple[float, int]] = []
         self.by_tissue = {t: (metrics.Moments(), metrics.Moments()) for t in LUNG_TISSUES}
         self.solids = np.zeros(4, int)
-        self.pooled: dict[str, list[np.ndarray]] = defaultdict(list)
         self.walls: list[np.ndarray] = []
         self.borders: list[np.ndarray] = []
         self.bronchioles: list[pd.DataFrame] = []
@@ -128,10 +137,8 @@ class _Measures:
         return error - measured
 
     def compare_structures(self, image: np.ndarray, true: np.ndarray, lung: np.ndarray) -> None:
-        """Solid objects in the lung, in-plane now and in 3-D at the end."""
+        """Solid objects in the lung, in-plane."""
         self.solids += structures.small_solids(image, true, lung, self.spacing[0])
-        for name, values in (("image", image), ("truth", true), ("lung", lung)):
-            self.pooled[name].append(structures.pool(values))
 
     def compare_tissues(self, image: np.ndarray, true: np.ndarray, tissues: np.ndarray) -> None:
         """Pixel by pixel in each tissue of the label volume, and the tumour's border."""
@@ -148,8 +155,13 @@ class _Measures:
         self.walls.append(structures.wall_errors(image, true, crossings, self.spacing[0]))
         self.bronchioles.append(bronchioles.judge_slice(image, true, tissues, crossings, self.spacing[0]))
 
-    def rows(self, with_labels: bool, with_airways: bool) -> tuple[list[tuple[str, float, str]], pd.DataFrame | None]:
-        """Metric, value and unit of everything that was gathered, and the crossings of airways."""
+    def rows(
+        self, lesions: tuple[int, int], with_labels: bool, with_airways: bool
+    ) -> tuple[list[tuple[str, float, str]], pd.DataFrame | None]:
+        """Metric, value and unit of everything that was gathered, and the crossings of airways.
+
+        lesions: how many are lost and how many invented.
+        """
         weights = [w for _, w in self.multiscale]
         alike = np.average([v for v, _ in self.multiscale], weights=weights) if self.multiscale else np.nan
         number = max(self.difference.number, 1)
@@ -166,10 +178,7 @@ class _Measures:
             ("small_lost", lost / present if present else float("nan"), "1"),
             ("small_invented", invented / shown if shown else float("nan"), "1"),
         ]
-        image, true, lung = (np.stack(self.pooled[name]) for name in ("image", "truth", "lung"))
-        spacing = (self.spacing[2], *(structures.LESION_POOL * s for s in self.spacing[1::-1]))
-        counts = structures.lesions(image, true, lung > 0.5, spacing)
-        found += [("lesions_lost", counts[0], "count"), ("lesions_invented", counts[1], "count")]
+        found += [("lesions_lost", lesions[0], "count"), ("lesions_invented", lesions[1], "count")]
         if with_labels:
             for tissue, (difference, similarity) in self.by_tissue.items():
                 name = tissue.name.lower()

@@ -7,32 +7,32 @@ clinical pixel size / 8 (`matched`) or kept (`native`); Table 1 of the paper com
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import importlib
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from microsr import SCALE, UserError, config, resampling
-from microsr.calibration import Mapping, fit, levels, tissue_threshold
+from microsr.calibration import Mapping, Sample, fit
 from microsr.config import ClinicalVolume, MicroVolume, Scan
-from microsr.masks import at_full_size, lung_mask, padded, specimen_outline
+from microsr.hounsfield import as_int16, clinical_hu
+from microsr.masks import Padding, at_full_size, lung_mask, specimen_outline
+from microsr.parts import Masks, unpack
 from microsr.progress import Progress, logger
-from microsr.provenance import write_run
+from microsr.provenance import checksums_beside, write_run
 from microsr.readers import read_scan
-from microsr.resampling import Axis
-from microsr.storage import Volume, create_volume, open_volume, write_volume
+from microsr.resampling import Axis, gathered, in_plane
+from microsr.slices import Slices, in_order, refuse_constant
+from microsr.storage import Volume, create_volume, open_volume
 
-AIR_HU = -1000
-LOWEST_HU = -1500
-"""No tissue and no noise in air is below this: padding."""
-AERATED_SHARE = 1e-3
-"""A CT of the chest in HU has at least this share of voxels below -300 HU."""
 CALIBRATION_SLICES = 32
 """The calibration looks at about this many slices, evenly spread."""
 UPSAMPLING = 0.9
@@ -48,31 +48,45 @@ def import_clinical(scan: Scan, case: str, settings: ClinicalVolume, output: Pat
         The scan cannot be read with certainty, is not in HU, or holds no lung.
     """
     started = time.time()
-    volume = read_scan(scan)
-    if volume.attributes.get("independent_slices"):
-        raise UserError(f"{scan.path}: a clinical CT needs its slice distance; give clinical_spacing as XxYxZ, mm")
-    hu, padding = _to_hu(volume, scan.path)
-    try:
-        lung = lung_mask(hu, volume.spacing, settings, padding)
-    except UserError as error:
-        raise UserError(f"{scan.path}: {error}") from None
-    attributes = {"case": case, "modality": "clinical", **volume.attributes}
-    volume = replace(volume, array=hu, unit="HU", attributes=attributes)
-    write_volume(output, volume, lung)
-    litres = float(lung.sum() * np.prod(volume.spacing) / 1e6)
-    logger.info("%s, lung %.2f L, mean %.0f HU", _described(volume), litres, hu[lung].mean())
-    _record(output, settings, scan, started, lung_litres=litres)
+    with checksums_beside([scan.path]) as checksums:
+        volume = _opened(scan, output)
+        if volume.attributes.get("independent_slices"):
+            raise UserError(f"{scan.path}: a clinical CT needs its slice distance; give clinical_spacing as XxYxZ, mm")
+        volume = clinical_hu(volume, scan.path)
+        try:
+            lung = lung_mask(volume.array, volume.spacing, settings, volume.array.padding)
+        except UserError as error:
+            raise UserError(f"{scan.path}: {error}") from None
+        volume = replace(volume, attributes={"case": case, "modality": "clinical", **volume.attributes})
+
+        def finished(z: int) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+            hu, inside = volume.array[z], lung[z]
+            return hu, inside, (np.count_nonzero(inside), int(hu[inside].sum(dtype=np.int64)))
+
+        with _whole_or_none(output):
+            counts, sums = _fill(output, volume.shape, volume, finished, range(len(lung))).sum(axis=0)
+        litres = float(counts * np.prod(volume.spacing) / 1e6)
+        logger.info("%s, lung %.2f L, mean %.0f HU", _described(volume), litres, sums / max(counts, 1))
+        _record(output, settings, scan, started, checksums(), lung_litres=litres)
 
 
 def import_as_is(scan: Scan, case: str, modality: str, output: Path) -> None:
     """Import a truth, in HU already, or its tissue labels: values as they are, no mask."""
     started = time.time()
-    volume = read_scan(scan)
-    attributes = {"case": case, "modality": modality, **volume.attributes}
-    volume = replace(volume, unit={"truth": "HU", "labels": "label"}[modality], attributes=attributes)
-    write_volume(output, volume)
-    logger.info("%s", _described(volume))
-    _record(output, None, scan, started)
+    with checksums_beside([scan.path]) as checksums:
+        volume = _opened(scan, output)
+        attributes = {"case": case, "modality": modality, **volume.attributes}
+        volume = replace(volume, unit={"truth": "HU", "labels": "label"}[modality], attributes=attributes)
+
+        def finished(z: int) -> tuple[np.ndarray, None, tuple[float, float]]:
+            image = volume.array[z]
+            return as_int16(image), None, (image.min(), image.max())
+
+        with _whole_or_none(output):
+            lows, highs = _fill(output, volume.shape, volume, finished, range(volume.shape[0]), mask=False).T
+            refuse_constant(lows.min(), highs.max(), scan.path)
+        logger.info("%s", _described(volume))
+        _record(output, None, scan, started, checksums())
 
 
 def import_micro(scan: Scan, case: str, settings: MicroVolume, output: Path, like: Path | None = None) -> None:
@@ -86,43 +100,49 @@ def import_micro(scan: Scan, case: str, settings: MicroVolume, output: Path, lik
         The scan cannot be read with certainty or calibrated, holds no specimen, or would have to be up-sampled.
     """
     started = time.time()
-    volume = read_scan(scan)
-    axes = _sampling(volume, settings, like, scan.path)
-    fill = (0, volume.attributes["source"].get("padding") or 0)
-    outline, mapping = _specimen(volume, settings, fill, scan.path)
+    with checksums_beside([scan.path] + ([like] if like is not None else [])) as checksums:
+        volume = _opened(scan, output)
+        axes = _sampling(volume, settings, like, scan.path)
+        padding = Padding(volume.array, (0, volume.attributes["source"].get("padding") or 0))
+        outline, mapping = _specimen(volume, settings, padding, scan.path, output.parent)
 
-    old, new = volume.spacing, tuple(axis.spacing for axis in axes)
-    shift = [(n / o - 1) / 2 for n, o in zip(new, old, strict=True)]
-    attributes = {
-        "case": case,
-        "modality": "micro",
-        **volume.attributes,
-        "sampling": {"method": settings.sampling, "area_average": settings.area_average},
-        "calibration": mapping.facts,
-    }
-    geometry = {
-        "spacing": new,
-        "origin": tuple(float(v) for v in volume.point(tuple(shift[::-1]))),
-        "direction": volume.direction,
-        "unit": "HU",
-        "attributes": attributes,
-    }
-    shape = tuple(axis.size for axis in axes[::-1])
-    voxels, inside = create_volume(output, shape, geometry, mask=True)
-    count = _write_micro(volume.array, outline, fill, mapping, axes, voxels, inside, settings.calibration.air_hu)
-    if count == 0:
-        raise UserError(f"{scan.path}: nothing of the specimen is left after resampling; choose a smaller pixel size")
-    written = Volume(voxels, **geometry)
-    facts = mapping.facts
-    logger.info(
-        "%s, specimen %.0f %%, mean %.0f HU, SD %.0f HU before resampling",
-        _described(written), 100 * count / np.prod(shape), facts["specimen_mean_hu"], facts["specimen_sd_hu"],
-    )  # fmt: skip
-    _record(output, settings, scan, started, like=like, calibration=facts)
+        old, new = volume.spacing, tuple(axis.spacing for axis in axes)
+        shift = [(n / o - 1) / 2 for n, o in zip(new, old, strict=True)]
+        attributes = {
+            "case": case,
+            "modality": "micro",
+            **volume.attributes,
+            "sampling": {"method": settings.sampling, "area_average": settings.area_average},
+            "calibration": mapping.facts,
+        }
+        geometry = {
+            "spacing": new,
+            "origin": tuple(float(v) for v in volume.point(tuple(shift[::-1]))),
+            "direction": volume.direction,
+            "unit": "HU",
+            "attributes": attributes,
+        }
+        grid = _Grid(volume.array, padding, outline, axes)
+        finished = functools.partial(_calibrated, mapping=mapping, axis=axes[2], air_hu=settings.calibration.air_hu)
+        with _whole_or_none(output):
+            count = _fill(output, grid.shape, geometry, finished, grid.slices()).sum()
+            if count == 0:
+                raise UserError(
+                    f"{scan.path}: nothing of the specimen is left after resampling; choose a smaller pixel size"
+                )
+        facts = mapping.facts
+        logger.info(
+            "%s, specimen %.0f %%, mean %.0f HU, SD %.0f HU before resampling",
+            _described(open_volume(output)), 100 * count / np.prod(grid.shape),
+            facts["specimen_mean_hu"], facts["specimen_sd_hu"],
+        )  # fmt: skip
+        _record(output, settings, scan, started, checksums(), calibration=facts)
 
 
 def table(volumes: list[Path], output: Path) -> None:
     """Write the paper's Table 1: one row for each volume, from what the original headers said."""
+    import pandas as pd  # only here: an import is done before pandas is loaded
+
     rows = []
     for path in volumes:
         attributes = open_volume(path).attributes
@@ -145,44 +165,30 @@ def table(volumes: list[Path], output: Path) -> None:
     pd.DataFrame(rows).to_csv(output, index=False, float_format="%.6g")
 
 
-def _to_hu(volume: Volume, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """HU as int16 with padding turned into air, and the padding (bool)."""
-    declared = volume.attributes["source"].get("padding")
-    lowest = float(volume.array.min())
-    # A padding value among the tissues (0, say) cannot be told from tissue and is left as it is.
-    fill = tuple(v for v in (declared, lowest) if v is not None and v <= AIR_HU)
-    hu = np.empty(volume.shape, np.int16)
-    padding = np.empty(volume.shape, bool)
-    aerated = extreme = 0
-    for z in range(volume.shape[0]):
-        grey = volume.array[z]
-        padding[z] = (grey < LOWEST_HU) | padded(grey, fill)
-        aerated += np.count_nonzero((grey < -300) & ~padding[z])
-        extreme += np.count_nonzero(grey > 4000)
-        hu[z] = np.where(padding[z], AIR_HU, np.clip(np.rint(grey), -32768, 32767))
-    if aerated < AERATED_SHARE * hu.size or extreme > 0.01 * hu.size:
-        raise UserError(
-            f"{where}: values from {lowest:g} to {float(volume.array.max()):g} are not the HU of a chest CT (air -1000, water 0); "
-            "give the scan with its rescale slope and intercept applied"
-        )
-    return hu, padding
+def _opened(scan: Scan, output: Path) -> Volume:
+    """The scan, unread; what has to be unpacked is so beside the output."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    return read_scan(scan, output.parent)
 
 
-def _specimen(volume: Volume, settings: MicroVolume, fill: tuple[float, ...], where: str) -> tuple[np.ndarray, Mapping]:
+def _specimen(
+    volume: Volume, settings: MicroVolume, padding: Padding, where: str, scratch: Path
+) -> tuple[Masks, Mapping]:
     """Coarse outline of the specimen, and the calibration, from grey values as scanned."""
     array = volume.array
     chosen = np.unique(np.linspace(0, len(array) - 1, CALIBRATION_SLICES).astype(int))
-    slices = [array[z] for z in chosen]
-    fields = [~padded(grey, fill) for grey in slices]
+    few = (len(chosen), *array.shape[1:])
+    fields = Slices(lambda n: ~padding[chosen[n]], few, bool)
+    sample = Sample(Slices(lambda n: array[chosen[n]], few, array.dtype), fields)
     try:
-        threshold = tissue_threshold(slices, fields)
         independent = bool(volume.attributes.get("independent_slices"))
-        outline = specimen_outline(array, levels(slices, fields, threshold), independent, fill)
-        specimens = [at_full_size(outline[z], array.shape[1:]) & f for z, f in zip(chosen, fields, strict=True)]
+        outline = specimen_outline(array, sample.levels, independent, padding, scratch)
+        specimens = Slices(lambda n: at_full_size(outline[chosen[n]], few[1:]) & fields[n], few, bool)
         if not any(s.any() for s in specimens):
             raise UserError("holds no specimen: no region denser than air; check that dense tissue is bright")
-        return outline, fit(settings.calibration, slices, fields, specimens, threshold)
+        return outline, fit(settings.calibration, sample, specimens)
     except UserError as error:
+        refuse_constant(min(grey.min() for grey in array), max(grey.max() for grey in array), where)
         raise UserError(f"{where}: {error}") from None
 
 
@@ -225,35 +231,123 @@ def _target(settings: MicroVolume, like: Path | None, where: str) -> float:
     return x / SCALE
 
 
-def _write_micro(
-    array: np.ndarray, outline: np.ndarray, fill: tuple[float, ...], mapping: Mapping, axes: tuple[Axis, Axis, Axis],
-    voxels: Any, inside: Any, air_hu: float,
-) -> int:  # fmt: skip
-    """Fill the new volume slice by slice; returns the number of voxels in the specimen."""
-    x, y, z = axes
+class _Plane(NamedTuple):
+    """A slice in the new grid's rows and columns: grey values, and the shares (or masks) outside the field and of specimen.
 
-    def through(load: Callable[[int], np.ndarray], kind: str):
-        return resampling.apply(load, getattr(y, kind), getattr(x, kind), getattr(z, kind), len(array))
+    None: nowhere.
+    """
 
-    def outside(index: int) -> np.ndarray:
-        return padded(array[index], fill)
+    grey: np.ndarray
+    outside: np.ndarray | None
+    specimen: np.ndarray | None
 
-    def specimen(index: int) -> np.ndarray:
-        return at_full_size(outline[index], array.shape[1:]) & ~outside(index)
 
-    streams = through(lambda i: array[i], "weights"), through(outside, "cover"), through(specimen, "cover")
-    limits = np.iinfo(np.int16)
-    count = 0
-    progress = Progress(z.size, "slices")
-    for index, (grey, beyond, tissue) in enumerate(zip(*streams, strict=True)):
-        hu = np.where(beyond > 0.02, air_hu, mapping(grey))
-        mask = (tissue > 0.5) & (beyond <= 0.02)
-        voxels[index] = np.clip(np.rint(hu), limits.min, limits.max).astype(np.int16)
-        inside[index] = mask.astype(np.uint8)
-        count += np.count_nonzero(mask)
+class _Grid:
+    """A uCT volume on its way to the new grid."""
+
+    def __init__(self, array: Slices, padding: Padding, outline: Masks, axes: tuple[Axis, Axis, Axis]) -> None:
+        self._array, self._padding, self._outline = array, padding, outline
+        self._x, self._y, self._z = axes
+        self.shape = tuple(axis.size for axis in axes[::-1])
+        self._outside = functools.lru_cache(maxsize=4)(lambda packed: self._cover(self._unpacked(packed)))
+
+    def slices(self) -> Iterator[tuple[int, np.ndarray, list[_Plane]]]:
+        """For each new slice its number, and the numbers and planes of the old slices that it is made of."""
+        planes = in_order(self._plane, range(len(self._array)))
+        return ((new, *old) for new, old in enumerate(gathered(planes, self._z.weights)))
+
+    def _plane(self, z: int) -> _Plane:
+        grey, packed = self._array[z], self._padding.packed(z)
+        specimen = None
+        if self._outline.packed(z):
+            specimen = at_full_size(self._outline[z], grey.shape)
+            specimen = self._cover(specimen & ~self._unpacked(packed) if packed else specimen)
+        if self._unchanged:
+            return _Plane(grey, self._outside(packed) if packed else None, specimen)
+        grey = in_plane(grey, self._y.weight_bands, self._x.weight_bands)
+        return _Plane(grey, self._outside(packed) if packed else None, specimen)
+
+    @property
+    def _unchanged(self) -> bool:
+        return self._x.weights is self._y.weights is self._z.weights is None
+
+    def _unpacked(self, packed: bytes) -> np.ndarray:
+        return unpack(packed, self._array.shape[1:])
+
+    def _cover(self, mask: np.ndarray) -> np.ndarray:
+        """A mask as shares of the new pixels; where the grid is the old one, as it is."""
+        return mask if self._unchanged else in_plane(mask, self._y.cover_bands, self._x.cover_bands)
+
+
+def _calibrated(
+    slice_: tuple[int, np.ndarray, list[_Plane]], mapping: Mapping, axis: Axis, air_hu: float
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """HU and specimen mask of a new slice (see `_Grid.slices`), and the number of voxels in the specimen."""
+    new, old, planes = slice_
+    weights, cover = (None, None) if axis.weights is None else (axis.weights[new, old], axis.cover[new, old])
+    hu = as_int16(mapping(_combined([plane.grey for plane in planes], weights)))
+    mask = _above(0.5, _combined([plane.specimen for plane in planes], cover), hu.shape)
+    beyond = _above(0.02, _combined([plane.outside for plane in planes], cover), hu.shape)
+    if beyond.any():
+        hu[beyond] = as_int16(np.array([air_hu]))
+        mask &= ~beyond
+    return hu, mask, np.count_nonzero(mask)
+
+
+def _combined(images: list[np.ndarray | None], weights: np.ndarray | None) -> np.ndarray | None:
+    """Weighted sum of images, the weights of which sum to one; None: zero everywhere."""
+    if weights is None or all(image is images[0] for image in images):
+        return images[0]
+    return sum(weight * image for weight, image in zip(weights, images, strict=True) if image is not None)
+
+
+def _above(limit: float, shares: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
+    """Where shares, or a mask, are above a limit between 0 and 1."""
+    if shares is None:
+        return np.zeros(shape, bool)
+    return shares if shares.dtype == bool else shares > limit
+
+
+@contextlib.contextmanager
+def _whole_or_none(output: Path) -> Iterator[None]:
+    """Remove a volume whose writing fails."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(output, ignore_errors=True)
+        raise
+
+
+def _fill(
+    output: Path,
+    shape: tuple[int, int, int],
+    like: Volume | dict[str, Any],
+    finished: Callable[[Any], tuple[np.ndarray, np.ndarray | None, Any]],
+    items: Iterable[Any],
+    mask: bool = True,
+) -> np.ndarray:
+    """Write a volume: for each of `items` the HU and mask (or None) that `finished` makes of it.
+
+    Returns the numbers that it gives in addition, one row a slice.
+    """
+    arrays = create_volume(output, shape, like, mask=mask)
+    # Whether a chunk is empty takes longer to find out than to pack and write it.
+    voxels, inside = (one if one is None else one.with_config({"write_empty_chunks": True}) for one in arrays)
+
+    def write(numbered: tuple[int, Any]) -> Any:
+        z, item = numbered
+        hu, region, facts = finished(item)
+        voxels[z] = hu
+        if inside is not None:
+            inside[z] = region.view(np.uint8)
+        return facts
+
+    progress, found = Progress(shape[0], "slices"), []
+    for facts in in_order(write, enumerate(items)):
+        found.append(facts)
         progress.advance()
     progress.close()
-    return count
+    return np.array(found)
 
 
 def _described(volume: Volume) -> str:
@@ -262,11 +356,10 @@ def _described(volume: Volume) -> str:
     return f"{slices} slices of {columns} x {rows}, {spacing} mm"
 
 
-def _record(output: Path, settings: Any, scan: Scan, started: float, like: Path | None = None, **facts: Any) -> None:
+def _record(output: Path, settings: Any, scan: Scan, started: float, checksums: dict[Path, str], **facts: Any) -> None:
     name = output.name.removesuffix(".ome.zarr")
     chosen = {"scan": scan.model_dump(), **({} if settings is None else settings.model_dump(mode="json"))}
-    inputs = [Path(scan.path)] + ([like] if like is not None else [])
-    write_run(output.with_name(f"{name}.run.json"), "volumes", chosen, inputs, started, **facts)
+    write_run(output.with_name(f"{name}.run.json"), "volumes", chosen, checksums, started, **facts)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -327,14 +420,3 @@ def _scan(ns: argparse.Namespace) -> Scan:
         return Scan(path=ns.input, series=ns.series, slices=ns.slices, spacing=ns.spacing)
     except config.ValidationError as error:
         raise UserError(config.describe(error, "command line")) from None
-
-
-def clinical_hu(volume: Volume, where: str) -> Volume:
-    """The volume as int16 HU with padding as air; `where` names it in errors.
-
-    Raises
-    ------
-    UserError
-        It is not in HU, or holds no lung.
-    """
-    return replace(volume, array=_to_hu(volume, where)[0], unit="HU")

@@ -4,16 +4,14 @@ import numpy as np
 import pytest
 
 from microsr import UserError
-from microsr.calibration import fit, tissue_threshold
+from microsr.calibration import Sample, fit
 from microsr.config import Calibration
 
 ALL = np.ones((100, 100), bool)
 
 
 def fitted(grey, field=ALL, specimen=ALL, **settings):
-    settings = Calibration(**settings)
-    threshold = tissue_threshold([grey], [field])
-    return fit(settings, [grey], [field], [specimen], threshold)
+    return fit(Calibration(**settings), Sample([grey], [field]), [specimen])
 
 
 def two_phases(air=2000.0, tissue=10000.0, sd=300.0, seed=0):

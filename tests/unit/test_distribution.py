@@ -117,13 +117,38 @@ def test_dense_windows_are_left_out(case):
     assert case.run(sr) == plain
 
 
+class BySlice:
+    """An array that can be read slice by slice only."""
+
+    def __init__(self, array):
+        self._array, self.shape = array, array.shape
+
+    def __getitem__(self, z):
+        assert isinstance(z, int)
+        return self._array[z]
+
+    def __array__(self, *how, **more):
+        raise AssertionError("all slices at once")
+
+
+def test_memory_does_not_grow_with_the_slices(case, peak_memory):
+    def peak(slices):
+        case.ct = Volume(np.full((slices, 64, 64), -850.0), (0.625, 0.625, 0.6))
+        case.lung = np.ones((slices, 64, 64), bool)
+        sr = np.resize(grain(2, (1, 512, 512)), (slices, 512, 512))
+        return peak_memory(lambda: case.run(sr, slices=range(slices)))
+
+    assert peak(24) - peak(8) < 16 * 2 * 64 * 64, "bytes, less than the input as int16"
+
+
 def test_the_halves_of_the_floor_share_no_pixel():
     (_, first), (_, second) = distribution._halves(np.ones((5, 8, 8)))
     assert (list(first), list(second)) == ([0, 1, 2], [3, 4])
     one = np.zeros((3, 8, 8))
     one[1, :, 2:] = 1
-    (left, slices), (right, _) = distribution._halves(one)
-    assert left.sum() == right.sum() == 24 and left[1, :, 4].all() and right[1, :, 5].all() and 1 in slices
+    (left, slices), (right, _) = distribution._halves(BySlice(one))
+    assert slices == [1] and left[1].sum() == right[1].sum() == 24
+    assert left[1][:, 4].all() and right[1][:, 5].all()
 
 
 def test_a_pair_that_does_not_belong_together_is_refused(case):

@@ -79,6 +79,15 @@ def test_downsampling_averages_blocks_of_slices_that_it_names(case):
     assert (mask == expected).all()
 
 
+def test_memory_does_not_grow_with_the_slices(case, peak_memory):
+    def peak(slices):
+        case.volume = Volume(np.zeros((slices, 256, 256)), (0.05,) * 3)
+        case.specimen = np.ones(case.volume.shape, bool)
+        return peak_memory(lambda: case.downsample("--number", str(slices)))
+
+    assert peak(40) - peak(8) < 32 * 8 * 32 * 32, "bytes, less than the slices as float64"
+
+
 def test_magnified_the_downsampled_volume_lies_on_the_pixels_of_the_uct(case):
     volume, _ = case.downsample("--number", "3")
     magnified = Volume(None, **magnified_geometry(volume))

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from microsr import UserError, cli
+from microsr import UserError, cli, no_reference, truth
 from microsr.config import Evaluate, Scanner
 from microsr.evaluate import evaluate
-from microsr.storage import Volume, magnified_geometry, open_volume, write_volume
+from microsr.storage import Volume, magnified_geometry, open_mask, open_volume, write_volume
 from microsr.tables import COLUMNS, collect
 from microsr.truth import Reference
 
@@ -151,6 +151,38 @@ def test_the_same_windows_are_used_each_time(case):
     first = case.table
     case.run(nearest(case.clinical))
     assert first.equals(case.table)
+
+
+def test_windows_do_not_keep_their_slices_in_memory(tmp_path, peak_memory):
+    random = np.random.default_rng(0)
+
+    def peak(slices):
+        images, inside = np.rint(random.normal(-800, 100, (slices, 192, 192))), np.ones((slices, 192, 192), bool)
+        write_volume(tmp_path / "volume", Volume(images, (0.078,) * 3), inside)
+        volume, mask = open_volume(tmp_path / "volume"), open_mask(tmp_path / "volume")
+        lung, paths = inside[:, ::8, ::8], [tmp_path / "volume"]
+        return peak_memory(
+            lambda: no_reference.window_rows(volume, paths[0], lung, list(range(slices)), [volume], [mask], paths)
+        )
+
+    assert peak(40) - peak(20) < 20 * 192 * 192 / 4, "bytes"
+
+
+def test_the_truth_is_compared_in_memory_that_does_not_grow_with_the_slices(case, peak_memory):
+    def peak(slices):
+        images = np.resize(case.truth, (slices, 192, 192))
+        for name in ("sr", "truth"):
+            write_volume(case.folder / name, Volume(images, **magnified_geometry(case.ct)))
+        sr, mask, reference = (
+            open_volume(case.folder / "sr"),
+            np.ones((slices, 24, 24)),
+            Reference(case.folder / "truth"),
+        )
+        return peak_memory(
+            lambda: truth.rows(sr, case.folder, mask, list(range(slices)), reference, Evaluate(), Scanner())
+        )
+
+    assert peak(40) - peak(20) < 20 * 192 * 192 / 4, "bytes"
 
 
 def test_smaller_windows_are_used_where_larger_ones_do_not_fit(case):

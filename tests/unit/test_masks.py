@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
+import whole_masks
 from scipy import ndimage
 
-from microsr import UserError
+from microsr import UserError, masks
 from microsr.config import ClinicalVolume, Scan
-from microsr.masks import at_full_size, lung_mask, padded, specimen_outline
+from microsr.hounsfield import clinical_hu
+from microsr.masks import Padding, at_full_size, lung_mask, padded, specimen_outline
 from microsr.readers import read_scan
-from microsr.volumes import _to_hu
+from microsr.slices import Slices
 
 SETTINGS = ClinicalVolume()
 SPACING = (1.0, 1.0, 1.0)
@@ -16,7 +18,11 @@ SPACING = (1.0, 1.0, 1.0)
 
 def lung(hu, settings=SETTINGS, spacing=SPACING, padding=None):
     hu = np.rint(hu).astype(np.int16)
-    return lung_mask(hu, spacing, settings, np.zeros(hu.shape, bool) if padding is None else padding)
+    return np.asarray(lung_mask(hu, spacing, settings, np.zeros(hu.shape, bool) if padding is None else padding))
+
+
+def outlined(grey, levels, independent):
+    return np.asarray(specimen_outline(grey, levels, independent, Padding(grey, (0,))))
 
 
 def ellipse(row, column, height, width, shape=(64, 64)):
@@ -95,9 +101,9 @@ def test_a_ct_without_lung_is_refused():
 
 def test_rider_has_two_lungs_and_no_mattress(shared_data):
     scan = Scan(path=str(shared_data / "clinical/rider_lung_kernel_dicom"), slices="110:130")
-    volume = read_scan(scan)
-    hu, padding = _to_hu(volume, scan.path)
-    mask = lung_mask(hu, volume.spacing, SETTINGS, padding)
+    volume = clinical_hu(read_scan(scan), scan.path)
+    hu, padding = np.asarray(volume.array), np.asarray(volume.array.padding)
+    mask = lung(hu, spacing=volume.spacing, padding=padding)
     assert not mask[padding].any()
     middle = mask[10]
     _, count = ndimage.label(middle)
@@ -110,9 +116,9 @@ def test_rider_has_two_lungs_and_no_mattress(shared_data):
 def test_kernel_pair_has_nearly_the_same_lung_in_both(shared_data):
     masks = []
     for kernel in ("B-soft", "L-sharp"):
-        volume = read_scan(Scan(path=str(shared_data / f"clinical/kernelpair_A0001_{kernel}.nii.gz")))
-        hu, padding = _to_hu(volume, "pair")
-        masks.append(lung_mask(hu, volume.spacing, SETTINGS, padding))
+        scan = Scan(path=str(shared_data / f"clinical/kernelpair_A0001_{kernel}.nii.gz"))
+        volume = clinical_hu(read_scan(scan), scan.path)
+        masks.append(np.asarray(lung_mask(volume.array, volume.spacing, SETTINGS, volume.array.padding)))
     soft, sharp = masks
     assert 2 * (soft & sharp).sum() / (soft.sum() + sharp.sum()) > 0.99
     assert soft[8, 0, 40] and soft[8, -1, 40], "the crop's border cuts the lung"
@@ -142,7 +148,7 @@ def test_a_specimen_is_outlined_with_its_air_spaces(share):
     inside = np.hypot(*(np.indices((300, 300)) - 150)) < 100
     truth = np.array([inside, inside])
     grey = 1000 + 4000 * (truth * foam(truth.shape, share, rng)) + rng.normal(0, 300, truth.shape)
-    outline = specimen_outline(grey, (1000, 5000), False, (0,))
+    outline = outlined(grey, (1000, 5000), False)
     mask = np.array([at_full_size(one, (300, 300)) for one in outline])
     assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.97
 
@@ -150,12 +156,12 @@ def test_a_specimen_is_outlined_with_its_air_spaces(share):
 def test_a_specimen_that_fills_the_field_is_all_specimen():
     rng = np.random.default_rng(3)
     grey = 1000 + 4000 * foam((1, 200, 240), 0.2, rng) + rng.normal(0, 200, (1, 200, 240))
-    assert at_full_size(specimen_outline(grey, (1000, 5000), True, (0,))[0], (200, 240)).mean() > 0.99
+    assert at_full_size(outlined(grey, (1000, 5000), True)[0], (200, 240)).mean() > 0.99
 
 
 def test_air_alone_is_no_specimen():
     grey = np.random.default_rng(3).normal(1000, 200, (2, 100, 100))
-    assert not specimen_outline(grey, (1000, 5000), False, (0,)).any()
+    assert not outlined(grey, (1000, 5000), False).any()
 
 
 def test_black_corners_do_not_bend_the_outline():
@@ -163,5 +169,104 @@ def test_black_corners_do_not_bend_the_outline():
     grey = 1000 + 4000 * foam((1, 200, 200), 0.3, rng) + rng.normal(0, 200, (1, 200, 200))
     corner = np.add.outer(np.arange(200), np.arange(200)) < 60
     grey[0, corner] = 0
-    mask = at_full_size(specimen_outline(grey, (1000, 5000), True, (0,))[0], (200, 200)) & ~padded(grey[0], (0,))
+    mask = at_full_size(outlined(grey, (1000, 5000), True)[0], (200, 200)) & ~padded(grey[0], (0,))
     assert not mask[corner].any() and mask[~corner].mean() > 0.99
+
+
+def blobs(rng, shape, sigma):
+    """Smooth noise with an SD of 1."""
+    noise = ndimage.gaussian_filter(rng.standard_normal(shape), sigma)
+    return noise / noise.std()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_lung_found_slice_by_slice_is_that_of_the_whole_volume(chest, seed):
+    """Chests and blobs with noise, nodules, bowel gas, mattress and padding, thin and thick slices, several pixel sizes."""
+    rng = np.random.default_rng(seed)
+    if seed % 3:
+        hu = chest + 25 * blobs(rng, chest.shape, 0)
+        hu[:, ellipse(32, 48, 5, 4)] = 40
+        hu[3:, ellipse(50, 32, 5, 9)] = -1000
+        hu[:, 59:63, 7:57] = rng.normal(-900, 60, (6, 4, 50))
+    else:
+        hu = -500 + 450 * blobs(rng, (9, 70, 50), (1, 3, 3)) + 60 * blobs(rng, (9, 70, 50), 0)
+    hu = np.rint(hu).astype(np.int16)
+    padding = np.zeros(hu.shape, bool)
+    if seed % 2 and seed % 3:
+        padding[1:, :, : 6 + seed] = True
+        hu[padding] = -1000
+    settings = ClinicalVolume(closing_mm=(0, 3, 4, 7)[seed % 4])
+    spacing = ((1.0, 1.0, 1.0), (0.7, 0.5, 2.0), (0.3, 0.9, 1.0))[seed % 3]
+    expected = whole_masks.lung_mask(hu, spacing, settings, padding)
+    assert 0.02 < expected.mean() < 0.9
+    assert np.array_equal(lung(hu, settings, spacing, padding), expected)
+
+
+@pytest.mark.parametrize("independent", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.float32])
+@pytest.mark.parametrize("share", [0.12, 0.25, 0.5])
+def test_the_outline_found_slice_by_slice_is_that_of_the_whole_volume(monkeypatch, share, dtype, independent):
+    """Foam in blobs in a round field of view, on a grid that does not divide the image evenly; thin foam and thick."""
+    for module in (masks, whole_masks):
+        monkeypatch.setattr(module, "COARSE_PIXELS", 40)
+    rng = np.random.default_rng(int(100 * share))
+    shape = (7, 90, 110)
+    specimen = blobs(rng, shape, (1, 9, 9)) > 0.3
+    grey = 60 + 140 * (specimen * foam(shape, share, rng)) + rng.normal(0, 12, shape)
+    grey = np.clip(grey, 1, 255).astype(dtype)
+    row, column = np.indices(shape[1:])
+    grey[:, np.hypot(row - 45, column - 55) > 52] = 0
+    expected = whole_masks.specimen_outline(grey, (60, 200), independent, (0,))
+    assert 0.05 < expected.mean() < 0.8
+    assert np.array_equal(outlined(grey, (60, 200), independent), expected)
+
+
+def test_padding_with_a_value_of_its_own_is_no_tissue(monkeypatch):
+    """A declared padding value above that of tissue, beside zeros."""
+    for module in (masks, whole_masks):
+        monkeypatch.setattr(module, "COARSE_PIXELS", 40)
+    rng = np.random.default_rng(0)
+    grey = np.rint(60 + 140 * foam((3, 90, 110), 0.3, rng) + rng.normal(0, 9, (3, 90, 110))).astype(np.int16)
+    grey[:, :30], grey[:, :, :10] = 3000, 0
+    found = specimen_outline(grey, (60, 200), False, Padding(grey, (0, 3000)))
+    assert np.array_equal(np.asarray(found), whole_masks.specimen_outline(grey, (60, 200), False, (0, 3000)))
+    assert not np.asarray(found)[:, :8].any()
+
+
+@pytest.mark.parametrize("size", [(90, 110), (40, 33), (97, 41), (120, 80), (33, 200)])
+def test_a_coarse_slice_is_brought_to_full_size_as_by_linear_interpolation(monkeypatch, size):
+    for module in (masks, whole_masks):
+        monkeypatch.setattr(module, "COARSE_PIXELS", 40)
+    factor = -(-max(size) // 40)
+    coarse = blobs(np.random.default_rng(0), [-(-n // factor) for n in size], 1) > 0
+    assert np.array_equal(at_full_size(coarse, size), whole_masks.at_full_size(coarse, size))
+
+
+@pytest.mark.parametrize("values", [(0, 2), (0, 1, 3)])
+def test_padding_is_that_of_labelled_regions(values):
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        grey = rng.integers(0, 4, (30, 40)) * (blobs(rng, (30, 40), 2) > -0.5)
+        assert np.array_equal(padded(grey, values), whole_masks.padded(grey, values))
+
+
+def test_padding_is_looked_for_once_in_a_slice():
+    grey = np.random.default_rng(0).integers(1, 200, (2, 60, 80))
+    grey[:, :20, :5] = 0
+    asked = []
+    array = Slices(lambda z: asked.append(z) or grey[z], grey.shape, grey.dtype)
+    padding = Padding(array, (0,))
+    for _ in range(3):
+        assert np.array_equal(padding[1], padded(grey[1], (0,)))
+    assert asked == [1]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_median_content_is_exact_though_only_its_neighbours_are_held(seed):
+    rng = np.random.default_rng(seed)
+    images = rng.gamma(2, 0.03 * (1 + seed), (5, 40, 31)).astype(np.float32)
+    if seed == 7:
+        images[:] = np.float32(0.07)
+    counts = sum(np.bincount(masks._bins(i[i >= masks.SOME_CONTENT]), minlength=masks.MEDIAN_BINS + 1) for i in images)
+    expected = min(float(np.median(images[images >= masks.SOME_CONTENT])), masks.USUAL_CONTENT)
+    assert masks._median(counts, iter(images)) == expected

@@ -1,6 +1,7 @@
 """Volumes in: whatever the format, the values and the geometry are those of the file, or the file is refused with a reason."""
 
 import gzip
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ OBLIQUE = (np.cos(ANGLE), -np.sin(ANGLE), 0.0, np.sin(ANGLE), np.cos(ANGLE), 0.0
 
 
 def read(path, **scan):
-    return read_scan(Scan(path=str(path), **scan))
+    """The volume with all of its voxels."""
+    volume = read_scan(Scan(path=str(path), **scan))
+    return replace(volume, array=np.asarray(volume.array))
 
 
 def refused(match, path, **scan):
@@ -174,11 +177,17 @@ def test_several_volumes_in_one_file_are_refused(tmp_path):
     refused("4 dimensions", tmp_path / "a.nii")
 
 
-def test_values_that_are_not_numbers_and_constant_volumes_are_refused(tmp_path, values):
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["a.nrrd", "a.nii", "a.nii.gz", "a.mha", "a.nhdr"])
+def test_values_that_are_not_numbers_are_refused_when_they_are_read(tmp_path, values, name, value):
     holed = values.astype(np.float32)
-    holed[1, 2, 3] = np.nan
-    refused("NaN", save(holed, tmp_path / "a.nrrd"))
-    refused("constant", save(np.full((2, 3, 4), 7, np.int16), tmp_path / "b.nrrd"))
+    holed[1, 2, 3] = value
+    path = save(holed, tmp_path / name)
+    refused("NaN", path)
+    array = read_scan(Scan(path=str(path))).array
+    assert np.array_equal(array[0], values[0])
+    with pytest.raises(UserError, match="NaN"):
+        array[1]
 
 
 def test_missing_and_unknown_files_are_refused(tmp_path):

@@ -3,14 +3,17 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from microsr.structures import (
     BORDER_SEARCH_MM,
+    Objects,
     border_distances,
     lesions,
     lumen_borders,
     missing_objects,
     opened,
+    opened_slices,
     pool,
     small_solids,
     tumour_border_error_um,
@@ -137,27 +140,74 @@ def ball(centre, radius_mm, shape=(9, 48, 48), spacing=(0.6, 0.3125, 0.3125)):
     return np.where(np.linalg.norm(offset, axis=0) < radius_mm, 40.0, -860.0)
 
 
+def lesions_of(image, truth):
+    slices = zip(image, truth, np.ones(image.shape, bool), strict=True)
+    return lesions(slices, (0.6, 0.3125, 0.3125))
+
+
+def random_solids(seed, shape, spacing):
+    """Solid parts, bool, of all sizes and shapes, about as large as a lesion."""
+    smooth = gaussian_filter(np.random.default_rng(seed).standard_normal(shape), 1.2 / np.array(spacing))
+    return smooth > 0.5 * smooth.std()
+
+
+@pytest.mark.parametrize("spacing", [(0.6, 0.3125, 0.3125), (1.25, 0.4, 0.3), (0.3, 0.3, 0.3), (5.0, 0.35, 0.35)])
+@pytest.mark.parametrize("slices", [1, 3, 17])
+def test_what_is_found_slice_by_slice_is_what_is_found_in_the_whole_volume(spacing, slices):
+    solid, other = (random_solids(seed, (slices, 40, 48), spacing) for seed in (1, 2))
+    both = np.stack([solid, other], axis=1)
+    slices, found = map(np.stack, zip(*opened_slices(iter(both), 3.0, spacing), strict=True))
+    expected = opened(solid, 3.0, spacing)
+    assert np.array_equal(slices, both)
+    assert np.array_equal(found[:, 0], expected) and np.array_equal(found[:, 1], opened(other, 3.0, spacing))
+    assert 0 < expected.sum() < solid.sum() or len(solid) == 1
+    objects = Objects()
+    for one, there in zip(solid, other, strict=True):
+        objects.add(one, there)
+    assert objects.missing() == missing_objects(solid, other)
+
+
+def test_objects_that_meet_in_a_later_slice_only_are_one():
+    legs = np.zeros((3, 5, 9), bool)
+    legs[:, 2, 2] = legs[:, 2, 6] = True
+    legs[2, 2, 2:7] = True
+    for volume, number in ((legs, 1), (legs[::-1], 1), (legs[:2], 2)):
+        objects = Objects()
+        for one in volume:
+            objects.add(one, np.zeros_like(one))
+        assert objects.missing() == (number, number)
+
+
+def test_lesions_hold_as_many_slices_as_a_lesion_is_thick(peak_memory):
+    lung, spacing = np.ones((64, 64), bool), (0.6, 0.3125, 0.3125)
+
+    def slices(number):
+        for z in range(number):
+            image = np.roll(ball((4, 24, 24), 2.5, (9, 64, 64))[min(z % 12, 8)], z, axis=1)
+            yield image, image, lung
+
+    few, many = (peak_memory(lambda n=n: lesions(slices(n), spacing)) for n in (20, 100))
+    assert many - few < 80 * 1000, "bytes a slice, of 4096 pixels"
+
+
 def test_a_planted_lesion_is_invented_and_a_removed_one_is_lost():
-    spacing, lung = (0.6, 0.3125, 0.3125), np.ones((9, 48, 48), bool)
     truth = ball((4, 14, 14), 2)
     planted = np.maximum(truth, ball((4, 34, 34), 2))
-    assert lesions(truth, truth, lung, spacing) == (0, 0)
-    assert lesions(planted, truth, lung, spacing) == (0, 1)
-    assert lesions(truth, planted, lung, spacing) == (1, 0)
-    assert lesions(ball((4, 34, 34), 2), truth, lung, spacing) == (1, 1)
+    assert lesions_of(truth, truth) == (0, 0)
+    assert lesions_of(planted, truth) == (0, 1)
+    assert lesions_of(truth, planted) == (1, 0)
+    assert lesions_of(ball((4, 34, 34), 2), truth) == (1, 1)
 
 
 def test_what_is_thinner_than_three_millimetres_is_no_lesion():
-    spacing, lung = (0.6, 0.3125, 0.3125), np.ones((9, 48, 48), bool)
     empty = np.full((9, 48, 48), -860.0)
-    assert lesions(ball((4, 20, 20), 1.2), empty, lung, spacing) == (0, 0)
-    assert lesions(ball((4, 20, 20), 1.9), empty, lung, spacing) == (0, 1)
+    assert lesions_of(ball((4, 20, 20), 1.2), empty) == (0, 0)
+    assert lesions_of(ball((4, 20, 20), 1.9), empty) == (0, 1)
 
 
 def test_a_slab_goes_on_beyond_its_ends():
-    spacing, lung = (0.6, 0.3125, 0.3125), np.ones((2, 48, 48), bool)
     slab = ball((4, 20, 20), 4)[3:5]
-    assert lesions(slab, np.full_like(slab, -860), lung, spacing) == (0, 1)
+    assert lesions_of(slab, np.full_like(slab, -860)) == (0, 1)
 
 
 def test_pool_is_the_mean_of_4x4_pixels():

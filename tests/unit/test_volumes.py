@@ -1,6 +1,8 @@
 """Import: HU, calibration, sampling and geometry from the file on disk to the volume in the working format."""
 
+import gc
 import json
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -209,6 +211,58 @@ def test_a_uct_without_specimen_or_contrast_is_refused(tmp_path):
     flat[0, 0, 0] = 0
     with pytest.raises(UserError, match=r"in\.nrrd: has no contrast"):
         micro(save(tmp_path / "in.nrrd", flat), tmp_path / "m.ome.zarr", sampling="native")
+
+
+def test_volumes_without_content_or_numbers_are_refused_and_leave_nothing(tmp_path):
+    flat, holed = np.full((3, 40, 40), 7, np.int16), np.ones((3, 40, 40), np.float32)
+    holed[2, 3, 4] = np.nan
+    for array, match in ((flat, r"in\.nrrd: is constant \(7 everywhere\)"), (holed, r"in\.nrrd: holds .*NaN")):
+        scan = save(tmp_path / "in.nrrd", array)
+        for imported in (
+            lambda scan: clinical(scan, tmp_path / "out" / "c.ome.zarr"),
+            lambda scan: micro(scan, tmp_path / "out" / "m.ome.zarr", sampling="native"),
+            lambda scan: import_as_is(scan, "a", "truth", tmp_path / "out" / "t.ome.zarr"),
+        ):
+            with pytest.raises(UserError, match=match):
+                imported(scan)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_nothing_is_left_of_a_volume_whose_reading_fails_half_way(tmp_path, chest, write_dicom):
+    files = write_dicom(tmp_path / "in", np.rint(chest), [(0, 0, i) for i in range(6)], pixel=(1, 1), rescale=(1, 0))
+    files[4].write_bytes(files[4].read_bytes()[:-500])
+    with pytest.raises(UserError, match=r"image4\.dcm: .*damaged"):
+        import_as_is(Scan(path=str(tmp_path / "in")), "a", "truth", tmp_path / "out" / "t.ome.zarr")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def peak(work):
+    """Bytes that Python and NumPy hold at most, above those at the start."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("modality", ["clinical", "native", "matched", "truth"])
+def test_memory_does_not_grow_with_the_slices(tmp_path, chest, specimen, modality):
+    """A slice has 32 or 38 kB, and the images made of it on the way several times that; a few kB of it are kept."""
+    settings = {"calibration": SET_POINTS, "matched_spacing_mm": 0.1}
+    settings |= {"sampling": "native"} if modality == "native" else {}
+    output, found = tmp_path / "out.ome.zarr", []
+    work = {
+        "clinical": lambda scan: import_clinical(scan, "a", ClinicalVolume(), output),
+        "truth": lambda scan: import_as_is(scan, "a", "truth", output),
+    }.get(modality, lambda scan: import_micro(scan, "a", MicroVolume.model_validate(settings), output))
+    one = specimen if modality in ("native", "matched") else np.rint(chest).astype(np.int16)
+    one = np.tile(one, (1, 2, 2))
+    for count in (30, 30, 150):  # the first for what is imported and made once
+        scan = save(tmp_path / "in.nii.gz", np.resize(one, (count, *one.shape[1:])), (0.05, 0.05, 0.05))
+        found.append(peak(lambda scan=scan: work(scan)))
+    assert found[2] - found[1] < 120 * one[0].nbytes / 2
 
 
 def test_truth_is_taken_as_it_is(tmp_path):
