@@ -419,6 +419,12 @@ def compared_methods(wildcards):
     return [f"<results>/superresolved/{results_of(m, training_set, case)}.ome.zarr" for m in METHODS]
 
 
+def models_compared(wildcards):
+    """Input function: the generator of each trained method that the comparison shows."""
+    training_set, _ = COMPARISONS["comparison"]
+    return [f"<results>/models/{method}/{training_set}/generator.pt" for method in TRAINED_METHODS]
+
+
 def panels(wildcards, input):
     """Params function: name and volume of each panel."""
     return [f"{method}={volume}" for method, volume in zip(METHODS, input.superresolved)]
@@ -478,7 +484,8 @@ TABLES = [f"<results>/tables/{name}.csv" for name in ("volumes", "metrics", "sum
 FIGURE_NAMES = [*COMPARISONS, *METRIC_FIGURES, *HALLUCINATIONS, "validation"] + ["bronchioles"] * bool(KNOWN)
 if TRAININGS:
     TABLES += [f"<results>/tables/{name}.csv" for name in DOMAINS]
-    FIGURE_NAMES += [*NETWORKS, "losses", *DOMAINS]
+    TABLES.append("<results>/tables/tiling.csv")
+    FIGURE_NAMES += [*NETWORKS, "losses", "tiling", *DOMAINS]
     FIGURE_NAMES += [
         f"patches_{case}_{modality}" for modality in ("clinical", "micro") for case in having(modality, TRAINING_CASES)
     ]

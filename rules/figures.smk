@@ -236,6 +236,38 @@ rule draw_hallucination:
         " --superresolved {params.panels} --maps {params.maps} --output {params.stem} {params.settings} --log {log}"
 
 
+rule draw_tiling:
+    """Draw what differs when a slice is super-resolved in tiles: nothing to be seen, and what would be without a halo."""
+    input:
+        clinical=lambda wildcards: volumes("clinical", [COMPARISONS["comparison"][1]]),
+        models=models_compared,
+    output:
+        png=report(
+            "<results>/figures/tiling.png",
+            caption="../report/tiling.rst",
+            category="Results",
+            labels={"what": "tiles that cannot be seen"},
+        ),
+        pdf="<results>/figures/tiling.pdf",
+        run="<results>/figures/tiling.run.json",
+        table="<results>/tables/tiling.csv",
+    log:
+        "<logs>/figures/tiling.log",
+    conda:
+        NETWORK_ENVIRONMENT
+    resources:
+        mem_mb=3000,
+        runtime=30,
+    params:
+        models=lambda wildcards, input: [f"{m}={model}" for m, model in zip(TRAINED_METHODS, input.models)],
+        settings=flags(EXPERIMENT.figures, without=["insets"]),
+        stem=stem,
+        code=figure_code("tiling"),
+    shell:
+        "microsr figures tiling --clinical {input.clinical} --models {params.models} --output {params.stem}"
+        " --table {output.table} {params.settings} --log {log}"
+
+
 rule draw_validation:
     """Draw the simulated lung and scanner beside the literature."""
     input:
