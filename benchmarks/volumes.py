@@ -116,6 +116,7 @@ def make(folder: Path, share: float, files: list[str]) -> None:
             header = nibabel.Nifti1Header()
             header.set_data_dtype(np.int16)
             header.set_data_shape((columns, rows, count))
+            header.set_zooms((x, y, z))
             header.set_sform(np.diag([-x, -y, z, 1]), 1)
             header.set_xyzt_units("mm")
             header["magic"], header["vox_offset"] = b"n+1", 352

@@ -91,7 +91,7 @@ def train(truth: np.ndarray, labels: np.ndarray, seed: int, window_hu: tuple[flo
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = TissueNetwork(window_hu)
-    pixels = [np.argwhere(labels == tissue) if tissue != Tissue.OUTSIDE else () for tissue in Tissue]
+    pixels = [np.flatnonzero(labels == tissue) if tissue != Tissue.OUTSIDE else () for tissue in Tissue]
     share = np.array([len(p) for p in pixels]) / labels.size
     weights = torch.tensor(np.where(share > 0, share, 1) ** -0.5, dtype=torch.float32)
     present = np.flatnonzero(share)
@@ -102,7 +102,7 @@ def train(truth: np.ndarray, labels: np.ndarray, seed: int, window_hu: tuple[flo
     for _ in range(STEPS):
         images, answers = [], []
         for tissue in stream.choice(present, BATCH):
-            z, row, column = stream.choice(pixels[tissue])
+            z, row, column = np.unravel_index(stream.choice(pixels[tissue]), labels.shape)
             top, left = np.clip(np.subtract((row, column), stream.integers(SIZE // 4, 3 * SIZE // 4, 2)), 0, limit)
             turns = stream.integers(4)
             box = (z, slice(top, top + SIZE), slice(left, left + SIZE))

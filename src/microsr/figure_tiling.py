@@ -61,8 +61,11 @@ def make_tiling(
     Raises
     ------
     UserError
-        The slice does not exist, is not in HU, or a model cannot be used.
+        The slice does not exist, is not in HU, a side is no size, or a model cannot be used.
     """
+    for name, side in (("size", size), ("tile", tile)):
+        if side < 1:
+            raise UserError(f"--{name} is {side}, must be at least 1")
     ct, mask = open_volume(clinical), open_mask(clinical)
     if ct.unit != "HU":
         raise UserError(f"{clinical} has unit '{ct.unit}', not HU; give a clinical CT")
@@ -163,7 +166,7 @@ def draw_tiling(
         scale_bar(show(row, 0, method_name(name), image, **grey), across)
         titles = [f"tiles of {tile} pixels, {how}" for how in (f"halo of {halos[name]}", "each by itself")]
         for column, (title, difference) in enumerate(zip(titles, differences, strict=True), start=1):
-            # What is below the scale, nothing too, has its darkest colour.
+            # What is beyond the scale, nothing too, has the colour of its end.
             shown = np.maximum(_coarser(difference, int(side * DPI)), DIFFERENCE_HU[0])
             colours = {"cmap": COLOUR_MAP, "norm": LogNorm(*DIFFERENCE_HU), "interpolation": "nearest"}
             axes = show(row, column, title, shown, **colours)
@@ -199,7 +202,8 @@ def _colour_bar(figure: Figure, box: tuple[float, float, float, float]) -> None:
     low, high = np.log10(DIFFERENCE_HU)
     axes.imshow(np.linspace(0, 1, 256)[None], cmap=COLOUR_MAP, aspect="auto", extent=(low, high, 0, 1))
     powers = np.arange(low, high + 1, 2).astype(int)
-    axes.set_xticks(powers, [rf"{'≤ ' if power == low else ''}$10^{{{power}}}$" for power in powers])
+    beyond = {low: "≤ ", high: "≥ "}
+    axes.set_xticks(powers, [f"{beyond.get(power, '')}$10^{{{power}}}$" for power in powers])
     axes.set_yticks([])
     axes.set_title("|in tiles − in one piece|, HU", fontsize=6.5, pad=2)
     for spine in axes.spines.values():

@@ -82,6 +82,14 @@ def test_the_same_seed_gives_the_same_features_and_another_seed_others(painted):
     assert np.array_equal(found[0], found[1]) and not np.allclose(found[0], found[2])
 
 
+def test_training_takes_a_dozen_bytes_a_voxel(painted, peak_memory):
+    def peak(times):
+        truth, labels = (np.tile(array, (times, 1, 1)) for array in painted)
+        return peak_memory(lambda: features.train(truth, labels, 1, (-1000, 400)))
+
+    assert peak(16) - peak(4) < 12 * 12 * painted[0].size
+
+
 def test_training_leaves_the_random_numbers_of_others_alone(painted):
     torch.manual_seed(3)
     expected = torch.rand(1)

@@ -151,7 +151,10 @@ def random_solids(seed, shape, spacing):
     return smooth > 0.5 * smooth.std()
 
 
-@pytest.mark.parametrize("spacing", [(0.6, 0.3125, 0.3125), (1.25, 0.4, 0.3), (0.3, 0.3, 0.3), (5.0, 0.35, 0.35)])
+# At spacings of 0.5 and 1 mm some pixels are as far away as a ball reaches, exactly.
+@pytest.mark.parametrize(
+    "spacing", [(0.6, 0.3125, 0.3125), (1.25, 0.4, 0.3), (0.5, 0.5, 0.5), (1.0, 1.0, 1.0), (5.0, 0.35, 0.35)]
+)
 @pytest.mark.parametrize("slices", [1, 3, 17])
 def test_what_is_found_slice_by_slice_is_what_is_found_in_the_whole_volume(spacing, slices):
     solid, other = (random_solids(seed, (slices, 40, 48), spacing) for seed in (1, 2))
@@ -208,6 +211,11 @@ def test_what_is_thinner_than_three_millimetres_is_no_lesion():
 def test_a_slab_goes_on_beyond_its_ends():
     slab = ball((4, 20, 20), 4)[3:5]
     assert lesions_of(slab, np.full_like(slab, -860)) == (0, 1)
+    for end in (0, -1):
+        only = np.full((3, 48, 48), -860.0)
+        only[end] = slab[0]
+        assert lesions_of(only, np.full_like(only, -860)) == (0, 1)
+        assert lesions_of(np.insert(only, [0, 3], -860, axis=0), np.full((5, 48, 48), -860.0)) == (0, 0)
 
 
 def test_pool_is_the_mean_of_4x4_pixels():
