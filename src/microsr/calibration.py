@@ -16,7 +16,7 @@ from skimage.filters import threshold_otsu
 
 from microsr import UserError
 from microsr.config import Calibration
-from microsr.masks import eroded
+from microsr.morphology import eroded
 from microsr.slices import Slices, in_order
 
 BINS = 256

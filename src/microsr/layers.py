@@ -237,7 +237,10 @@ def fold(layers: nn.Sequential) -> None:
             layers[index] = nn.Identity()
         elif isinstance(layer, nn.PixelShuffle):
             order = torch.arange(convolution.out_channels).view(-1, 4).T.flatten()
-            convolution.weight.data, convolution.bias.data = convolution.weight.data[order], convolution.bias.data[order]
+            convolution.weight.data, convolution.bias.data = (
+                convolution.weight.data[order],
+                convolution.bias.data[order],
+            )
             layers[index] = PhaseShuffle()
 
 

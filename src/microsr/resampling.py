@@ -14,9 +14,12 @@ import numpy as np
 
 BAND = 32
 """New rows or columns that are computed at once, from the old ones that they have a share in."""
+ALONE = 1 << 18
+"""Products of matrices with at most so many multiplications are computed by one thread (OpenBLAS)."""
 
 Plane = TypeVar("Plane")
 Bands = list[tuple[slice, slice, np.ndarray]]
+"""Weights in bands: the new part, the old part that it is made of, and the weights [new, old] between them."""
 
 
 @dataclass(frozen=True)
@@ -37,25 +40,24 @@ class Axis:
 
     @cached_property
     def weight_bands(self) -> Bands | None:
-        """The weights without most of their zeros: new part, old part and weights [new, old] of each band."""
-        return _bands(self.weights)
+        """The weights in bands; None: unchanged."""
+        return None if self.weights is None else bands(self.weights)
 
     @cached_property
     def cover_bands(self) -> Bands | None:
-        """The same of `cover`."""
-        return _bands(self.cover)
+        """`cover` in bands; None: unchanged."""
+        return None if self.weights is None else bands(self.cover)
 
 
-def _bands(weights: np.ndarray | None) -> Bands | None:
-    if weights is None:
-        return None
-    bands = []
+def bands(weights: np.ndarray) -> Bands:
+    """Weights [new, old] without most of their zeros."""
+    found = []
     for first in range(0, len(weights), BAND):
         part = weights[first : first + BAND]
         used = np.flatnonzero(part.any(axis=0))
         old = slice(int(used[0]), int(used[-1]) + 1)
-        bands.append((slice(first, first + len(part)), old, np.ascontiguousarray(part[:, old])))
-    return bands
+        found.append((slice(first, first + len(part)), old, np.ascontiguousarray(part[:, old])))
+    return found
 
 
 def unchanged(size: int, spacing: float) -> Axis:
@@ -97,16 +99,29 @@ def in_plane(image: np.ndarray, rows: Bands | None, columns: Bands | None) -> np
     """A slice [rows, columns] on the new grid, float32; rows, columns: bands of the axes y and x, None if unchanged."""
     image = image.astype(np.float32)
     if rows is not None:
-        new = np.empty((rows[-1][0].stop, image.shape[1]), np.float32)
-        for here, old, weights in rows:
-            np.matmul(weights, image[old], out=new[here])
-        image = new
+        image = _banded(rows, image, np.empty((rows[-1][0].stop, image.shape[1]), np.float32))
     if columns is not None:
         new = np.empty((image.shape[0], columns[-1][0].stop), np.float32)
-        for here, old, weights in columns:
-            new[:, here] = image[:, old] @ weights.T
-        image = new
+        image = _banded(columns, image.T, new.T).T
     return image
+
+
+def _banded(bands: Bands, image: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Fill `new` with the weights' product with `image`."""
+    count = image.shape[1]
+    for here, old, weights in bands:
+        # Several slices are resampled at once; threads within each product would only wait for each other.
+        width = max(1, ALONE // weights.size)
+        whole = count // width * width
+        if whole:
+            np.matmul(weights, _strips(image[old, :whole], width), out=_strips(new[here, :whole], width))
+        new[here, whole:] = weights @ image[old, whole:]
+    return new
+
+
+def _strips(image: np.ndarray, width: int) -> np.ndarray:
+    """A view of an image [rows, columns] as strips [strip, rows, width]."""
+    return image.reshape(len(image), -1, width).swapaxes(0, 1)
 
 
 def gathered(planes: Iterable[Plane], weights: np.ndarray | None) -> Iterator[tuple[np.ndarray, list[Plane]]]:

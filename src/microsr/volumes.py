@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import importlib
 import shutil
 import time
@@ -16,20 +15,22 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from microsr import SCALE, UserError, config, resampling
 from microsr.calibration import Mapping, Sample, fit
+from microsr.chunks import SliceWriter
 from microsr.config import ClinicalVolume, MicroVolume, Scan
 from microsr.hounsfield import as_int16, clinical_hu
 from microsr.masks import Padding, at_full_size, lung_mask, specimen_outline
-from microsr.parts import Masks, unpack
+from microsr.parts import Masks
 from microsr.progress import Progress, logger
 from microsr.provenance import checksums_beside, write_run
 from microsr.readers import read_scan
-from microsr.resampling import Axis, gathered, in_plane
+from microsr.regridding import Regridded
+from microsr.resampling import Axis
 from microsr.slices import Slices, in_order, refuse_constant
 from microsr.storage import Volume, create_volume, open_volume
 
@@ -122,10 +123,9 @@ def import_micro(scan: Scan, case: str, settings: MicroVolume, output: Path, lik
             "unit": "HU",
             "attributes": attributes,
         }
-        grid = _Grid(volume.array, padding, outline, axes)
-        finished = functools.partial(_calibrated, mapping=mapping, axis=axes[2], air_hu=settings.calibration.air_hu)
+        grid = Regridded(volume.array, padding, outline, axes, mapping, settings.calibration.air_hu)
         with _whole_or_none(output):
-            count = _fill(output, grid.shape, geometry, finished, grid.slices()).sum()
+            count = _fill(output, grid.shape, geometry, grid.finished, grid.stacks()).sum()
             if count == 0:
                 raise UserError(
                     f"{scan.path}: nothing of the specimen is left after resampling; choose a smaller pixel size"
@@ -231,83 +231,6 @@ def _target(settings: MicroVolume, like: Path | None, where: str) -> float:
     return x / SCALE
 
 
-class _Plane(NamedTuple):
-    """A slice in the new grid's rows and columns: grey values, and the shares (or masks) outside the field and of specimen.
-
-    None: nowhere.
-    """
-
-    grey: np.ndarray
-    outside: np.ndarray | None
-    specimen: np.ndarray | None
-
-
-class _Grid:
-    """A uCT volume on its way to the new grid."""
-
-    def __init__(self, array: Slices, padding: Padding, outline: Masks, axes: tuple[Axis, Axis, Axis]) -> None:
-        self._array, self._padding, self._outline = array, padding, outline
-        self._x, self._y, self._z = axes
-        self.shape = tuple(axis.size for axis in axes[::-1])
-        self._outside = functools.lru_cache(maxsize=4)(lambda packed: self._cover(self._unpacked(packed)))
-
-    def slices(self) -> Iterator[tuple[int, np.ndarray, list[_Plane]]]:
-        """For each new slice its number, and the numbers and planes of the old slices that it is made of."""
-        planes = in_order(self._plane, range(len(self._array)))
-        return ((new, *old) for new, old in enumerate(gathered(planes, self._z.weights)))
-
-    def _plane(self, z: int) -> _Plane:
-        grey, packed = self._array[z], self._padding.packed(z)
-        specimen = None
-        if self._outline.packed(z):
-            specimen = at_full_size(self._outline[z], grey.shape)
-            specimen = self._cover(specimen & ~self._unpacked(packed) if packed else specimen)
-        if self._unchanged:
-            return _Plane(grey, self._outside(packed) if packed else None, specimen)
-        grey = in_plane(grey, self._y.weight_bands, self._x.weight_bands)
-        return _Plane(grey, self._outside(packed) if packed else None, specimen)
-
-    @property
-    def _unchanged(self) -> bool:
-        return self._x.weights is self._y.weights is self._z.weights is None
-
-    def _unpacked(self, packed: bytes) -> np.ndarray:
-        return unpack(packed, self._array.shape[1:])
-
-    def _cover(self, mask: np.ndarray) -> np.ndarray:
-        """A mask as shares of the new pixels; where the grid is the old one, as it is."""
-        return mask if self._unchanged else in_plane(mask, self._y.cover_bands, self._x.cover_bands)
-
-
-def _calibrated(
-    slice_: tuple[int, np.ndarray, list[_Plane]], mapping: Mapping, axis: Axis, air_hu: float
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """HU and specimen mask of a new slice (see `_Grid.slices`), and the number of voxels in the specimen."""
-    new, old, planes = slice_
-    weights, cover = (None, None) if axis.weights is None else (axis.weights[new, old], axis.cover[new, old])
-    hu = as_int16(mapping(_combined([plane.grey for plane in planes], weights)))
-    mask = _above(0.5, _combined([plane.specimen for plane in planes], cover), hu.shape)
-    beyond = _above(0.02, _combined([plane.outside for plane in planes], cover), hu.shape)
-    if beyond.any():
-        hu[beyond] = as_int16(np.array([air_hu]))
-        mask &= ~beyond
-    return hu, mask, np.count_nonzero(mask)
-
-
-def _combined(images: list[np.ndarray | None], weights: np.ndarray | None) -> np.ndarray | None:
-    """Weighted sum of images, the weights of which sum to one; None: zero everywhere."""
-    if weights is None or all(image is images[0] for image in images):
-        return images[0]
-    return sum(weight * image for weight, image in zip(weights, images, strict=True) if image is not None)
-
-
-def _above(limit: float, shares: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
-    """Where shares, or a mask, are above a limit between 0 and 1."""
-    if shares is None:
-        return np.zeros(shape, bool)
-    return shares if shares.dtype == bool else shares > limit
-
-
 @contextlib.contextmanager
 def _whole_or_none(output: Path) -> Iterator[None]:
     """Remove a volume whose writing fails."""
@@ -331,8 +254,7 @@ def _fill(
     Returns the numbers that it gives in addition, one row a slice.
     """
     arrays = create_volume(output, shape, like, mask=mask)
-    # Whether a chunk is empty takes longer to find out than to pack and write it.
-    voxels, inside = (one if one is None else one.with_config({"write_empty_chunks": True}) for one in arrays)
+    voxels, inside = (None if array is None else SliceWriter(array) for array in arrays)
 
     def write(numbered: tuple[int, Any]) -> Any:
         z, item = numbered

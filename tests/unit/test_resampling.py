@@ -66,6 +66,15 @@ def test_slices_are_resampled_along_with_rows_and_columns():
     assert np.allclose(run(volume, x, y, z), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(60, 700), (700, 60), (33, 34)])
+def test_bands_and_strips_of_a_large_slice_are_its_whole_product(shape):
+    image = np.random.default_rng(0).normal(0, 1000, shape)
+    y, x = (resampled(n, 1, 1.56) for n in shape)
+    assert np.allclose(in_plane(image, y.weight_bands, x.weight_bands), y.weights @ image @ x.weights.T, atol=0.01)
+    assert np.allclose(in_plane(image, y.cover_bands, None), y.cover @ image, atol=0.01)
+    assert np.allclose(in_plane(image, None, x.cover_bands), image @ x.cover.T, atol=0.01)
+
+
 def test_each_old_slice_is_taken_once_and_held_no_longer_than_needed():
     taken = []
     weights = resampled(40, 1, 1.6).weights
