@@ -248,6 +248,11 @@ def volumes(modality, cases):
     return [f"<results>/volumes/{case}/{modality}.ome.zarr" for case in having(modality, cases)]
 
 
+def more_each_time(least):
+    """Resource function: memory in MB, `least` at the first attempt."""
+    return lambda wildcards, attempt: attempt * least
+
+
 def megabytes(factor, least=1500):
     """Resource function: memory in MB for a job that holds `factor` times its input, uncompressed files assumed."""
 

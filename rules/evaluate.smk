@@ -20,7 +20,7 @@ rule evaluate_images:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=4000,
+        mem_mb=3000,
         runtime=2 * 60,
     params:
         names=model_names,
@@ -74,7 +74,7 @@ rule evaluate_distribution:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=4000,
+        mem_mb=3000,
         runtime=60,
     params:
         names=model_names,
@@ -101,7 +101,7 @@ rule evaluate_repeatability:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=4000,
+        mem_mb=3000,
         runtime=60,
     params:
         names=model_names,
@@ -127,7 +127,7 @@ rule evaluate_downsampled:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=4000,
+        mem_mb=3000,
         runtime=60,
     params:
         names=model_names,

@@ -20,7 +20,7 @@ if PARTS == 1:
             NETWORK_ENVIRONMENT
         threads: EXPERIMENT.compute.threads
         resources:
-            mem_mb=4000,
+            mem_mb=3000,
             runtime=8 * 60,
             gpu=GPU,
         params:
@@ -52,7 +52,7 @@ else:
             NETWORK_ENVIRONMENT
         threads: EXPERIMENT.compute.threads
         resources:
-            mem_mb=4000,
+            mem_mb=3000,
             runtime=8 * 60,
             gpu=GPU,
         params:

@@ -17,7 +17,7 @@ rule import_clinical:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=megabytes(8),
+        mem_mb=more_each_time(1500),
         runtime=60,
     params:
         part=scan_flags("clinical"),
@@ -44,7 +44,7 @@ rule import_micro:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=megabytes(8),
+        mem_mb=more_each_time(1500),
         runtime=120,
     params:
         part=scan_flags("micro"),
@@ -87,7 +87,7 @@ rule import_truth:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=megabytes(8),
+        mem_mb=more_each_time(1500),
         runtime=60,
     params:
         part=lambda wildcards: scan_flags(wildcards.known)(wildcards),
