@@ -353,7 +353,7 @@ def volume_to_superresolve(wildcards):
 def slices_to_superresolve(wildcards):
     """Params function: the chosen slices (of a down-sampled uCT, which has a few, all) and the precision."""
     if INPUTS[wildcards.scan][1] == "downsampled":
-        return "--slices all " + flags(EXPERIMENT.superresolve, without=["slices", "formats"])
+        return f"--slices all {flags(EXPERIMENT.superresolve, without=['slices', 'formats'])}"
     return flags(EXPERIMENT.superresolve, without=["formats"])
 
 
@@ -365,9 +365,9 @@ def upsampler(wildcards, input):
 # Names that the super-resolved volumes have in the formats of superresolve.formats: files, and a folder of DICOM slices.
 ENDINGS = {"nifti": ".nii", "nifti.gz": ".nii.gz", "nrrd": ".nrrd", "metaimage": ".mha"}
 EXPORTS = [
-    f"<results>/superresolved/{'/'.join(one)}{ENDINGS.get(kind, '_dicom')}"
+    f"<results>/superresolved/{method}/{training_set}/{case}{ENDINGS.get(kind, '_dicom')}"
     for kind in EXPERIMENT.superresolve.formats
-    for one in SUPERRESOLVED
+    for method, training_set, case in SUPERRESOLVED
 ]
 
 
