@@ -131,9 +131,7 @@ class Sample:
     def air_peak(self) -> float:
         """Grey value of the lowest notable peak below the threshold: unresolved parenchyma may have a higher one of its own."""
         counts, edges = self._histogram("air")
-        curve = np.append(counts, 0)  # a peak at the end is one too
-        fallen = np.maximum.accumulate(curve) - curve >= NOTABLE * curve.max()
-        return _middle(edges, int(curve[: fallen.argmax()].argmax()))
+        return _middle(edges, first_peak(counts))
 
     @cached_property
     def tissue_peak(self) -> float:
@@ -170,6 +168,13 @@ class Sample:
         width = max(1.0, np.ceil(width)) if (values[:1000] == np.rint(values[:1000])).all() else width
         counts, edges = np.histogram(values, np.arange(low - width / 2, high + width, width), weights=found.counts)
         return ndimage.gaussian_filter1d(counts.astype(float), max(1.0, len(counts) / 64), mode="constant"), edges
+
+
+def first_peak(curve: np.ndarray) -> int:
+    """Index of the first notable peak: the first that `scipy.signal.find_peaks` finds, whose import takes half a second."""
+    curve = np.append(curve, 0)  # a peak at the end is one too
+    fallen = np.maximum.accumulate(curve) - curve >= NOTABLE * curve.max()
+    return int(curve[: fallen.argmax()].argmax())
 
 
 def _middle(edges: np.ndarray, at: int) -> float:

@@ -42,16 +42,24 @@ def closed_by_disc(mask: np.ndarray, radius: float, pixel: tuple[float, float]) 
 
 def _grown(mask: np.ndarray, widths: list[int]) -> np.ndarray:
     """A 2-D mask grown by a shape whose row at a distance of n from its middle reaches widths[n] pixels to either side."""
-    grown, wide, reach = np.zeros_like(mask), mask, 0
+    columns = mask.shape[1]
+    # As one line, in which the rows lie so far apart that none grows into the next, moving by pixels or rows is the same.
+    wide = np.pad(mask, [(0, 0), (0, widths[0])])
+    length, line = wide.shape[1], wide.ravel()
+    grown, reach = np.zeros_like(line), 0
     for distance in reversed(range(len(widths))):
         for _ in range(widths[distance] - reach):
-            wider = wide.copy()
-            wider[:, 1:] |= wide[:, :-1]
-            wider[:, :-1] |= wide[:, 1:]
-            wide = wider
+            line = _beside(line, line.copy(), 1)
         reach = widths[distance]
-        grown[distance:] |= wide[: len(wide) - distance]
-        grown[: len(wide) - distance] |= wide[distance:]
+        grown = _beside(line, grown, distance * length)
+    return grown.reshape(wide.shape)[:, :columns]
+
+
+def _beside(line: np.ndarray, grown: np.ndarray, shift: int) -> np.ndarray:
+    """`grown` with what lies in `line`, moved either way, added."""
+    kept = max(line.size - shift, 0)
+    grown[shift:] |= line[:kept]
+    grown[:kept] |= line[shift:]
     return grown
 
 

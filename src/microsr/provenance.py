@@ -85,15 +85,16 @@ def checksum(path: Path, stop: threading.Event | None = None) -> str:
 def checksums_beside(paths: Iterable[Path]) -> Iterator[Callable[[], dict[Path, str]]]:
     """Checksums that are computed beside the work in this context, so that a large input is not read for them afterwards.
 
-    Yields a function that waits for them and gives them by path.
+    Yields a function that waits for them and gives them by path. An error in the work stops them.
     """
     stop = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         coming = {path: pool.submit(checksum, path, stop) for path in map(Path, paths)}
         try:
             yield lambda: {path: one.result() for path, one in coming.items()}
-        finally:
+        except BaseException:
             stop.set()
+            raise
 
 
 def _git(*arguments: str) -> str | None:

@@ -58,7 +58,7 @@ class Regridded:
         self._x, self._y, self._z = axes
         self._mapping, self._air = mapping, as_int16(np.array([air_hu]))
         self._unchanged = all(axis.weights is None for axis in axes)
-        self._outside = functools.lru_cache(maxsize=4)(lambda packed: self._cover(self._unpacked(packed)))
+        self._outside = functools.lru_cache(maxsize=4)(lambda packed: self._cover(unpack(packed, array.shape[1:])))
         self.shape = tuple(axis.size for axis in axes[::-1])
 
     def stacks(self) -> Iterator[Stack]:
@@ -82,16 +82,12 @@ class Regridded:
 
     def _plane(self, z: int) -> Plane:
         grey, packed = self._array[z], self._padding.packed(z)
-        specimen = None
-        if self._outline.packed(z):
-            specimen = at_full_size(self._outline[z], grey.shape)
-            specimen = self._cover(specimen & ~self._unpacked(packed) if packed else specimen)
+        specimen = at_full_size(self._outline[z], grey.shape) if self._outline.packed(z) else None
         if not self._unchanged:
             grey = in_plane(grey, self._y.weight_bands, self._x.weight_bands)
-        return Plane(grey, self._outside(packed) if packed else None, specimen)
-
-    def _unpacked(self, packed: bytes) -> np.ndarray:
-        return unpack(packed, self._array.shape[1:])
+        return Plane(
+            grey, self._outside(packed) if packed else None, None if specimen is None else self._cover(specimen)
+        )
 
     def _cover(self, mask: np.ndarray) -> np.ndarray:
         """A mask as shares of the new pixels; where the grid is the old one, as it is."""

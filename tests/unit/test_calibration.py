@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
+from scipy.signal import find_peaks
 
 from microsr import UserError
-from microsr.calibration import Sample, fit
+from microsr.calibration import NOTABLE, Sample, Values, first_peak, fit
 from microsr.config import Calibration
 
 ALL = np.ones((100, 100), bool)
@@ -106,3 +108,36 @@ def test_inverted_points_and_featureless_volumes_are_refused():
     dots[::5, ::5] = 9000
     with pytest.raises(UserError, match=r"no tissue peak.*tissue_grey"):
         fitted(dots)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.int32, np.float32])
+def test_counted_values_have_the_percentiles_mean_and_sd_of_all_values(dtype):
+    """Few values, so that percentiles lie between them; from the lowest to the highest of the type."""
+    rng = np.random.default_rng(0)
+    limits = np.iinfo(dtype) if np.dtype(dtype).kind in "iu" else np.finfo(np.float16)
+    grey = rng.integers(int(limits.min), int(limits.max), (3, 5, 7), endpoint=True).astype(dtype)
+    grey[0, 0, :2], grey[1] = (limits.min, limits.max), grey[0]
+    inside = rng.random(grey.shape) < 0.7
+    inside[0, 0, :2] = True
+    values, found = grey[inside].astype(np.float64), Values.of(list(grey), list(inside))
+    assert found.size == values.size
+    assert found.percentile([0, 3, 50, 97.5, 100]) == pytest.approx(np.percentile(values, [0, 3, 50, 97.5, 100]))
+    assert found.mean() == pytest.approx(values.mean()) and found.sd() == pytest.approx(values.std())
+    assert found.mean(above=20) == pytest.approx(values[values > 20].mean())
+
+
+def test_the_first_peak_is_that_of_find_peaks():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        length = rng.integers(1, 60)
+        curve = ndimage.gaussian_filter1d(rng.random(length) ** 3, rng.random() * 4)
+        curve = np.sort(curve)[:: rng.choice([1, -1])] if rng.random() < 0.2 else curve
+        peaks, _ = find_peaks(np.pad(curve, 1), prominence=NOTABLE * curve.max())
+        assert first_peak(curve) == peaks[0] - 1
+
+
+def test_the_border_of_a_slice_makes_no_peak():
+    """Half of its neighbours are unknown: a dark frame is not taken for air."""
+    grey = two_phases()
+    grey[[0, -1]] = grey[:, [0, -1]] = 1000
+    assert fitted(grey).facts["air_grey"] == pytest.approx(2000, abs=100)

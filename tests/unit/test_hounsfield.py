@@ -27,6 +27,7 @@ def test_hu_and_padding_are_those_of_the_whole_volume(chest, dtype, declared, lo
     place = {"first": 0, "last": -1, "middle": 3, "everywhere": slice(None)}[lowest_at]
     grey[place, :, :12] = -1050
     grey[4, 40:, 58:] = -2000
+    grey[3, :20, 50:] = 0  # tissue, even if it is declared to be padding
     grey[1, 5, 5] = -1051
     hu, padding = whole_masks.hu_and_padding(grey, declared)
     found = clinical_hu(volume(grey, declared), "a.nii")

@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import tempfile
+import types
 import zlib
 
 import nibabel
@@ -11,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 import tifffile
 
-from microsr import UserError, readers
+from microsr import UserError, rawfile, readers
 from microsr.config import Scan
 from microsr.rawfile import kept
 from microsr.readers import read_scan
@@ -74,7 +75,9 @@ def test_a_slice_is_what_sitk_reads_whole(tmp_path, by_slice, name, packed):
         same(by_slice(path, slices="1:3"), by_sitk(path)[1:3])
 
 
-@pytest.mark.parametrize("scale", [(1, 0), (0, 0), (0, 7), (2, -99), (0.3, 0.1), (np.nan, 0), (-1, 1e-9), (1e-20, 3)])
+@pytest.mark.parametrize(
+    "scale", [(1, 0), (0, 0), (0, 7), (2, -99), (0.3, 0.1), (np.nan, 0), (-1, 1e-9), (1e-20, 3), (2, np.inf)]
+)
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 def test_nifti_of_either_byte_order_is_rescaled_as_by_sitk(tmp_path, by_slice, scale, name):
     for dtype, order in itertools.product(TYPES, "<>"):
@@ -158,6 +161,21 @@ def test_pages_of_a_tiff_are_what_sitk_reads(tmp_path, by_slice, dtype, compress
         assert np.array_equal(by_sitk(path), array)
 
 
+def test_strips_that_do_not_follow_each_other(tmp_path, by_slice):
+    """Both strips of each page in the wrong order, as a program that mends a file may leave them."""
+    path, array = tmp_path / "a.tif", values("u2", (3, 40, 50))
+    tifffile.imwrite(path, array, photometric="minisblack", metadata=None, rowsperstrip=20)
+    with tifffile.TiffFile(path) as tiff:
+        tags = [page.tags["StripOffsets"] for page in tiff.pages]
+        swapped = [(tag.valueoffset, tag.value[::-1]) for tag in tags]
+    content = bytearray(path.read_bytes())
+    for place, offsets in swapped:
+        content[place : place + 8] = np.array(offsets, "<u4").tobytes()
+    path.write_bytes(content)
+    same(by_slice(path), by_sitk(path))
+    assert np.array_equal(by_sitk(path), np.roll(array, 20, axis=1))
+
+
 def test_a_tiff_that_is_not_upright_is_left_to_sitk(tmp_path):
     tifffile.imwrite(
         tmp_path / "a.tif", values("u2"), photometric="minisblack", metadata=None, extratags=[(274, 3, 1, 4, True)]
@@ -186,6 +204,23 @@ def test_a_packed_file_that_ends_too_early_is_refused(tmp_path, name, kept_bytes
     file.write_bytes(content[: int(kept_bytes * len(content))])
     with pytest.raises(UserError, match=r"damaged|truncated"):
         np.asarray(read_scan(Scan(path=str(tmp_path / name), spacing=SPACING)).array)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nrrd", "a.nhdr", "a.mha", "a.mhd", "a.nii.gz"])
+def test_a_file_that_ends_too_early_is_refused_before_anything_is_read(tmp_path, name):
+    save(values("u2"), tmp_path / name)
+    (file,) = [f for f in tmp_path.iterdir() if f.suffix not in (".nhdr", ".mhd")]
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"truncated"):
+        read_scan(Scan(path=str(tmp_path / name), spacing=SPACING))
+
+
+def test_a_disk_without_room_is_not_filled_up(tmp_path, monkeypatch):
+    path = save(values("u2"), tmp_path / "a.nii.gz")
+    monkeypatch.setattr(rawfile.shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=100))
+    monkeypatch.setattr(rawfile, "_blocks", lambda layout: pytest.fail("it is unpacked"))
+    with pytest.raises(UserError, match="no room to unpack it"):
+        read_scan(Scan(path=str(path)))
 
 
 def test_no_room_to_unpack_is_said_in_one_line(tmp_path, small_disk):

@@ -70,6 +70,14 @@ def test_padding_is_never_lung(chest):
     assert not mask[padding].any() and mask[:, 25, 22].all()
 
 
+def test_padding_between_two_parts_of_a_lung_is_not_closed(chest):
+    padding = np.zeros(chest.shape, bool)
+    padding[:, 24:40, 15:17] = True
+    chest[padding] = -1000
+    mask = lung(chest, padding=padding)
+    assert not mask[padding].any() and mask[:, 24:40, [13, 18]].all()
+
+
 def test_lung_that_touches_the_border_everywhere_is_lung():
     crop = np.random.default_rng(0).normal(-860, 60, (3, 40, 40))
     crop[:, 18:21] = 30  # a vessel from border to border
@@ -243,7 +251,9 @@ def test_a_coarse_slice_is_brought_to_full_size_as_by_linear_interpolation(monke
 
 
 @pytest.mark.parametrize("values", [(0, 2), (0, 1, 3)])
-def test_padding_is_that_of_labelled_regions(values):
+def test_padding_is_that_of_labelled_regions(monkeypatch, values):
+    for module in (masks, whole_masks):
+        monkeypatch.setattr(module, "PADDING_SHARE", 0.02)
     rng = np.random.default_rng(0)
     for _ in range(50):
         grey = rng.integers(0, 4, (30, 40)) * (blobs(rng, (30, 40), 2) > -0.5)
@@ -259,6 +269,7 @@ def test_padding_is_looked_for_once_in_a_slice():
     for _ in range(3):
         assert np.array_equal(padding[1], padded(grey[1], (0,)))
     assert asked == [1]
+    assert padding.packed(0, grey[0]) == padding.packed(0) and asked == [1], "nor is it read if it is at hand"
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -270,3 +281,10 @@ def test_the_median_content_is_exact_though_only_its_neighbours_are_held(seed):
     counts = sum(np.bincount(masks._bins(i[i >= masks.SOME_CONTENT]), minlength=masks.MEDIAN_BINS + 1) for i in images)
     expected = min(float(np.median(images[images >= masks.SOME_CONTENT])), masks.USUAL_CONTENT)
     assert masks._median(counts, iter(images)) == expected
+
+
+def test_the_median_of_an_even_number_lies_between_two_distant_values():
+    rng = np.random.default_rng(0)
+    image = np.concatenate([rng.uniform(0.08, 0.0801, 50), rng.uniform(0.2, 0.2001, 50)]).astype(np.float32)
+    counts = np.bincount(masks._bins(image), minlength=masks.MEDIAN_BINS + 1)
+    assert masks._median(counts, iter([image[::2], image[1::2]])) == float(np.median(image))

@@ -4,11 +4,12 @@ import gzip
 from dataclasses import replace
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 import tifffile
 
-from microsr import UserError
+from microsr import UserError, layouts
 from microsr.config import Scan
 from microsr.readers import read_scan
 
@@ -171,6 +172,14 @@ def test_a_truncated_file_is_refused_and_never_filled_up(tmp_path, values, name)
     refused("damaged|truncated|readable", path, spacing="0.1x0.1x0.1")
 
 
+def test_a_truncated_nifti_of_an_unusual_kind_is_refused_too(tmp_path, monkeypatch, values):
+    path = save(values, tmp_path / "a.nii")
+    monkeypatch.setattr(layouts, "nifti", lambda path, dtype: None)
+    assert np.array_equal(read(path).array, values)
+    path.write_bytes(path.read_bytes()[:-40])
+    refused("truncated", path)
+
+
 def test_several_volumes_in_one_file_are_refused(tmp_path):
     image = sitk.JoinSeries([sitk.GetImageFromArray(np.full((2, 3, 4), i, np.int16)) for i in range(3)])
     sitk.WriteImage(image, str(tmp_path / "a.nii"))
@@ -287,6 +296,15 @@ def test_each_dicom_slice_is_rescaled_by_its_own_header(tmp_path, stored, write_
             tmp_path, stored[number : number + 1], POSITIONS[number : number + 1], rescale=(slope, 0), name=f"s{number}"
         )
     assert np.array_equal(read(tmp_path).array, stored[[1, 2, 0]] * np.array([3, 2, 1])[:, None, None])
+
+
+def test_slices_of_several_types_are_read_as_one(tmp_path, stored, write_dicom):
+    files = write_dicom(tmp_path, stored, POSITIONS, rescale=(2, 0))
+    header = pydicom.dcmread(files[1])
+    header.RescaleSlope = "0.5"
+    header.save_as(files[1])
+    array = read_scan(Scan(path=str(tmp_path))).array
+    assert {array[z].dtype for z in (0, 1, 2)} == {array.dtype} and array.dtype.kind == "f"
 
 
 def test_only_the_chosen_slices_of_a_series_are_read_and_checked(tmp_path, stored, write_dicom):

@@ -75,9 +75,23 @@ def test_bands_and_strips_of_a_large_slice_are_its_whole_product(shape):
     assert np.allclose(in_plane(image, None, x.cover_bands), image @ x.cover.T, atol=0.01)
 
 
+class Plane:
+    """A plane that says whether it is still held."""
+
+    held = 0
+
+    def __init__(self, z):
+        self.z = z
+        Plane.held += 1
+
+    def __del__(self):
+        Plane.held -= 1
+
+
 def test_each_old_slice_is_taken_once_and_held_no_longer_than_needed():
+    weights = resampled(400, 1, 1.6).weights
     taken = []
-    weights = resampled(40, 1, 1.6).weights
-    for new, (old, planes) in enumerate(gathered((taken.append(z) or z for z in range(40)), weights)):
-        assert planes == list(old) == np.flatnonzero(weights[new]).tolist()
+    for new, (old, planes) in enumerate(gathered((taken.append(z) or Plane(z) for z in range(400)), weights)):
+        assert [plane.z for plane in planes] == list(old) == np.flatnonzero(weights[new]).tolist()
         assert taken == list(range(old[-1] + 1)), "nothing is taken before it is needed"
+        assert Plane.held < 12

@@ -1,6 +1,7 @@
 """Import: HU, calibration, sampling and geometry from the file on disk to the volume in the working format."""
 
 import gc
+import hashlib
 import json
 import tracemalloc
 
@@ -61,7 +62,8 @@ def test_how_it_was_made_lies_beside_the_volume(tmp_path, chest):
     clinical(scan, tmp_path / "clinical.ome.zarr", closing_mm=3)
     run = json.loads((tmp_path / "clinical.run.json").read_text())
     assert run["step"] == "volumes" and run["settings"]["closing_mm"] == 3
-    assert run["settings"]["scan"]["path"] == scan.path and list(run["inputs"]) == [scan.path]
+    assert run["settings"]["scan"]["path"] == scan.path
+    assert run["inputs"] == {scan.path: hashlib.sha256((tmp_path / "in.nrrd").read_bytes()).hexdigest()}
 
 
 def test_padding_becomes_air_and_never_lung(tmp_path, chest, write_dicom):
@@ -183,6 +185,10 @@ def test_zero_padding_is_air_and_outside_and_bends_no_percentile(tmp_path, speci
     assert not mask[:, :3, :4].any() and (averaged.array[:, :3, :4] == -1000).all(), (
         "no new pixel mixes tissue and padding"
     )
+    padded[:, :20, :30] = specimen[:, :20, :30]
+    padded[:, :18, :26] = 0
+    _, mask = micro(save(tmp_path / "p.nrrd", padded), tmp_path / "a.ome.zarr", area_average=8, **settings)
+    assert not mask[:, :3, :4].any() and mask[:, 3:, 4:].all(), "not even one that is mostly tissue"
 
 
 def test_mean_hu_is_reached_over_the_specimen(tmp_path, specimen):
