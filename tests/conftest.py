@@ -12,6 +12,8 @@ import pytest
 import SimpleITK as sitk
 
 ROOT = Path(__file__).parent.parent
+pytest_plugins = ("workflows", "disks")
+"""Beside this file."""
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Snakemake on a copy of the workflow, so that a test may edit it and results stay out of the clone."""
+"""Snakemake on a copy of the workflow, so that a test may edit it and results stay out of the clone: for tests of any folder."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent
 PARTS = ("Snakefile", "config.yaml", "rules", "experiments", "profiles", "report", "envs", "src")
 
 
