@@ -248,19 +248,25 @@ def volumes(modality, cases):
     return [f"<results>/volumes/{case}/{modality}.ome.zarr" for case in having(modality, cases)]
 
 
+def gigabytes(paths):
+    """Size of files, and of the files in folders. Raises FileNotFoundError, which to Snakemake means: ask again later."""
+
+    def size(path):
+        if path.is_dir():
+            return sum(file.stat().st_size for file in path.rglob("*"))
+        return path.stat().st_size
+
+    return sum(size(Path(path)) for path in paths) / 1e9
+
+
 def more_each_time(least):
-    """Resource function: memory in MB, `least` at the first attempt."""
+    """Resource function: memory in MB or minutes, `least` at the first attempt, for work that hardly depends on its input."""
     return lambda wildcards, attempt: attempt * least
 
 
-def megabytes(factor, least=1500):
-    """Resource function: memory in MB for a job that holds `factor` times its input, uncompressed files assumed."""
-
-    def needed(wildcards, input, attempt):
-        files = [f for path in map(Path, input) for f in ([path] if path.is_file() else path.rglob("*"))]
-        return attempt * int(least + factor * sum(f.stat().st_size for f in files) / 1e6)
-
-    return needed
+def growing(least, per_gigabyte):
+    """Resource function: memory in MB or minutes that grows with the input and the attempt."""
+    return lambda wildcards, input, attempt: attempt * round(least + per_gigabyte * gigabytes(input))
 
 
 # Training

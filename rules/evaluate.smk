@@ -20,8 +20,8 @@ rule evaluate_images:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=3000,
-        runtime=2 * 60,
+        mem_mb=more_each_time(3000),
+        runtime=more_each_time(120),
     params:
         names=model_names,
         truth=optional("truth"),
@@ -74,8 +74,8 @@ rule evaluate_distribution:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=3000,
-        runtime=60,
+        mem_mb=more_each_time(3000),
+        runtime=more_each_time(60),
     params:
         names=model_names,
         code=code_version("distribution"),
@@ -101,8 +101,8 @@ rule evaluate_repeatability:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=3000,
-        runtime=60,
+        mem_mb=more_each_time(3000),
+        runtime=more_each_time(60),
     params:
         names=model_names,
         code=code_version("repeatability"),
@@ -127,8 +127,8 @@ rule evaluate_downsampled:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=3000,
-        runtime=60,
+        mem_mb=more_each_time(3000),
+        runtime=more_each_time(60),
     params:
         names=model_names,
         settings=EVALUATION,

@@ -16,8 +16,8 @@ rule learn_features:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=more_each_time(4000),
+        runtime=more_each_time(60),
     params:
         seed=EXPERIMENT.seed,
         code=code_version("features"),

@@ -23,8 +23,8 @@ rule draw_comparison:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=more_each_time(4000),
+        runtime=more_each_time(30),
     params:
         panels=panels,
         order=list(METHODS),
@@ -223,8 +223,8 @@ rule draw_hallucination:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=more_each_time(4000),
+        runtime=more_each_time(30),
     params:
         panels=panels,
         maps=lambda wildcards, input: [f"{m}={volume}" for m, volume in zip(METHODS, input.maps)],
@@ -256,8 +256,8 @@ rule draw_tiling:
     conda:
         NETWORK_ENVIRONMENT
     resources:
-        mem_mb=3000,
-        runtime=30,
+        mem_mb=more_each_time(3000),
+        runtime=more_each_time(30),
     params:
         models=lambda wildcards, input: [f"{m}={model}" for m, model in zip(TRAINED_METHODS, input.models)],
         settings=flags(EXPERIMENT.figures, without=["insets"]),

@@ -16,8 +16,8 @@ rule extract_patches:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=more_each_time(2000),
+        runtime=more_each_time(60),
     params:
         seed=EXPERIMENT.seed,
         settings=flags(EXPERIMENT.patches),
@@ -46,8 +46,8 @@ rule check_domain:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=more_each_time(2000),
+        runtime=more_each_time(30),
     params:
         code=code_version("domain"),
     shell:

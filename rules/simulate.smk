@@ -18,8 +18,8 @@ rule simulate_training_case:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=2500,
-        runtime=30,
+        mem_mb=more_each_time(2500),
+        runtime=more_each_time(30),
     params:
         seed=EXPERIMENT.seed,
         settings=SIMULATION,

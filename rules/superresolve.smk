@@ -20,8 +20,8 @@ if PARTS == 1:
             NETWORK_ENVIRONMENT
         threads: EXPERIMENT.compute.threads
         resources:
-            mem_mb=3000,
-            runtime=8 * 60,
+            mem_mb=more_each_time(3000),
+            runtime=growing(60, per_gigabyte=1000),
             gpu=GPU,
         params:
             upsampler=upsampler,
@@ -52,8 +52,8 @@ else:
             NETWORK_ENVIRONMENT
         threads: EXPERIMENT.compute.threads
         resources:
-            mem_mb=3000,
-            runtime=8 * 60,
+            mem_mb=more_each_time(3000),
+            runtime=growing(60, per_gigabyte=1000),
             gpu=GPU,
         params:
             upsampler=upsampler,
@@ -83,8 +83,8 @@ else:
         conda:
             NETWORK_ENVIRONMENT
         resources:
-            mem_mb=1500,
-            runtime=60,
+            mem_mb=more_each_time(1500),
+            runtime=more_each_time(60),
         params:
             code=code_version("gather"),
         shell:
@@ -105,8 +105,8 @@ rule export:
     conda:
         NETWORK_ENVIRONMENT
     resources:
-        mem_mb=1500,
-        runtime=120,
+        mem_mb=more_each_time(1500),
+        runtime=growing(15, per_gigabyte=30),
     params:
         code=code_version("export"),
     shell:

@@ -28,8 +28,8 @@ rule train:
         NETWORK_ENVIRONMENT
     threads: EXPERIMENT.compute.threads * DEVICES
     resources:
-        mem_mb=megabytes(DEVICES, least=5000 * DEVICES),
-        runtime=lambda wildcards, attempt: attempt * 24 * 60,
+        mem_mb=growing(5000 * DEVICES, per_gigabyte=1000 * DEVICES),
+        runtime=24 * 60,  # of each attempt, as each goes on where the last one stopped
         gpu=GPU * DEVICES * NODES,
         # One task a node, which `launcher` starts by itself: to the Slurm executor, an MPI job.
         nodes=NODES if NODES > 1 else None,

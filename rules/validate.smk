@@ -25,8 +25,8 @@ rule validate_simulation:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=more_each_time(4000),
+        runtime=more_each_time(60),
     params:
         folder=subpath(input.truth, parent=True),
         kernel_pair=lambda wildcards, input: (

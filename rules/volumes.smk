@@ -18,7 +18,7 @@ rule import_clinical:
         ENVIRONMENT
     resources:
         mem_mb=more_each_time(1500),
-        runtime=60,
+        runtime=growing(15, per_gigabyte=30),
     params:
         part=scan_flags("clinical"),
         settings=flags(EXPERIMENT.volumes.clinical),
@@ -45,7 +45,7 @@ rule import_micro:
         ENVIRONMENT
     resources:
         mem_mb=more_each_time(1500),
-        runtime=120,
+        runtime=growing(15, per_gigabyte=30),
     params:
         part=scan_flags("micro"),
         like=lambda wildcards, input: f"--like {input.like}" if input.like else "",
@@ -88,7 +88,7 @@ rule import_truth:
         ENVIRONMENT
     resources:
         mem_mb=more_each_time(1500),
-        runtime=60,
+        runtime=growing(15, per_gigabyte=30),
     params:
         part=lambda wildcards: scan_flags(wildcards.known)(wildcards),
         code=code_version("volumes"),
@@ -109,8 +109,8 @@ rule downsample_micro:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=more_each_time(2000),
+        runtime=more_each_time(60),
     params:
         code=code_version("pooling"),
     shell:

@@ -112,13 +112,13 @@ MODEL = "results/demo/models/proposed/pooled/generator.pt"
 @pytest.mark.parametrize(
     ("compute", "threads", "launched", "resources"),
     [
-        ("devices: 1", 1, r"", {"gpu": 1, "mem_mb": 5000}),
-        ("devices: 2, threads: 2", 2, r"torchrun --nproc_per_node 2 .*--standalone --no_python -- ", {"gpu": 2, "mem_mb": 10000}),
+        ("devices: 1", 1, r"", {"gpu": 1}),
+        ("devices: 2, threads: 2", 2, r"torchrun --nproc_per_node 2 .*--standalone --no_python -- ", {"gpu": 2}),
         (
             "devices: 4, nodes: 2", 1,
             r"srun --nodes 2 --ntasks-per-node=1 .* torchrun --nproc_per_node 4 .*--nnodes 2 --rdzv_backend c10d"
             r" --rdzv_id \"\$SLURM_JOB_ID\" --rdzv_endpoint \"\$\(scontrol show hostnames .*\" --no_python -- ",
-            {"gpu": 8, "mem_mb": 20000, "nodes": 2, "tasks": 2, "mpi": "srun"},
+            {"gpu": 8, "nodes": 2, "tasks": 2, "mpi": "srun"},
         ),
     ],
 )  # fmt: skip
