@@ -23,7 +23,7 @@ rule train:
         "<logs>/train/{method}/{training_set}.log",
     benchmark:
         "<benchmarks>/train/{method}/{training_set}.tsv"
-    retries: 2
+    retries: EXPERIMENT.compute.retries
     conda:
         NETWORK_ENVIRONMENT
     threads: EXPERIMENT.compute.threads * DEVICES

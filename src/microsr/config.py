@@ -297,13 +297,15 @@ class Compute(Section):
     """On a GPU: the same weights from the same seed, bit for bit, but slower. On a CPU it is so always."""
     checkpoint_minutes: Positive = 5.0
     """A killed training loses at most about this much work, minutes."""
+    retries: Annotated[int, Field(ge=0)] = 2
+    """A training that was cut off (time limit, lost node, memory) is started again at most so often, and goes on."""
     tile: Literal["auto"] | Annotated[int, Field(ge=16)] = "auto"
     """Side of the square that is magnified at once, clinical pixels; bounds the memory. auto: what suits the device."""
     parts: Count = 1
     """Jobs that share each super-resolved volume, a block of slices each; the volume is the same."""
 
 
-OF_TRAINING = ("devices", "nodes", "accumulate", "compile", "checkpoint_minutes")
+OF_TRAINING = ("devices", "nodes", "accumulate", "compile", "checkpoint_minutes", "retries")
 """Keys of Compute that concern a training only."""
 
 
