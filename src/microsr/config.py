@@ -8,10 +8,14 @@ mistake in either stops the workflow before any job.
 from __future__ import annotations
 
 import argparse
+import codecs
 import csv
+import io
 import json
+import os
 import re
 import shlex
+import unicodedata
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -23,13 +27,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from microsr import SCALE, UserError
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
-SLICES = r"^\d*:\d*$"
+SLICES = r"^[0-9]{0,9}:[0-9]{0,9}$"
 SPACING = r"^[0-9.]+(x[0-9.]+){0,2}$"
 IN_WORDS = {
     NAME: "letters, digits, '-' and '_', as case_1",
     SLICES: "first:end, end excluded, as 3:8",
     SPACING: "mm, as 0.6 or 0.6x0.6 or 0.6x0.6x1.25",
 }
+UNSEEN = ("Cc", "Zl", "Zp")
+"""Unicode categories of control characters and line breaks."""
 Name = Annotated[str, Field(pattern=NAME)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -399,9 +405,9 @@ class Experiment(Section):
                 raise ValueError(
                     f"scanner.noise_hu is 0, but method {name} learns from the scanner's noise; give its SD in HU"
                 )
-        chosen = self.superresolve.slices
-        if self.figures.slice is not None and chosen != "all" and self.figures.slice not in chosen:
-            raise ValueError(f"figures.slice is {self.figures.slice}, must be one of superresolve.slices: {chosen}")
+        drawn, chosen = self.figures.slice, self.superresolve.slices
+        if drawn is not None and chosen != "all" and not _holds(chosen, drawn):
+            raise ValueError(f"figures.slice is {drawn}, must be one of superresolve.slices: {chosen}")
         return self
 
     @model_validator(mode="after")
@@ -422,6 +428,14 @@ class Experiment(Section):
     def training_of(self, method: str) -> Train:
         """The section `train` as it holds for a method, with the method's own changes."""
         return Train.model_validate(self.train.model_dump() | self.methods[method].train)
+
+
+def _holds(slices: str | list[int], index: int) -> bool:
+    """Whether a list of slices, or the range first:end, holds one."""
+    if isinstance(slices, list):
+        return index in slices
+    first, end = slices.split(":")
+    return int(first or 0) <= index and (not end or index < int(end))
 
 
 class Scan(Section):
@@ -464,7 +478,8 @@ SHEET_COLUMNS = (
 def describe(error: ValidationError, where: str) -> str:
     """One line for the first problem in `error`: file, key, what is wrong, what is allowed."""
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"] if not _is_union_branch(part)) or "(top level)"
+    parts = (" ".join(str(part).split()) for part in first["loc"] if not _is_union_branch(part))  # one line
+    key = ".".join(parts) or "(top level)"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         allowed = _keys_at(Experiment, first["loc"][:-1])
@@ -556,23 +571,15 @@ def read_sheet(cases: Cases) -> list[Case]:
         One line that names the sheet, the line, what is wrong and what is allowed.
     """
     sheet = Path(cases.sheet)
-    try:
-        text = sheet.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"cases.sheet: {sheet} does not exist; give the path of a case sheet") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cases.sheet: {sheet} cannot be read as UTF-8 text: {error}") from None
-    rows = list(csv.reader(text.splitlines(), delimiter="\t"))
-    rows = [(n, [cell.strip() for cell in row]) for n, row in enumerate(rows, start=1)]
-    rows = [(n, row) for n, row in rows if any(row) and not row[0].startswith("#")]
+    rows = _cells(sheet, _text(sheet))
     if not rows:
         raise UserError(f"{sheet}: is empty; its first line must name the columns: case, split, clinical, micro")
     header_line, header = rows[0]
     for column in ("case", "split"):
         if column not in header:
             raise UserError(
-                f"{sheet}, line {header_line}: column '{column}' is missing; the first line must name the columns, "
-                f"separated by tabs: case, split, clinical, micro (found: {', '.join(header)[:200]})"
+                f"{sheet}, line {header_line}: column '{column}' is missing; the first line must name the columns, separated "
+                f"by tabs (not by commas or semicolons): case, split, clinical, micro (found: {', '.join(header)[:200]})"
             )
     for column in header:
         if column not in SHEET_COLUMNS or header.count(column) > 1:
@@ -588,6 +595,59 @@ def read_sheet(cases: Cases) -> list[Case]:
     return found
 
 
+def sheet_text(cases: Sequence[Case]) -> str:
+    """The sheet that `read_sheet` reads as `cases`, with paths as they are used, relative to the working directory."""
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerow(SHEET_COLUMNS)
+    for case in cases:
+        cells = {"case": case.case, "split": case.split, "airways": case.airways}
+        for modality in MODALITIES:
+            scan = getattr(case, modality)
+            for key, value in scan.model_dump(exclude_none=True).items() if scan else ():
+                cells[modality if key == "path" else f"{modality}_{key}"] = value
+        writer.writerow([cells.get(column) or "" for column in SHEET_COLUMNS])
+    return text.getvalue()
+
+
+def _text(sheet: Path) -> str:
+    """The content of a case sheet."""
+    try:
+        content = sheet.read_bytes()
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise UserError(
+                f"cases.sheet: {sheet} is UTF-16, as a spreadsheet's 'Unicode text'; save it as UTF-8 text with tabs"
+            )
+        return content.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"cases.sheet: {sheet} does not exist; give the path of a case sheet") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"cases.sheet: {sheet} cannot be read as UTF-8 text: {error}; save it as UTF-8 text with tabs"
+        ) from None
+
+
+def _cells(sheet: Path, text: str) -> list[tuple[int, list[str]]]:
+    """Number and cells of each line that is no remark and not empty."""
+    rows = []
+    for number, line in enumerate(re.split("\r\n|\r|\n", text), start=1):
+        if not line.strip() or line.lstrip(" ").startswith("#"):
+            continue
+        try:
+            (row,) = csv.reader([line], delimiter="\t", strict=True)
+        except csv.Error as error:
+            raise UserError(
+                f"{sheet}, line {number}: cannot be read ({error}); a quotation mark that opens a cell must close it, and a "
+                "line break within a cell is not allowed"
+            ) from None
+        row = [cell.strip() for cell in row]
+        if unseen := [c for cell in row for c in cell if unicodedata.category(c) in UNSEEN]:
+            raise UserError(f"{sheet}, line {number}: holds the control character {unseen[0]!r}; remove it")
+        if any(row) and not row[0].startswith("#"):
+            rows.append((number, row))
+    return rows
+
+
 def _read_row(sheet: Path, number: int, header: list[str], row: list[str], root: Path) -> Case:
     where = f"{sheet}, line {number}"
     if len(row) < 2 or len(row) > len(header):
@@ -599,7 +659,7 @@ def _read_row(sheet: Path, number: int, header: list[str], row: list[str], root:
         extras = {f: cells[f"{modality}_{f}"] for f in ("series", "slices", "spacing") if f"{modality}_{f}" in cells}
         if modality in cells:
             path = root / cells[modality]
-            if not path.exists():
+            if not os.path.exists(path):  # noqa: PTH110 - of a name that no system can have, Path.exists raises an error
                 raise UserError(
                     f"{where}: {modality}: {path} does not exist; correct the sheet, or cases.data_root (now '{root}')"
                 )
@@ -608,7 +668,7 @@ def _read_row(sheet: Path, number: int, header: list[str], row: list[str], root:
             raise UserError(f"{where}: {modality}_{next(iter(extras))} is given but {modality} is empty")
     if "airways" in cells:
         values["airways"] = str(root / cells["airways"])
-        if not Path(values["airways"]).is_file():
+        if not os.path.isfile(values["airways"]):  # noqa: PTH113 - as above
             raise UserError(
                 f"{where}: airways: {values['airways']} does not exist; correct the sheet, or cases.data_root"
             )
@@ -632,14 +692,16 @@ SectionT = TypeVar("SectionT", bound=Section)
 def flags(section: Section, without: Sequence[str] = ()) -> str:
     """The section as command-line flags, `--key value` or `--outer.inner value`, in a fixed order, shell-quoted.
 
-    A method's `train` has no flag: it reaches the command as the section that `Experiment.training_of` gives.
+    A method's `train` has no flag: it reaches the command as the section that `Experiment.training_of` gives. A value that
+    starts with a minus sign is joined to its key, as argparse takes -1e-05 for a flag.
     without: keys to leave out, which then do not count as a setting of the step.
     """
-    return " ".join(
-        f"--{key} {shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
-        for key, value in _leaves(section)
-        if key not in without
-    )
+    given = []
+    for key, value in _leaves(section):
+        if key not in without:
+            text = value if isinstance(value, str) else json.dumps(value)
+            given.append(f"--{key}{'=' if text.startswith('-') else ' '}{shlex.quote(text)}")
+    return " ".join(given)
 
 
 def add_flags(parser: argparse.ArgumentParser, model: type[Section], without: Sequence[str] = ()) -> None:
@@ -653,8 +715,11 @@ def add_flags(parser: argparse.ArgumentParser, model: type[Section], without: Se
 
 
 def _value(text: str) -> Any:
-    """As in YAML, but a range of slices is no number to the base of 60."""
-    return text if re.fullmatch(SLICES, text) else yaml.safe_load(text)
+    """As in YAML, but a range of slices is no number to the base of 60, and what is no YAML is a text."""
+    try:
+        return text if re.fullmatch(SLICES, text) else yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        return text
 
 
 def from_flags(namespace: argparse.Namespace, model: type[SectionT]) -> SectionT:
