@@ -21,9 +21,16 @@ def start_log(step: str, log: Path | None) -> None:
     logger.addHandler(terminal)
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(log, encoding="utf-8")
+        file = _LogFile(log, encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         logger.addHandler(file)
+
+
+class _LogFile(logging.FileHandler):
+    """A log that stays as it is where the disk is full: the same messages are on the terminal, and the step goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Say nothing."""
 
 
 class Progress:
