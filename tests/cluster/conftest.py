@@ -1,0 +1,175 @@
+"""A real Slurm on this machine: munged, slurmctld and slurmd from Debian's packages, with a node that claims four CPUs."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from workflows import Workflow
+
+CONF = Path("/etc/slurm/slurm.conf")
+OURS = "# Written by the tests of microsr."
+NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel", "runuser")
+SETTINGS = """{ours}
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+AuthType=auth/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=2
+JobAcctGatherParams=OverMemoryKill
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SlurmdParameters=config_overrides
+SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=5
+MinJobAge=3600
+KillWait=15
+NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=64000
+PartitionName=normal Nodes={host} Default=YES PriorityTier=1 State=UP
+PartitionName=urgent Nodes={host} PriorityTier=10 State=UP
+"""
+FLAGS = (
+    "--workflow-profile", "profiles/slurm", "--slurm-no-account", "--slurm-status-command", "squeue",
+    "--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1", "--latency-wait", "10",
+)  # fmt: skip
+"""The profile as users have it; this cluster has no accounting, and tests do not wait long to ask how a job is."""
+
+
+def outcome(*command: str) -> str:
+    """What a command prints; fails the test if the command fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A Snakemake that submits to the cluster, running in the background; `said` is the file that it speaks into."""
+
+    process: subprocess.Popen
+    said: Path
+
+    def wait_for(self, condition: Callable[[], object], what: str, seconds: float = 240) -> object:
+        """What `condition` gives once it is true."""
+        end = time.monotonic() + seconds
+        while not (found := condition()):
+            assert self.process.poll() is None, f"Snakemake ended before: {what}\n{self.said.read_text()[-6000:]}"
+            assert time.monotonic() < end, f"did not happen: {what}\n{self.said.read_text()[-6000:]}"
+            time.sleep(0.3)
+        return found
+
+    def end(self, seconds: float = 600) -> tuple[int, str]:
+        """Exit status, and all that a user has seen."""
+        status = self.process.wait(timeout=seconds)
+        return status, self.said.read_text()
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """The cluster, which is one node."""
+
+    node: str
+
+    def submit(self, workflow: Workflow, *arguments: str) -> Submission:
+        said = workflow.folder / "said.txt"
+        with said.open("w") as output:
+            process = subprocess.Popen(
+                workflow.command(*FLAGS, *arguments), cwd=workflow.folder, env=workflow.environment(),
+                stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        return Submission(process, said)
+
+    def jobs(self, state: str = "all") -> list[dict[str, str]]:
+        """Jobs in a state, oldest first: their number, state, partition and what they are."""
+        lines = outcome(
+            "squeue", "--noheader", "--states", state, "--sort", "i", "--format", "%i|%T|%P|%k"
+        ).splitlines()
+        return [dict(zip(("id", "state", "partition", "what"), line.split("|"), strict=True)) for line in lines]
+
+    def running(self, rule: str) -> str | None:
+        """The number of the job that runs a rule."""
+        return next((job["id"] for job in self.jobs("RUNNING") if f"rule_{rule}" in job["what"]), None)
+
+    def ask(self, *command: str) -> str:
+        """What one of Slurm's commands prints."""
+        return outcome(*command)
+
+    def state_of(self, job: str) -> str:
+        return next(one["state"] for one in self.jobs() if one["id"] == job)
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Slurm]:
+    """The cluster, with its daemons running; without the packages or rights, tests are skipped, but fail in CI."""
+    missing = [name for name in NEEDED if shutil.which(name) is None]
+    reason = f"no Slurm: {', '.join(missing)} not found" if missing else None
+    if reason is None and os.geteuid() != 0:
+        reason = "only root can start Slurm's daemons"
+    if reason is None and CONF.exists() and OURS not in CONF.read_text():
+        reason = f"this machine has a Slurm of its own ({CONF}), which is left alone"
+    if reason is not None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        folder, node = Path(name), socket.gethostname().partition(".")[0]
+        folder.chmod(0o755)
+        for part in ("state", "spool"):
+            (folder / part).mkdir()
+        CONF.parent.mkdir(parents=True, exist_ok=True)
+        settings = SETTINGS.format(ours=OURS, host=node, folder=folder, ports=(free_port(), free_port()))
+        CONF.write_text(settings)  # not elsewhere: jobs do not inherit SLURM_CONF
+        started = []
+        try:
+            if subprocess.run(["munge", "-n"], capture_output=True, check=False).returncode:
+                Path("/run/munge").mkdir(exist_ok=True)
+                shutil.chown("/run/munge", "munge")
+                started.append(subprocess.Popen(["runuser", "-u", "munge", "--", "munged", "--foreground"]))
+                until(lambda: subprocess.run(["munge", "-n"], capture_output=True, check=False).returncode == 0, folder)
+            started.append(subprocess.Popen(["slurmctld", "-D"], stderr=subprocess.DEVNULL))
+            started.append(subprocess.Popen(["slurmd", "-D"], stderr=subprocess.DEVNULL))
+            until(lambda: "idle" in sinfo(), folder)
+            yield Slurm(node)
+        finally:
+            subprocess.run(["scancel", "--user", "root", "--signal", "KILL"], capture_output=True, check=False)
+            subprocess.run(["scancel", "--user", "root"], capture_output=True, check=False)
+            for daemon in started[::-1]:
+                daemon.terminate()
+                daemon.wait(timeout=30)
+            CONF.unlink()
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def sinfo() -> str:
+    return subprocess.run(["sinfo", "--noheader"], capture_output=True, text=True, check=False).stdout
+
+
+def until(condition: Callable[[], bool], folder: Path) -> None:
+    """Wait for the cluster to come up; what its daemons said if it does not."""
+    end = time.monotonic() + 60
+    while not condition():
+        if time.monotonic() > end:
+            logs = {log.name: log.read_text()[-2000:] for log in folder.glob("*.log")}
+            pytest.fail(f"the cluster does not come up: {logs}")
+        time.sleep(0.2)

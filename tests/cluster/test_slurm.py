@@ -1,0 +1,136 @@
+"""The pipeline on a real Slurm: as a whole, and a training through all that befalls one on a shared cluster."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+import torch
+from comparing import differences
+
+pytestmark = pytest.mark.workflow
+SMOKE = ("--configfile", "experiments/smoke.yaml")
+MODEL = "results/smoke/models/cyclegan/pooled"
+STATE = "results/smoke/.state/cyclegan/pooled"
+
+
+@pytest.fixture
+def prepared(finished, tmp_path):
+    """The finished smoke experiment in a folder of its own: a longer training finds its patches made."""
+    folder = tmp_path / "clone"
+    shutil.copytree(finished.folder, folder, symlinks=True)
+    return replace(finished, folder=folder)
+
+
+def training_of(epochs: int, retries: int = 0) -> list[str]:
+    """Arguments for a training that saves its state twice a second or so."""
+    compute = f"compute={{checkpoint_minutes: 0.01, retries: {retries}, device: cpu}}"
+    return [f"{MODEL}/run.json", *SMOKE, "--config", f"train={{epochs: {epochs}}}", compute]
+
+
+def last_step(folder: Path) -> int:
+    """The step that the newest saved state is of; 0: none."""
+    return max(
+        (int(path.stem[5:]) for path in folder.glob(f"{STATE}/*/step-*.pt") if "finished" not in path.name), default=0
+    )
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / MODEL / "generator.pt", weights_only=True)["weights"]
+
+
+def test_the_whole_experiment_is_that_of_one_machine(slurm, workflow, finished):
+    before = len(slurm.jobs())
+    status, said = slurm.submit(workflow, *SMOKE).end(1200)
+    assert status == 0, said[-6000:]
+    assert differences(finished.folder / "results/smoke", workflow.folder / "results/smoke") == []
+    steps, jobs = int(said.rpartition(" of ")[2].split()[0]), len(slurm.jobs()) - before
+    assert jobs < steps / 2, "small steps share jobs"
+
+
+def test_a_training_lives_through_all_that_befalls_it(slurm, prepared, tmp_path):
+    """Too little memory, scancel, a lost node, preemption and a time limit; the weights are those of a quiet training."""
+    folder, epochs = prepared.folder, 150
+    quiet = replace(prepared, folder=tmp_path / "quiet")
+    shutil.copytree(folder, quiet.folder, symlinks=True)
+    alone = subprocess.Popen(
+        quiet.command("--cores", "1", *training_of(epochs)), cwd=quiet.folder, env=quiet.environment(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    limits = ("train:mem_mb=600 if attempt == 1 else 4000", "train:runtime=1 if attempt == 3 else 30")
+    said = slurm.submit(prepared, *training_of(epochs, retries=5), "--set-resources", *limits)
+
+    def runs_since(step):
+        return lambda: last_step(folder) > step and slurm.running("train")
+
+    first = said.wait_for(lambda: [j["id"] for j in slurm.jobs() if "rule_train" in j["what"]], "a job")[0]
+    said.wait_for(lambda: slurm.state_of(first) not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING"), "memory")
+    assert last_step(folder) == 0, "it was ended for its memory, before its first state"
+
+    second = said.wait_for(runs_since(0), "a second attempt, with more memory")
+    assert second != first
+    slurm.ask("scancel", second)
+    said.wait_for(lambda: slurm.state_of(second) == "CANCELLED", "scancel")
+    seen = last_step(folder)
+
+    third = said.wait_for(runs_since(seen), "a third attempt")
+    slurm.ask("scontrol", "update", f"NodeName={slurm.node}", "State=DOWN", "Reason=test")
+    said.wait_for(lambda: slurm.state_of(third) == "PENDING", "the job waits for a node")
+    seen = last_step(folder)
+    slurm.ask("scontrol", "update", f"NodeName={slurm.node}", "State=RESUME")
+    assert said.wait_for(runs_since(seen), "the same job, after the node is back") == third
+
+    urgent = slurm.ask(
+        "sbatch", "--parsable", "-p", "urgent", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 3"
+    ).strip()
+    said.wait_for(lambda: slurm.state_of(urgent) == "COMPLETED", "a job that comes first")
+    seen = last_step(folder)
+    assert said.wait_for(runs_since(seen), "the same job, after it was preempted") == third
+
+    said.wait_for(lambda: slurm.state_of(third) == "TIMEOUT", "the time limit")
+    status, text = said.end()
+    assert status == 0, text[-6000:]
+    record = json.loads((folder / MODEL / "run.json").read_text())
+    starts = [attempt["start_step"] for attempt in record["attempts"]]
+    assert starts[0] == 0 and len(starts) >= 5 and starts == sorted(set(starts)), "each went on where one before it was"
+    assert alone.wait(timeout=600) == 0
+    one, other = weights(folder), weights(quiet.folder)
+    assert all(torch.equal(one[name], other[name]) for name in one | other)
+    history = [pd.read_csv(clone / MODEL / "history.csv") for clone in (folder, quiet.folder)]
+    pd.testing.assert_frame_equal(*history, check_exact=True)
+
+
+def test_a_main_process_that_is_killed_finds_its_training_again(slurm, prepared):
+    folder, arguments = prepared.folder, training_of(40)
+    said = slurm.submit(prepared, *arguments)
+    job = said.wait_for(lambda: last_step(folder) and slurm.running("train"), "a training")
+    os.killpg(said.process.pid, signal.SIGKILL)
+    said.process.wait()
+    assert slurm.state_of(job) == "RUNNING", "Slurm does not know of it"
+    assert "unlock" in prepared.snakemake("-n", *arguments).stdout or True
+    prepared.run("--unlock", *SMOKE)
+    status, text = slurm.submit(prepared, *arguments).end()
+    assert status == 0, text[-6000:]
+
+
+def test_what_fails_for_good_shows_why_where_the_user_looks(slurm, workflow, chest):
+    """A scan that is not in HU: its line of error is in what Snakemake says, and the other case is finished."""
+    for name, values in (("bad", np.full(chest.shape, 7)), ("good", chest)):
+        scan = sitk.GetImageFromArray(values.astype(np.int16))
+        sitk.WriteImage(scan, str(workflow.folder / f"{name}.nii.gz"))
+    sheet = "case\tsplit\tclinical\tmicro\nbad\ttrain\tbad.nii.gz\tgood.nii.gz\ngood\ttest\tgood.nii.gz\t\n"
+    (workflow.folder / "sheet.tsv").write_text(sheet)
+    targets = [f"results/smoke/volumes/{case}/clinical.ome.zarr" for case in ("bad", "good")]
+    said = slurm.submit(workflow, *targets, *SMOKE, "--config", "cases={sheet: sheet.tsv, data_root: .}")
+    status, text = said.end()
+    assert status != 0 and "Traceback" not in text
+    errors = [line for line in text.splitlines() if " ERROR error: " in line]
+    assert errors and all("bad.nii.gz" in line for line in errors), text[-6000:]
+    assert [(workflow.folder / target).exists() for target in targets] == [False, True]
