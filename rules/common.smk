@@ -21,8 +21,8 @@ prepend("PYTHONPATH", SOURCE)
 prepend("PATH", Path(sys.executable).parent)
 
 from microsr import UserError
-from microsr.config import MODALITIES, OF_TRAINING, SHEET_COLUMNS, flags, load, read_sheet, simulated_cases
-from microsr.provenance import code_version, write_atomically
+from microsr.config import OF_TRAINING, flags, load, read_sheet, sheet_text, simulated_cases
+from microsr.provenance import code_version, step_version, write_atomically
 
 
 def stop(message):
@@ -200,15 +200,7 @@ def record_experiment():
     folder.mkdir(parents=True, exist_ok=True)
     settings = yaml.safe_dump(EXPERIMENT.model_dump(mode="json"), sort_keys=False)
     write_atomically(folder / "config.yaml", settings)
-    rows = [SHEET_COLUMNS]
-    for case in CASES.values():
-        cells = {"case": case.case, "split": case.split, "airways": case.airways or ""}
-        for modality in MODALITIES:
-            scan = getattr(case, modality)
-            for key, value in scan.model_dump(exclude_none=True).items() if scan else ():
-                cells[modality if key == "path" else f"{modality}_{key}"] = value
-        rows.append([str(cells.get(column, "")) for column in SHEET_COLUMNS])
-    write_atomically(folder / "cases.tsv", "".join("\t".join(row) + "\n" for row in rows))
+    write_atomically(folder / "cases.tsv", sheet_text(list(CASES.values())))
 
 
 # Simulation
@@ -482,8 +474,8 @@ def hallucinated(kind):
 
 
 def figure_code(name):
-    """Version of the code that decides a figure: its module, and the command that calls it."""
-    return f"{code_version('figures', alone=True)} {code_version(f'figure_{name}')}"
+    """Version of the code that decides a figure."""
+    return step_version(f"figure_{name}")
 
 
 def stem(wildcards, output):

@@ -44,8 +44,10 @@ use rule evaluate_images as evaluate_known with:
     output:
         table=ensure("<results>/tables/metrics/{method}/{training_set}/{case}.images.csv", non_empty=True),
         crossings="<results>/tables/metrics/{method}/{training_set}/{case}.images.bronchioles.csv",
+        crossings_run="<results>/tables/metrics/{method}/{training_set}/{case}.images.bronchioles.run.json",
         run="<results>/tables/metrics/{method}/{training_set}/{case}.images.run.json",
         maps=directory("<results>/hallucinations/{method}/{training_set}/{case}.ome.zarr"),
+        maps_run="<results>/hallucinations/{method}/{training_set}/{case}.run.json",
     wildcard_constraints:
         case=any_of(KNOWN_CASES),
     params:
@@ -149,6 +151,7 @@ rule collect_metrics:
             category="Results",
             labels={"what": "metrics, table"},
         ),
+        run="<results>/tables/metrics.run.json",
     log:
         "<logs>/evaluate/collect.log",
     conda:

@@ -189,6 +189,7 @@ rule draw_efficiency:
             category="Training",
             labels={"what": "arithmetic and speed, table"},
         ),
+        costs_run="<results>/tables/efficiency.run.json",
     log:
         "<logs>/figures/efficiency.log",
     conda:
@@ -251,6 +252,7 @@ rule draw_tiling:
         pdf="<results>/figures/tiling.pdf",
         run="<results>/figures/tiling.run.json",
         table="<results>/tables/tiling.csv",
+        table_run="<results>/tables/tiling.run.json",
     log:
         "<logs>/figures/tiling.log",
     conda:

@@ -39,6 +39,7 @@ rule check_domain:
             category="Data",
             labels=lambda wildcards: {"what": f"domain check, {DOMAINS[wildcards.domain]}, table"},
         ),
+        run="<results>/tables/{domain}.run.json",
     log:
         "<logs>/{domain}.log",
     wildcard_constraints:

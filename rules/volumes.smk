@@ -128,6 +128,7 @@ rule tabulate_volumes:
             category="Data",
             labels={"what": "volumes (Table 1)"},
         ),
+        run="<results>/tables/volumes.run.json",
     log:
         "<logs>/volumes/table.log",
     conda:

@@ -26,11 +26,14 @@ STEPS = {
     "validate": "measure the simulated lung and scanner beside the literature",
     "features": "learn from simulated tissues what describes lung texture",
     "evaluate": "compute metrics of a super-resolved CT",
+    "provenance": "say how a result was made, back to the input files",
     "figures": "draw the figures",
 }
 
 
 def main(argv: list[str] | None = None) -> None:
+MODULES = {"provenance": "provenance_report"}
+"""Of steps whose module has another name."""
     """Run one step; exit status 1 with one line on stderr if it fails."""
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="microsr", description="Micro-CT-level super-resolution of clinical lung CT.")
@@ -44,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
             common = argparse.ArgumentParser(add_help=False)
             common.add_argument("--log", type=Path, help="file that also gets the messages")
             common.add_argument("--debug", action="store_true", help="show the traceback of an error")
-            module = importlib.import_module(f"microsr.{step}")
+            module = importlib.import_module(f"microsr.{MODULES.get(step, step)}")
             module.arguments(sub)
             _add_everywhere(sub, common)
     namespace = parser.parse_args(argv)

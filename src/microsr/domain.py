@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from microsr import SCALE, UserError
+from microsr.files import write_csv
 from microsr.metrics import Moments, average_pool
 from microsr.patches import open_patches
 from microsr.progress import logger
@@ -106,10 +107,9 @@ def check(clinical: list[Path], micro: list[Path], output: Path) -> pd.DataFrame
     differences = compare(a, b)
     report(a, b, differences)
     table = _table(a, b, differences)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(output, index=False, float_format="%.6g")
+    write_csv(output, table, float_format="%.6g")
     write_run(
-        output.with_suffix(".run.json"), step="domain", settings={}, inputs=[*clinical, *micro], started=started,
+        output, step="domain", settings={}, inputs=[*clinical, *micro], started=started,
         agree=not disagreeing(differences),
     )  # fmt: skip
     return table

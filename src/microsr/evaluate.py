@@ -7,11 +7,13 @@ uCT that it should look like, and the truth with its labels and airways where th
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import time
 from pathlib import Path
 
 from microsr import UserError, config, no_reference, overlay, summary, tables, truth
+from microsr.files import replacing, write_csv
 from microsr.provenance import write_run
 from microsr.storage import open_mask, open_volume
 
@@ -77,7 +79,9 @@ def main(ns: argparse.Namespace) -> None:
 
 
 def _collect(ns: argparse.Namespace) -> None:
+    started = time.time()
     tables.collect(ns.inputs, ns.output)
+    write_run(ns.output, "tables", {}, ns.inputs, started)
 
 
 def run(ns: argparse.Namespace) -> None:
@@ -129,18 +133,19 @@ def evaluate(
     mask = open_mask(clinical)
     rows = no_reference.slice_rows(sr, superresolved, ct, mask, slices, scanner)
     rows += no_reference.window_rows(sr, superresolved, mask, slices, references, [open_mask(p) for p in micro], micro)
-    inputs = [superresolved, clinical, *micro]
+    inputs, results = [superresolved, clinical, *micro], [output] + ([maps] if maps else [])
     if reference is not None:
         inputs += reference.paths
-        found, crossings = truth.rows(sr, superresolved, mask, slices, reference, settings, scanner, maps)
+        with replacing(maps) if maps is not None else contextlib.nullcontext() as part:
+            found, crossings = truth.rows(sr, superresolved, mask, slices, reference, settings, scanner, part)
         rows += found
         if crossings is not None:
             crossings = crossings.assign(case=names[0], seed=names[3])
-            output.parent.mkdir(parents=True, exist_ok=True)
-            crossings.to_csv(output.with_suffix(".bronchioles.csv"), index=False, float_format="%.6g")
+            results.append(output.with_suffix(".bronchioles.csv"))
+            write_csv(results[-1], crossings, float_format="%.6g")
     tables.write_table(output, names, rows)
     write_run(
-        output.with_suffix(".run.json"),
+        results,
         step="evaluate",
         settings=settings.model_dump(mode="json") | {"scanner": scanner.model_dump(mode="json")},
         inputs=inputs,

@@ -31,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source",
         type=Path,
-        help="DICOM only: folder of the scan it was made from; its patient and study, with the name, go along",
+        help="DICOM only: folder of the scan it was made from, for how it was taken; no name and no id go along",
     )
     parser.add_argument("--series", help="UID of the series in that folder, if there are several")
 
@@ -82,7 +82,7 @@ def export(
         progress.close()
         partial.finish()
     settings = {"format": kind, "slices": slices or "all", "source": source and str(source), "series": series}
-    write_run(output.with_name(f"{output.name}.run.json"), "export", settings, [volume], started)
+    write_run(output, "export", settings, [volume], started)
 
 
 def _range(volume: Path, slices: str | None, count: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ knows nothing but lung at uCT scale, and the distances are named after it (distr
 from __future__ import annotations
 
 import argparse
+import io
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from microsr import UserError, config, patches
+from microsr.files import replacing
 from microsr.progress import Progress, logger
 from microsr.provenance import write_run
 from microsr.readers import read_scan
@@ -194,12 +196,12 @@ def learn(truth: Path, labels: Path, output: Path, seed: int, window_hu: tuple[f
         "balanced_accuracy": accuracy,
         "recall": found,
     }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.part")
-    torch.save({"format": FORMAT, "version": VERSION, "facts": facts, "weights": network.state_dict()}, temporary)
-    temporary.replace(output)
+    serialised = io.BytesIO()  # onto a full disk torch.save itself fails with an internal error
+    torch.save({"format": FORMAT, "version": VERSION, "facts": facts, "weights": network.state_dict()}, serialised)
+    with replacing(output) as part:
+        part.write_bytes(serialised.getbuffer())
     settings = {"seed": seed, "window_hu": window_hu}
-    write_run(output.with_suffix(".run.json"), "features", settings, [truth, labels], started, facts=facts)
+    write_run(output, "features", settings, [truth, labels], started, facts=facts)
 
 
 def load(path: Path) -> tuple[TissueNetwork, dict[str, Any]]:

@@ -6,7 +6,6 @@ The clinical CT is shown as its pixels are; a super-resolved slice is averaged b
 
 from __future__ import annotations
 
-import hashlib
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +84,7 @@ def make_comparison(
     title: str | None = None,
     note: str | None = None,
 ) -> dict[str, Any]:
-    """Write the comparison figure of one case and return what it shows (slice, insets, checksums of the slices).
+    """Write the comparison figure of one case and return what it shows: slice, insets, the slice read of each large volume.
 
     clinical: volume with a lung mask. superresolved: method -> volume made from it. truth: volume on the magnified grid.
     output: path without extension. note: a line below the panels.
@@ -96,16 +95,18 @@ def make_comparison(
         The volumes do not belong together, or the slice or an inset is not in them.
     """
     volume, mask = open_volume(clinical), open_mask(clinical)
-    found = {name: (path, open_volume(path)) for name, path in superresolved.items()}
+    found, drawn = {name: (path, open_volume(path)) for name, path in superresolved.items()}, {}
     index = choose_slice(mask, {path: _slices(path, sr) for path, sr in found.values()}, settings.slice)
     panels = [Panel("Clinical CT", volume, index, 1)]
     for name, (path, sr) in found.items():
         _check_grid(path, sr, clinical, volume)
         panels.append(Panel(method_name(name), sr, _slices(path, sr).index(index), SCALE))
+        drawn[path] = [panels[-1].index]
     if truth is not None:
         true = open_volume(truth)
         _check_grid(truth, true, clinical, volume)
         panels.append(Panel("Truth", true, _slice_at(truth, true, volume, index), SCALE))
+        drawn[truth] = [panels[-1].index]
 
     lung = np.asarray(mask[index]) > 0
     pixels = np.asarray(volume.array[index], np.float32)
@@ -116,13 +117,7 @@ def make_comparison(
     field = lung_field(lung, volume.spacing, insets)
     figure = draw_comparison(panels, field, insets, settings.display_window_hu, title, note)
     save(figure, output)
-    return {
-        "slice": index,
-        "insets": [inset.model_dump() for inset in insets],
-        "slices_sha256": {
-            p.name: hashlib.sha256(np.ascontiguousarray(p.volume.array[p.index])).hexdigest() for p in panels
-        },
-    }
+    return {"slice": index, "insets": [inset.model_dump() for inset in insets], "slices_read": drawn}
 
 
 def choose_slice(mask: Any, available: dict[Path, list[int]], wanted: int | None) -> int:

@@ -46,7 +46,7 @@ def make_hallucination(
     settings: Figures,
     output: Path,
 ) -> dict[str, Any]:
-    """Write the figure of one case and return the slice and the field that it shows.
+    """Write the figure of one case and return the slice and the field that it shows, and the slice read of each large volume.
 
     superresolved, maps: method -> volume, the same methods in both. The field is the first of settings.insets, or the square
     inside the lung in which the clinical CT has most structure. output: path without extension.
@@ -82,7 +82,8 @@ def make_hallucination(
         rows[name] = image, np.where(inside, image - target, 0) - null, null
     seen = pixels[field.row : field.row + field.size, field.column : field.column + field.size]
     save(draw_hallucination(seen, target, rows, ct, settings.display_window_hu), output)
-    return {"slice": index, "field": field.model_dump()}
+    drawn = {truth: [index]} | {path: [held.index(index)] for path, held in slices.items()}
+    return {"slice": index, "field": field.model_dump(), "slices_read": drawn}
 
 
 def _crop(image: Any, field: Inset) -> np.ndarray:

@@ -41,7 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--output", required=True, type=Path, help="path without extension; .png, .pdf and .run.json are added"
         )
-        sub.set_defaults(draw=draw)
+        sub.set_defaults(draw=draw, writes=None)
         return sub
 
     sub = figure(
@@ -105,6 +105,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="run.json of `microsr train`; a name, method/training set, may come once for each seed",
     )
     sub.add_argument("--costs", required=True, type=Path, help="table of what each training cost, to be written (.csv)")
+    sub.set_defaults(writes="costs")
 
     sub = figure("hallucination", _hallucination, "errors that the scanner could measure and those that it could not")
     sub.add_argument("--clinical", required=True, type=Path, help="clinical CT with its lung mask (OME-Zarr)")
@@ -129,6 +130,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("--size", type=int, default=figure_tiling.SIZE, help="side of the square shown, clinical pixels")
     sub.add_argument("--tile", type=int, default=figure_tiling.TILE, help="side of a tile, clinical pixels")
     sub.add_argument("--table", required=True, type=Path, help="table of the differences, to be written (.csv)")
+    sub.set_defaults(writes="table")
     config.add_flags(sub, config.Figures, without=["insets"])
 
 
@@ -136,8 +138,9 @@ def main(ns: argparse.Namespace) -> None:
     """Run the step from its command line."""
     started = time.time()
     settings, inputs, facts = ns.draw(ns)
-    record = ns.output.with_name(f"{ns.output.name}.run.json")
-    write_run(record, "figures", settings, inputs, started, figure=ns.command, **facts)
+    tables = [getattr(ns, ns.writes)] if ns.writes else []
+    results = [ns.output.with_name(f"{ns.output.name}.png"), *tables]
+    write_run(results, f"figure_{ns.command}", settings, inputs, started, **facts)
     logger.info("%s.png and .pdf written", ns.output)
 
 
@@ -164,10 +167,9 @@ def _comparison(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dic
     shown = figure_comparison.make_comparison(
         ns.clinical, superresolved, settings, ns.output, truth=ns.truth, title=ns.title, note=ns.note
     )
-    volumes = {"clinical": ns.clinical, **superresolved} | ({"truth": ns.truth} if ns.truth else {})
-    # A volume may be tens of gigabytes: the record holds the checksums of the slices that were drawn.
+    volumes = [ns.clinical, *superresolved.values(), *([ns.truth] if ns.truth else [])]
     described = settings.model_dump(mode="json") | {"title": ns.title, "note": ns.note}
-    return described, [], {"volumes": {k: str(v) for k, v in volumes.items()}, **shown}
+    return described, volumes, shown
 
 
 def _network(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
@@ -183,7 +185,7 @@ def _losses(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[st
 
 def _patches(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
     slices = figure_patches.make_patches(ns.volume, ns.index, ns.output)
-    return {}, [ns.index], {"volume": str(ns.volume), "slices": slices}
+    return {}, [ns.volume, ns.index], {"slices": slices, "slices_read": {ns.volume: slices}}
 
 
 def _domain(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
@@ -223,8 +225,7 @@ def _hallucination(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], 
     settings = config.from_flags(ns, config.Figures)
     superresolved, maps = named_paths(ns.superresolved, "superresolved"), named_paths(ns.maps, "maps")
     shown = figure_hallucination.make_hallucination(ns.clinical, ns.truth, superresolved, maps, settings, ns.output)
-    volumes = {"clinical": ns.clinical, "truth": ns.truth, **superresolved}
-    return settings.model_dump(mode="json"), [], {"volumes": {k: str(v) for k, v in volumes.items()}, **shown}
+    return settings.model_dump(mode="json"), [ns.clinical, ns.truth, *superresolved.values(), *maps.values()], shown
 
 
 def _tiling(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
@@ -232,4 +233,4 @@ def _tiling(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[st
     models = named_paths(ns.models, "models")
     shown = figure_tiling.make_tiling(ns.clinical, models, settings, ns.output, ns.table, ns.size, ns.tile)
     described = settings.model_dump(mode="json", exclude={"insets"}) | {"size": ns.size, "tile": ns.tile}
-    return described, list(models.values()), {"volume": str(ns.clinical), **shown}
+    return described, [ns.clinical, *models.values()], shown

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from microsr import UserError
-from microsr.provenance import write_run
-from microsr.superresolve import run_file
+from microsr.files import replacing
+from microsr.provenance import run_file, write_run
 
 SAME = ("settings", "inputs")
 """What the records of all parts must agree in."""
@@ -41,14 +41,11 @@ def gather(parts: list[Path], output: Path) -> None:
     if numbers != list(range(1, count + 1)) or any(record["part"][1] != count for record in records):
         raise UserError(f"{output}: needs parts 1 to {count}, each once; given are {numbers}")
 
-    temporary = output.with_name(f"{output.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    for part in parts:
-        _link(part, temporary)
-    shutil.rmtree(output, ignore_errors=True)
-    temporary.replace(output)
+    with replacing(output) as whole:
+        for part in parts:
+            _link(part, whole)
     made = [{key: record[key] for key in ("part", "device", "platform", "started", "seconds")} for record in records]
-    write_run(run_file(output), "superresolve", first["settings"], first["inputs"], started, parts=made)
+    write_run(output, "superresolve", first["settings"], first["inputs"], started, parts=made)
 
 
 def _record(part: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from microsr.checkpoint import load_generator
 from microsr.config import Scan
 from microsr.outputs import read_journal
 from microsr.patches import open_patches
-from microsr.provenance import checksum
+from microsr.provenance import checksum, find_run
 from microsr.readers import read_scan
 from microsr.storage import Volume, open_levels, open_mask, open_volume
 
@@ -201,16 +201,13 @@ def _training(states: list[Path]) -> dict[str, Any]:
 
 def _made(path: Path) -> dict[str, Any]:
     """How it was made, from the run.json beside it."""
-    stem = path.name.removesuffix(".ome.zarr").removesuffix(".npy")
-    for name in (f"{path.name}.run.json", f"{stem}.run.json"):
-        try:
-            run = json.loads(path.with_name(name).read_text(encoding="utf-8"))
-            chosen = {key: run[key] for key in ("step", "settings", "started", "seconds")}
-            inputs = list(run["inputs"])
-            return {"made by": chosen | {"inputs": inputs, "code": run["code"]}}
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return {}
+    record = find_run(path)
+    try:
+        run = json.loads(record.read_text(encoding="utf-8")) if record else {}
+        chosen = {key: run[key] for key in ("step", "settings", "started", "seconds")}
+        return {"made by": chosen | {"inputs": list(run["inputs"]), "code": run["code"]}}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _lines(facts: dict[str, Any], before: str = "") -> list[tuple[str, str]]:

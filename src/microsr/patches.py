@@ -71,24 +71,24 @@ def extract(
         )
     positions = draw_positions(mask, size, settings.inside, settings.per_case, stream, counts)
 
-    for path in (output, index):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    patches = np.lib.format.open_memmap(output, mode="w+", dtype=np.int16, shape=(len(positions), size, size))
-    drawn = np.unique(positions[:, 0])
-    progress = Progress(len(drawn), "slices")
-    for z in drawn:
-        image = np.asarray(source.array[int(z)])
-        for number in np.flatnonzero(positions[:, 0] == z):
-            _, row, column = positions[number]
-            patches[number] = image[row : row + size, column : column + size]
-        progress.advance()
-    progress.close()
-    patches.flush()
+    with replacing(output) as part:
+        patches = np.lib.format.open_memmap(part, mode="w+", dtype=np.int16, shape=(len(positions), size, size))
+        reserve(part, part.stat().st_size)
+        drawn = np.unique(positions[:, 0])
+        progress = Progress(len(drawn), "slices")
+        for z in drawn:
+            image = np.asarray(source.array[int(z)])
+            for number in np.flatnonzero(positions[:, 0] == z):
+                _, row, column = positions[number]
+                patches[number] = image[row : row + size, column : column + size]
+            progress.advance()
+        progress.close()
+        patches.flush()
 
     table = pd.DataFrame(positions, columns=["slice", "row", "column"]).assign(case=case, modality=modality, size=size)
     table[INDEX_COLUMNS].to_csv(index, index=False)
     write_run(
-        output.with_suffix(".run.json"),
+        [output, index],
         step="patches",
         settings=settings.model_dump(mode="json"),
         inputs=[volume],

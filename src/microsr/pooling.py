@@ -15,6 +15,7 @@ import numpy as np
 from skimage.transform import downscale_local_mean
 
 from microsr import SCALE, UserError, overlay
+from microsr.files import replacing
 from microsr.progress import logger
 from microsr.provenance import write_run
 from microsr.storage import Volume, create_volume, open_mask, open_volume
@@ -56,13 +57,14 @@ def downsample(micro: Path, output: Path, number: int = SLICES) -> None:
         attributes={**facts, "modality": "downsampled", "micro_slices": chosen},
     )
     shape = (len(chosen), *(n // SCALE for n in volume.shape[1:]))
-    voxels, inside = create_volume(output, shape, geometry, mask=True)
-    for i, z in enumerate(chosen):
-        voxels[i] = np.rint(downscale_local_mean(cropped(np.asarray(volume.array[z])), (SCALE, SCALE))).astype(np.int16)
-        inside[i] = pooled_mask(np.asarray(mask[z]))
+    with replacing(output) as part:
+        voxels, inside = create_volume(part, shape, geometry, mask=True)
+        for i, z in enumerate(chosen):
+            mean = downscale_local_mean(cropped(np.asarray(volume.array[z])), (SCALE, SCALE))
+            voxels[i] = np.rint(mean).astype(np.int16)
+            inside[i] = pooled_mask(np.asarray(mask[z]))
     logger.info("uCT slices %s to %dx%d pixels", chosen, *shape[1:])
-    record = output.with_name(f"{output.name.removesuffix('.ome.zarr')}.run.json")
-    write_run(record, "pooling", {"slices": number}, [micro], started, micro_slices=chosen)
+    write_run(output, "pooling", {"slices": number}, [micro], started, micro_slices=chosen)
 
 
 def cropped(image: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
+from microsr.files import write_csv
 from microsr.provenance import write_run
 from microsr.tables import read_table
 
@@ -56,6 +57,5 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(ns: argparse.Namespace) -> None:
     """Run `microsr evaluate summarise`."""
     started = time.time()
-    ns.output.parent.mkdir(parents=True, exist_ok=True)
-    summarise(read_table(ns.table)).to_csv(ns.output, index=False, float_format="%.6g")
-    write_run(ns.output.with_suffix(".run.json"), "evaluate", {}, [ns.table], started)
+    write_csv(ns.output, summarise(read_table(ns.table)), float_format="%.6g")
+    write_run(ns.output, "summary", {}, [ns.table], started)

@@ -156,7 +156,7 @@ def superresolve(
     kind = kind_of(output, kind)
     origin = {"source": source, "series": series} if kind == "dicom" and _is_dicom(volume, source) else {}
     if origin:
-        logger.info("%s goes into the study of %s, with the patient's name", output, source)
+        logger.info("%s names neither the patient nor the study of %s (docs/data.md)", output, source)
     with (
         Magnifier(upsampler, tile, threads) as magnify,
         Partial(output, kind, shape, geometry, fingerprint, block=block, **origin) as partial,
@@ -173,12 +173,7 @@ def superresolve(
         partial.finish()
     settings = {"slices": slices, "region": region} | upsampler.facts
     facts = {} if part[1] == 1 else {"part": part}
-    write_run(run_file(output), "superresolve", settings, inputs, started, device=upsampler.device, **facts)
-
-
-def run_file(output: Path) -> Path:
-    """Where the record of a run is that made `output`."""
-    return output.with_name(f"{output.name.removesuffix('.ome.zarr')}.run.json")
+    write_run(output, "superresolve", settings, inputs, started, device=upsampler.device, **facts)
 
 
 def _is_dicom(volume: Volume, source: Path) -> bool:

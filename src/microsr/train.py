@@ -30,7 +30,7 @@ from microsr.networks import build_g1
 from microsr.parallel import Agreement, join
 from microsr.passes import gigaflops_per_pair
 from microsr.progress import Progress, logger
-from microsr.provenance import code_version, write_run
+from microsr.provenance import code_version, run_file, write_run
 from microsr.sampling import Batches
 
 HISTORY_ROWS = 500
@@ -248,7 +248,7 @@ def spacing_of(patches: Sequence[Path]) -> float | None:
     found = []
     for path in patches:
         try:
-            found += json.loads(path.with_suffix(".run.json").read_text(encoding="utf-8"))["spacing_mm"]
+            found += json.loads(run_file(path).read_text(encoding="utf-8"))["spacing_mm"]
         except (OSError, ValueError, KeyError):
             return None
     return sum(found) / len(found)

@@ -67,5 +67,5 @@ def validate(folders: list[Path], pair: list[Path] | None, seed: int, scanner: c
     judged = sum(c.verdict != "no figure" for c in single)
     inputs = [folder / name for folder in folders for name in CASE_FILES] + (pair or [])
     settings = {"seed": seed, "scanner": scanner.model_dump(mode="json")}
-    write_run(output.with_suffix(".run.json"), "validate", settings, inputs, started, outside=outside)
+    write_run(output, "validate", settings, inputs, started, outside=outside)
     logger.info("%d of %d figures within their range; outside: %s", judged - len(outside), judged, outside or "none")

@@ -7,11 +7,9 @@ clinical pixel size / 8 (`matched`) or kept (`native`); Table 1 of the paper com
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
-import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +21,7 @@ from microsr import SCALE, UserError, config, resampling
 from microsr.calibration import Mapping, Sample, fit
 from microsr.chunks import SliceWriter
 from microsr.config import ClinicalVolume, MicroVolume, Scan
+from microsr.files import replacing, write_csv
 from microsr.hounsfield import as_int16, clinical_hu
 from microsr.masks import Padding, at_full_size, lung_mask, specimen_outline
 from microsr.parts import Masks
@@ -64,8 +63,8 @@ def import_clinical(scan: Scan, case: str, settings: ClinicalVolume, output: Pat
             hu, inside = volume.array[z], lung[z]
             return hu, inside, (np.count_nonzero(inside), int(hu[inside].sum(dtype=np.int64)))
 
-        with _whole_or_none(output):
-            counts, sums = _fill(output, volume.shape, volume, finished, range(len(lung))).sum(axis=0)
+        with replacing(output) as part:
+            counts, sums = _fill(part, volume.shape, volume, finished, range(len(lung))).sum(axis=0)
         litres = float(counts * np.prod(volume.spacing) / 1e6)
         logger.info("%s, lung %.2f L, mean %.0f HU", _described(volume), litres, sums / max(counts, 1))
         _record(output, settings, scan, started, checksums(), lung_litres=litres)
@@ -83,8 +82,8 @@ def import_as_is(scan: Scan, case: str, modality: str, output: Path) -> None:
             image = volume.array[z]
             return as_int16(image), None, (image.min(), image.max())
 
-        with _whole_or_none(output):
-            lows, highs = _fill(output, volume.shape, volume, finished, range(volume.shape[0]), mask=False).T
+        with replacing(output) as part:
+            lows, highs = _fill(part, volume.shape, volume, finished, range(volume.shape[0]), mask=False).T
             refuse_constant(lows.min(), highs.max(), scan.path)
         logger.info("%s", _described(volume))
         _record(output, None, scan, started, checksums())
@@ -124,8 +123,8 @@ def import_micro(scan: Scan, case: str, settings: MicroVolume, output: Path, lik
             "attributes": attributes,
         }
         grid = Regridded(volume.array, padding, outline, axes, mapping, settings.calibration.air_hu)
-        with _whole_or_none(output):
-            count = _fill(output, grid.shape, geometry, grid.finished, grid.stacks()).sum()
+        with replacing(output) as part:
+            count = _fill(part, grid.shape, geometry, grid.finished, grid.stacks()).sum()
             if count == 0:
                 raise UserError(
                     f"{scan.path}: nothing of the specimen is left after resampling; choose a smaller pixel size"
@@ -143,6 +142,7 @@ def table(volumes: list[Path], output: Path) -> None:
     """Write the paper's Table 1: one row for each volume, from what the original headers said."""
     import pandas as pd  # only here: an import is done before pandas is loaded
 
+    started = time.time()
     rows = []
     for path in volumes:
         attributes = open_volume(path).attributes
@@ -161,8 +161,8 @@ def table(volumes: list[Path], output: Path) -> None:
             "slice_thickness_mm": source.get("slice_thickness"),
             "spacing_from": source["spacing_from"],
         })  # fmt: skip
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_csv(output, index=False, float_format="%.6g")
+    write_csv(output, pd.DataFrame(rows), float_format="%.6g")
+    write_run(output, "volumes", {}, volumes, started, slices_read=dict.fromkeys(volumes, ()))
 
 
 def _opened(scan: Scan, output: Path) -> Volume:
@@ -231,16 +231,6 @@ def _target(settings: MicroVolume, like: Path | None, where: str) -> float:
     return x / SCALE
 
 
-@contextlib.contextmanager
-def _whole_or_none(output: Path) -> Iterator[None]:
-    """Remove a volume whose writing fails."""
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(output, ignore_errors=True)
-        raise
-
-
 def _fill(
     output: Path,
     shape: tuple[int, int, int],
@@ -279,9 +269,8 @@ def _described(volume: Volume) -> str:
 
 
 def _record(output: Path, settings: Any, scan: Scan, started: float, checksums: dict[Path, str], **facts: Any) -> None:
-    name = output.name.removesuffix(".ome.zarr")
     chosen = {"scan": scan.model_dump(), **({} if settings is None else settings.model_dump(mode="json"))}
-    write_run(output.with_name(f"{name}.run.json"), "volumes", chosen, checksums, started, **facts)
+    write_run(output, "volumes", chosen, checksums, started, **facts)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

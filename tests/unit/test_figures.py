@@ -25,6 +25,7 @@ from microsr.figure_network import draw_network
 from microsr.figure_patches import coverage, draw_patches, fullest_slices, make_patches
 from microsr.figure_style import method_name, nice_length, save
 from microsr.figures import named_paths
+from microsr.provenance import checksum
 from microsr.storage import Volume, magnified_geometry, write_volume
 from microsr.tables import COLUMNS
 
@@ -423,7 +424,10 @@ def test_the_command_draws_and_says_how(files):
     record = json.loads((files / "f" / "comparison.run.json").read_text())
     assert record["slice"] == 0
     assert record["insets"] == [{"row": 10, "column": 6, "size": 12}]
-    assert list(record["volumes"]) == ["clinical", "proposed", "bicubic", "truth"]
+    assert list(record["inputs"]) == [str(files / name) for name in ("clinical", "proposed", "bicubic", "truth")]
+    assert record["inputs"][str(files / "clinical")] == checksum(files / "clinical")
+    places = {"proposed": [1], "bicubic": [1], "truth": [0]}  # of slice 0 in each volume
+    assert record["slices_read"] == {str(files / name): place for name, place in places.items()}
     assert imread(files / "f" / "comparison.png").std() > 0.05
     assert (files / "f" / "comparison.pdf").stat().st_size > 1000
 

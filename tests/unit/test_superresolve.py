@@ -15,8 +15,9 @@ import SimpleITK as sitk
 
 from microsr import UserError, cli
 from microsr.gather import gather
+from microsr.provenance import run_file
 from microsr.storage import Volume, open_volume, write_volume
-from microsr.superresolve import chosen_slices, parse_region, run_file, superresolve
+from microsr.superresolve import chosen_slices, parse_region, superresolve
 from microsr.upsamplers import Bicubic, Generator
 
 
