@@ -17,6 +17,7 @@ from scipy.optimize import isotonic_regression
 from microsr import UserError
 from microsr.figure_metrics import name_metric
 from microsr.figure_style import COLOURS, GREY, WIDTH, method_name, new_figure, save, styled, tidy_panel
+from microsr.files import write_csv
 from microsr.summary import interval
 from microsr.tables import read_table
 
@@ -51,8 +52,7 @@ def make_efficiency(table: Path, runs: dict[str, list[Path]], output: Path, cost
     if trained.empty:
         raise UserError(f"{table} has none of these metrics for the trained models: {', '.join(m for _, m in SHOWN)}")
     save(draw_efficiency(trained), output)
-    costs.parent.mkdir(parents=True, exist_ok=True)
-    found.to_csv(costs, index=False, float_format="%.6g")
+    write_csv(costs, found, float_format="%.6g")
     return [metric for _, metric in SHOWN if metric in set(trained["metric"])]
 
 

@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.style import context
 
+from microsr.files import replacing
+
 WIDTH = 7.2
 """Two columns of a journal, inches."""
 DPI = 300
@@ -58,12 +60,12 @@ def save(figure: Figure, output: Path) -> list[Path]:
 
     output: path without extension; its folder is made if need be.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
     files = [output.with_name(f"{output.name}.{kind}") for kind in ("png", "pdf")]
     for file, metadata in zip(
         files, ({"Software": None}, {"Creator": None, "Producer": None, "CreationDate": None}), strict=True
     ):
-        figure.savefig(file, metadata=metadata, facecolor="white")
+        with replacing(file) as part:
+            figure.savefig(part, metadata=metadata, facecolor="white")
     return files
 
 

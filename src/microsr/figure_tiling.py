@@ -32,6 +32,7 @@ from microsr.figure_style import (
     scale_bar,
     styled,
 )
+from microsr.files import write_csv
 from microsr.storage import Volume, open_mask, open_volume
 from microsr.upsamplers import Bicubic, Generator, Magnifier, Upsampler, tiles, upsample_slice, whole
 
@@ -77,8 +78,7 @@ def make_tiling(
     rows = {name: compare(pixels, index, upsampler, tile) for name, upsampler in upsamplers.items()}
     halos = {name: upsampler.reach for name, upsampler in upsamplers.items()}
     save(draw_tiling(rows, halos, ct, settings.display_window_hu, tile), output)
-    table.parent.mkdir(parents=True, exist_ok=True)
-    tabulated(rows, halos, tile).to_csv(table, index=False, float_format="%.3g")
+    write_csv(table, tabulated(rows, halos, tile), float_format="%.3g")
     return {"slice": index, "row": row, "column": column}
 
 

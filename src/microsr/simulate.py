@@ -17,15 +17,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import SimpleITK as sitk
 from scipy.ndimage import correlate1d, gaussian_filter, uniform_filter
 
 from microsr import SCALE, UserError, config, provenance, scanner
 from microsr.anatomy import AIR_HU, BLOOD_HU, Lung
 from microsr.dicom_series import write_series
+from microsr.files import replacing, write_csv
 from microsr.progress import Progress, logger
 from microsr.space import Grid
 from microsr.storage import Volume, magnified_geometry
+from microsr.writers import write_nifti
 
 BLOCK_PIXELS = 5_000_000
 """Fine pixels drawn at a time, whole planes, at least one; bounds the memory (about 40 bytes each)."""
@@ -76,12 +77,13 @@ def simulate(
     still, truth, labels = scan_slab(lung, settings, scanned_by, with_truth=split == "test")
     clinical = with_noise(still, scanned_by, first)
     _write(output / "clinical.nii.gz", clinical)
-    write_series(output / "dicom", clinical, case, seed, scanned_by.kernel)
+    with replacing(output / "dicom") as part:
+        write_series(part, clinical, case, seed, scanned_by.kernel)
     if split == "test":
         _write(output / "truth.nii.gz", truth)
         _write(output / "labels.nii.gz", labels)
         _write(output / "repeat.nii.gz", with_noise(still, scanned_by, second))
-        airway_table(lung, clinical).to_csv(output / "airways.csv", index=False)
+        write_csv(output / "airways.csv", airway_table(lung, clinical))
     del truth, labels
     micro, scale = micro_scan(lung, grid, micro_rng)
     _write(output / "micro.nii.gz", micro)
@@ -278,10 +280,5 @@ def _block_outline(grid: Grid, rng: np.random.Generator) -> np.ndarray:
 
 
 def _write(path: Path, volume: Volume) -> None:
-    image = sitk.GetImageFromArray(volume.array)
-    image.SetSpacing(volume.spacing)
-    image.SetOrigin(volume.origin)
-    image.SetDirection(volume.direction)
-    temporary = path.with_name(f".partial.{path.name}")
-    sitk.WriteImage(image, str(temporary), useCompression=True)
-    temporary.replace(path)
+    with replacing(path) as part:
+        write_nifti(part, volume)

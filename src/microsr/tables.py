@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from microsr import UserError
+from microsr.files import replacing, write_csv
 
 COLUMNS = ["case", "method", "training_set", "seed", "protocol", "metric", "value", "unit"]
 KEYS = COLUMNS[:6]
@@ -26,9 +27,7 @@ Row = tuple[str, str, float, str]
 
 def write_table(output: Path, names: Names, rows: Iterable[Row]) -> None:
     """Write the metrics of one case and model as a tidy .csv; an undefined value (NaN) is left empty."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    table = pd.DataFrame([(*names, *row) for row in rows], columns=COLUMNS)
-    table.to_csv(output, index=False, float_format="%.6g")
+    write_csv(output, pd.DataFrame([(*names, *row) for row in rows], columns=COLUMNS), float_format="%.6g")
 
 
 def read_columns(path: Path, columns: Iterable[str], what: str, command: str, **how: Any) -> pd.DataFrame:
@@ -93,7 +92,6 @@ def collect(inputs: list[Path], output: Path) -> None:
             if key in rows:
                 raise UserError(f"{path} has a second row for {', '.join(key)}; give each table once")
             rows[key] = row
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("w", encoding="utf-8", newline="") as stream:
+    with replacing(output) as part, part.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerows([COLUMNS, *(rows[key] for key in sorted(rows))])

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from microsr import UserError
+from microsr.files import write_csv
 
 COLUMNS = ["quantity", "group", "x", "measured", "low", "high", "unit", "source", "verdict"]
 NONE = (math.nan, math.nan)
@@ -43,9 +44,8 @@ class Check:
 
 def write_checks(output: Path, checks: Iterable[Check]) -> None:
     """Write the table as .csv, in the order of the checks; what is undefined is left empty."""
-    output.parent.mkdir(parents=True, exist_ok=True)
     rows = [(c.quantity, c.group, c.x, c.measured, *c.expected, c.unit, c.source, c.verdict) for c in checks]
-    pd.DataFrame(rows, columns=COLUMNS).to_csv(output, index=False, float_format="%.6g")
+    write_csv(output, pd.DataFrame(rows, columns=COLUMNS), float_format="%.6g")
 
 
 def read_checks(path: Path) -> pd.DataFrame:

@@ -192,7 +192,7 @@ class _Stream:
     def __init__(
         self, path: Path, shape: tuple[int, int, int], header: bytes, state: dict | None, packed: bool
     ) -> None:
-        self._shape, self._packed, self._slices = shape, packed, 0
+        self._shape, self._is_packed, self._slices = shape, packed, 0
         if state is None:
             _remove(path)
             self._file = path.open("wb", buffering=0)
@@ -211,7 +211,7 @@ class _Stream:
         self._slices += 1
 
     def _append(self, content: bytes | memoryview) -> None:
-        rest = memoryview(imagecodecs.gzip_encode(content, level=GZIP_LEVEL) if self._packed else content).cast("B")
+        rest = memoryview(_packed(content) if self._is_packed else content).cast("B")
         while rest:
             rest = rest[self._file.write(rest) :]
 
@@ -224,8 +224,22 @@ class _Stream:
             self._file.close()
 
 
-def nifti_header(shape: tuple[int, int, int], volume: Volume) -> bytes:
-    """The 352 bytes before the voxels of a .nii file: int16, mm, sform and qform from patient to RAS coordinates.
+def write_nifti(path: Path, volume: Volume) -> None:
+    """Write a volume that is in memory, of int16, uint16 or uint8, as .nii.gz. (ITK would say nothing where the disk is full.)"""
+    dtype = volume.array.dtype.newbyteorder("<")
+    with path.open("wb") as stream:
+        stream.write(_packed(nifti_header(volume.shape, volume, dtype)))
+        for image in volume.array:
+            stream.write(_packed(np.ascontiguousarray(image, dtype)))
+
+
+def _packed(content: Any) -> bytes:
+    """A gzip member; members one after the other are one gzip file."""
+    return imagecodecs.gzip_encode(content, level=GZIP_LEVEL)
+
+
+def nifti_header(shape: tuple[int, int, int], volume: Volume, dtype: Any = "<i2") -> bytes:
+    """The 352 bytes before the voxels of a .nii file: their type, mm, sform and qform from patient to RAS coordinates.
 
     Raises
     ------
@@ -239,7 +253,7 @@ def nifti_header(shape: tuple[int, int, int], volume: Volume) -> bytes:
     affine[:3, 3] = volume.origin
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
     header = nibabel.Nifti1Header(endianness="<")
-    header.set_data_dtype("<i2")
+    header.set_data_dtype(dtype)
     header.set_data_shape(shape[::-1])
     header.set_sform(affine, code="scanner")
     header.set_qform(affine, code="scanner")
