@@ -132,7 +132,9 @@ def lock(path: Path, busy: str) -> TextIO:
 
 
 def unlock(stream: TextIO) -> None:
-    """Remove and close a file that `lock` gave."""
+    """Remove and close a file that `lock` gave, if it is open."""
+    if stream.closed:
+        return
     with contextlib.suppress(OSError):
         Path(stream.name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # what a full disk did not take comes up again

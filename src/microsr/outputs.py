@@ -6,23 +6,20 @@ is written, and in which format, is up to `microsr.writers`.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import shutil
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
 from microsr import UserError
+from microsr.files import AGAIN, NO_ROOM, explained, lock, put_in_place, unlock
 from microsr.progress import logger
 from microsr.storage import Volume, placed
 from microsr.writers import FORMATS, Writer, kind_of, open_writer, raw_bytes
 
 __all__ = ["FORMATS", "Partial", "Writer", "kind_of", "open_writer", "raw_bytes", "read_journal"]
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Partial:
@@ -61,24 +58,31 @@ class Partial:
             raise UserError(f"{output}: only OME-Zarr can be written in parts; write that, and export the whole")
         self._journal = output.with_name(f"{output.name}.partial.json")
         _check_replaceable(output, kind)
-        output.parent.mkdir(parents=True, exist_ok=True)
         volume = placed(like)
         facts = {"format": kind, "shape": shape, "block": block, "DICOM source": source and [str(source), series]}
         facts |= {key: getattr(volume, key) for key in ("spacing", "origin", "direction", "unit", "attributes")}
         self._fingerprint = json.loads(json.dumps({"values": fingerprint, "output": facts}))
-        state = self._kept()
-        how = (kind, shape, volume, source, series, fingerprint)
-        self._check_room(kind, shape)
-        self._lock = _locked(output.with_name(f"{output.name}.partial.lock"), output)
+        with explained(output):
+            output.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = lock(output.with_name(f"{output.name}.partial.lock"), f"{output}: is being written")
         try:
-            self._writer = self._opened(state, *how)
+            self._writer = self._continued_or_afresh(kind, shape, volume, source, series, fingerprint)
+        except BaseException:
+            unlock(self._lock)
+            raise
+        if self.done:
+            logger.info("%s continues at slice %d of %d", output, min(self.done + 1, self._total), self._total)
+
+    def _continued_or_afresh(self, kind: str, shape: tuple[int, int, int], *how: Any) -> Writer:
+        state = self._kept()
+        self._check_room(kind, shape)
+        try:
+            return self._opened(state, kind, shape, *how)
         except ValueError as error:
             logger.warning("%s, its %d slices are of no use; starting afresh", error, self.done)
             self.done = 0
             self._check_room(kind, shape)
-            self._writer = self._opened(None, *how)
-        if self.done:
-            logger.info("%s continues at slice %d of %d", output, min(self.done + 1, self._total), self._total)
+            return self._opened(None, kind, shape, *how)
 
     def _opened(
         self, state: dict | None, kind: str, shape: tuple[int, int, int], volume: Volume, *origin: Any
@@ -142,7 +146,7 @@ class Partial:
             return error
         return UserError(
             f"{self._output}: the disk is full, or takes no larger file ({error.strerror}); {self.done} of {self._total} slices "
-            f"are kept in {self.path}; make room and give the same command again, it continues there"
+            f"are kept in {self.path}; make room, {AGAIN}: it continues there"
         )
 
     def finish(self) -> None:
@@ -155,18 +159,16 @@ class Partial:
         """
         if self.done != self._total:
             raise ValueError(f"{self._output}: only {self.done} of {self._total} slices are written")
-        self.close()
-        if self._output.is_dir():
-            shutil.rmtree(self._output)
-        self.path.replace(self._output)
+        self._writer.close()
+        put_in_place(self.path, self._output)
         self._journal.unlink(missing_ok=True)
         self._journal.with_name(f".{self._journal.name}").unlink(missing_ok=True)
-        Path(self._lock.name).unlink(missing_ok=True)
+        self.close()
 
     def close(self) -> None:
         """Stop here; the same arguments go on from here later."""
         self._writer.close()
-        self._lock.close()
+        unlock(self._lock)
 
     def __enter__(self) -> Partial:
         """Itself."""
@@ -186,19 +188,6 @@ def read_journal(output: Path) -> dict[str, Any] | None:
         return None
     whole = isinstance(journal, dict) and {"fingerprint", "done", "state"} <= journal.keys()
     return journal if whole and output.with_name(f"{output.name}.partial").exists() else None
-
-
-def _locked(path: Path, output: Path) -> TextIO:
-    """An open file that no other run has while it is open, where the file system knows locks."""
-    lock = path.open("w", encoding="utf-8")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise UserError(f"{output}: is being written by another run; wait for it, or end it") from None
-    except OSError:
-        pass
-    return lock
 
 
 def free_bytes(folder: Path) -> int:
