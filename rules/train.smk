@@ -31,6 +31,8 @@ rule train:
         mem_mb=growing(5000 * DEVICES, per_gigabyte=1000 * DEVICES),
         runtime=24 * 60,  # of each attempt, as each goes on where the last one stopped
         gpu=GPU * DEVICES * NODES,
+        # Which attempt this is: no parameter, so that it re-runs nothing.
+        attempt=lambda wildcards, attempt: attempt,
         # One task a node, which `launcher` starts by itself: to the Slurm executor, an MPI job.
         nodes=NODES if NODES > 1 else None,
         tasks=NODES if NODES > 1 else None,
@@ -47,4 +49,5 @@ rule train:
     shell:
         "{params.launcher}microsr train --clinical {input.clinical} --micro {input.micro}"
         " --output {params.folder} --state {params.state}"
-        " --seed {params.seed} --window_hu {params.window} {params.settings} {params.compute} --log {log}"
+        " --seed {params.seed} --window_hu {params.window} {params.settings} {params.compute}"
+        " --attempt {resources.attempt} --log {log}"

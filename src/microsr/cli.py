@@ -6,11 +6,14 @@ A step's module offers `arguments(parser)` and `main(namespace)`; it is imported
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
+import os
 import sys
 from pathlib import Path
 
 from microsr import UserError, __version__
+from microsr.files import explain, explained
 from microsr.progress import logger, start_log
 
 STEPS = {
@@ -23,17 +26,17 @@ STEPS = {
     "gather": "put the parts of a super-resolved volume together that several jobs made",
     "export": "write a volume as NIfTI, NRRD, MetaImage, DICOM or OME-Zarr",
     "info": "say what a scan, volume, patch set or model is",
+    "provenance": "say how a result was made, back to the input files",
     "validate": "measure the simulated lung and scanner beside the literature",
     "features": "learn from simulated tissues what describes lung texture",
     "evaluate": "compute metrics of a super-resolved CT",
-    "provenance": "say how a result was made, back to the input files",
     "figures": "draw the figures",
 }
+MODULES = {"provenance": "provenance_report"}
+"""Of steps whose module has another name."""
 
 
 def main(argv: list[str] | None = None) -> None:
-MODULES = {"provenance": "provenance_report"}
-"""Of steps whose module has another name."""
     """Run one step; exit status 1 with one line on stderr if it fails."""
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="microsr", description="Micro-CT-level super-resolution of clinical lung CT.")
@@ -51,12 +54,18 @@ MODULES = {"provenance": "provenance_report"}
             module.arguments(sub)
             _add_everywhere(sub, common)
     namespace = parser.parse_args(argv)
-    start_log(namespace.step, namespace.log)
+    output = getattr(namespace, "output", None)
     try:
+        with explained(namespace.log or Path()):
+            start_log(namespace.step, namespace.log)
+        if output is not None:
+            _check_writable(output)
         module.main(namespace)
     except UserError as error:
         _fail(str(error), namespace)
-    except (OSError, MemoryError) as error:
+    except OSError as error:
+        _fail((output and explain(error, output)) or f"{type(error).__name__}: {error}", namespace)
+    except MemoryError as error:
         _fail(f"{type(error).__name__}: {error}", namespace)
     except KeyboardInterrupt:
         _fail("interrupted", namespace, status=130)
@@ -73,6 +82,14 @@ def _add_everywhere(parser: argparse.ArgumentParser, common: argparse.ArgumentPa
     for target in subparsers[0].choices.values() if subparsers else [parser]:
         for action in common._actions:
             target._add_action(action)
+
+
+def _check_writable(output: Path) -> None:
+    """Stop before the work, not after it, where its result could not be written."""
+    folder = next(p for p in output.absolute().parents if p.exists())
+    if not os.access(folder, os.W_OK):
+        code = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+        raise UserError(explain(OSError(code, os.strerror(code)), output))
 
 
 def _fail(message: str, namespace: argparse.Namespace, status: int = 1) -> None:

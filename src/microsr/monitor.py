@@ -73,9 +73,13 @@ class History:
         return " ".join(f"{name} {value:.3f}" for name, value in row.items() if name not in ROW_FACTS)
 
 
-def diverged(what: str) -> UserError:
+class DivergedError(UserError):
+    """Losses or weights of a training are broken; with the same settings they break again."""
+
+
+def diverged(what: str) -> DivergedError:
     """The error that ends a training with broken losses or weights."""
-    return UserError(
+    return DivergedError(
         f"training diverged: {what}; lower train.learning_rate, set train.gradient_penalty to 1, or set train.precision to "
         "float32"
     )

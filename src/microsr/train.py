@@ -22,9 +22,11 @@ import torch
 
 import microsr
 from microsr import UserError, config
+from microsr.attempts import sole_attempt
 from microsr.checkpoint import explain_fresh, identify, load_state, save_generator, save_state, state_folder
 from microsr.cyclegan import CycleGAN
 from microsr.devices import choose_algorithms, choose_device, choose_precision
+from microsr.files import write_csv
 from microsr.monitor import Board, History, diverged
 from microsr.networks import build_g1
 from microsr.parallel import Agreement, join
@@ -59,18 +61,19 @@ def train(
     seed: int,
     compute: config.Compute,
     scanner: config.Scanner | None = None,
+    attempt: int = 1,
 ) -> None:
     """Train one model, or go on with it, and write generator.pt, history.csv and run.json into `output`.
 
     clinical, micro: patch files (int16 [patches, rows, columns], HU), one a case. state: folder for unfinished trainings.
-    scanner: needed by a method that learns from its noise. Started by torchrun, each process takes its share of the work and
-    the first one writes.
+    scanner: needed by a method that learns from its noise. attempt: see `sole_attempt`. Started by torchrun, each process takes
+    its share of the work and the first one writes.
 
     Raises
     ------
     UserError
         The losses or weights are no longer finite or have exploded, the batch cannot be shared evenly, there is no such
-        device, or the outputs cannot be written.
+        device, another process does the same training, or the outputs cannot be written.
     """
     started = time.time()
     torch.set_num_threads(compute.threads)
@@ -102,50 +105,50 @@ def train(
         if method.uses_noise:
             described["scanner"] = scanner.model_dump()
         identity = identify(described, [*clinical, *micro], code_version("train"))
-        history, attempts = _run(model, batches, state, identity, settings, compute)
-        if not processes.first:
-            return
-        steps = settings.epochs * batches.steps_per_epoch
-        g1 = build_g1(settings.network)
-        g1.load_state_dict(model.generator())
-        facts = {
-            "network": settings.network,
-            "window_hu": list(window_hu),
-            "seed": seed,
-            "steps": steps,
-            "clinical_spacing_mm": spacing_of(clinical),
-            "micro_spacing_mm": spacing_of(micro),
-            "provenance": identity | {"microsr": microsr.__version__},
-        }
-        pairs, seconds = steps * settings.batch_size, sum(attempt["seconds"] for attempt in attempts)
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-            save_generator(output / "generator.pt", g1, facts)
-            pd.DataFrame(history.rows).to_csv(output / "history.csv", index=False)
-            write_run(
-                output / "run.json", "train", described, [*clinical, *micro], started, attempts=attempts,
-                arithmetic={"gflop_per_pair": gigaflops_per_pair(settings, method.losses, sizes)},
-                speed={"pairs_per_second": pairs / seconds, "device": processes.device, "threads": compute.threads},
-            )  # fmt: skip
-        except OSError as error:
-            raise UserError(
-                f"the training has come to its end, but the model could not be written into {output} ({error}); free some "
-                "space and run again: it goes on from the last state that was saved"
-            ) from None
+        folder = processes.tell(state_folder(state, identity) if processes.first else None)
+        with sole_attempt(folder, attempt) if processes.first else contextlib.nullcontext():
+            history, attempts = _run(model, batches, folder, identity, settings, compute)
+            if not processes.first:
+                return
+            steps = settings.epochs * batches.steps_per_epoch
+            g1 = build_g1(settings.network)
+            g1.load_state_dict(model.generator())
+            facts = {
+                "network": settings.network,
+                "window_hu": list(window_hu),
+                "seed": seed,
+                "steps": steps,
+                "clinical_spacing_mm": spacing_of(clinical),
+                "micro_spacing_mm": spacing_of(micro),
+                "provenance": identity | {"microsr": microsr.__version__},
+            }
+            pairs, seconds = steps * settings.batch_size, sum(attempt["seconds"] for attempt in attempts)
+            try:
+                output.mkdir(parents=True, exist_ok=True)
+                save_generator(output / "generator.pt", g1, facts)
+                write_csv(output / "history.csv", pd.DataFrame(history.rows))
+                write_run(
+                    output / "run.json", "train", described, [*clinical, *micro], started, attempts=attempts,
+                    arithmetic={"gflop_per_pair": gigaflops_per_pair(settings, method.losses, sizes)},
+                    speed={"pairs_per_second": pairs / seconds, "device": processes.device, "threads": compute.threads},
+                )  # fmt: skip
+            except OSError as error:
+                raise UserError(
+                    f"the training has come to its end, but the model could not be written into {output} ({error}); free some "
+                    "space and run again: it goes on from the last state that was saved"
+                ) from None
 
 
 def _run(
     model: CycleGAN,
     batches: Batches,
-    state: Path,
+    folder: Path,
     identity: dict[str, Any],
     settings: config.Train,
     compute: config.Compute,
 ) -> tuple[History, list[dict[str, Any]]]:
     """All steps that are left to do; the history, and when and how each attempt did its part."""
     processes = model.processes
-    folder = state_folder(state, identity) if processes.first else None
-    folder = processes.tell(folder)
     done = load_state(folder, processes.device)
     step, history, attempts = 0, History(), []
     if processes.tell(done and done["step"]) != (done and done["step"]):
@@ -275,6 +278,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", type=Path, required=True, help="folder for the state of unfinished trainings")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--window_hu", type=float, nargs=2, required=True, help="HU that become -1 and 1")
+    parser.add_argument(
+        "--attempt", type=int, default=1, help="how often the workflow has started this training, with this time"
+    )
     for section in (config.Method, config.Train, config.Compute, config.Scanner):
         config.add_flags(parser, section)
 
@@ -292,4 +298,5 @@ def main(namespace: argparse.Namespace) -> None:
         seed=namespace.seed,
         compute=config.from_flags(namespace, config.Compute),
         scanner=config.from_flags(namespace, config.Scanner),
+        attempt=namespace.attempt,
     )
