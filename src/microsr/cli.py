@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from microsr import UserError, __version__
-from microsr.files import explain, explained
+from microsr.files import explain, explained, nearest_folder
 from microsr.progress import logger, start_log
 
 STEPS = {
@@ -86,7 +86,7 @@ def _add_everywhere(parser: argparse.ArgumentParser, common: argparse.ArgumentPa
 
 def _check_writable(output: Path) -> None:
     """Stop before the work, not after it, where its result could not be written."""
-    folder = next(p for p in output.absolute().parents if p.exists())
+    folder = nearest_folder(output)
     if not os.access(folder, os.W_OK):
         code = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
         raise UserError(explain(OSError(code, os.strerror(code)), output))

@@ -154,7 +154,7 @@ def explained(path: Path) -> Iterator[None]:
 
 def explain(error: OSError, path: Path) -> str | None:
     """What is wrong and what to do, in one line, if there is no room or no right to write `path`, or to read an input."""
-    folder = next(p for p in path.absolute().parents if p.exists())
+    folder = nearest_folder(path)
     if error.errno in NO_ROOM:
         room = os.statvfs(folder)
         if error.errno == errno.EDQUOT:
@@ -173,3 +173,12 @@ def explain(error: OSError, path: Path) -> str | None:
         denied = folder if of_ours else os.fsdecode(error.filename)
         return f"{path}: no right to {denied} ({error.strerror}); see `ls -ld {denied}`, and have it changed, {AGAIN}"
     return None
+
+
+def nearest_folder(path: Path) -> Path:
+    """The nearest folder above `path` that is there and may be looked at."""
+    for folder in path.absolute().parents:
+        with contextlib.suppress(OSError):
+            folder.stat()
+            return folder
+    return Path(path.absolute().anchor)
