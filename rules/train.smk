@@ -23,7 +23,8 @@ rule train:
         "<logs>/train/{method}/{training_set}.log",
     benchmark:
         "<benchmarks>/train/{method}/{training_set}.tsv"
-    retries: EXPERIMENT.compute.retries
+    # Only by the process that submits: in a Slurm job, with the same memory and time left, it would be in vain.
+    retries: EXPERIMENT.compute.retries if workflow.is_main_process else 0
     conda:
         NETWORK_ENVIRONMENT
     threads: EXPERIMENT.compute.threads * DEVICES
