@@ -166,13 +166,22 @@ ENVIRONMENT = str(Path(workflow.basedir) / "envs/cpu.yaml")
 NETWORK_ENVIRONMENT = str(Path(workflow.basedir) / "envs/gpu.yaml") if DEVICE == "cuda" else ENVIRONMENT
 
 
-def compute_flags(processes=1, without=()):
-    """Params function: how the work is done, by that many processes on the node, without the keys named.
+def compute_flags(without=()):
+    """Params function: how the work is done, without the keys named, with the threads that the job has.
 
     As it asks for `threads`, Snakemake does not compare it: edits re-run nothing.
     """
     settings = flags(EXPERIMENT.compute, without=["threads", *without])
-    return lambda wildcards, threads: f"{settings} --threads {max(1, threads // processes)}"
+    return lambda wildcards, threads: f"{settings} --threads {threads}"
+
+
+def training_compute(wildcards, threads):
+    """Params function: how a training is done, with the experiment's number of threads.
+
+    The job may have fewer, as many as Snakemake was given cores, but the weights depend on their number in the last digits,
+    and they must not depend on the machine's. It asks for `threads` for the same reason as `compute_flags`.
+    """
+    return flags(EXPERIMENT.compute)
 
 
 def any_of(names):
@@ -264,14 +273,14 @@ def growing(least, per_gigabyte):
 # Training
 
 
-def patches(modality, ending="npy"):
-    """Input function: the training patches of a training set, or with `run.json` how they were made."""
-    return lambda wildcards: training_patches(modality, wildcards.training_set, ending)
+def patches(modality):
+    """Input function: the training patches of a training set."""
+    return lambda wildcards: training_patches(modality, wildcards.training_set)
 
 
-def training_patches(modality, training_set, ending="npy"):
+def training_patches(modality, training_set):
     """The patch files of a training set."""
-    return [f"<results>/patches/{case}/{modality}.{ending}" for case in having(modality, TRAINING_SETS[training_set])]
+    return [f"<results>/patches/{case}/{modality}.npy" for case in having(modality, TRAINING_SETS[training_set])]
 
 
 def numbered(stem, names):

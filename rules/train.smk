@@ -7,13 +7,12 @@ rule train:
     The state of an unfinished training lies in .state, which Snakemake does not know of and so never deletes: a retry,
     or the same command after a kill, goes on where the last one stopped. The domain check comes first, so that its
     warning is read before the hours are spent; a new check does not train anew, unless the old table was deleted.
-    Beside each file of patches the command reads how they were made, for the pixel size that the model is made for.
+    Beside each file of patches the command reads its record, for the pixel size that the model is made for; it comes from the
+    same job, and is no input here since Snakemake's time grows with their number.
     """
     input:
         clinical=patches("clinical"),
         micro=patches("micro"),
-        clinical_facts=ancient(patches("clinical", "run.json")),
-        micro_facts=ancient(patches("micro", "run.json")),
         domain=ancient(domain_table),
     output:
         generator=ensure("<results>/models/{method}/{training_set}/generator.pt", non_empty=True),
@@ -42,7 +41,7 @@ rule train:
         seed=lambda wildcards: seed_of(wildcards.training_set),
         window=WINDOW,
         settings=lambda wildcards: training_flags(wildcards.method),
-        compute=compute_flags(processes=DEVICES),
+        compute=training_compute,
         launcher=launcher,
         code=code_version("train"),
         folder=subpath(output.generator, parent=True),

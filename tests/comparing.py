@@ -20,8 +20,10 @@ SHOWN = 5
 """Differences of one file that are named."""
 
 
-def differences(first: Path, second: Path) -> list[str]:
+def differences(first: Path, second: Path, partial: bool = False) -> list[str]:
     """What differs between two folders results/<experiment>: a line a file, empty if nothing does.
+
+    partial: the second holds a part of the results only; what it lacks does not count.
 
     Raises
     ------
@@ -32,7 +34,7 @@ def differences(first: Path, second: Path) -> list[str]:
     for folder, found in zip((first, second), files, strict=True):
         if not found:
             raise ValueError(f"{folder} holds no result")
-    lines = [f"{name}: only in {first}" for name in sorted(files[0] - files[1])]
+    lines = [] if partial else [f"{name}: only in {first}" for name in sorted(files[0] - files[1])]
     lines += [f"{name}: only in {second}" for name in sorted(files[1] - files[0])]
     for name in sorted(files[0] & files[1]):
         if not name.startswith(TIMED) and (what := _difference(first / name, second / name)):

@@ -76,11 +76,18 @@ def code_version(module: str, alone: bool = False) -> str:
         path = SOURCE / f"{name}.py"
         if name in found or name in NOT_DECISIVE or not path.is_file():
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        todo += [] if alone else _imports(tree)
-        found[name] = ast.dump(_without_docstrings(tree))
+        found[name], imported = _code(path)
+        todo += () if alone else imported
     digest = hashlib.sha256(json.dumps(sorted(found.items())).encode())
     return digest.hexdigest()[:16]
+
+
+@functools.cache
+def _code(path: Path) -> tuple[str, tuple[str, ...]]:
+    """What a module does, in one digest, and the modules of microsr that it imports; read once, however many steps share it."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imported = tuple(_imports(tree))
+    return hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest(), imported
 
 
 def _imports(tree: ast.Module) -> list[str]:
