@@ -178,32 +178,30 @@ def write_run(
     count; only they are in the checksum. Paths are written relative to the working folder, or absolute where they are given so
     and lie outside it.
     """
-    status, commit, slices_read = _git("status", "--porcelain"), _git("rev-parse", "HEAD"), slices_read or {}
+    status, slices_read = _git("status", "--porcelain"), slices_read or {}
     if not isinstance(inputs, Mapping):
         inputs = {path: checksum(path, slices=slices_read.get(path)) for path in inputs}
-    records = dict.fromkeys(map(run_file, [results] if isinstance(results, (str, Path)) else results))
-    for file in records:
+    how = {
+        "code": {
+            "microsr": microsr.__version__,
+            "fingerprint": step_version(step),
+            "commit": _git("rev-parse", "HEAD"),
+            "uncommitted_changes": None if status is None else bool(status),
+        },
+        "packages": {"python": platform.python_version(), **_versions()},
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "seconds": round(time.time() - started, 1),
+        **facts,
+    }
+    for file in dict.fromkeys(map(run_file, [results] if isinstance(results, (str, Path)) else results)):
         here = absolute(file).is_relative_to(Path.cwd())  # else nothing says later what a relative path starts from
-        record = {
-            "record": _written(file, here),
-            "step": step,
-            "settings": dict(settings),
-            "inputs": {_written(path, here): found for path, found in inputs.items()},
-            **({"slices_read": {_written(p, here): list(s) for p, s in slices_read.items()}} if slices_read else {}),
-            "code": {
-                "microsr": microsr.__version__,
-                "fingerprint": step_version(step),
-                "commit": commit,
-                "uncommitted_changes": None if status is None else bool(status),
-            },
-            "packages": {"python": platform.python_version(), **_versions()},
-            "platform": platform.platform(),
-            "cpus": os.cpu_count(),
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-            "seconds": round(time.time() - started, 1),
-            **facts,
-        }
-        write_atomically(file, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        record = {"record": _written(file, here), "step": step, "settings": dict(settings)}
+        record["inputs"] = {_written(path, here): found for path, found in inputs.items()}
+        if slices_read:
+            record["slices_read"] = {_written(path, here): list(slices) for path, slices in slices_read.items()}
+        write_atomically(file, json.dumps(record | how, indent=1, ensure_ascii=False) + "\n")
 
 
 def _written(path: Path, here: bool) -> str:
