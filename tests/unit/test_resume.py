@@ -64,12 +64,13 @@ def stop_in(monkeypatch):
     return choose
 
 
-def run(patches, folder, method=NOISE_AWARE, seed=5, minutes=1e9, state=None, **changed):
+def run(patches, folder, method=NOISE_AWARE, seed=5, minutes=1e9, state=None, attempt=1, **changed):
     """A training to its end; weights of the model, and its history as it is written."""
     train.train(
         [patches / "clinical.npy"], [patches / "micro.npy"], folder / "model", state or folder / "state",
         settings=SETTINGS.model_copy(update=changed), method=method, window_hu=WINDOW, seed=seed,
         compute=config.Compute(device="cpu", checkpoint_minutes=minutes), scanner=config.Scanner(),
+        attempt=attempt,
     )  # fmt: skip
     return outcome(folder)
 
