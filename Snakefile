@@ -24,7 +24,7 @@ include: "rules/figures.smk"
 
 
 onstart:
-    record_experiment()
+    start()
 
 
 localrules:

@@ -23,6 +23,7 @@ prepend("PATH", Path(sys.executable).parent)
 from microsr import UserError
 from microsr.config import OF_TRAINING, flags, load, read_sheet, sheet_text, simulated_cases
 from microsr.provenance import code_version, step_version, write_atomically
+from microsr.running import claim, drop_stale_locks
 
 
 def stop(message):
@@ -206,10 +207,22 @@ wildcard_constraints:
 def record_experiment():
     """Write down the experiment as it runs: its resolved settings and its cases."""
     folder = Path(RESULTS)
-    folder.mkdir(parents=True, exist_ok=True)
     settings = yaml.safe_dump(EXPERIMENT.model_dump(mode="json"), sort_keys=False)
     write_atomically(folder / "config.yaml", settings)
     write_atomically(folder / "cases.tsv", sheet_text(list(CASES.values())))
+
+
+def start():
+    """Begin the one run of the experiment at this time."""
+    try:
+        claim(Path(RESULTS))
+        record_experiment()
+    except UserError as error:
+        stop(error)
+
+
+if workflow.is_main_process and drop_stale_locks(Path(RESULTS)):
+    print("The lock of a Snakemake that was killed is removed.", file=sys.stderr)
 
 
 # Simulation
