@@ -215,7 +215,7 @@ def record_experiment():
 def start():
     """Begin the one run of the experiment at this time."""
     try:
-        claim(Path(RESULTS))
+        claim(Path(RESULTS), submits=workflow.non_local_exec)
         record_experiment()
     except UserError as error:
         stop(error)

@@ -107,8 +107,8 @@ def locked(path: Path, busy: str) -> Iterator[None]:
         unlock(stream)
 
 
-def lock(path: Path, busy: str) -> TextIO:
-    """As `locked`, until the file that is returned is closed, best by `unlock`."""
+def lock(path: Path, busy: str, more: str = "") -> TextIO:
+    """As `locked`, until the file that is returned is closed, best by `unlock`. more: what else others are to know."""
     while True:
         stream = path.open("a+", encoding="utf-8")
         try:
@@ -126,7 +126,7 @@ def lock(path: Path, busy: str) -> TextIO:
         stream.close()  # it was removed meanwhile: whoever comes next would lock another file
     with contextlib.suppress(OSError):  # a full disk
         stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        stream.write(f"process {os.getpid()} on {socket.gethostname()}{more}\n")
         stream.flush()
     return stream
 

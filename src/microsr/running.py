@@ -17,8 +17,13 @@ RUNNING = ".running"
 """The locked file in an experiment's results; it is left by a Snakemake that was killed."""
 
 
-def claim(results: Path) -> None:
+SUBMITS = ", which submits jobs"
+
+
+def claim(results: Path, submits: bool = False) -> None:
     """Keep other Snakemakes from the experiment whose results are in the folder `results` until this process ends.
+
+    submits: whether its jobs run on other machines, and so outlive it.
 
     Raises
     ------
@@ -27,14 +32,15 @@ def claim(results: Path) -> None:
     """
     with explained(results / RUNNING):
         results.mkdir(parents=True, exist_ok=True)
-        atexit.register(unlock, lock(results / RUNNING, f"the experiment in {results} is being run"))
+        held = lock(results / RUNNING, f"the experiment in {results} is being run", SUBMITS if submits else "")
+    atexit.register(unlock, held)
 
 
 def drop_stale_locks(results: Path, locks: Path = Path(".snakemake/locks")) -> bool:
     """Remove the locks of Snakemake's own that a killed one left for an experiment; whether there were any.
 
     results: folder of the experiment, beside those of the others. Only what is certain is removed: the killed one ran on this
-    machine (another's locks may not be seen here), is dead, and locked files of this experiment alone.
+    machine (another's locks may not be seen here), with its jobs, is dead, and locked files of this experiment alone.
     """
     running = results / RUNNING
     found = []

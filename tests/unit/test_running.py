@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from microsr.running import RUNNING, drop_stale_locks
+from microsr.running import RUNNING, SUBMITS, drop_stale_locks
 
 CLAIM = "import sys, time\nfrom pathlib import Path\nfrom microsr.running import claim\nclaim(Path(sys.argv[1]))\nprint(flush=True)\nif sys.argv[2:]: time.sleep(600)"
 
@@ -49,7 +49,9 @@ def test_one_that_ended_by_itself_leaves_nothing(clone):
     assert not drop_stale_locks(Path("results/a")) and left(clone) == EVERY
 
 
-@pytest.mark.parametrize("said", ["process 1 on another-machine\n", "", "garbage"])
+@pytest.mark.parametrize(
+    "said", ["process 1 on another-machine\n", f"process 1 on {socket.gethostname()}{SUBMITS}\n", "", "garbage"]
+)
 def test_locks_that_may_be_anothers_are_left_to_the_user(said, clone):
     running = clone / "results/a" / RUNNING
     running.parent.mkdir(parents=True)
