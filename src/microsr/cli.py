@@ -9,6 +9,7 @@ import argparse
 import errno
 import importlib
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     output = getattr(namespace, "output", None)
     try:
         with explained(namespace.log or Path()):
-            start_log(namespace.step, namespace.log)
+            start_log(namespace.step, namespace.log, shlex.join(["microsr", *argv]))
         if output is not None:
             _check_writable(output)
         module.main(namespace)

@@ -12,8 +12,11 @@ from tqdm import tqdm
 logger = logging.getLogger("microsr")
 
 
-def start_log(step: str, log: Path | None) -> None:
-    """Send messages to stderr, and to the file `log` if given, each line with the step's name (and, in the file, the time)."""
+def start_log(step: str, log: Path | None, command: str) -> None:
+    """Send messages to stderr, and to the file `log` if given, each line with the step's name (and, in the file, the time).
+
+    The file begins with the command: that of a step that is killed is not empty then, which Snakemake would stop to read at.
+    """
     logger.setLevel(logging.INFO)
     logger.handlers.clear()
     terminal = logging.StreamHandler(sys.stderr)
@@ -24,6 +27,7 @@ def start_log(step: str, log: Path | None) -> None:
         file = _LogFile(log, encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         logger.addHandler(file)
+        _to_log_only(command)
 
 
 class _LogFile(logging.FileHandler):
