@@ -63,6 +63,19 @@ class Workflow:
         file.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
+def training_in(folder: Path) -> int | None:
+    """The process id of `microsr train` that runs in a folder."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().split(b"\0")
+            here = (process / "cwd").resolve() == folder.resolve()
+        except OSError:
+            continue
+        if here and b"train" in command and b"python" in command[0]:
+            return int(process.name)
+    return None
+
+
 def copy_workflow(folder: Path) -> Workflow:
     for part in PARTS:
         source = ROOT / part
