@@ -27,6 +27,10 @@ onstart:
     start()
 
 
+onerror:
+    tell_what_failed()
+
+
 localrules:
     all,
     figures,

@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import yaml
@@ -13,6 +14,8 @@ def prepend(variable, folder):
     """Put a folder first in one of the environment's search paths."""
     os.environ[variable] = os.pathsep.join(filter(None, [str(folder), os.environ.get(variable)]))
 
+
+BEGAN = time.time()
 
 # The steps run the code of this clone, with the Python that runs Snakemake or, with --sdm conda, the environment's.
 SOURCE = Path(workflow.basedir) / "src"
@@ -219,6 +222,15 @@ def start():
         record_experiment()
     except UserError as error:
         stop(error)
+
+
+def tell_what_failed():
+    """Say at the very end, below all that Snakemake shows, why steps failed: the errors that their logs end with."""
+    for log in sorted(Path(RESULTS, "logs").rglob("*.log")):
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.stat().st_mtime >= BEGAN else []
+        _, found, why = (lines or [""])[-1].partition(" ERROR error: ")
+        if found:
+            print(f"Failed: {why} [{log}]", file=sys.stderr)
 
 
 if workflow.is_main_process and drop_stale_locks(Path(RESULTS)):
