@@ -2,12 +2,13 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 AuthType=auth/munge
+AuthInfo=cred_expire=5
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -84,9 +86,10 @@ class Submission:
 
 @dataclass(frozen=True)
 class Slurm:
-    """The cluster, which is one node."""
+    """The cluster, which is one node, and what was submitted to it in a test."""
 
     node: str
+    submitted: list[subprocess.Popen] = field(default_factory=list)
 
     def submit(self, workflow: Workflow, *arguments: str) -> Submission:
         said = workflow.folder / "said.txt"
@@ -95,6 +98,7 @@ class Slurm:
                 workflow.command(*FLAGS, *arguments), cwd=workflow.folder, env=workflow.environment(),
                 stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
+        self.submitted.append(process)
         return Submission(process, said)
 
     def jobs(self, state: str = "all") -> list[dict[str, str]]:
@@ -112,12 +116,29 @@ class Slurm:
         """What one of Slurm's commands prints."""
         return outcome(*command)
 
+    def seconds_of(self, job: str) -> int:
+        """How long a job has run for."""
+        minutes, seconds = outcome("squeue", "--noheader", "--jobs", job, "--format", "%M").strip().split(":")[-2:]
+        return 60 * int(minutes) + int(seconds)
+
     def state_of(self, job: str) -> str:
         return next(one["state"] for one in self.jobs() if one["id"] == job)
 
 
+@pytest.fixture
+def slurm(cluster: Slurm) -> Iterator[Slurm]:
+    """The cluster; nothing that a test submitted is left when it ends."""
+    yield cluster
+    for process in cluster.submitted:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    cluster.submitted.clear()
+    outcome("scancel", "--user", "root")
+
+
 @pytest.fixture(scope="session")
-def slurm() -> Iterator[Slurm]:
+def cluster() -> Iterator[Slurm]:
     """The cluster, with its daemons running; without the packages or rights, tests are skipped, but fail in CI."""
     missing = [name for name in NEEDED if shutil.which(name) is None]
     reason = f"no Slurm: {', '.join(missing)} not found" if missing else None
@@ -147,8 +168,6 @@ def slurm() -> Iterator[Slurm]:
             until(lambda: "idle" in sinfo(), folder)
             yield Slurm(node)
         finally:
-            subprocess.run(["scancel", "--user", "root", "--signal", "KILL"], capture_output=True, check=False)
-            subprocess.run(["scancel", "--user", "root"], capture_output=True, check=False)
             for daemon in started[::-1]:
                 daemon.terminate()
                 daemon.wait(timeout=30)
