@@ -5,8 +5,9 @@
 
 The experiment is a sheet of made-up small files; no job is run. The peer is a Snakefile with one rule for each of ours and a job
 for each of our jobs, with as many inputs, outputs and connections, but no parameters, resources or patterns to speak of; what a
-job depends on comes from a dictionary. Both are dry runs, `snakemake --dry-run --quiet all`, processes of their own that take
-turns, and the median of the repeats counts.
+job depends on comes from a dictionary. Both are dry runs, `snakemake --dry-run` with all that it says of each job, processes of
+their own that take turns, and the median of the repeats counts. Beside the time on the clock stands the processor's, as other work
+on the machine lengthens the first.
 """
 
 from __future__ import annotations
@@ -103,18 +104,19 @@ def make_peer(folder: Path, plan: str) -> list[str]:
     return ["--snakefile", str(folder / "Snakefile"), "--directory", str(folder)]
 
 
-def plan(arguments: list[str], *more: str) -> tuple[float, str]:
-    """Seconds of a dry run, and what it said."""
+def plan(arguments: list[str]) -> tuple[float, float, str]:
+    """Seconds of a dry run on the clock and of the processor, and what it said."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    started = time.perf_counter()
+    before, started = os.times(), time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--dry-run", *more, *arguments],
+        [sys.executable, "-m", "snakemake", "--dry-run", *arguments],
         env=environment, cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
-    seconds = time.perf_counter() - started
+    seconds, after = time.perf_counter() - started, os.times()
+    processor = after.children_user + after.children_system - before.children_user - before.children_system
     if done.returncode:
         raise SystemExit(f"{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return seconds, done.stdout + done.stderr
+    return seconds, processor, done.stdout + done.stderr
 
 
 def jobs_of(text: str) -> int:
@@ -137,26 +139,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         ours, theirs = Path(name) / "ours", Path(name) / "peer"
         arguments = make_experiment(ours, namespace.cases)
-        _, text = plan(arguments)
+        *_, text = plan(arguments)
         peer = make_peer(theirs, text)
-        seconds: dict[str, list[float]] = {"microsr": [], "peer": []}
-        counts = {}
+        found: dict[str, list[tuple[float, float]]] = {"microsr": [], "peer": []}
         for _ in range(namespace.repeats):
             for which, told in (("microsr", arguments), ("peer", peer)):
-                took, said = plan(told, "--quiet", "rules")
-                seconds[which].append(took)
-                counts[which] = jobs_of(said)
+                *seconds, said = plan(told)
+                found[which].append(tuple(seconds))
+                if jobs_of(said) != jobs_of(text):
+                    raise SystemExit(f"{which} plans {jobs_of(said)} jobs, not {jobs_of(text)}")
         inputs = sum(
             len(i) for jobs in json.loads((theirs / "inputs.json").read_text()).values() for i in jobs.values()
         )
-        print(f"{counts['microsr']} jobs ({counts['peer']} of the peer) with {inputs} inputs")
-        medians = {which: statistics.median(values) for which, values in seconds.items()}
-        for which, value in medians.items():
-            print(f"{which:8} {value:6.1f} s (of {', '.join(f'{s:.1f}' for s in seconds[which])})")
-        print(f"ratio    {medians['microsr'] / medians['peer']:6.2f}")
+        print(f"{jobs_of(text)} jobs with {inputs} inputs; seconds on the clock, and of the processor:")
+        medians = {which: [statistics.median(one) for one in zip(*rows, strict=True)] for which, rows in found.items()}
+        for which, (clock, processor) in medians.items():
+            print(f"{which:8} {clock:6.1f} {processor:6.1f}")
+        print("ratio    {:6.2f} {:6.2f}".format(*(a / b for a, b in zip(*medians.values(), strict=True))))
         if namespace.profile:
             file = str(Path(name) / "profile")
-            command = [sys.executable, "-m", "cProfile", "-o", file, "-m", "snakemake", "--dry-run", "--quiet", "rules"]
+            command = [sys.executable, "-m", "cProfile", "-o", file, "-m", "snakemake", "--dry-run"]
             subprocess.run([*command, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
             subprocess.run(
                 [sys.executable, "-m", "pstats", file],

@@ -134,7 +134,7 @@ def _state(path: Path | None, sha: str, slices: list[int] | None, check: bool, s
         return "gone"
     if not check:
         return "not checked"
-    key = (path, slices and tuple(slices))
+    key = (path, None if slices is None else tuple(slices))
     if key not in sums:
         logger.debug("reading %s", path)
         sums[key] = checksum(path, slices=slices)

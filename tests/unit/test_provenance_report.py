@@ -98,6 +98,17 @@ def test_a_slice_that_was_not_drawn_does_not_count(here):
     assert found["results/x/patches/clinical.run.json", str(volume)] == "changed", "patches are of the whole volume"
 
 
+def test_of_a_volume_only_the_metadata_may_count(here, capsys):
+    volume = Path("results/x/volumes/clinical.ome.zarr")
+    Path("results/x/table.csv").touch()
+    write_run(Path("results/x/table.csv"), "volumes", {}, [volume], 0.0, slices_read={volume: ()})
+    (volume / "0/c/0/0/0").write_bytes(b"other voxels")
+    text = told(capsys, "results/x/table.csv")
+    assert "clinical.ome.zarr  sha256 of its metadata " in text and "amiss" not in text
+    (volume / "zarr.json").write_text("{}")
+    assert "CHANGED" in told(capsys, "results/x/table.csv")
+
+
 def test_without_checks_nothing_is_read(here, capsys, monkeypatch):
     monkeypatch.setattr("microsr.provenance_report.checksum", lambda *_, **__: pytest.fail("read"))
     text = told(capsys, f"{FIGURE}.png", "--no-check")

@@ -1,0 +1,272 @@
+"""Every key of the configuration: which steps it reaches, and so re-runs; or that it re-runs nothing."""
+
+import json
+import re
+import shlex
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from microsr.config import Experiment, Inset, Method
+
+pytestmark = pytest.mark.workflow
+SMOKE = ["--configfile", "experiments/smoke.yaml"]
+SIMULATED = {"simulate_training_case", "simulate_test_case"}
+TRAINED = {"train", "draw_network"}
+METHOD = "methods.proposed."
+
+# key: its new value and the rules whose commands it reaches
+REACHES: dict[str, tuple[Any, set[str]]] = {
+    "note": ("seen by the reader", {"draw_comparison"}),
+    "seed": (
+        2,
+        SIMULATED | {"extract_patches", "learn_features", "train", "evaluate_known", "evaluate_distribution"}
+        | {"evaluate_repeatability", "evaluate_downsampled"},
+    ),
+    "window_hu": ([-1001.0, 400.0], {"train"}),
+    **{
+        f"scanner.{key}": (value, SIMULATED | {"validate_simulation", "train", "evaluate_known"})
+        for key, value in {"kernel": "D45", "pixel_mm": 0.626, "slice_sigma_mm": 0.3, "noise_hu": 31.0}.items()
+    },
+    **{
+        f"simulate.{key}": (value, SIMULATED)
+        for key, value in {
+            "clinical_size": 49, "clinical_slices": 4, "slice_spacing_mm": 0.7, "micro_spacing_mm": 0.08, "specimen_mm": 15.0,
+        }.items()
+    },
+    "volumes.clinical.lung_below_hu": (-401.0, {"import_clinical", "import_repeat"}),
+    "volumes.clinical.closing_mm": (4.1, {"import_clinical", "import_repeat"}),
+    **{
+        f"volumes.micro.{key}": (value, {"import_micro"})
+        for key, value in {
+            "sampling": "native", "matched_spacing_mm": 0.08, "area_average": 2, "calibration.method": "percentile",
+            "calibration.air_grey": 1.0, "calibration.tissue_grey": 2.0, "calibration.low_percentile": 6.0,
+            "calibration.high_percentile": 96.0, "calibration.air_hu": -999.0, "calibration.tissue_hu": 41.0,
+            "calibration.mean_hu": -700.0,
+        }.items()
+    },
+    "patches.clinical_size": (12, {"extract_patches"}),
+    "patches.micro_size": (96, {"extract_patches"}),
+    "patches.per_case": (9, {"extract_patches"}),
+    "patches.inside": (0.7, {"extract_patches"}),
+    f"{METHOD}mix_fraction": (0.3, TRAINED),
+    f"{METHOD}mix_noise": (True, TRAINED),
+    **{
+        f"{METHOD}losses.{key}": (value, TRAINED)
+        for key, value in {
+            "adversarial": 0.6, "cycle": 11.0, "downsample": 41.0, "upsample": 2.0, "clinical_ssim": 3.0, "micro_ssim": 4.0,
+            "pixel_norm": "l1", "repeat": 5.0, "forgive_px": 1.5,
+        }.items()
+    },
+    **{
+        f"train.{key}": (value, TRAINED)
+        for key, value in {
+            "network": "compact", "epochs": 2, "patches_per_case": 12, "batch_size": 8, "learning_rate": 0.0005,
+            "adam_betas": [0.6, 0.99], "constant_fraction": 0.6, "pool_size": 40, "augment": False, "precision": "float32",
+            "ema_decay": 0.9, "gradient_penalty": 0.5, "spectral_norm": False,
+        }.items()
+    },
+    "superresolve.slices": ([0, 1], {"superresolve"}),
+    "superresolve.precision": ("bfloat16", {"superresolve"}),
+    "evaluate.data_range_hu": (1401.0, {"evaluate_known", "evaluate_downsampled"}),
+    "figures.slice": (1, {"draw_comparison", "draw_hallucination", "draw_tiling"}),
+    "figures.insets": ([{"row": 1, "column": 2, "size": 25}], {"draw_comparison", "draw_hallucination"}),
+    "figures.display_window_hu": ([-1000.0, 201.0], {"draw_comparison", "draw_hallucination", "draw_tiling"}),
+}  # fmt: skip
+
+# `compute`: re-runs nothing, but for parts, which changes the jobs.
+RE_RUNS_NOTHING = {
+    "compute.device": "cpu",
+    "compute.threads": 2,
+    "compute.devices": 2,
+    "compute.nodes": 2,
+    "compute.accumulate": 1,
+    "compute.compile": True,
+    "compute.deterministic": True,
+    "compute.checkpoint_minutes": 1.0,
+    "compute.tile": 64,
+    "compute.retries": 5,
+}
+
+# Which jobs there are: each has a test of its own, named here.
+JOBS = {
+    "experiment": "test_another_name_is_another_experiment",
+    "cases.sheet": "test_a_sheet_of_the_same_files_re_runs_nothing",
+    "cases.data_root": "test_a_sheet_of_the_same_files_re_runs_nothing",
+    "simulate.training_cases": "test_a_further_case_leaves_the_others_as_they_are",
+    "simulate.test_cases": "test_a_further_case_leaves_the_others_as_they_are",
+    "methods": "test_a_method_that_is_left_out_trains_no_other_one_again",
+    f"{METHOD}upsampler": "test_a_method_that_is_left_out_trains_no_other_one_again",
+    f"{METHOD}train": "test_a_method_s_own_change_trains_it_alone",
+    "protocols": "test_further_models_leave_the_others_as_they_are",
+    "train.repeats": "test_further_models_leave_the_others_as_they_are",
+    "superresolve.formats": "test_a_further_format_is_an_export_only",
+    "evaluate.kernel_pair": "test_a_kernel_pair_is_for_the_validation_only",
+    "compute.parts": "test_other_parts_super_resolve_again_but_train_nothing",
+}
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Dotted names of all settings; of the methods those of one of them."""
+    found = []
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found += keys(field.annotation, f"{prefix}{name}.")
+        else:
+            found.append(f"{prefix}{name}")
+    return found + (keys(Method, METHOD) if model is Experiment else [])
+
+
+def test_every_key_is_in_one_of_the_lists():
+    """A new key of the configuration must say here what it re-runs."""
+    listed = [*REACHES, *RE_RUNS_NOTHING, *JOBS]
+    assert set(keys(Experiment)) == set(listed) and len(listed) == len(set(listed))
+    assert set(Inset.model_fields) == set(REACHES["figures.insets"][0][0])
+    assert not [test for test in JOBS.values() if test not in globals()]
+
+
+def overlay(folder, settings: dict[str, Any]) -> list[str]:
+    """Arguments of a dry run with these settings, dotted, laid over the smoke experiment."""
+    nested: dict[str, Any] = {}
+    for key, value in settings.items():
+        *outer, name = key.split(".")
+        level = nested
+        for part in outer:
+            level = level.setdefault(part, {})
+        level[name] = value
+    (folder / "overlay.yaml").write_text(yaml.safe_dump(nested))
+    return [*SMOKE, str(folder / "overlay.yaml")]
+
+
+def jobs_of(text: str) -> list[tuple[str, str, str]]:
+    """Rule, reason and command of each job of a dry run."""
+    blocks = re.split(r"(?m)^(?:local)?rule (?=\w+:$)", text)[1:]
+    found = []
+    for block in blocks:
+        reason = re.search(r"(?m)^    reason: (.*)$", block)
+        command = re.search(r"(?m)^Shell command: (.*)$", block)
+        found.append((block.partition(":")[0], reason[1] if reason else "", command[1] if command else ""))
+    return found
+
+
+def test_a_setting_reaches_the_commands_of_the_steps_that_it_decides_and_re_runs_them(finished, tmp_path):
+    """All at once: what each re-runs is told by the commands that have its new value, and by Snakemake's reason."""
+    values = {key: value for key, (value, _) in REACHES.items()}
+    done = finished.snakemake("-n", "-p", *overlay(tmp_path, values))
+    assert done.returncode == 0, done.stdout[-3000:]
+    jobs = jobs_of(done.stdout)
+    reached: dict[str, set[str]] = {key: set() for key in REACHES}
+    for rule, _, command in jobs:
+        words = shlex.split(command.split(" --log ")[0])
+        words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+        given = {word.removeprefix("--"): words[n + 1 :] for n, word in enumerate(words) if word.startswith("--")}
+        for key, (value, _) in REACHES.items():
+            if has(given, key, value):
+                reached[key].add(rule)
+    assert reached == {key: rules for key, (_, rules) in REACHES.items()}
+    # Of a job whose inputs are made again as well, Snakemake gives that reason only.
+    re_run = {rule for rule, reason, _ in jobs if "Params have changed" in reason}
+    assert {*SIMULATED, "draw_network"} <= re_run <= {rule for _, rules in REACHES.values() for rule in rules}
+
+
+def has(given: dict[str, list[str]], key: str, value: Any) -> bool:
+    """Whether a command's flags have the value of a key; a flag is named as the key is within its section."""
+    parts = key.removeprefix(METHOD).split(".")
+    for start in range(len(parts)):
+        words = given.get(".".join(parts[start:]))
+        if words is not None:
+            spread = value if key == "window_hu" else [value]
+            texts = words[: len(spread)]
+            return [as_value(text) for text in texts] == list(spread)
+    return False
+
+
+def as_value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def test_how_the_work_is_done_re_runs_nothing(finished, tmp_path):
+    assert not finished.plan(*overlay(tmp_path, RE_RUNS_NOTHING))
+    assert not finished.plan(*overlay(tmp_path, {"compute.accumulate": 4}))
+
+
+def test_another_name_is_another_experiment(finished, tmp_path):
+    done = finished.snakemake("-n", "-p", *overlay(tmp_path, {"experiment": "other"}))
+    commands = [command for _, _, command in jobs_of(done.stdout)]
+    assert len(commands) > 60 and not [command for command in commands if "results/smoke/" in command]
+
+
+def test_a_sheet_of_the_same_files_re_runs_nothing(finished, tmp_path):
+    sheet = finished.folder / "results/smoke/cases.tsv"
+    (tmp_path / "sheet.tsv").write_text(sheet.read_text().replace("results/smoke/", ""))
+    settings = {"cases.sheet": str(tmp_path / "sheet.tsv"), "cases.data_root": "results/smoke"}
+    assert not finished.plan(*overlay(tmp_path, settings))
+
+
+def commands_of(workflow, *arguments: str) -> dict[str, list[str]]:
+    """The commands of a dry run, by rule."""
+    done = workflow.snakemake("-n", "-p", *arguments)
+    assert done.returncode == 0, done.stdout[-3000:]
+    found: dict[str, list[str]] = {}
+    for rule, _, command in jobs_of(done.stdout):
+        found.setdefault(rule, []).append(command)
+    return found
+
+
+def test_a_further_case_leaves_the_others_as_they_are(finished, tmp_path):
+    commands = commands_of(finished, *overlay(tmp_path, {"simulate.training_cases": 3, "simulate.test_cases": 2}))
+    made = {rule for rule, texts in commands.items() if any("--case" in text for text in texts)}
+    assert {
+        "simulate_training_case",
+        "simulate_test_case",
+        "import_clinical",
+        "import_micro",
+        "extract_patches",
+    } <= made
+    for rule in (*SIMULATED, "import_clinical", "import_micro", "extract_patches"):
+        assert all(re.search("--case (train3|test2) ", text) for text in commands[rule]), rule
+    assert len(commands["train"]) == 3, "on one case more"
+
+
+def test_further_models_leave_the_others_as_they_are(finished, tmp_path):
+    commands = commands_of(finished, *overlay(tmp_path, {"protocols": ["pooled", "per_case"], "train.repeats": 2}))
+    sets = {re.search(r"models/(\w+)/(\S+) ", text).groups() for text in commands["train"]}
+    new = ("pooled.seed2", *(f"case-{case}{seed}" for case in ("train1", "train2") for seed in ("", ".seed2")))
+    assert sets == {(method, name) for method in ("proposed", "cyclegan", "noise_aware") for name in new}
+    assert not {"simulate_training_case", "import_micro", "extract_patches"} & set(commands)
+
+
+def test_a_method_that_is_left_out_trains_no_other_one_again(finished, tmp_path):
+    commands = commands_of(finished, *overlay(tmp_path, {"methods.noise_aware": None, f"{METHOD}upsampler": "bicubic"}))
+    assert "train" not in commands and "draw_comparison" in commands
+    assert all("superresolved/proposed/none" in text for text in commands["superresolve"])
+
+
+def test_a_method_s_own_change_trains_it_alone(finished, tmp_path):
+    commands = commands_of(finished, *overlay(tmp_path, {"methods.cyclegan.train": {"epochs": 2}}))
+    (command,) = commands["train"]
+    assert "models/cyclegan/pooled" in command and "--epochs 2 " in command
+
+
+def test_a_further_format_is_an_export_only(finished, tmp_path):
+    assert set(finished.plan(*overlay(tmp_path, {"superresolve.formats": ["nifti", "dicom"]}))) == {
+        "export", "export_dicom", "all",
+    }  # fmt: skip
+
+
+def test_a_kernel_pair_is_for_the_validation_only(finished, tmp_path):
+    scans = [f"simulated/test1/{name}.nii.gz" for name in ("clinical", "repeat")]
+    settings = {"evaluate.kernel_pair": scans, "cases.data_root": "results/smoke"}
+    assert set(finished.plan(*overlay(tmp_path, settings))) == {"validate_simulation", "draw_validation", "all"}
+
+
+def test_other_parts_super_resolve_again_but_train_nothing(finished, tmp_path):
+    """To Snakemake the volume is another job's, with other inputs, although it is the same."""
+    jobs = finished.plan(*overlay(tmp_path, {"compute.parts": 2}))
+    assert {"superresolve_part", "gather"} <= set(jobs)
+    assert not {"train", "import_clinical", "learn_features", "draw_network"} & set(jobs)
