@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from microsr import SCALE, UserError, config
@@ -35,6 +35,12 @@ NAMED = 3
 """Differences that a line names before it says how many more there are."""
 
 
+def _rising(window: list[float]) -> list[float]:
+    if not window[0] < window[1]:
+        raise ValueError("must rise from the first value to the second")
+    return window
+
+
 class Facts(BaseModel):
     """What a model file says about its model beside the weights."""
 
@@ -42,15 +48,15 @@ class Facts(BaseModel):
 
     network: str
     """Family, as in train.network."""
-    window_hu: Annotated[list[float], Field(min_length=2, max_length=2)]
+    window_hu: Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_rising)]
     """HU that G1 sees as -1 and 1."""
-    seed: int
+    seed: Annotated[int, Field(ge=0)]
     """Of the training; decides the noise of super-resolution too."""
-    steps: int
+    steps: Annotated[int, Field(ge=0)]
     """Trained for."""
-    clinical_spacing_mm: float | None
+    clinical_spacing_mm: Annotated[float, Field(gt=0)] | None
     """Pixel spacing of the clinical patches; None: unknown."""
-    micro_spacing_mm: float | None
+    micro_spacing_mm: Annotated[float, Field(gt=0)] | None
     """Pixel spacing of the uCT patches; None: unknown."""
     provenance: dict[str, Any]
     """Settings, code, version, and the training set's files with their checksums."""

@@ -5,12 +5,14 @@ Zarr hands each chunk from thread to thread, and Python runs in one of them at a
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import zarr
 from numcodecs import Blosc
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 SHUFFLES = {"noshuffle": Blosc.NOSHUFFLE, "shuffle": Blosc.SHUFFLE, "bitshuffle": Blosc.BITSHUFFLE}
 
@@ -22,9 +24,15 @@ class SliceWriter:
     """
 
     def __init__(self, array: zarr.Array) -> None:
-        (codec,) = array.compressors
-        if not isinstance(codec, BloscCodec) or array.chunks[0] != 1 or array.filters or array.shards:
-            raise ValueError(f"{array.path}: its chunks are not slices packed by Blosc")
+        codec, *check = array.compressors
+        if (
+            not isinstance(codec, BloscCodec)
+            or [type(one) for one in check] != [Crc32cCodec]
+            or array.chunks[0] != 1
+            or array.filters
+            or array.shards
+        ):
+            raise ValueError(f"{array.path}: its chunks are not slices packed by Blosc with a checksum")
         self._folder = Path(array.store.root) / array.path
         self._key = array.metadata.encode_chunk_key
         self._chunk, self._dtype, self._fill = array.chunks[1:], array.dtype, array.fill_value
@@ -43,4 +51,7 @@ class SliceWriter:
             part = np.pad(part, short, constant_values=self._fill)
         file = self._folder / self._key(place)
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(self._codec.encode(np.ascontiguousarray(part, self._dtype)))
+        packed = self._codec.encode(np.ascontiguousarray(part, self._dtype))
+        with file.open("wb") as stream:
+            stream.write(packed)
+            stream.write(struct.pack("<I", google_crc32c.value(packed)))

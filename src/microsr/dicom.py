@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import SimpleITK as sitk
 
 from microsr import UserError
@@ -35,6 +36,16 @@ GAP_TOLERANCE = 0.1
 """Largest deviation of a slice from an even grid, in slice distances."""
 SHIFT_TOLERANCE = 0.5
 """Largest sideways drift over the whole volume, in pixels."""
+DECISIVE = [
+    "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelData", "ImagePositionPatient", "ImageOrientationPatient",
+]  # fmt: skip
+"""Elements that pydicom reads too."""
+UNDEFINED = 0xFFFFFFFF
+"""Length of pixels that are compressed."""
+PHOTOMETRIC = ("MONOCHROME1", "PALETTE COLOR")
+"""Photometric interpretations of one value a pixel that are refused by name."""
+MOST_PIXELS, MOST_PACKED = 1 << 26, 1000
+"""Pixels that a slice may have whatever the size of its file, and beyond that for each of its bytes."""
 TYPES = {
     sitk.sitkUInt8: np.uint8, sitk.sitkInt8: np.int8, sitk.sitkUInt16: np.uint16, sitk.sitkInt16: np.int16,
     sitk.sitkUInt32: np.uint32, sitk.sitkInt32: np.int32, sitk.sitkFloat32: np.float32, sitk.sitkFloat64: np.float32,
@@ -157,17 +168,27 @@ def _header(path: Path) -> Slice | None:
     if reader.GetNumberOfComponents() != 1:
         problem = f"is a colour image ({reader.GetNumberOfComponents()} components); give a grey-value CT"
     elif text("0028|0008") not in ("", "1"):
-        problem = f"holds {text('0028|0008')} frames in one file; convert it to single-frame files or NIfTI (e.g. with dcm2niix)"
+        count = text("0028|0008") if text("0028|0008").isdecimal() else "several"
+        problem = f"holds {count} frames in one file; convert it to single-frame files or NIfTI (e.g. with dcm2niix)"
     elif "MOSAIC" in text("0008|0008").split("\\"):
         problem = "is a mosaic of slices in one image; convert it to NIfTI (e.g. with dcm2niix)"
     elif text("0028|0004") != "MONOCHROME2":
-        problem = f"is {text('0028|0004')}, so its values may be read inverted; convert it to MONOCHROME2"
+        kind = (
+            text("0028|0004") if text("0028|0004") in PHOTOMETRIC else "no MONOCHROME2"
+        )  # no text from a header is shown
+        problem = f"is {kind}, so its values may be read inverted; convert it to MONOCHROME2"
     elif position is None or orientation is None:
         problem = "has no ImagePositionPatient or ImageOrientationPatient; give a CT series, or convert it to NIfTI"
     elif min(lengths) < 0.9 or abs(row @ column) > SAME_DIRECTION:
         problem = f"has an ImageOrientationPatient of no two perpendicular directions ({orientation}); mend the header"
+    elif np.prod(reader.GetSize(), dtype=float) > max(MOST_PIXELS, MOST_PACKED * path.stat().st_size):
+        problem = (
+            f"has {'x'.join(map(str, reader.GetSize()[:2]))} pixels by its header, too many for its size; copy it again"
+        )
     elif reader.GetPixelID() not in TYPES:
         problem = f"has an unsupported pixel type ({sitk.GetPixelIDValueAsString(reader.GetPixelID())})"
+    else:
+        problem = _damage(path, reader.GetSize()[:2], [text("0028|1053"), text("0028|1052")])
     pixel = numbers("0028|0030", 2)
     thickness = numbers("0018|0050", 1)
     return Slice(
@@ -185,6 +206,32 @@ def _header(path: Path) -> Slice | None:
             numbers("0028|0120", 1), numbers("0028|1053", 1), numbers("0028|1052", 1), text("0028|0103") == "1"
         ),
     )
+
+
+def _damage(path: Path, size: tuple[int, int], rescale: list[str]) -> str | None:
+    """What GDCM passes over in a damaged file, None if there is nothing: it is read as pydicom reads it.
+
+    size: columns and rows as GDCM has them. rescale: slope and intercept as the header says them.
+    """
+    try:
+        slope, intercept = (float(text or default) for text, default in zip(rescale, "10", strict=True))
+        if slope == 0 or not np.isfinite([slope, intercept]).all():
+            return "has a rescale slope or intercept that is none; mend its header"
+        data = pydicom.dcmread(path, force=True, specific_tags=DECISIVE)
+        place = [data.get(name) for name in ("ImagePositionPatient", "ImageOrientationPatient")]
+        if (data.Columns, data.Rows) != size or [len(values) for values in place] != [3, 6]:
+            return "has a damaged header; copy it again"
+        held, bits = data.get_item("PixelData").length, data.BitsAllocated
+        row = data.Columns * bits // 8
+        if held != UNDEFINED and not 0 <= held - data.Rows * row < max(row, 2):
+            return f"has {held} bytes of pixels, not {data.Rows * row}; it is damaged or truncated, copy it again"
+        if data.get("HighBit", data.BitsStored - 1) != data.BitsStored - 1 or data.BitsStored > bits:
+            return (
+                f"has {data.BitsStored} of {bits} bits, or its highest bit is another, which cannot be; mend its header"
+            )
+    except Exception:  # whatever a damaged header provokes in pydicom
+        return "has a damaged header; copy it again"
+    return None
 
 
 def _padding(
@@ -303,7 +350,7 @@ def _pixels(slices: list[Slice]) -> Slices:
         path = slices[z].path
         try:
             image = _reader(path).Execute()
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             raise UserError(
                 f"{path}: pixels cannot be read, the file is damaged or truncated ({reason(error)})"
             ) from None

@@ -9,6 +9,7 @@ import io
 import json
 import shutil
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,18 +31,13 @@ UNKNOWN = (
     "ReferringPhysicianName", "StudyID", "SeriesNumber", "AcquisitionNumber", "KVP", "PositionReferenceIndicator",
 )  # fmt: skip
 """Elements that a CT image must have, empty where there is nothing to say."""
-INHERITED = (
-    "SpecificCharacterSet", "TimezoneOffsetFromUTC",
-    "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "OtherPatientIDs", "PatientComments",
-    "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",
-    "PatientAge", "PatientSize", "PatientWeight",
-    "StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber", "ReferringPhysicianName",
-    "FrameOfReferenceUID", "PositionReferenceIndicator", "PatientPosition", "BodyPartExamined", "Laterality",
-    "AcquisitionNumber", "AcquisitionDate", "AcquisitionTime", "KVP", "ContrastBolusAgent", "SliceThickness",
-    "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
-)  # fmt: skip
-"""What a derived series has from its source: the patient, the study, the frame of reference, how the scan was taken, and that
-values were once compressed with loss."""
+INHERITED: dict[str, tuple[str, ...] | type[float]] = {
+    "PatientPosition": ("HFS", "HFP", "HFDR", "HFDL", "FFS", "FFP", "FFDR", "FFDL"), "KVP": float, "SliceThickness": float,
+    "LossyImageCompression": ("00", "01"), "LossyImageCompressionRatio": float,
+    "LossyImageCompressionMethod": ("ISO_10918_1", "ISO_14495_1", "ISO_15444_1", "ISO_13818_2"),
+}  # fmt: skip
+"""What a derived series has from its source: how the scan was taken, and that values were once compressed with loss. Numbers,
+and the terms that DICOM defines, so that no text and no identifier of a header comes through."""
 LUNG_WINDOW = (-600, 1500)
 """Centre and width, HU, that a viewer starts with."""
 PLACE = (
@@ -85,9 +81,9 @@ def write_series(folder: Path, volume: Volume, case: str, seed: int, kernel: str
 class _Source:
     """The series that another is derived from."""
 
-    header: Dataset
-    images: list[tuple[str, str]]
-    """SOP class and instance UID of the image at each slice of the derived series."""
+    series: str
+    technique: dict[str, Any]
+    """What is INHERITED."""
 
 
 class DerivedSeries:
@@ -97,8 +93,8 @@ class DerivedSeries:
     the series, attributes["derivation"] says what was done. made_of: what decides the values, such as the checksums of model
     and input, as plain JSON values: two series get the same UIDs only if this, shape, geometry, attributes and source are the
     same.
-    source: DICOM folder or file that the values come from; the new series gets its patient and study (INHERITED: the name goes
-    along) and refers to it. None: no patient, a study of its own. series: UID of one of several series in that folder.
+    source: DICOM folder or file that the values come from; the new series says how it was taken (INHERITED), but not of whom: it
+    has no patient, and a study of its own. series: UID of one of several series in that folder.
 
     Files are numbered along the slice normal (row x column), as a series is sorted by who reads it: a volume with a left-handed
     direction is numbered from its last slice to its first, and so keeps its place in the patient.
@@ -125,7 +121,7 @@ class DerivedSeries:
         self._folder, self._shape, self._volume = folder, shape, volume
         self._source = None if source is None else _read_source(Path(source), series, volume, shape)
         facts = [made_of, shape, volume.spacing, volume.origin, volume.direction, volume.attributes]
-        origin = self._source.header.SeriesInstanceUID if self._source else "none"
+        origin = self._source.series if self._source else "none"
         self._entropy = ("derived", origin, json.dumps(facts, sort_keys=True))
         self._turned = np.linalg.det(np.reshape(volume.direction, (3, 3))) < 0
 
@@ -143,9 +139,9 @@ class DerivedSeries:
         data.StudyInstanceUID = _uid(*self._entropy, "study")
         data.FrameOfReferenceUID = _uid(*self._entropy, "frame")
         data.SliceThickness = _decimal(volume.attributes.get("source", {}).get("slice_thickness") or volume.spacing[2])
-        data.LossyImageCompression = "00"
         if self._source is not None:
-            self._inherit(data, position)
+            for keyword, value in self._source.technique.items():
+                setattr(data, keyword, value)
         data.SeriesDescription = _ascii(volume.attributes.get("description", "Processed CT"), 64)
         data.DerivationDescription = _ascii(
             volume.attributes.get("derivation", f"Processed by microsr {__version__}"), 1024
@@ -162,20 +158,6 @@ class DerivedSeries:
     def _number(self, position: int) -> int:
         return self._shape[0] - position if self._turned else position + 1
 
-    def _inherit(self, data: Dataset, position: int) -> None:
-        """Take over patient, study and frame of reference, and refer to the images at this slice."""
-        source = self._source
-        for keyword in INHERITED:
-            if keyword in source.header and (source.header.data_element(keyword).value or keyword not in data):
-                data[keyword] = source.header[keyword]
-        if (number := source.header.get("SeriesNumber")) is not None:
-            data.SeriesNumber = 1000 + int(number)
-        sop_class, instance = source.images[position]
-        item = Dataset()
-        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, instance
-        item.PurposeOfReferenceCodeSequence = [_code(codes.DCM.SourceImageForImageProcessingOperation)]
-        data.SourceImageSequence = [item]
-
 
 def _read_source(source: Path, series: str | None, volume: Volume, shape: tuple[int, int, int]) -> _Source:
     """The one series at `source` (of the UID `series`, if given)."""
@@ -184,7 +166,7 @@ def _read_source(source: Path, series: str | None, volume: Volume, shape: tuple[
     found: dict[str, list[tuple[Dataset, Path]]] = {}
     for path in sorted(source.iterdir()) if source.is_dir() else [source]:
         if path.is_file() and is_dicom(path):
-            data = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(PLACE))
+            data = _read_header(path, PLACE)
             if "Rows" in data and series in (None, data.get("SeriesInstanceUID")):
                 found.setdefault(data.get("SeriesInstanceUID", ""), []).append((data, path))
     if len(found) != 1:
@@ -197,14 +179,38 @@ def _read_source(source: Path, series: str | None, volume: Volume, shape: tuple[
                 f"{path}: has no {lacking[0]}, as a series of single slices has; write the result without a source"
             )
     nearest = _nearest(source, [data for data, _ in images], volume, shape)
-    header = pydicom.dcmread(images[nearest[0]][1], stop_before_pixels=True, force=True)
-    return _Source(header, [(images[i][0].SOPClassUID, images[i][0].SOPInstanceUID) for i in nearest])
+    header = _read_header(images[nearest][1], INHERITED)
+    return _Source(str(images[nearest][0].SeriesInstanceUID), _technique(header))
 
 
-def _nearest(source: Path, images: list[Dataset], volume: Volume, shape: tuple[int, int, int]) -> list[int]:
-    """For each slice of the volume the image that lies there.
+def _read_header(path: Path, keywords: Iterable[str]) -> Dataset:
+    try:
+        return pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(keywords))
+    except (PermissionError, MemoryError):
+        raise
+    except Exception:  # whatever a damaged file provokes in pydicom
+        raise UserError(f"{path}: has a damaged header; copy it again, or write the result without a source") from None
 
-    The patient's name is to stand on the right volume only: a source whose first pixel is elsewhere (or, of a part of the
+
+def _technique(header: Dataset) -> dict[str, Any]:
+    """Those elements of INHERITED whose value is one that may be."""
+    found = {}
+    for keyword, allowed in INHERITED.items():
+        try:
+            value = header.get(keyword)
+            if allowed is float:
+                found[keyword] = _decimal(value)
+            elif value in allowed:
+                found[keyword] = str(value)
+        except (TypeError, ValueError, OverflowError):
+            continue  # absent, empty, or no number
+    return found
+
+
+def _nearest(source: Path, images: list[Dataset], volume: Volume, shape: tuple[int, int, int]) -> int:
+    """The image that lies at the volume's first slice.
+
+    How a scan was taken is to stand on the right volume only: a source whose first pixel is elsewhere (or, of a part of the
     slices' area, the pixel that attributes["corner"] names, row and column), or that does not cover the volume, is refused.
     """
     normal = np.reshape(volume.direction, (3, 3))[:, 2]
@@ -228,7 +234,7 @@ def _nearest(source: Path, images: list[Dataset], volume: Volume, shape: tuple[i
             f"{source}: does not lie where the volume does (corners {apart:.3g} pixels apart, slices {gap:.3g} mm), so the "
             "volume was made from another series; give that one, or no source"
         )
-    return nearest.tolist()
+    return int(nearest[0])
 
 
 def _header(volume: Volume, index: int, number: int) -> FileDataset:

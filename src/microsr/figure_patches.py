@@ -15,9 +15,8 @@ from matplotlib.patches import Rectangle
 
 from microsr import UserError
 from microsr.figure_style import COLOURS, WIDTH, bare, new_figure, radiological, save, scale_bar, styled
-from microsr.patches import INDEX_COLUMNS
+from microsr.patches import read_index
 from microsr.storage import Volume, open_mask, open_volume
-from microsr.tables import read_rows
 
 SLICES = 3
 SQUARES = 6
@@ -35,7 +34,7 @@ def make_patches(volume: Path, index: Path, output: Path) -> list[int]:
     volume: in the working format, with a mask. index: the patches' .csv (case, modality, slice, row, column, size).
     output: path without extension.
     """
-    table = read_rows(index, INDEX_COLUMNS, "no index of patches", "microsr patches")
+    table = read_index(index)
     source, mask = open_volume(volume), open_mask(volume)
     ends = (table["slice"] + 1, table["row"] + table["size"], table["column"] + table["size"])
     if any(end.max() > limit for end, limit in zip(ends, source.shape, strict=True)):

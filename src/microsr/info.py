@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from microsr import UserError, config
 from microsr.checkpoint import load_generator
 from microsr.config import Scan
 from microsr.outputs import read_journal
-from microsr.patches import open_patches
+from microsr.patches import open_patches, read_index
 from microsr.provenance import checksum, find_run
 from microsr.readers import read_scan
 from microsr.storage import Volume, open_levels, open_mask, open_volume
@@ -155,7 +154,7 @@ def _patches(path: Path) -> dict[str, Any]:
     found["values"] = {"lowest": few.min(), "mean": round(float(few.mean()), 1), "highest": few.max()}
     index = path.with_suffix(".csv")
     if index.is_file():
-        table = pd.read_csv(index)
+        table = read_index(index)
         found["from slices"] = [table["slice"].min(), table["slice"].max()]
     return found | {"checksum": checksum(path)} | _made(path)
 
@@ -169,12 +168,16 @@ def _model(path: Path) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in g1.parameters()),
         "halo": g1.halo,
         **facts,
-        "trained on": [name for name, _ in provenance.get("inputs", [])],
+        "trained on": [one[0] for one in _list(provenance.get("inputs")) if _list(one)],
         "settings": provenance.get("settings"),
         "microsr": provenance.get("microsr"),
         "code": provenance.get("code"),
         "checksum": checksum(path),
     }
+
+
+def _list(value: Any) -> list:
+    return list(value) if isinstance(value, list | tuple) else []
 
 
 def _states(path: Path) -> list[Path]:

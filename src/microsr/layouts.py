@@ -6,11 +6,11 @@ no layout (None): SimpleITK reads it whole.
 
 from __future__ import annotations
 
-import gzip
 import math
+import os
+import re
 import struct
 import threading
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -20,24 +20,19 @@ from tifffile import COMPRESSION
 from microsr import headers
 from microsr.rawfile import Layout, damaged
 from microsr.slices import Slices
+from microsr.textheaders import text_header
 
 NIFTI_TYPES = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
 }  # fmt: skip
-NIFTI_HEADER = 348
-"""Bytes of the header of NIfTI-1; SimpleITK knows no NIfTI-2."""
 TIFF_PACKED = (COMPRESSION.LZW, COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE, COMPRESSION.PACKBITS)
 
 
 def nifti(path: Path, dtype: np.dtype) -> Layout | None:
     """Of a NIfTI file with its voxels inside, packed or not, that are to become `dtype`."""
     packed = "gzip" if path.suffix.lower() == ".gz" else None
-    try:
-        with gzip.open(path) if packed else path.open("rb") as stream:
-            head = stream.read(NIFTI_HEADER)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise damaged(path, str(error)) from None
-    order = "<" if struct.unpack_from("<i", head)[0] == NIFTI_HEADER else ">"
+    head = headers.nifti_head(path)
+    order = "<" if struct.unpack_from("<i", head)[0] == headers.NIFTI_HEADER else ">"
     (kind,) = struct.unpack_from(f"{order}h", head, 70)
     offset, slope, intercept = struct.unpack_from(f"{order}3f", head, 108)
     if head[344:347] != b"n+1" or kind not in NIFTI_TYPES:
@@ -48,49 +43,76 @@ def nifti(path: Path, dtype: np.dtype) -> Layout | None:
     stored = np.dtype(order + NIFTI_TYPES[kind])
     if stored.newbyteorder("=") != dtype and (scale is None or dtype != np.float32):
         return None
-    return Layout(path, max(int(offset), NIFTI_HEADER), stored, packed, scale=scale)
+    return Layout(path, int(offset), stored, packed, scale=scale)
 
 
 def meta(path: Path, dtype: np.dtype) -> Layout | None:
     """Of a MetaImage file whose voxels, `dtype`, follow its header or lie in one other file."""
-    fields, end = headers.text_header(path, "elementdatafile", "=")
-    file = fields.get("elementdatafile", "")
+    fields, end = text_header(path, "ElementDataFile", "=")
+    file = fields.get("ElementDataFile", "")
     voxels = path if file.lower() == "local" else path.parent / file
-    offset = end if voxels == path else int(fields.get("headersize", 0))
+    skipped = "none" if "HeaderSizePerSlice" in fields else fields.get("HeaderSize", "0")
+    offset = end if voxels == path else int(skipped) if skipped.isdecimal() else -1
 
     def says(*keys: str) -> bool:
         return any(fields.get(key, "")[:1].lower() in ("t", "1") for key in keys)
 
-    if not says("binarydata") or not voxels.is_file() or offset < 0 or (voxels == path and "headersize" in fields):
+    if not says("BinaryData") or not _is_file(voxels) or offset < 0 or (voxels == path and "HeaderSize" in fields):
         return None
-    stored = dtype.newbyteorder(">" if says("binarydatabyteordermsb", "elementbyteordermsb") else "<")
-    return Layout(voxels, 0, stored, "zlib", offset) if says("compresseddata") else Layout(voxels, offset, stored)
+    stored = dtype.newbyteorder(">" if says("BinaryDataByteOrderMSB", "ElementByteOrderMSB") else "<")
+    if says("CompressedData"):
+        return Layout(voxels, 0, stored, "zlib", offset, exact=True)
+    return Layout(voxels, offset, stored, exact=True)
 
 
 def nrrd(path: Path, dtype: np.dtype) -> Layout | None:
     """Of a NRRD file whose voxels, `dtype`, are raw or gzip and follow its header or lie in one other file."""
-    fields, end = headers.text_header(path, "", ":")
+    fields, end = text_header(path, "", ":")
     file = fields.get("data file", fields.get("datafile"))
     voxels = path if file is None else path.parent / file
     encoding = fields.get("encoding", "").lower()
     skips = {fields.get(key, "0") for key in ("byte skip", "byteskip", "line skip", "lineskip")}
-    if encoding not in ("raw", "gzip", "gz") or skips != {"0"} or not voxels.is_file():
+    if encoding in ("ascii", "text", "txt") and voxels == path:
+        _check_numbers(path, end, fields, dtype)
+    if encoding not in ("raw", "gzip", "gz") or skips != {"0"} or not _is_file(voxels):
         return None
     start = end if voxels == path else 0
     stored = dtype.newbyteorder(">" if fields.get("endian", "").lower() == "big" else "<")
-    return Layout(voxels, start, stored) if encoding == "raw" else Layout(voxels, 0, stored, "gzip", start)
+    if encoding == "raw":
+        return Layout(voxels, start, stored, exact=True)
+    return Layout(voxels, 0, stored, "gzip", start, exact=True)
+
+
+def _check_numbers(path: Path, start: int, fields: dict[str, str], dtype: np.dtype) -> None:
+    """Refuse voxels in a text of which one is no number, or too many: SimpleITK reads some of them."""
+    with path.open("rb") as stream:
+        stream.seek(start)
+        words = stream.read().split()
+    needed = math.prod(int(size) for size in fields["sizes"].split())
+    whole = re.compile(rb"[-+]?\d+" if dtype.kind in "iu" else rb"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+    if len(words) != needed or not all(map(whole.fullmatch, words)):
+        raise damaged(path, f"{needed} numbers expected")
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file; a name that no system can have is not an error."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def tiff(path: Path, dtype: np.dtype) -> Layout | Slices | None:
     """Of a TIFF stack: where its pages lie, or the pages, decoded one by one; None: read it whole."""
     stack = tifffile.TiffFile(path)
-    pages = list(stack.pages)
-    first = pages[0]
-    shape = (len(pages), first.imagelength, first.imagewidth)
-    stored = dtype.newbyteorder(stack.byteorder)
-    upright = all(page.tags.valueof("Orientation", 1) == 1 for page in pages)
-    alike = all(page.dtype == dtype and page.bitspersample == 8 * dtype.itemsize for page in pages)
-    ways = {page.compression for page in pages}
+    try:
+        pages = list(stack.pages)
+        first = pages[0]
+        shape = (len(pages), first.imagelength, first.imagewidth)
+        stored = dtype.newbyteorder(stack.byteorder)
+        upright = all(page.tags.valueof("Orientation", 1) == 1 for page in pages)
+        alike = all(page.dtype == dtype and page.bitspersample == 8 * dtype.itemsize for page in pages)
+        ways = {page.compression for page in pages}
+    except Exception as error:  # whatever a damaged file provokes in tifffile
+        stack.close()
+        raise damaged(path, headers.reason(error)) from None
     if not upright or not alike or not ways <= {COMPRESSION.NONE, *TIFF_PACKED}:
         stack.close()
         return None
@@ -105,6 +127,6 @@ def tiff(path: Path, dtype: np.dtype) -> Layout | Slices | None:
                 page = stack.pages[z]
             return page.asarray(lock=lock, maxworkers=1).reshape(shape[1:])
         except Exception as error:  # whatever a decoder raises
-            raise damaged(path, str(error)) from None
+            raise damaged(path, headers.reason(error)) from None
 
     return Slices(load, shape, dtype)

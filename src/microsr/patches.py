@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from microsr import UserError, config
+from microsr import UserError, brief, config
+from microsr.files import replacing, reserve, write_csv
 from microsr.progress import Progress, logger
 from microsr.provenance import write_run
 from microsr.storage import open_mask, open_volume
+from microsr.tables import read_rows
 
 INDEX_COLUMNS = ["case", "modality", "slice", "row", "column", "size"]
 
@@ -86,7 +88,7 @@ def extract(
         patches.flush()
 
     table = pd.DataFrame(positions, columns=["slice", "row", "column"]).assign(case=case, modality=modality, size=size)
-    table[INDEX_COLUMNS].to_csv(index, index=False)
+    write_csv(index, table[INDEX_COLUMNS])
     write_run(
         [output, index],
         step="patches",
@@ -111,13 +113,35 @@ def open_patches(path: Path) -> np.ndarray:
     """
     try:
         patches = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} holds no patches ({error}); make it with `microsr patches`") from None
+    except PermissionError:
+        raise
+    except Exception as error:  # whatever a damaged header provokes; code in a file is not run
+        raise UserError(f"{path} holds no patches ({brief(error)}); make it with `microsr patches`") from None
     if not isinstance(patches, np.ndarray):
         raise UserError(f"{path} holds no patches, but an archive; make it with `microsr patches`")
     if patches.ndim != 3 or patches.shape[1] != patches.shape[2] or not len(patches):
         raise UserError(f"{path} has shape {patches.shape}, not (patches, size, size); make it with `microsr patches`")
+    if patches.dtype.kind not in "iuf" or patches.offset + patches.nbytes != path.stat().st_size:
+        raise UserError(
+            f"{path} holds no patches, but {patches.dtype}, or not as many as it says; make it with `microsr patches`"
+        )
     return patches
+
+
+def read_index(path: Path) -> pd.DataFrame:
+    """Where patches came from, INDEX_COLUMNS, a row for each patch.
+
+    Raises
+    ------
+    UserError
+        The file is no such table, or lists places that are none.
+    """
+    places = dict.fromkeys(INDEX_COLUMNS[2:], "int64")
+    how = {"dtype": {"case": str, "modality": str, **places}, "keep_default_na": False}
+    table = read_rows(path, INDEX_COLUMNS, "no index of patches", "microsr patches", **how)
+    if (table[list(places)] < [0, 0, 0, 1]).to_numpy().any():
+        raise UserError(f"{path} lists patches at places that are none; make it with `microsr patches`")
+    return table
 
 
 def admissible(mask: np.ndarray, size: int, inside: float) -> np.ndarray:

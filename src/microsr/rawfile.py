@@ -22,6 +22,7 @@ from typing import BinaryIO
 import numpy as np
 
 from microsr import UserError
+from microsr.headers import MOST_PACKED
 from microsr.slices import Slices
 
 BLOCK = 1 << 20
@@ -36,7 +37,7 @@ class Layout:
 
     offset: bytes before the first voxel, or before each slice's. dtype: as stored, with its byte order. packed: "gzip" or
     "zlib" if the file is compressed from byte `packed_from` on; `offset` then counts unpacked bytes. scale: slope and
-    intercept, to be applied in double precision.
+    intercept, to be applied in double precision. exact: nothing may follow the voxels.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class Layout:
     packed: str | None = None
     packed_from: int = 0
     scale: tuple[float, float] | None = None
+    exact: bool = False
 
 
 def open_slices(layout: Layout, shape: tuple[int, int, int], dtype: np.dtype, scratch: Path | None) -> Slices:
@@ -59,17 +61,19 @@ def open_slices(layout: Layout, shape: tuple[int, int, int], dtype: np.dtype, sc
     """
     size = shape[1] * shape[2] * layout.dtype.itemsize
     final = np.dtype(np.float32) if dtype == np.float64 else dtype
-    starts = layout.offset
-    if isinstance(starts, int):
-        starts = starts + size * np.arange(shape[0], dtype=np.int64)
-    needed = int(starts.max()) + size
+    follow = isinstance(layout.offset, int)
+    needed = layout.offset + size * shape[0] if follow else int(layout.offset.max()) + size
+    if needed > MOST_PACKED * layout.path.stat().st_size:
+        raise damaged(layout.path, f"{needed} bytes expected")
     stream = layout.path.open("rb") if layout.packed is None else _unpacked(layout, needed, scratch)
     try:
-        if os.fstat(stream.fileno()).st_size < needed:
-            raise damaged(layout.path, f"{needed} bytes expected")
+        size_there = os.fstat(stream.fileno()).st_size
+        if size_there < needed or (layout.exact and size_there > needed):
+            raise damaged(layout.path, f"{needed} bytes expected, {size_there} found")
     except UserError:
         stream.close()
         raise
+    starts = layout.offset + size * np.arange(shape[0], dtype=np.int64) if follow else layout.offset
 
     def load(z: int) -> np.ndarray:
         voxels = os.pread(stream.fileno(), size, int(starts[z]))

@@ -6,6 +6,8 @@ is not certain is refused, with one line that says which file, what is wrong and
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from microsr import UserError, dicom, headers, layouts
+from microsr import UserError, dicom, headers, layouts, textheaders
 from microsr.config import Scan
 from microsr.rawfile import Layout, kept, open_slices
 from microsr.slices import Slices
@@ -75,6 +77,10 @@ def _read_folder(path: Path, scan: Scan, scratch: Path | None) -> Volume:
     slices = [p for p in files if _suffix(p) not in FORMATS and dicom.is_dicom(p)]
     if slices and images:
         raise UserError(f"{path}: holds DICOM files and images; keep one kind in the folder")
+    alike = {p.suffix.lower() for p in slices} - {""}
+    for other in set(files).difference(slices) if slices else ():
+        if other.suffix.lower() in alike or other.stat().st_size == 0:  # as a slice whose beginning is damaged
+            raise UserError(f"{other}: is no DICOM file, as those beside it; copy it again, or move it away")
     if slices:
         return dicom.read(slices, scan, scratch)
     if images:
@@ -107,8 +113,8 @@ def _reader(path: Path) -> sitk.ImageFileReader:
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise UserError(f"{path}: cannot be read ({headers.reason(error)})") from None
+    except (RuntimeError, MemoryError) as error:
+        raise UserError(f"{path}: cannot be read, it is damaged or of another kind ({headers.reason(error)})") from None
     if reader.GetNumberOfComponents() != 1:
         raise UserError(
             f"{path}: has {reader.GetNumberOfComponents()} values in a pixel (colour?); save it as grey values"
@@ -118,9 +124,15 @@ def _reader(path: Path) -> sitk.ImageFileReader:
 
 def _array(reader: sitk.ImageFileReader) -> np.ndarray:
     """All voxels, [slices, rows, columns]."""
+    needed = math.prod(reader.GetSize()) * PIXELS.get(reader.GetPixelID(), np.dtype("f8")).itemsize
+    if needed > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+        raise UserError(
+            f"{reader.GetFileName()}: has {needed / 1e9:.0f} GB of voxels by its header, more than the memory; copy it again if "
+            "that is wrong, or save it unpacked, as NIfTI or NRRD"
+        )
     try:
         image = reader.Execute()
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         raise UserError(
             f"{reader.GetFileName()}: cannot be read, it is damaged or truncated ({headers.reason(error)})"
         ) from None
@@ -135,17 +147,26 @@ def _read_file(files: list[Path], scan: Scan, scratch: Path | None) -> Volume:
     kind = FORMATS[_suffix(path)]
     if kind == "TIFF" and headers.check_tiff(path) == 1:
         return _read_images(files, scan, scratch)
+    before = {
+        "NIfTI": headers.check_nifti_head,
+        "NRRD": textheaders.check_nrrd_text,
+        "MetaImage": textheaders.check_meta_text,
+    }.get(kind)
+    if before is not None:
+        before(path)
     reader = _reader(path)
     size = reader.GetSize()
     if any(extent > 1 for extent in size[3:]):
         raise UserError(f"{path}: has {len(size)} dimensions ({'x'.join(map(str, size))}); give one 3-D volume")
-    check = {"NIfTI": headers.check_nifti, "MetaImage": headers.check_meta}.get(kind)
+    check = {"NIfTI": headers.check_nifti, "NRRD": textheaders.check_nrrd, "MetaImage": textheaders.check_meta}.get(
+        kind
+    )
     if check is not None:
         check(path, reader)
     header = {
         "NIfTI": headers.nifti_spacing,
-        "NRRD": headers.nrrd_spacing,
-        "MetaImage": headers.meta_spacing,
+        "NRRD": textheaders.nrrd_spacing,
+        "MetaImage": textheaders.meta_spacing,
         "TIFF": headers.tiff_spacing,
     }[kind]
     spacing = _with_sheet(scan, lambda: header(path, reader))
@@ -154,6 +175,7 @@ def _read_file(files: list[Path], scan: Scan, scratch: Path | None) -> Volume:
     first, end = headers.chosen_range(scan, size[2])
     array = _voxels(kind, path, reader, tuple(size[::-1]), scratch)
     origin = (*reader.GetOrigin(), 0.0)[:3]
+    headers.check_place(origin, path)
     volume = Volume(array, spacing, origin, straight, "grey", {"source": _source(kind, size, spacing, scan)})
     origin = tuple(float(v) for v in volume.point((first, 0, 0))) if first else origin
     return replace(volume, array=array.part(first, end), origin=origin)
@@ -194,7 +216,7 @@ def _direction(reader: sitk.ImageFileReader, path: Path) -> tuple[float, ...]:
     if size == 2:
         return IDENTITY
     matrix = np.reshape(reader.GetDirection(), (size, size))[:3, :3]
-    if np.abs(matrix.T @ matrix - np.eye(3)).max() > headers.STRAIGHT:
+    if not np.abs(matrix.T @ matrix - np.eye(3)).max() <= headers.STRAIGHT:
         raise UserError(f"{path}: its axes are not perpendicular (sheared); resample it to an upright grid")
     return tuple(float(v) for v in matrix.ravel())
 
@@ -226,7 +248,9 @@ def _alike(files: list[Path]) -> tuple[int, int, np.dtype]:
     """Rows, columns and type of 2-D images, which must be the same in all."""
     found = None
     for path in files:
-        if _suffix(path) != ".png" and headers.check_tiff(path) != 1:
+        if _suffix(path) == ".png":
+            headers.check_png(path)
+        elif headers.check_tiff(path) != 1:
             raise UserError(f"{path}: is a stack inside a folder of images; give the file itself")
         reader = _reader(path)
         dtype = PIXELS.get(reader.GetPixelID(), np.dtype(object))

@@ -11,23 +11,64 @@ same arguments and hold different slices become one by moving their chunks into 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import zarr
-from zarr.codecs import BloscCodec
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from zarr.codecs import BloscCodec, Crc32cCodec
 
-from microsr import SCALE, UserError
+from microsr import SCALE, UserError, brief, config
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+STRAIGHT = 5e-3
+"""Largest deviation of direction cosines from perpendicular unit vectors."""
 CHUNK = 1024
 """Rows and columns of a chunk, at most."""
 MASK_COLOUR = [0, 158, 115, 96]
 """In which viewers lay the mask over the voxels: red, green, blue, opacity."""
 SMALLEST = 512
 """Pixels of the longer side at which no coarser level is made."""
+
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Index = Annotated[int, Field(ge=0)]
+
+
+def _perpendicular(direction: list[float]) -> list[float]:
+    matrix = np.reshape(direction, (3, 3))
+    if not np.abs(matrix.T @ matrix - np.eye(3)).max() <= STRAIGHT:
+        raise ValueError("its axes are not perpendicular")
+    return direction
+
+
+class _Attributes(BaseModel):
+    """What is relied on of a volume's attributes, where they are there."""
+
+    model_config = ConfigDict(strict=True)
+
+    case: str | None = None
+    modality: str | None = None
+    slices: list[Index] = []
+    corner: Annotated[list[Index], Field(min_length=2, max_length=2)] = []
+    independent_slices: bool = False
+    source: dict[str, Any] = {}
+
+
+class _Facts(BaseModel):
+    """The attribute `microsr` of a volume."""
+
+    model_config = ConfigDict(strict=True)
+
+    spacing: Annotated[list[Length], Field(min_length=3, max_length=3)]
+    origin: Annotated[list[Number], Field(min_length=3, max_length=3)]
+    direction: Annotated[list[Number], Field(min_length=9, max_length=9), AfterValidator(_perpendicular)]
+    unit: str
+    attributes: _Attributes
 
 
 @dataclass(frozen=True)
@@ -137,7 +178,7 @@ def _create_levels(group: zarr.Group, shapes: list[tuple[int, int, int]], dtype:
             shape=shape,
             chunks=(1, min(shape[1], CHUNK), min(shape[2], CHUNK)),
             dtype=dtype,
-            compressors=codec,
+            compressors=[codec, Crc32cCodec()],  # Blosc itself unpacks a damaged chunk into something else
             dimension_names=("z", "y", "x"),
         )
         for level, shape in enumerate(shapes)
@@ -159,8 +200,10 @@ def open_levels(path: Path, name: str = "", mode: str = "r+") -> list[zarr.Array
         group = zarr.open_group(str(path), mode=mode)
         group = group[name] if name else group
         return [group[one["path"]] for one in group.attrs["ome"]["multiscales"][0]["datasets"]]
-    except (KeyError, FileNotFoundError, ValueError) as error:
-        raise UserError(f"{path} is not a volume in the working format ({error})") from None
+    except PermissionError:
+        raise
+    except Exception as error:  # whatever damaged metadata provoke in Zarr
+        raise _foreign(path, brief(error)) from None
 
 
 def write_slice(levels: list[zarr.Array], position: int, image: np.ndarray) -> None:
@@ -206,22 +249,77 @@ def open_volume(path: Path) -> Volume:
     """
     try:
         group = zarr.open_group(str(path), mode="r")
-        facts = group.attrs["microsr"]
+        attributes = group.attrs.asdict()
         array = group["0"]
-    except (KeyError, FileNotFoundError, ValueError) as error:
-        raise UserError(
-            f"{path} is not a volume in the working format ({error}); make it with `microsr volumes`"
-        ) from None
-    geometry = {key: tuple(facts[key]) for key in ("spacing", "origin", "direction")}
-    return Volume(array, **geometry, unit=facts["unit"], attributes=facts["attributes"])
+        if not isinstance(array, zarr.Array) or array.ndim != 3 or 0 in array.shape or array.dtype.kind not in "iuf":
+            raise ValueError("its array 0 holds no slices of numbers")
+        facts = _Facts.model_validate(attributes["microsr"])
+        volume = Volume(_Voxels(array, path), *map(tuple, (facts.spacing, facts.origin, facts.direction)), facts.unit)
+        said = attributes["ome"]["multiscales"][0]["datasets"][0]
+        if said != _multiscale("voxels", volume, 1)["multiscales"][0]["datasets"][0]:
+            raise ValueError("its attributes ome and microsr give different places")
+        return replace(volume, attributes=attributes["microsr"]["attributes"])
+    except PermissionError:
+        raise
+    except ValidationError as error:
+        raise _foreign(path, config.describe(error, "microsr")) from None
+    except Exception as error:  # whatever damaged metadata provoke in Zarr
+        raise _foreign(path, brief(error)) from None
 
 
-def open_mask(path: Path) -> zarr.Array:
-    """The mask of a volume in the working format, uint8 [slices, rows, columns]: 1 inside the lung or specimen."""
+def open_mask(path: Path) -> Any:
+    """The mask of a volume in the working format, uint8 [slices, rows, columns]: 1 inside the lung or specimen.
+
+    Raises
+    ------
+    UserError
+        There is none, or it does not fit the volume.
+    """
     try:
-        return zarr.open_group(str(path), mode="r")["labels/mask/0"]
+        group = zarr.open_group(str(path), mode="r")
+        mask = group["labels/mask/0"]
+        if not isinstance(mask, zarr.Array) or (mask.shape, mask.dtype) != (group["0"].shape, np.uint8):
+            raise ValueError("it does not fit the voxels")
+    except PermissionError:
+        raise
     except (KeyError, FileNotFoundError):
         raise UserError(f"{path} has no mask; make it with `microsr volumes`") from None
+    except Exception as error:  # whatever damaged metadata provoke in Zarr
+        raise UserError(f"{path} has no sound mask ({brief(error)}); make it with `microsr volumes`") from None
+    return _Voxels(mask, path)
+
+
+def _foreign(path: Path, why: str) -> UserError:
+    return UserError(f"{path} is not a volume in the working format ({why}); make it with `microsr volumes`")
+
+
+class _Voxels:
+    """A Zarr array, for reading, whose damaged chunks are an error that names the volume."""
+
+    def __init__(self, array: zarr.Array, path: Path) -> None:
+        self._array, self._path = array, path
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._array, name)
+
+    def __len__(self) -> int:
+        return self._array.shape[0]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[z] for z in range(len(self)))
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        try:
+            return self._array[key]
+        except (IndexError, OSError, MemoryError):
+            raise
+        except Exception as error:  # whatever a damaged chunk provokes in its codec
+            raise UserError(
+                f"{self._path}: has damaged voxels ({brief(error)}); copy it again, or make it again"
+            ) from None
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype)
 
 
 def _multiscale(name: str, volume: Volume, levels: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from microsr import UserError
+from microsr import UserError, brief
 from microsr.files import replacing, write_csv
 
 COLUMNS = ["case", "method", "training_set", "seed", "protocol", "metric", "value", "unit"]
@@ -42,8 +42,12 @@ def read_columns(path: Path, columns: Iterable[str], what: str, command: str, **
     """
     try:
         found = pd.read_csv(path, **how)
-    except (OSError, ValueError) as error:  # pandas' errors of parsing and of empty files are ValueErrors
-        raise UserError(f"{path} is {what} ({error}); make it with `{command}`") from None
+    except (
+        OSError,
+        ValueError,
+        OverflowError,
+    ) as error:  # pandas' errors of parsing and of empty files are ValueErrors
+        raise UserError(f"{path} is {what} ({brief(error)}); make it with `{command}`") from None
     missing = [column for column in columns if column not in found]
     if missing:
         raise UserError(f"{path} has no column {missing[0]}; make it with `{command}`")

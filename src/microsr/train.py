@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import signal
 import sys
 import time
@@ -251,9 +252,12 @@ def spacing_of(patches: Sequence[Path]) -> float | None:
     found = []
     for path in patches:
         try:
-            found += json.loads(run_file(path).read_text(encoding="utf-8"))["spacing_mm"]
-        except (OSError, ValueError, KeyError):
+            x, y = map(float, json.loads(run_file(path).read_text(encoding="utf-8"))["spacing_mm"])
+        except (OSError, ValueError, KeyError, TypeError):
             return None
+        if not (0 < x < math.inf and 0 < y < math.inf):
+            return None
+        found += [x, y]
     return sum(found) / len(found)
 
 

@@ -1,0 +1,274 @@
+"""Small sound inputs of every kind, written without microsr: {name of a file: its content}, and which of them is read.
+
+Every header has the word SENTINEL wherever a text may stand, so that it is seen if a text comes through.
+"""
+
+import functools
+import gzip
+import io
+import json
+import zlib
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import tifffile
+from PIL import Image, PngImagePlugin
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+
+SENTINEL = "SENTINEL"
+SPACING, ORIGIN = (0.5, 0.6, 1.5), (-10.0, 20.0, 3.0)
+ANGLE = np.radians(20)
+DIRECTION = np.array([[np.cos(ANGLE), -np.sin(ANGLE), 0], [np.sin(ANGLE), np.cos(ANGLE), 0], [0, 0, 1]])
+SHEET_SPACING = "0.1x0.1x0.2"
+"""Of TIFF and PNG, which have none."""
+
+
+def values(dtype: str = "int16") -> np.ndarray:
+    """Voxels [4, 5, 6], all different."""
+    return (np.random.default_rng(0).permutation(120).reshape(4, 5, 6) + 10).astype(dtype)
+
+
+def affine() -> np.ndarray:
+    """From voxel (x, y, z) to LPS, mm."""
+    found = np.eye(4)
+    found[:3, :3], found[:3, 3] = DIRECTION * SPACING, ORIGIN
+    return found
+
+
+def nifti(dtype: str = "<i2", scale: tuple[float, float] | None = None, unit: str = "mm", sform: int = 1) -> bytes:
+    """A NIfTI file."""
+    header = nibabel.Nifti1Header(endianness=dtype[0])
+    header.set_data_dtype(dtype)
+    ras = np.diag([-1, -1, 1, 1]) @ affine()
+    image = nibabel.Nifti1Image(values().T.astype(dtype), ras, header, dtype=np.dtype(dtype))
+    image.set_sform(ras, sform)
+    image.set_qform(ras, 1)
+    image.header.set_xyzt_units(unit)
+    for field in ("descrip", "aux_file", "db_name", "intent_name"):
+        image.header[field] = SENTINEL
+    content = bytearray(image.to_bytes())
+    if scale:
+        content[112:120] = np.array(scale, dtype[0] + "f4").tobytes()
+    return bytes(content)
+
+
+def nrrd_files(
+    encoding: str = "raw", space: str = "left-posterior-superior", detached: bool = False
+) -> dict[str, bytes]:
+    """An NRRD file, or a header and its voxels."""
+    flip = np.diag([-1, -1, 1]) if space.startswith("right-anterior") else np.eye(3)
+    axes, origin = (flip @ affine()[:3, :3]).T, flip @ ORIGIN
+    lines = [
+        "NRRD0004", f"# {SENTINEL}", "type: int16", "dimension: 3", f"space: {space}", "sizes: 6 5 4",
+        "space directions: " + " ".join(f"({','.join(map(repr, map(float, axis)))})" for axis in axes),
+        "kinds: domain domain domain", "endian: little", f"encoding: {encoding}",
+        f"space origin: ({','.join(map(repr, map(float, origin)))})",
+    ]  # fmt: skip
+    lines += ["data file: a.raw"] * detached + [f"patient:={SENTINEL}"]
+    raw = values("<i2").tobytes()
+    packed = {
+        "gzip": lambda: gzip.compress(raw, mtime=0),
+        "ascii": lambda: " ".join(map(str, values().ravel())).encode(),
+    }
+    content = packed.get(encoding, lambda: raw)()
+    head = ("\n".join(lines) + "\n\n").encode()
+    return {"a.nhdr": head, "a.raw": content} if detached else {"a.nrrd": head + content}
+
+
+def meta_files(packed: bool = False, msb: bool = False, detached: bool = False) -> dict[str, bytes]:
+    """A MetaImage file, or a header and its voxels."""
+    raw = values(">i2" if msb else "<i2").tobytes()
+    content = zlib.compress(raw) if packed else raw
+    lines = [
+        "ObjectType = Image", f"Comment = {SENTINEL}", "NDims = 3", "BinaryData = True", f"BinaryDataByteOrderMSB = {msb}",
+        f"CompressedData = {packed}", *([f"CompressedDataSize = {len(content)}"] * packed),
+        "TransformMatrix = " + " ".join(map(repr, map(float, DIRECTION.T.ravel()))),
+        "Offset = " + " ".join(map(str, ORIGIN)), "ElementSpacing = " + " ".join(map(str, SPACING)), "DimSize = 6 5 4",
+        f"Name = {SENTINEL}", "ElementType = MET_SHORT", f"ElementDataFile = {'a.raw' if detached else 'LOCAL'}",
+    ]  # fmt: skip
+    head = ("\n".join(lines) + "\n").encode()
+    return {"a.mhd": head, "a.raw": content} if detached else {"a.mha": head + content}
+
+
+def tiff(dtype: str = "<u2", pages: int = 4, **how) -> bytes:
+    """A TIFF file."""
+    stream = io.BytesIO()
+    array = values(dtype)[:pages]
+    tifffile.imwrite(
+        stream, array if pages > 1 else array[0], byteorder=dtype[0] if dtype[0] in "<>" else "<", photometric="minisblack",
+        description=SENTINEL, software=SENTINEL, metadata=None, **how,
+    )  # fmt: skip
+    return stream.getvalue()
+
+
+def png(dtype: str = "uint8") -> bytes:
+    """A PNG file."""
+    stream, text = io.BytesIO(), PngImagePlugin.PngInfo()
+    text.add_text("Comment", SENTINEL)
+    Image.fromarray(values(dtype)[0]).save(stream, "PNG", pnginfo=text)
+    return stream.getvalue()
+
+
+TEXTS = (
+    "PatientName", "PatientID", "InstitutionName", "ReferringPhysicianName", "AccessionNumber", "StudyID", "StudyDescription",
+    "SeriesDescription", "OperatorsName", "DeviceSerialNumber", "StationName", "PatientComments", "ImageComments",
+    "ProtocolName", "ConvolutionKernel", "Manufacturer", "BodyPartExamined",
+)  # fmt: skip
+UID = "1.2.826.0.1.3680043.2.7"
+
+
+def dicom_slice(
+    z: int, syntax: str = ExplicitVRLittleEndian, rescale: tuple[str, str] = ("2", "-99"), **changed
+) -> bytes:
+    """A slice of a DICOM series."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, f"{UID}.{z + 1}"
+    meta.TransferSyntaxUID, meta.ImplementationClassUID = ExplicitVRLittleEndian, UID
+    meta.SourceApplicationEntityTitle = SENTINEL
+    data = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    data.is_little_endian, data.is_implicit_VR = True, syntax == ImplicitVRLittleEndian
+    meta.TransferSyntaxUID = ImplicitVRLittleEndian if data.is_implicit_VR else ExplicitVRLittleEndian
+    data.SOPClassUID, data.SOPInstanceUID, data.Modality = CTImageStorage, f"{UID}.{z + 1}", "CT"
+    data.StudyInstanceUID, data.SeriesInstanceUID, data.FrameOfReferenceUID = f"{UID}.91", f"{UID}.92", f"{UID}.93"
+    for keyword in TEXTS:
+        setattr(data, keyword, SENTINEL)
+    data.PatientBirthDate, data.StudyDate, data.ImageType = "19010203", "20010203", ["ORIGINAL", "PRIMARY", "AXIAL"]
+    data.SliceThickness, data.KVP, data.InstanceNumber, data.PixelPaddingValue = 1.25, 120, z + 1, 0
+    data.ImageOrientationPatient = [f"{v:.10f}" for v in (*DIRECTION[:, 0], *DIRECTION[:, 1])]
+    data.ImagePositionPatient = [f"{v:.6f}" for v in (affine() @ (0, 0, z, 1))[:3]]
+    data.PixelSpacing = [SPACING[1], SPACING[0]]
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.Rows, data.Columns, data.BitsAllocated, data.BitsStored, data.HighBit = 5, 6, 16, 16, 15
+    data.PixelRepresentation = 1
+    data.RescaleSlope, data.RescaleIntercept = rescale
+    data.private_block(0x0029, SENTINEL, create=True).add_new(1, "LO", SENTINEL)
+    for keyword, value in changed.items():
+        setattr(data, keyword, value)
+    data.PixelData = values("<i2")[z].tobytes()
+    data["PixelData"].VR = "OW"
+    if syntax == RLELossless:
+        data.compress(RLELossless)
+        data["PixelData"].VR = "OB"
+    stream = io.BytesIO()
+    data.save_as(stream, write_like_original=False)
+    return stream.getvalue()
+
+
+def series(**how) -> dict[str, bytes]:
+    """A DICOM series, whose files are in no order."""
+    return {f"{(7 * z) % 4}.dcm": dicom_slice(z, **how) for z in range(4)}
+
+
+CONFIG = Path(__file__).parents[2] / "config.yaml"
+SHEET = (
+    "case\tsplit\tclinical\tclinical_slices\tmicro\tmicro_spacing\tclinical_series\n# a remark\n"
+    'one\ttrain\ta.nii\t1:3\tb c.tif\t0.1x0.1x0.2\t1.2.3\ntwo\ttest\t"q ""x"".nii"\t\t\t\t\r\nthree\ttrain\tü.nii\t:2\n'
+)
+SCANS = ("a.nii", "b c.tif", 'q "x".nii', "ü.nii")
+"""Files that the sheet names."""
+
+
+def zarr_files(folder: Path) -> dict[str, bytes]:
+    """The files of a volume in the working format, written by microsr itself as nothing else knows it."""
+    from microsr.storage import Volume, write_volume
+
+    volume = Volume(
+        values(),
+        SPACING,
+        ORIGIN,
+        tuple(map(float, DIRECTION.ravel())),
+        attributes={"case": "a", "slices": [3, 4, 5, 6]},
+    )
+    write_volume(folder / "v.ome.zarr", volume, values() % 3 == 0)
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted((folder / "v.ome.zarr").rglob("*")) if p.is_file()
+    }
+
+
+FACTS = {
+    "network": "compact", "window_hu": [-1000.0, 400.0], "seed": 7, "steps": 12, "clinical_spacing_mm": 0.625,
+    "micro_spacing_mm": None, "provenance": {"inputs": [["a/clinical.npy", "0" * 64]], "settings": {"epochs": 2}},
+}  # fmt: skip
+
+
+def model_files(folder: Path) -> dict[str, bytes]:
+    """A model file, written by microsr."""
+    import torch
+
+    from microsr.checkpoint import save_generator
+    from microsr.networks import build_g1
+
+    torch.manual_seed(0)
+    save_generator(folder / "generator.pt", build_g1("compact"), FACTS)
+    return {"generator.pt": (folder / "generator.pt").read_bytes()}
+
+
+def patch_files() -> dict[str, bytes]:
+    """Patches, their index and how they were made, as `microsr patches` leaves them."""
+    stream = io.BytesIO()
+    np.save(stream, np.random.default_rng(0).integers(-1000, 0, (6, 8, 8)).astype(np.int16))
+    rows = [f"a,clinical,{z},{2 * z},{3 * z},8" for z in range(6)]
+    run = {
+        "step": "patches", "settings": {"per_case": 6}, "inputs": {"a.ome.zarr": "0"}, "code": {"microsr": "0.1.0"},
+        "started": "2001-02-03T04:05:06Z", "seconds": 0.1, "spacing_mm": [0.5, 0.6],
+    }  # fmt: skip
+    return {
+        "clinical.npy": stream.getvalue(),
+        "clinical.csv": ("\n".join(["case,modality,slice,row,column,size", *rows]) + "\n").encode(),
+        "clinical.run.json": json.dumps(run, indent=1).encode(),
+    }
+
+
+@functools.cache
+def seeds(kind: str, folder: Path) -> list[tuple[str, dict[str, bytes]]]:
+    """Sound inputs of a kind: the file or folder to read, and all files. folder: an empty one, for what only microsr writes."""
+    if kind == "nifti":
+        ways = [{}, {"dtype": ">i2"}, {"dtype": "<f4"}, {"scale": (2, -99)}, {"unit": "micron"}, {"sform": 0}]
+        return [("a.nii", {"a.nii": nifti(**way)}) for way in ways]
+    if kind == "nifti.gz":
+        return [("a.nii.gz", {"a.nii.gz": gzip.compress(nifti(**way), mtime=0)}) for way in ({}, {"scale": (0.5, 1)})]
+    if kind == "nrrd":
+        ways = [
+            {},
+            {"encoding": "gzip"},
+            {"space": "right-anterior-superior"},
+            {"detached": True},
+            {"encoding": "ascii"},
+        ]
+        return [(next(iter(files)), files) for files in (nrrd_files(**way) for way in ways)]
+    if kind == "metaimage":
+        ways = [{}, {"packed": True}, {"msb": True}, {"detached": True}]
+        return [(next(iter(files)), files) for files in (meta_files(**way) for way in ways)]
+    if kind == "tiff":
+        ways = [
+            {},
+            {"dtype": "|u1"},
+            {"dtype": ">i2"},
+            {"compression": "zlib"},
+            {"rowsperstrip": 2},
+            {"pages": 1},
+            {"dtype": "<f4"},
+        ]
+        return [("a.tif", {"a.tif": tiff(**way)}) for way in ways]
+    if kind == "png":
+        return [("a.png", {"a.png": png(dtype)}) for dtype in ("uint8", "uint16")]
+    if kind == "dicom":
+        ways = [{}, {"syntax": ImplicitVRLittleEndian}, {"syntax": RLELossless}, {"rescale": ("0.5", "3")}]
+        return [("a.dcm", {"a.dcm": dicom_slice(0, **way)}) for way in ways]
+    if kind == "series":
+        ways = [{}, {"syntax": ImplicitVRLittleEndian}]
+        return [("", series(**way)) for way in ways]
+    if kind == "volume":
+        return [("v.ome.zarr", zarr_files(folder))]
+    if kind == "config":
+        overlays = sorted((CONFIG.parent / "experiments").glob("*.yaml"))
+        return [("a.yaml", {"a.yaml": path.read_bytes()}) for path in (CONFIG, *overlays)]
+    if kind == "sheet":
+        return [("cases.tsv", {"cases.tsv": SHEET.encode()} | dict.fromkeys(SCANS, b""))]
+    if kind == "model":
+        return [("generator.pt", model_files(folder))]
+    if kind == "patches":
+        return [("clinical.npy", patch_files())]
+    raise ValueError(kind)

@@ -1,0 +1,157 @@
+"""Readers of volumes that share no code with microsr: nibabel, pynrrd, pydicom, tifffile, Pillow, and a few lines for MetaImage.
+
+Each raises whatever its library raises for what it cannot read.
+"""
+
+import math
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass
+class Image:
+    """Voxels [slices, rows, columns] and their place."""
+
+    array: np.ndarray
+    spacing: tuple[float, ...]
+    affine: np.ndarray | None = None
+    """From voxel (x, y, z, 1) to LPS, mm; None: the file does not say."""
+    tolerance: float = 1e-3
+    """Of the place, in voxels."""
+
+
+def place(spacing: Any, origin: Any, direction: Any) -> np.ndarray:
+    """From voxel (x, y, z, 1) to LPS, mm."""
+    found = np.eye(4)
+    found[:3, :3], found[:3, 3] = np.reshape(direction, (3, 3)) * spacing, origin
+    return found
+
+
+def by_nibabel(path: Path) -> Image:
+    import nibabel
+
+    image = nibabel.load(path)
+    data = np.asarray(image.dataobj)
+    if data.dtype.kind not in "iuf":
+        raise ValueError("no numbers")
+    data = data.reshape(*data.shape[:3], *[1] * (3 - data.ndim)) if data.size == math.prod(data.shape[:3]) else data
+    header = image.header
+    unit = {"mm": 1.0, "meter": 1000.0, "micron": 0.001}.get(header.get_xyzt_units()[0], 1.0)
+    spacing = tuple(unit * float(v) for v in (*header.get_zooms(), 1.0, 1.0)[:3])
+    affine = None
+    if header["sform_code"] > 0 or header["qform_code"] > 0:
+        affine = np.diag([-1, -1, 1, 1]) @ image.affine
+        affine[:3] *= unit
+    return Image(data.T.astype(float), spacing, affine, 0.01)
+
+
+NRRD_SPACES = {
+    "right-anterior-superior": [-1, -1, 1], "ras": [-1, -1, 1], "left-anterior-superior": [1, -1, 1], "las": [1, -1, 1],
+}  # fmt: skip
+"""What turns a space into LPS."""
+
+
+def by_nrrd(path: Path) -> Image:
+    import nrrd
+
+    data, header = nrrd.read(str(path))
+    space = str(header.get("space", "")).lower()
+    flip = np.diag(NRRD_SPACES.get(space, [1, 1, 1]))
+    if "space directions" in header:
+        axes = flip @ np.array(header["space directions"], float).T
+        affine = np.eye(4)
+        affine[:3, :3], affine[:3, 3] = axes, flip @ np.array(header.get("space origin", (0, 0, 0)), float)
+        spacing = np.linalg.norm(axes, axis=0)
+    else:
+        affine, spacing = None, np.array(header["spacings"], float)
+    return Image(data.T.astype(float), tuple(spacing), affine)
+
+
+def by_hand(path: Path) -> Image:
+    """A MetaImage whose fields are those of the seeds, each once."""
+    content = path.read_bytes()
+    fields: dict[str, str] = {}
+    start = 0
+    while "ElementDataFile" not in fields:
+        end = content.index(b"\n", start)
+        line, start = content[start:end], end + 1
+        key, _, value = line.decode().partition(" = ")
+        if key in fields or key not in META:
+            raise ValueError(key)
+        fields[key] = value
+    if fields.get("ElementType") != "MET_SHORT" or fields.get("NDims") != "3" or fields["BinaryData"] != "True":
+        raise ValueError("another kind")
+    size = [int(n) for n in fields["DimSize"].split()]
+    file = fields["ElementDataFile"]
+    raw = content[start:] if file == "LOCAL" else (path.parent / file).read_bytes()
+    raw = zlib.decompressobj().decompress(raw) if fields["CompressedData"] == "True" else raw
+    order = {"True": ">", "False": "<"}[fields["BinaryDataByteOrderMSB"]]
+    array = np.frombuffer(raw, f"{order}i2", math.prod(size)).reshape(size[::-1])
+    spacing, origin = (tuple(map(float, fields[key].split())) for key in ("ElementSpacing", "Offset"))
+    direction = np.reshape([float(v) for v in fields["TransformMatrix"].split()], (3, 3)).T
+    return Image(array.astype(float), spacing, place(spacing, origin, direction))
+
+
+META = (
+    "ObjectType", "Comment", "NDims", "BinaryData", "BinaryDataByteOrderMSB", "CompressedData", "CompressedDataSize",
+    "TransformMatrix", "Offset", "ElementSpacing", "DimSize", "Name", "ElementType", "ElementDataFile",
+)  # fmt: skip
+
+
+def _as_stack(array: np.ndarray) -> Image:
+    array = array if array.ndim == 3 else array[None]
+    return Image(array.astype(float), (0.1, 0.1, 0.2))
+
+
+def by_tifffile(path: Path) -> Image:
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        return _as_stack(np.stack([page.asarray() for page in file.pages]))
+
+
+def by_pillow(path: Path) -> Image:
+    from PIL import Image as Pillow
+
+    with Pillow.open(path) as image:
+        if image.mode not in ("L", "I;16", "I"):
+            raise ValueError(image.mode)
+        return _as_stack(np.asarray(image))
+
+
+def by_pydicom(path: Path) -> Image:
+    """A file, or the files of a folder in the order of their positions."""
+    import pydicom
+
+    found = []
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        data = pydicom.dcmread(file, force=True)
+        if "Rows" not in data:
+            raise ValueError("no image")
+        slope, intercept = (
+            float(data.get(f"Rescale{k}") or v) if data.get(f"Rescale{k}") != 0 else 0.0
+            for k, v in (("Slope", 1), ("Intercept", 0))
+        )
+        array = data.pixel_array * slope + intercept
+        found.append(
+            (np.array(data.ImagePositionPatient, float), np.array(data.ImageOrientationPatient, float), data, array)
+        )
+    row, column = found[0][1].reshape(2, 3)
+    row, column = row / np.linalg.norm(row), column / np.linalg.norm(column)
+    normal = np.cross(row, column)
+    found.sort(key=lambda one: float(one[0] @ normal))
+    data = found[0][2]
+    z = (found[-1][0] - found[0][0]) @ normal / (len(found) - 1) if len(found) > 1 else float(data.SliceThickness)
+    y, x = (float(v) for v in data.PixelSpacing)
+    affine = place((x, y, z), found[0][0], np.stack([row, column, normal], axis=1))
+    for number, one in enumerate(found):
+        drift = (one[0] - (affine @ (0, 0, number, 1))[:3]) / min(x, y)
+        if np.abs(drift - (drift @ normal) * normal).max() > 0.51 or abs(drift @ normal) > 0.2 * z / min(x, y):
+            raise ValueError("uneven")
+        if np.abs(one[1] - found[0][1]).max() > 2e-3 or [float(v) for v in one[2].PixelSpacing] != [y, x]:
+            raise ValueError("several grids")
+    return Image(np.stack([one[3] for one in found]).astype(float), (x, y, z), affine, 0.01)
