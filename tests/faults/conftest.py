@@ -1,0 +1,72 @@
+"""The steps of the finished workflow, and what runs them."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from steps import Runner, Step, contents, finished_steps
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A command of every rule, by its name, and the folders in which what they read is to be found."""
+
+    by_rule: dict[str, Step]
+    made: tuple[Path, ...]
+
+    def prepare(self, rule: str, folder: Path) -> Step:
+        """A folder with the inputs of a rule; its step."""
+        self.by_rule[rule].prepare(folder, *self.made)
+        return self.by_rule[rule]
+
+    def whole(self, rule: str) -> dict[str, Any]:
+        """What the rule makes where nothing comes in between."""
+        step = self.by_rule[rule]
+        return next(held for root in self.made if len(held := contents(step, root)) == len(step.outputs))
+
+
+@pytest.fixture(scope="session")
+def runner(tmp_path_factory) -> Runner:
+    return Runner(tmp_path_factory.mktemp("said"))
+
+
+@pytest.fixture(scope="session")
+def steps(finished, runner, tmp_path_factory) -> Steps:
+    """Those of the finished workflow, and those that its settings leave out."""
+    found, made = finished_steps(finished.folder), tmp_path_factory.mktemp("parts")
+    found["train"] = replace(found["train"], command=(*found["train"].command, "--checkpoint_minutes", "1e-9"))
+
+    whole = found["superresolve"]
+    volume, record = sorted(whole.outputs)
+    stem = volume.removesuffix(".ome.zarr")
+    how = ("--slices", "[0, 1]", "--parts", "2", "--part")
+    parts = [whole.making("superresolve_part", f"{stem}.part{n}.ome.zarr", *how, str(n)) for n in (1, 2)]
+    volumes, records = zip(*(sorted(part.outputs) for part in parts), strict=True)
+    gathered = f"{stem}.gathered"
+    others = [
+        Step(
+            "gather", ("gather", *volumes, "--output", f"{gathered}.ome.zarr"), (*volumes, *records),
+            (f"{gathered}.ome.zarr", f"{gathered}.run.json"),
+        )
+    ]  # fmt: skip
+    for rule, name in (("export", f"{stem}.nii.gz"), ("export_dicom", f"{stem}_dicom")):
+        others.append(Step(rule, ("export", volume, "--output", name), (volume, record), (name, f"{name}.run.json")))
+    figure, table = "results/smoke/figures/efficiency", "results/smoke/tables/{}.csv"
+    run = "results/smoke/models/proposed/pooled/run.json"
+    costs = table.format("efficiency")
+    command = ["figures", "efficiency", "--table", table.format("metrics"), "--runs", f"proposed/pooled={run}"]
+    command += ["--costs", costs, "--output", figure]
+    outputs = [
+        costs,
+        costs.replace(".csv", ".run.json"),
+        *(f"{figure}.{ending}" for ending in ("png", "pdf", "run.json")),
+    ]
+    others.append(Step("draw_efficiency", tuple(command), (table.format("metrics"), run), tuple(outputs)))
+
+    for step in [*parts, *others, found["learn_features"]]:
+        found[step.rule] = step
+        step.prepare(made, made, finished.folder)
+        ended = runner.run(step, made)
+        assert ended.code == 0, ended.said
+    return Steps(found, (made, finished.folder))

@@ -1,0 +1,85 @@
+"""Every step of the pipeline is killed at chance moments: what it made is whole or not there, and the same command makes it."""
+
+import re
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from steps import Step, contents, others
+from workflows import ROOT
+
+from microsr.files import remove
+
+pytestmark = pytest.mark.workflow
+SAME_COMMAND = {"evaluate_images": "evaluate_known"}
+"""Rules whose command is that of another rule with less."""
+WITHOUT_RESULT = {"all", "figures", "clean_state"}
+"""Rules that make nothing."""
+
+
+def rules() -> list[str]:
+    """Every rule of the workflow."""
+    found = set()
+    for file in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")]:
+        text = file.read_text(encoding="utf-8")
+        found |= set(re.findall(r"^\s*(?:use )?rule (?:\w+ as )?(\w+)(?::| with:)", text, re.MULTILINE))
+    return sorted(found - WITHOUT_RESULT - set(SAME_COMMAND))
+
+
+def kill_and_repeat(step: Step, folder: Path, whole: dict, runner, seed: int) -> list[str]:
+    """Run a step, kill it twice, and run it again; what was wrong. whole: what it makes."""
+    random = np.random.default_rng(seed)
+    straight = runner.run(step, folder)
+    if straight.code != 0:
+        return [f"fails: {straight.said}"]
+    wrong = [
+        f"{name} is another one in a folder of its own"
+        for name in step.outputs
+        if contents(step, folder)[name] != whole[name]
+    ]
+
+    def check(how: dict) -> None:
+        for name, held in contents(step, folder).items():
+            if held != whole[name]:
+                wrong.append(f"{name} is there, but not whole, after a kill ({how})")
+
+    # With an earlier result in place, at a change of a file; it may have fewer changes to make than at first.
+    at = int(random.integers(1, straight.changes + 1))
+    while (killed := runner.run(step, folder, kill_at=at)).code == 0:
+        at = at // 2 + at % 2
+    if killed.code != -signal.SIGKILL:
+        wrong.append(f"ended with {killed.code} where it was to be killed at change {at}: {killed.said}")
+    check({"kill_at": at})
+    for name in step.outputs:  # from nothing, after a share of its time
+        remove(folder / name)
+    after = random.uniform(0, 0.9) * straight.seconds
+    killed = runner.run(step, folder, after=after)
+    if killed.code not in (-signal.SIGKILL, 0):  # it may have been faster this time
+        wrong.append(f"ended with {killed.code} where it was to be killed after {after} s: {killed.said}")
+    check({"after": after})
+    again = runner.run(step, folder)
+    if again.code != 0:
+        return [*wrong, f"fails after a kill: {again.said}"]
+    found = contents(step, folder)
+    wrong += [f"{name} differs after kills" for name in step.outputs if found.get(name) != whole[name]]
+    return wrong + [f"{name} is left over" for name in others(step, folder)]
+
+
+@pytest.fixture(scope="module")
+def outcomes(steps, runner, tmp_path_factory):
+    """What was wrong with each step, two at a time."""
+    folder = tmp_path_factory.mktemp("killed")
+    with ThreadPoolExecutor(2) as pool:
+
+        def start(rule: str, seed: int):
+            step = steps.prepare(rule, folder / rule)
+            return pool.submit(kill_and_repeat, step, folder / rule, steps.whole(rule), runner, seed)
+
+        yield {rule: start(rule, seed) for seed, rule in enumerate(rules())}
+
+
+@pytest.mark.parametrize("rule", rules())
+def test_a_killed_step_leaves_whole_results_or_none_and_is_repeated_to_the_same_bytes(rule, outcomes):
+    assert outcomes[rule].result() == []
