@@ -64,7 +64,10 @@ def steps(finished, runner, tmp_path_factory) -> Steps:
     ]
     others.append(Step("draw_efficiency", tuple(command), (table.format("metrics"), run), tuple(outputs)))
 
-    for step in [*parts, *others, found["learn_features"]]:
+    others.append(
+        found["learn_features"].making("learn_features", "results/smoke/features/few.pt")
+    )  # see `steps._work`
+    for step in [*parts, *others]:
         found[step.rule] = step
         step.prepare(made, made, finished.folder)
         ended = runner.run(step, made)

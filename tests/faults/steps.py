@@ -52,7 +52,12 @@ class Step:
         """The same command for another output, with a record beside it."""
         command = [*self.command, *more]
         command[command.index("--output") + 1] = output
-        return Step(rule, tuple(command), self.inputs, (output, f"{output.removesuffix('.ome.zarr')}.run.json"))
+        return Step(
+            rule,
+            tuple(command),
+            self.inputs,
+            (output, f"{output.removesuffix('.ome.zarr').removesuffix('.pt')}.run.json"),
+        )
 
 
 def finished_steps(clone: Path) -> dict[str, Step]:
