@@ -92,12 +92,11 @@ def extract(
     write_run(
         [output, index],
         step="patches",
-        settings=settings.model_dump(mode="json"),
+        settings=settings.model_dump(mode="json") | {"seed": seed},
         inputs=[volume],
         started=started,
         case=case,
         modality=modality,
-        seed=seed,
         spacing_mm=list(source.spacing[:2]),
         admissible_positions=int(counts.sum()),
     )

@@ -191,7 +191,8 @@ def _described(run: dict[str, Any], usual: dict[str, str], width: int) -> list[s
     attempts = run.get("attempts", [])
     seconds = sum(attempt.get("seconds", 0) for attempt in attempts) if attempts else run.get("seconds", 0)
     spent = f"{seconds:.1f} s" + (f" in {len(attempts)} attempts" if len(attempts) > 1 else "")
-    spent += f" on {attempts[-1]['threads']} threads" if attempts and "threads" in attempts[-1] else ""
+    threads = attempts[-1].get("threads") if attempts else None
+    spent += f" on {threads} {'thread' if threads == 1 else 'threads'}" if threads else ""
     code = {True: "the present code", False: "OTHER CODE than the present one", None: "code that is not here"}
     fingerprint = str(run["code"].get("fingerprint"))
     head = f"{run['step']}, {run.get('started')}, {spent}, by {code[run['current_code']]} ({fingerprint})"
