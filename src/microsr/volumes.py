@@ -22,7 +22,7 @@ from microsr.calibration import Mapping, Sample, fit
 from microsr.chunks import SliceWriter
 from microsr.config import ClinicalVolume, MicroVolume, Scan
 from microsr.files import replacing, write_csv
-from microsr.hounsfield import as_int16, clinical_hu
+from microsr.hounsfield import AERATED_SHARE, as_int16, clinical_hu
 from microsr.masks import Padding, at_full_size, lung_mask, specimen_outline
 from microsr.parts import Masks
 from microsr.progress import Progress, logger
@@ -35,6 +35,8 @@ from microsr.storage import Volume, create_volume, open_volume
 
 CALIBRATION_SLICES = 32
 """The calibration looks at about this many slices, evenly spread."""
+COARSEST_MICRO = 0.3
+"""Pixel size, mm, above which a volume with the HU of air is no uCT."""
 UPSAMPLING = 0.9
 """Resampling to as little as this share of the voxel size passes for none."""
 
@@ -102,6 +104,7 @@ def import_micro(scan: Scan, case: str, settings: MicroVolume, output: Path, lik
     started = time.time()
     with checksums_beside([scan.path] + ([like] if like is not None else [])) as checksums:
         volume = _opened(scan, output)
+        _refuse_clinical(volume, scan.path)
         axes = _sampling(volume, settings, like, scan.path)
         padding = Padding(volume.array, (0, volume.attributes["source"].get("padding") or 0))
         outline, mapping = _specimen(volume, settings, padding, scan.path, output.parent)
@@ -169,6 +172,16 @@ def _opened(scan: Scan, output: Path) -> Volume:
     """The scan, unread; what has to be unpacked is so beside the output."""
     output.parent.mkdir(parents=True, exist_ok=True)
     return read_scan(scan, output.parent)
+
+
+def _refuse_clinical(volume: Volume, where: str) -> None:
+    """Refuse a clinical CT in the place of a uCT: pixels that no uCT has, and HU of air."""
+    middle = np.asarray(volume.array[len(volume.array) // 2])
+    if min(volume.spacing[:2]) > COARSEST_MICRO and np.mean(middle < -300) > AERATED_SHARE:
+        raise UserError(
+            f"{where}: its pixels of {volume.spacing[0]:g} mm and its values are those of a clinical CT, not of a uCT; give it in "
+            "the column 'clinical', or its true size as micro_spacing"
+        )
 
 
 def _specimen(

@@ -119,7 +119,7 @@ def test_a_refusal_that_is_no_good_line_is_noticed(sound, monkeypatch, message):
 
 SPOILT = """
 import os, signal, sys, time, pathlib
-import fuzz_mutations, fuzz_oracles, fuzz_worker
+import fuzz_worker, fuzz_mutations, fuzz_oracles
 fuzz_worker.PATIENCE = 2.0
 fuzz_mutations.mutated = lambda kind, number, seeds: (str(number), {str(number): b"x"}, {str(number): b""})
 def judge(kind, target, sound):
