@@ -120,7 +120,7 @@ def test_a_refusal_that_is_no_good_line_is_noticed(sound, monkeypatch, message):
 SPOILT = """
 import os, signal, sys, time, pathlib
 import fuzz_worker, fuzz_mutations, fuzz_oracles
-fuzz_worker.PATIENCE = 2.0
+fuzz_worker.PATIENCE = 8.0
 fuzz_mutations.mutated = lambda kind, number, seeds: (str(number), {str(number): b"x"}, {str(number): b""})
 def judge(kind, target, sound):
     {2: os.abort, 3: lambda: 1 / 0, 5: lambda: time.sleep(60), 6: lambda: bytearray(fuzz_worker.ROOM + 1)}.get(int(target.name), int)()
