@@ -27,7 +27,7 @@ SECONDS = 300
 def start(workflow, *arguments: str) -> subprocess.Popen:
     """Snakemake on two cores, with its jobs in a process group of its own."""
     return subprocess.Popen(
-        workflow.command("--cores", "2", *SMOKE, *arguments), cwd=workflow.folder, env=workflow.environment(),
+        workflow.command("--cores", "2", *arguments, *SMOKE), cwd=workflow.folder, env=workflow.environment(),
         encoding="utf-8", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
 
