@@ -1,5 +1,7 @@
 """Bad input stops with one line that says what is wrong and where, before any work is lost."""
 
+import json
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -120,3 +122,17 @@ def test_a_truncated_file_is_named(volumes):
     (volumes.folder / "clinical.nii.gz").write_bytes(whole[: len(whole) // 2])
     line = volumes.fails("results/paper/volumes/a/clinical.ome.zarr", *ON_SHEET)
     assert "clinical.nii.gz" in line
+
+
+def test_a_sheet_of_a_spreadsheet_and_names_of_any_kind_lead_to_the_import(volumes):
+    """A byte-order mark, CRLF, a quoted cell, and a path with blanks, quotes, a dollar and letters of several scripts."""
+    root = volumes.folder / 'Müller\'s "CT" & $HOME (肺)'
+    root.mkdir()
+    (volumes.folder / "clinical.nii.gz").rename(root / "scan; 1.nii.gz")
+    cell = '"' + f"{root.name}/scan; 1.nii.gz".replace('"', '""') + '"'
+    rows = ["case\tsplit\tclinical\tmicro", f"a\ttrain\t{cell}\tmicro.nii.gz", f"b\ttest\t{cell}\t"]
+    (volumes.folder / "sheet.tsv").write_bytes(("\ufeff" + "\r\n".join(rows) + "\r\n").encode("utf-8"))
+    volumes.run("results/paper/volumes/a/clinical.ome.zarr", *ON_SHEET)
+    assert (volumes.folder / "results/paper/volumes/a/clinical.ome.zarr/zarr.json").is_file()
+    record = json.loads((volumes.folder / "results/paper/volumes/a/clinical.run.json").read_text(encoding="utf-8"))
+    assert root.name in record["settings"]["scan"]["path"]
