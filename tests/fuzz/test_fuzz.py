@@ -123,7 +123,7 @@ import fuzz_worker, fuzz_mutations, fuzz_oracles
 fuzz_worker.PATIENCE = 8.0
 fuzz_mutations.mutated = lambda kind, number, seeds: (str(number), {str(number): b"x"}, {str(number): b""})
 def judge(kind, target, sound):
-    {2: os.abort, 3: lambda: 1 / 0, 5: lambda: time.sleep(60), 6: lambda: bytearray(fuzz_worker.ROOM + 1)}.get(int(target.name), int)()
+    {2: os.abort, 3: lambda: 1 / 0, 5: lambda: time.sleep(60), 6: lambda: bytearray(2 * fuzz_worker.ROOM)}.get(int(target.name), int)()
     return fuzz_oracles.SOUND
 fuzz_oracles.judge = judge
 outcomes, wrong = fuzz_worker.run("x", 0, 9, pathlib.Path("."))
