@@ -16,13 +16,6 @@ pytest_plugins = ("workflows", "disks")
 """Beside this file."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What the processes of `pytest -n` take as a whole: the tests of the cluster, those of the finished workflow, else a file."""
-    for item in items:
-        shared = [name for name in ("cluster", "finished") if name in item.fixturenames]
-        item.add_marker(pytest.mark.xdist_group((shared or [str(item.path)])[0]))
-
-
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real volumes, ../shared/data beside the repository; without it, tests on real data are skipped."""

@@ -1,5 +1,6 @@
 """Snakemake on a copy of the workflow, so that a test may edit it and results stay out of the clone: for tests of any folder."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -107,7 +108,18 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
-    """A copy in which experiments/smoke.yaml has run to its end; a test that edits it works on a copy of its own."""
-    found = copy_workflow(tmp_path_factory.mktemp("smoke") / "clone")
-    found.run("--configfile", "experiments/smoke.yaml")
-    return found
+    """A copy in which experiments/smoke.yaml has run to its end; a test that edits it works on a copy of its own.
+
+    Of the processes of `pytest -n`, the first one runs it, the others take copies.
+    """
+    temporary = tmp_path_factory.getbasetemp()
+    shared = (temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary) / "finished"
+    shared.mkdir(exist_ok=True)
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "done").exists():
+            copy_workflow(shared / "clone").run("--configfile", "experiments/smoke.yaml")
+            (shared / "done").touch()
+    folder = tmp_path_factory.mktemp("smoke") / "clone"
+    shutil.copytree(shared / "clone", folder, symlinks=True)
+    return Workflow(folder)
