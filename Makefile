@@ -20,7 +20,7 @@ report: figures
 	$(VENV)/bin/snakemake --report results/demo/report.html
 
 test: env
-	$(VENV)/bin/python -m pytest -n 3 --dist loadfile --durations 25
+	$(VENV)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 25
 
 # Finds a Python that is new enough and makes an empty environment $(1) with it.
 define make_environment
