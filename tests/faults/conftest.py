@@ -36,7 +36,9 @@ def steps(finished, runner, tmp_path_factory) -> Steps:
     """Those of the finished workflow, and those that its settings leave out."""
     found, made = finished_steps(finished.folder), tmp_path_factory.mktemp("parts")
     train = found["train"]
-    records = [path.replace(".npy", ".run.json") for path in train.inputs if path.endswith(".npy")]  # read, not declared
+    records = [
+        path.replace(".npy", ".run.json") for path in train.inputs if path.endswith(".npy")
+    ]  # read, not declared
     often = (*train.command, "--checkpoint_minutes", "1e-9")
     found["train"] = replace(train, command=often, inputs=(*train.inputs, *records))
 

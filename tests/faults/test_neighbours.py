@@ -47,6 +47,11 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen) -> None
         time.sleep(0.02)
 
 
+def records(folder: Path) -> set[str]:
+    """The records of a folder in which files come and go."""
+    return {f"{at}/{name}" for at, _, names in os.walk(folder) for name in names if name.endswith("run.json")}
+
+
 def results(folder: Path) -> dict[str, object]:
     """`content` of every result, but for logs, benchmarks and states."""
     found = {}
@@ -62,12 +67,11 @@ def test_a_workflow_that_is_killed_again_and_again_ends_as_one_that_never_was(wo
     random = np.random.default_rng(0)
     target = "results/smoke/tables/domain.csv"
     made = workflow.folder / "results/smoke"
-    said = ""
     for kill in range(KILLS):
-        before = set(made.rglob("*")) if made.exists() else set()
+        before = records(made)
         snakemake = start(workflow, target)
-        wait_for(lambda before=before: any(path not in before for path in made.rglob("*run.json")), snakemake)
-        time.sleep(random.uniform(0, 3))
+        wait_for(lambda before=before: records(made) - before, snakemake)
+        time.sleep(random.uniform(0, 1))
         said = end(snakemake)
         assert snakemake.returncode == -signal.SIGKILL, f"it was to be killed (number {kill}): {said}"
     said = workflow.run(target, *SMOKE)
