@@ -1,4 +1,4 @@
-"""A real Slurm on this machine: munged, slurmctld and slurmd from Debian's packages, with a node that claims four CPUs."""
+"""A real Slurm on this machine: munged, slurmctld and slurmd from Debian's packages, with a node that claims eight CPUs."""
 
 import os
 import shutil
@@ -44,7 +44,7 @@ SlurmdParameters=config_overrides
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=5
 MinJobAge=3600
 KillWait=15
-NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=64000
+NodeName={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=64000
 PartitionName=normal Nodes={host} Default=YES PriorityTier=1 State=UP
 PartitionName=urgent Nodes={host} PriorityTier=10 State=UP
 """

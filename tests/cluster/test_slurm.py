@@ -16,7 +16,7 @@ import torch
 from comparing import differences
 from workflows import training_in
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1800)]
 SMOKE = ("--configfile", "experiments/smoke.yaml")
 MODEL = "results/smoke/models/cyclegan/pooled"
 STATE = "results/smoke/.state/cyclegan/pooled"
