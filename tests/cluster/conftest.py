@@ -69,7 +69,7 @@ class Submission:
     process: subprocess.Popen
     said: Path
 
-    def wait_for(self, condition: Callable[[], object], what: str, seconds: float = 240) -> object:
+    def wait_for(self, condition: Callable[[], object], what: str, seconds: float = 600) -> object:
         """What `condition` gives once it is true."""
         end = time.monotonic() + seconds
         while not (found := condition()):
@@ -78,7 +78,7 @@ class Submission:
             time.sleep(0.3)
         return found
 
-    def end(self, seconds: float = 600) -> tuple[int, str]:
+    def end(self, seconds: float = 1500) -> tuple[int, str]:
         """Exit status, and all that a user has seen."""
         status = self.process.wait(timeout=seconds)
         return status, self.said.read_text()

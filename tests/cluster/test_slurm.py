@@ -49,7 +49,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def test_the_whole_experiment_is_that_of_one_machine(slurm, workflow, finished):
     before = len(slurm.jobs())
-    status, said = slurm.submit(workflow, *SMOKE).end(1200)
+    status, said = slurm.submit(workflow, *SMOKE).end()
     assert status == 0, said[-6000:]
     assert differences(finished.folder / "results/smoke", workflow.folder / "results/smoke") == []
     steps, jobs = int(said.rpartition(" of ")[2].split()[0]), len(slurm.jobs()) - before
@@ -65,8 +65,8 @@ def test_a_training_lives_through_all_that_befalls_it(slurm, prepared, tmp_path)
         quiet.command("--cores", "1", *training_of(epochs)), cwd=quiet.folder, env=quiet.environment(),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    limits = ("train:mem_mb=600 if attempt == 1 else 4000", "train:runtime=1 if attempt == 3 else 30")
-    said = slurm.submit(prepared, *training_of(epochs, retries=5), "--set-resources", *limits)
+    memory = "train:mem_mb=600 if attempt == 1 else 4000"
+    said = slurm.submit(prepared, *training_of(epochs, retries=5), "--set-resources", memory, "train:runtime=60")
 
     def runs_since(step):
         return lambda: last_step(folder) > step and slurm.running("train")
@@ -95,7 +95,8 @@ def test_a_training_lives_through_all_that_befalls_it(slurm, prepared, tmp_path)
     seen = last_step(folder)
     assert said.wait_for(runs_since(seen), "the same job, after it was preempted") == third
 
-    # A node that stalls for most of the minute: whatever the machine's speed, the time is up before the training is done.
+    # A minute is all it has now, of which the process stalls for the most part: on a fast machine, too, it is not done then.
+    slurm.ask("scontrol", "update", f"JobId={third}", "TimeLimit=1")
     process = training_in(folder)
     os.kill(process, signal.SIGSTOP)
     said.wait_for(lambda: slurm.seconds_of(third) > 50, "most of the time is up")
