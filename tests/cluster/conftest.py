@@ -78,7 +78,7 @@ class Submission:
             time.sleep(0.3)
         return found
 
-    def end(self, seconds: float = 1500) -> tuple[int, str]:
+    def end(self, seconds: float = 2400) -> tuple[int, str]:
         """Exit status, and all that a user has seen."""
         status = self.process.wait(timeout=seconds)
         return status, self.said.read_text()

@@ -16,7 +16,7 @@ import torch
 from comparing import differences
 from workflows import training_in
 
-pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.workflow, pytest.mark.timeout(3000)]
 SMOKE = ("--configfile", "experiments/smoke.yaml")
 MODEL = "results/smoke/models/cyclegan/pooled"
 STATE = "results/smoke/.state/cyclegan/pooled"
@@ -108,7 +108,7 @@ def test_a_training_lives_through_all_that_befalls_it(slurm, prepared, tmp_path)
     record = json.loads((folder / MODEL / "run.json").read_text())
     starts = [attempt["start_step"] for attempt in record["attempts"]]
     assert starts[0] == 0 and len(starts) >= 5 and starts == sorted(set(starts)), "each went on where one before it was"
-    assert alone.wait(timeout=600) == 0
+    assert alone.wait(timeout=1200) == 0
     one, other = weights(folder), weights(quiet.folder)
     assert all(torch.equal(one[name], other[name]) for name in one | other)
     history = [pd.read_csv(clone / MODEL / "history.csv") for clone in (folder, quiet.folder)]
