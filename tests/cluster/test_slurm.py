@@ -116,7 +116,7 @@ def test_a_training_lives_through_all_that_befalls_it(slurm, prepared, tmp_path)
 
 
 def test_a_main_process_that_is_killed_is_started_again(slurm, prepared):
-    folder, arguments = prepared.folder, training_of(60)
+    folder, arguments = prepared.folder, training_of(120)
     said = slurm.submit(prepared, *arguments)
     job = said.wait_for(lambda: last_step(folder) and slurm.running("train"), "a training")
     os.killpg(said.process.pid, signal.SIGKILL)
