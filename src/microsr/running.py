@@ -15,9 +15,8 @@ from microsr.files import explained, lock, unlock
 
 RUNNING = ".running"
 """The locked file in an experiment's results; it is left by a Snakemake that was killed."""
-
-
 SUBMITS = ", which submits jobs"
+"""In it, of one whose jobs may outlive it."""
 
 
 def claim(results: Path, submits: bool = False) -> None:

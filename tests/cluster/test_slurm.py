@@ -38,9 +38,7 @@ def training_of(epochs: int, retries: int = 0) -> list[str]:
 
 def last_step(folder: Path) -> int:
     """The step that the newest saved state is of; 0: none."""
-    return max(
-        (int(path.stem[5:]) for path in folder.glob(f"{STATE}/*/step-*.pt") if "finished" not in path.name), default=0
-    )
+    return max((int(path.stem[5:]) for path in folder.glob(f"{STATE}/*/step-*.pt")), default=0)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -247,3 +247,13 @@ class _Changes:
         return isinstance(path, str | bytes | os.PathLike) and bool(
             (flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
         )
+
+
+def repeat(step: Step, folder: Path, whole: dict[str, Any], runner: Runner) -> list[str]:
+    """Run a step again after something went wrong with it; what is wrong then. whole: what it makes."""
+    again = runner.run(step, folder)
+    if again.code != 0:
+        return [f"fails when it is repeated: {again.said}"]
+    found = contents(step, folder)
+    wrong = [f"{name} differs when it is repeated" for name in step.outputs if found.get(name) != whole[name]]
+    return wrong + [f"{name} is left over" for name in others(step, folder)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from steps import Step, contents, others
+from steps import Step, contents, repeat
 from workflows import ROOT
 
 from microsr.files import remove
@@ -61,12 +61,7 @@ def kill_and_repeat(step: Step, folder: Path, whole: dict, runner, seed: int) ->
     if killed.code not in (-signal.SIGKILL, 0):  # it may have been faster this time
         wrong.append(f"ended with {killed.code} where it was to be killed after {after} s: {killed.said}")
     check({"after": after})
-    again = runner.run(step, folder)
-    if again.code != 0:
-        return [*wrong, f"fails after a kill: {again.said}"]
-    found = contents(step, folder)
-    wrong += [f"{name} differs after kills" for name in step.outputs if found.get(name) != whole[name]]
-    return wrong + [f"{name} is left over" for name in others(step, folder)]
+    return wrong + repeat(step, folder, whole, runner)
 
 
 @pytest.fixture(scope="module")

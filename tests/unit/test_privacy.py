@@ -110,12 +110,18 @@ def say(capfd, *arguments, fails=False):
     return text
 
 
+def import_clinical(capfd, scan, output, *more, fails=False):
+    """As `say`, the import of a clinical CT."""
+    given = ("--case", "a", "--input", scan, "--output", output)
+    return say(capfd, "volumes", "clinical", *given, *more, fails=fails)
+
+
 @pytest.mark.parametrize("way", ["bicubic", "network"])
 def test_nothing_of_a_dicom_header_comes_out(scan, tmp_path, capfd, trained_model, way):
     out = tmp_path / "out"
     how = ["--upsampler", "bicubic"] if way == "bicubic" else ["--model", trained_model("compact")]
     log = ["--log", out / "logs/log"]
-    say(capfd, "volumes", "clinical", "--case", "a", "--input", scan, "--output", out / "clinical.ome.zarr", *log)
+    import_clinical(capfd, scan, out / "clinical.ome.zarr", *log)
     (
         say(capfd, "info", scan),
         say(capfd, "info", scan, "--json"),
@@ -176,18 +182,7 @@ def test_errors_about_a_dicom_series_say_nothing_of_its_headers(scan, tmp_path, 
     ]
     for way in ways:
         way()
-        text = say(
-            capfd,
-            "volumes",
-            "clinical",
-            "--case",
-            "a",
-            "--input",
-            scan,
-            "--output",
-            tmp_path / "o/c.ome.zarr",
-            fails=True,
-        )
+        text = import_clinical(capfd, scan, tmp_path / "o/c.ome.zarr", fails=True)
         assert len(text.splitlines()) == 1, text
         for path, content in sound.items():
             path.write_bytes(content)
@@ -217,19 +212,7 @@ def test_remarks_in_other_headers_stay_there(tmp_path, chest, capfd, name):
         )
         path.write_bytes(head.encode() + array.tobytes())
     out = tmp_path / "out"
-    say(
-        capfd,
-        "volumes",
-        "clinical",
-        "--case",
-        "a",
-        "--input",
-        path,
-        "--output",
-        out / "c.ome.zarr",
-        "--log",
-        out / "log",
-    )
+    import_clinical(capfd, path, out / "c.ome.zarr", "--log", out / "log")
     say(capfd, "info", path, "--json")
     for ending in (".nii.gz", ".nrrd", ".mha", ""):
         say(capfd, "export", out / "c.ome.zarr", "--output", out / f"c{ending}")
@@ -286,6 +269,6 @@ def test_no_file_runs_code(tmp_path, capfd):
 
 
 def test_what_says_how_it_was_made_names_files_only(scan, tmp_path, capfd):
-    say(capfd, "volumes", "clinical", "--case", "a", "--input", scan, "--output", tmp_path / "c.ome.zarr")
+    import_clinical(capfd, scan, tmp_path / "c.ome.zarr")
     run = json.loads((tmp_path / "c.run.json").read_text(encoding="utf-8"))
     assert list(run["inputs"]) == [str(scan)]
