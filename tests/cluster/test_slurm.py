@@ -41,6 +41,15 @@ def last_step(folder: Path) -> int:
     return max((int(path.stem[5:]) for path in folder.glob(f"{STATE}/*/step-*.pt")), default=0)
 
 
+def attempts_in(folder: Path) -> int:
+    """How many attempts the newest saved state knows of: those that came to save one."""
+    try:
+        newest = max(folder.glob(f"{STATE}/*/step-*.pt"), default=None)
+        return len(torch.load(newest, weights_only=True)["state"]["attempts"]) if newest else 0
+    except FileNotFoundError:  # it has just made room for a newer one
+        return attempts_in(folder)
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / MODEL / "generator.pt", weights_only=True)["weights"]
 
@@ -66,32 +75,30 @@ def test_a_training_lives_through_all_that_befalls_it(slurm, prepared, tmp_path)
     memory = "train:mem_mb=600 if attempt == 1 else 4000"
     said = slurm.submit(prepared, *training_of(epochs, retries=5), "--set-resources", memory, "train:runtime=60")
 
-    def runs_since(step):
-        return lambda: last_step(folder) > step and slurm.running("train")
+    def saves_after(number):
+        """The job that runs, once an attempt after the first `number` that saved a state has saved its first."""
+        return lambda: attempts_in(folder) > number and slurm.running("train")
 
     first = said.wait_for(lambda: slurm.running("train"), "a training")
     said.wait_for(lambda: slurm.state_of(first) not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING"), "memory")
-    seen = last_step(folder)
+    before = attempts_in(folder)
 
-    second = said.wait_for(runs_since(seen), "a second attempt, with more memory")
+    second = said.wait_for(saves_after(before), "a second attempt, with more memory")
     assert second != first
     slurm.ask("scancel", second)
-    said.wait_for(lambda: slurm.state_of(second) == "CANCELLED", "scancel")
-    seen = last_step(folder)
+    third = said.wait_for(saves_after(before + 1), "a third attempt")
+    assert slurm.state_of(second) == "CANCELLED"
 
-    third = said.wait_for(runs_since(seen), "a third attempt")
     slurm.ask("scontrol", "update", f"NodeName={slurm.node}", "State=DOWN", "Reason=test")
     said.wait_for(lambda: slurm.state_of(third) == "PENDING", "the job waits for a node")
-    seen = last_step(folder)
     slurm.ask("scontrol", "update", f"NodeName={slurm.node}", "State=RESUME")
-    assert said.wait_for(runs_since(seen), "the same job, after the node is back") == third
+    assert said.wait_for(saves_after(before + 2), "the same job, after the node is back") == third
 
     urgent = slurm.ask(
         "sbatch", "--parsable", "-p", "urgent", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 3"
     ).strip()
     said.wait_for(lambda: slurm.state_of(urgent) == "COMPLETED", "a job that comes first")
-    seen = last_step(folder)
-    assert said.wait_for(runs_since(seen), "the same job, after it was preempted") == third
+    assert said.wait_for(saves_after(before + 3), "the same job, after it was preempted") == third
 
     # A minute is all it has now, of which the process stalls for the most part: on a fast machine, too, it is not done then.
     slurm.ask("scontrol", "update", f"JobId={third}", "TimeLimit=1")
