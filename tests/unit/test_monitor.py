@@ -333,7 +333,7 @@ def test_large_but_sane_losses_go_on():
     assert history.sums(1) == {"D1": 5e3}
 
 
-LINE = r"(\d+)/12 step, (\S+) step/s, (\d+) s left  (.*)"
+LINE = r"step (\d+)/12, (\S+) (steps/s|s/step), (\d+) s left(?:, (.*))?"
 
 
 def test_the_progress_line_tells_steps_speed_time_left_and_losses(files, tmp_path, in_step, monkeypatch, caplog):
@@ -349,14 +349,17 @@ def test_the_progress_line_tells_steps_speed_time_left_and_losses(files, tmp_pat
     run(files, tmp_path)
     rest = [re.fullmatch(LINE, line) for line in caplog.messages]
     lines = [match for match in [*first, *rest] if match]
-    assert [int(line[1]) for line in lines] == list(range(1, STEPS + 1))
+    assert [int(line[1]) for line in lines] == list(range(1, STEPS))
     for line in lines:
-        done, rate, left = int(line[1]), float(line[2]), int(line[3])
+        done, speed, left = int(line[1]), float(line[2]), int(line[4])
+        rate = speed if line[3] == "steps/s" else 1 / speed
         assert 0 < rate < 1 / AT_LEAST
         assert left == pytest.approx((STEPS - done) / rate, abs=0.6, rel=0.05)
-    assert lines[0][4] == "", "there is no row yet"
+    assert lines[0][5] is None, "there is no row yet"
     history = pd.read_csv(tmp_path / "model" / "history.csv")
-    assert f"D1 {history['D1'].iloc[-1]:.3f}" in lines[-1][4]
+    losses = f"D1 {history['D1'].iloc[-1]:.3f}"
+    last = next(re.fullmatch(r"(\d+) steps in \d+ s, \S+ \S+, (.*)", line) for line in caplog.messages if " in " in line)
+    assert int(last[1]) == STEPS - 6 and losses in last[2], "of this attempt"
 
 
 def test_run_json_records_attempts_arithmetic_and_speed(files, tmp_path, in_step):
