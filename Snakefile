@@ -27,6 +27,10 @@ onstart:
     start()
 
 
+onsuccess:
+    tell_the_end()
+
+
 onerror:
     tell_what_failed()
 

@@ -25,8 +25,12 @@ prepend("PATH", Path(sys.executable).parent)
 
 from microsr import UserError
 from microsr.config import OF_TRAINING, flags, load, read_sheet, sheet_text, simulated_cases
+from microsr.ending import ending, left_out, unused_gpu
+from microsr.progress import SHARED
 from microsr.provenance import code_version, step_version, write_atomically
 from microsr.running import claim, drop_stale_locks
+
+os.environ[SHARED] = "1"  # jobs run side by side: they tell of themselves in whole lines
 
 
 def stop(message):
@@ -222,6 +226,8 @@ def start():
         record_experiment()
     except UserError as error:
         stop(error)
+    if workflow.non_local_exec and workflow.is_main_process:
+        print(f"To see how far the jobs are: tail -F {RESULTS}/logs/train/*/*.log", file=sys.stderr)
 
 
 def tell_what_failed():
@@ -231,6 +237,23 @@ def tell_what_failed():
         _, found, why = (lines or [""])[-1].partition(" ERROR error: ")
         if found:
             print(f"Failed: {why} [{log}]", file=sys.stderr)
+    if workflow.is_main_process:
+        print("What is finished stays; the same command goes on from there.", file=sys.stderr)
+
+
+def tell_the_end():
+    """Say at the very end where things are, how long they took, and what was left out: of a whole run, not of single files."""
+    asked = workflow.dag_settings
+    targets = set(asked.targets) or {"all"}
+    partly = workflow.touch or asked.until or asked.omit_from or asked.batch
+    if not workflow.is_main_process or partly or not targets & {"all", "figures"}:
+        return
+    nulls = [name for name, method in (config.get("methods") or {}).items() if method is None]
+    lines = left_out(EXPERIMENT, CASES, list(dict.fromkeys(case for _, _, case in SUPERRESOLVED)), nulls)
+    if shutil.which("nvidia-smi"):
+        lines += unused_gpu(DEVICE, Path(RESULTS, "models").glob("*/*/run.json"))
+    without = [] if "all" in targets else ["report"]
+    print(ending(EXPERIMENT.experiment, Path(RESULTS), time.time() - BEGAN, lines, without), file=sys.stderr)
 
 
 if workflow.is_main_process and drop_stale_locks(Path(RESULTS)):

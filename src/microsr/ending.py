@@ -1,0 +1,98 @@
+"""What is said when an experiment has run to its end: where things are, how long it took, and what was left out and why.
+
+For the Snakefile. All of it is known from the configuration and the case sheet, but for the device of the trainings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from microsr.config import Case, Experiment
+from microsr.progress import duration
+
+PLACES = {
+    "report": "report.html",
+    "comparison": "figures/comparison.png",
+    "figures": "figures",
+    "metrics": "tables/summary.csv",
+    "models": "models",
+    "volumes": "superresolved",
+}
+"""What a person looks for, and where it is among the results of an experiment."""
+INTERVAL_SEEDS = 3
+"""As `summary.ENOUGH_SEEDS`, whose module takes seconds to import."""
+NAMED = 5
+"""So many cases are named in a line, and the others counted."""
+TESTS = {
+    "downsampled": ("micro", "no uCT"),
+    "repeatability": ("repeat", "no second scan"),
+    "truth": ("truth", "no known truth"),
+}
+"""Protocols of evaluation that a case may lack: the column of the sheet, and why they lack where it is empty."""
+
+
+def ending(experiment: str, results: Path, seconds: float, left_out: Sequence[str], without: Iterable[str] = ()) -> str:
+    """The lines that say how an experiment ended.
+
+    results: its folder. left_out: as of `left_out`. without: names of PLACES that this run did not bring up to date.
+    """
+    found = [(name, results / place) for name, place in PLACES.items() if name not in without]
+    lines = [f"Experiment {experiment} is finished; this run took {duration(seconds)}. In {results}:"]
+    lines += [f"  {name:<12}{path.relative_to(results)}{'/' * path.is_dir()}" for name, path in found if path.exists()]
+    if left_out:
+        lines += ["Left out:", *(f"  {line}" for line in left_out)]
+    return "\n".join(lines)
+
+
+def left_out(
+    experiment: Experiment, cases: Mapping[str, Case], tested: Sequence[str], nulls: Sequence[str]
+) -> list[str]:
+    """What an experiment does not make although it could be expected, with the reason, a line each.
+
+    tested: names of the cases that methods are tested on. nulls: methods that the configuration sets to null.
+    """
+    lines = [f"method {name}: null in the configuration" for name in nulls]
+    trained = [name for name, method in experiment.methods.items() if method.upsampler == "generator"]
+    for modality, name in (("clinical", "clinical CT"), ("micro", "uCT")) if trained else ():
+        lacking = [case.case for case in cases.values() if case.split == "train" and getattr(case, modality) is None]
+        lines += [f"{name} of {_names(lacking)} in training: none in the sheet"] if lacking else []
+    for protocol, (column, why) in TESTS.items():
+        lacking = [case for case in tested if getattr(cases[case], column) is None]
+        lines += [f"metrics {protocol} of {_names(lacking)}: {why} in the sheet"] if lacking else []
+    unknown = [name for name in tested if not (cases[name].truth and cases[name].labels and cases[name].airways)]
+    if unknown:
+        lines.append(f"bronchioles and hallucination of {_names(unknown)}: truth, labels and airways are not all known")
+    if experiment.superresolve.slices != "all":
+        lines.append(f"slices: only {experiment.superresolve.slices} are super-resolved (superresolve.slices)")
+    if not trained:
+        lines.append("models, and figures of trainings: no method is trained (methods.<name>.upsampler: generator)")
+    elif (repeats := experiment.train.repeats) < INTERVAL_SEEDS:
+        lines.append(f"95 % intervals: they need {INTERVAL_SEEDS} trainings of each model, train.repeats is {repeats}")
+    families = {experiment.training_of(method).network for method in trained}
+    if len(families) == 1:
+        lines.append(f"figure efficiency: all trained methods have networks of one family, {families.pop()}")
+    return lines
+
+
+def unused_gpu(device: str, records: Iterable[Path]) -> list[str]:
+    """A line that says that models were trained on the CPU although this machine has a GPU, if they were.
+
+    device: compute.device. records: run.json of the models.
+    """
+    on = []
+    for record in records:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            on.append(json.loads(record.read_text(encoding="utf-8"))["speed"]["device"])
+    if "cpu" not in on:
+        return []
+    why = "compute.device is cpu" if device == "cpu" else "PyTorch sees none"
+    return [f"GPU: {on.count('cpu')} of {len(on)} models were trained on the CPU; {why}"]
+
+
+def _names(cases: Sequence[str]) -> str:
+    """Cases by name, and by number where there are many."""
+    more = len(cases) - NAMED
+    return ", ".join(cases[:NAMED]) + (f" and {more} more" if more > 0 else "")
