@@ -358,7 +358,9 @@ def test_the_progress_line_tells_steps_speed_time_left_and_losses(files, tmp_pat
     assert lines[0][5] is None, "there is no row yet"
     history = pd.read_csv(tmp_path / "model" / "history.csv")
     losses = f"D1 {history['D1'].iloc[-1]:.3f}"
-    last = next(re.fullmatch(r"(\d+) steps in \d+ s, \S+ \S+, (.*)", line) for line in caplog.messages if " in " in line)
+    last = next(
+        re.fullmatch(r"(\d+) steps in \d+ s, \S+ \S+, (.*)", line) for line in caplog.messages if " in " in line
+    )
     assert int(last[1]) == STEPS - 6 and losses in last[2], "of this attempt"
 
 
