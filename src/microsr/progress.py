@@ -123,7 +123,9 @@ class Progress:
         self._marks = deque([(self._began, start)], maxlen=RECENT)
         self._spoken = False
         speaks = logger.isEnabledFor(logging.INFO)  # of several processes, the first one does
-        self._bar = tqdm(total=total, initial=start, unit=self._unit, mininterval=1.0) if speaks and _shows_bars() else None
+        self._bar = (
+            tqdm(total=total, initial=start, unit=self._unit, mininterval=1.0) if speaks and _shows_bars() else None
+        )
 
     def advance(self, units: int = 1, note: str = "") -> None:
         """Count `units` more; `note` says how things are (losses, say)."""
