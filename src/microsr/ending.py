@@ -34,16 +34,17 @@ TESTS = {
 """Protocols of evaluation that a case may lack: the column of the sheet, and why they lack where it is empty."""
 
 
-def ending(experiment: str, results: Path, seconds: float, left_out: Sequence[str], without: Iterable[str] = ()) -> str:
+def ending(experiment: str, results: Path, seconds: float, reasons: Sequence[str], without: Iterable[str] = ()) -> str:
     """The lines that say how an experiment ended.
 
-    results: its folder. left_out: as of `left_out`. without: names of PLACES that this run did not bring up to date.
+    results: its folder. reasons: what was left out, as of `left_out`. without: names of PLACES that this run did not bring
+    up to date.
     """
     found = [(name, results / place) for name, place in PLACES.items() if name not in without]
     lines = [f"Experiment {experiment} is finished; this run took {duration(seconds)}. In {results}:"]
     lines += [f"  {name:<12}{path.relative_to(results)}{'/' * path.is_dir()}" for name, path in found if path.exists()]
-    if left_out:
-        lines += ["Left out:", *(f"  {line}" for line in left_out)]
+    if reasons:
+        lines += ["Left out:", *(f"  {line}" for line in reasons)]
     return "\n".join(lines)
 
 
