@@ -6,7 +6,7 @@ VENV := .venv
 
 help:
 	@echo "make figures   the default experiment: simulated lungs, results/demo/figures/comparison.png"
-	@echo "make report    the same as one HTML file: results/demo/report.html"
+	@echo "make report    the same as one HTML file to look into: results/demo/report.html; Snakemake's own beside it"
 	@echo "make test      every test"
 	@echo "make env       only the environment, .venv, in the exact versions of requirements.lock"
 	@echo "make lock      solve requirements.in into requirements.lock and envs/"
@@ -17,7 +17,7 @@ figures: env
 	$(VENV)/bin/snakemake --cores all
 
 report: figures
-	$(VENV)/bin/snakemake --report results/demo/report.html
+	$(VENV)/bin/snakemake --report results/demo/snakemake_report.html
 
 test: env
 	$(VENV)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 25

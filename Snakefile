@@ -21,6 +21,7 @@ include: "rules/superresolve.smk"
 include: "rules/features.smk"
 include: "rules/evaluate.smk"
 include: "rules/figures.smk"
+include: "rules/report.smk"
 
 
 onstart:
@@ -42,9 +43,10 @@ localrules:
 
 
 rule all:
-    """Figures, tables and trained models."""
+    """The report, figures, tables and trained models."""
     default_target: True
     input:
+        REPORT,
         FIGURES,
         TABLES,
         MODELS,

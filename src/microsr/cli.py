@@ -32,6 +32,7 @@ STEPS = {
     "features": "learn from simulated tissues what describes lung texture",
     "evaluate": "compute metrics of a super-resolved CT",
     "figures": "draw the figures",
+    "report": "make one HTML file of an experiment to look into and to send",
 }
 MODULES = {"provenance": "provenance_report"}
 """Of steps whose module has another name."""

@@ -1,0 +1,122 @@
+# One HTML file of the experiment, and the two figures that are made for it.
+from microsr.report_provenance import changed_settings, page_version
+
+MOST_SHOWN = 6
+VIEWED = list(COMPARISONS)[:MOST_SHOWN]
+CALIBRATED = having("micro", TRAINING_CASES)[:MOST_SHOWN]
+REPORT = "<results>/report.html"
+
+# The sample panels are of the trainings that the first comparison shows.
+PANELLED = {method: f"{method}/{COMPARISONS['comparison'][0]}" for method in TRAINED_METHODS}
+MADE_FOR_IT = ["calibration"] + ["panels"] * bool(PANELLED)
+FIGURE_NAMES += MADE_FOR_IT
+FIGURES += [f"<results>/figures/{name}.{kind}" for name in MADE_FOR_IT for kind in ("png", "pdf")]
+
+
+def viewed(name):
+    """What a comparison compares, by the words of the command."""
+    training_set, case = COMPARISONS[name]
+    methods = {f"method/{m}": f"superresolved/{results_of(m, training_set, case)}" for m in METHODS}
+    truth = {"truth": f"volumes/{case}/truth"} if CASES[case].truth else {}
+    return {"clinical": f"volumes/{case}/clinical"} | methods | truth
+
+
+def views():
+    """The comparisons that can be looked into, as flags."""
+    words = []
+    for name in VIEWED:
+        words += ["--view", f"{RESULTS}/figures/{name}.run.json"]
+        words += [f"{kind}={RESULTS}/{volume}.ome.zarr" for kind, volume in viewed(name).items()]
+    return shlex.join(words)
+
+
+rule draw_calibration:
+    """Draw the histogram of each uCT before and after its calibration."""
+    input:
+        micro=volumes("micro", CALIBRATED),
+        clinical=volumes("clinical", CALIBRATED),
+    output:
+        png=report(
+            "<results>/figures/calibration.png",
+            caption="../report/calibration.rst",
+            category="Data",
+            labels={"what": "calibration of the uCT"},
+        ),
+        pdf="<results>/figures/calibration.pdf",
+        run="<results>/figures/calibration.run.json",
+    log:
+        "<logs>/report/calibration.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=more_each_time(2000),
+        runtime=more_each_time(30),
+    params:
+        stem=stem,
+        code=code_version("report_calibration"),
+    shell:
+        "microsr report calibration --micro {input.micro} --clinical {input.clinical} --output {params.stem} --log {log}"
+
+
+rule draw_panels:
+    """Draw what the trainings made of the same patches as they went on, before their states are deleted."""
+    input:
+        runs=[f"<results>/models/{model}/run.json" for model in PANELLED.values()],
+    output:
+        png=report(
+            "<results>/figures/panels.png",
+            caption="../report/panels.rst",
+            category="Training",
+            labels={"what": "sample panels"},
+        ),
+        pdf="<results>/figures/panels.pdf",
+        run="<results>/figures/panels.run.json",
+    log:
+        "<logs>/report/panels.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=more_each_time(2000),
+        runtime=more_each_time(30),
+    params:
+        runs=[f"{method}={RESULTS}/models/{model}/run.json" for method, model in PANELLED.items()],
+        states=[f"{method}={RESULTS}/.state/{model}" for method, model in PANELLED.items()],
+        stem=stem,
+        code=code_version("report_panels"),
+    shell:
+        "microsr report panels --runs {params.runs} --states {params.states} --output {params.stem} --log {log}"
+
+
+rule write_report:
+    """Put the comparison to look into, the tables and the figures into one HTML file."""
+    input:
+        views=[f"<results>/{volume}.ome.zarr" for name in VIEWED for volume in viewed(name).values()],
+        records=[f"<results>/figures/{name}.run.json" for name in VIEWED],
+        figures=[file for file in FIGURES if file.endswith(".png")],
+        volumes="<results>/tables/volumes.csv",
+        summary="<results>/tables/summary.csv",
+    output:
+        html=ensure(REPORT, non_empty=True),
+        run=f"{REPORT}.run.json",
+    log:
+        "<logs>/report/page.log",
+    benchmark:
+        "<benchmarks>/report.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=more_each_time(3000),
+        runtime=more_each_time(60),
+    params:
+        name=EXPERIMENT.experiment,
+        note=f"--note {shlex.quote(EXPERIMENT.note)}" if EXPERIMENT.note else "",
+        views=views(),
+        more=len(COMPARISONS) - len(VIEWED),
+        window="{:g} {:g}".format(*EXPERIMENT.figures.display_window_hu),
+        settings=shlex.join(changed_settings(EXPERIMENT)),
+        captions=os.path.relpath(Path(workflow.basedir) / "report"),
+        code=f"{code_version('report')} {page_version()}",
+    shell:
+        "microsr report page --experiment {params.name} {params.note} {params.views} --more_views {params.more}"
+        " --figures {input.figures} --volumes {input.volumes} --summary {input.summary} --captions {params.captions:q}"
+        " --window {params.window} --settings {params.settings} --output {output.html} --log {log}"
