@@ -24,7 +24,7 @@ prepend("PYTHONPATH", SOURCE)
 prepend("PATH", Path(sys.executable).parent)
 
 from microsr import UserError
-from microsr.config import OF_TRAINING, flags, load, read_sheet, sheet_text, simulated_cases
+from microsr.config import EXPORTED, OF_TRAINING, flags, load, read_sheet, sheet_text, simulated_cases
 from microsr.ending import ending, left_out, unused_gpu
 from microsr.progress import SHARED
 from microsr.provenance import code_version, step_version, write_atomically
@@ -419,6 +419,7 @@ def upsampler(wildcards, input):
 
 # Names that the super-resolved volumes have in the formats of superresolve.formats: files, and a folder of DICOM slices.
 ENDINGS = {"nifti": ".nii", "nifti.gz": ".nii.gz", "nrrd": ".nrrd", "metaimage": ".mha"}
+ENDINGS |= {kind: f".{kind}" for kind in EXPORTED if kind not in (*ENDINGS, "dicom")}
 EXPORTS = [
     f"<results>/superresolved/{method}/{training_set}/{case}{ENDINGS.get(kind, '_dicom')}"
     for kind in EXPERIMENT.superresolve.formats

@@ -192,9 +192,11 @@ def load_generator(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     """
     saved = _read_model(path)
     facts, network = saved["facts"], saved["facts"]["network"]
-    if network not in FAMILIES:
-        raise UserError(f"{path} has a '{network}' network, this program knows {', '.join(FAMILIES)}; update microsr")
-    g1 = build_g1(network)
+    try:
+        g1 = build_g1(network)
+    except KeyError:
+        known = ", ".join(FAMILIES)
+        raise UserError(f"{path} has a '{network}' network, this program knows {known}; update microsr") from None
     for key, own in _architecture(network, g1).items():
         if (theirs := saved["architecture"].get(key)) != own:
             raise UserError(

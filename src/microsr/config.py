@@ -19,7 +19,7 @@ import unicodedata
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -192,6 +192,17 @@ class Losses(Section):
     forgive_px: Weight = 0.0
     """Losses against a clinical A see both images blurred by a Gaussian of this sigma, clinical pixels: noise is finer, and is forgiven (beyond the paper)."""
 
+    @property
+    def further(self) -> dict[str, float]:
+        """Weights, by their keys, of the losses in use that have a module of their own (docs/extending.md)."""
+        return {key: weight for key, weight in self if key not in IN_PASSES and weight}
+
+
+IN_PASSES = (
+    "adversarial", "cycle", "downsample", "upsample", "clinical_ssim", "micro_ssim", "pixel_norm", "repeat", "forgive_px",
+)  # fmt: skip
+"""Keys of Losses that `microsr.passes` knows; any other weighs the loss in a module of its own, `microsr.loss_<key>`."""
+
 
 class Train(Section):
     """Training of the modified CycleGAN."""
@@ -253,6 +264,10 @@ class Method(Section):
         return self.losses.repeat > 0 or (self.mix_noise and self.mix_fraction > 0)
 
 
+INTERPOLATIONS = tuple(name for name in get_args(Method.model_fields["upsampler"].annotation) if name != "generator")
+"""Upsamplers that need no model: bicubic, and those in a module of their own, `microsr.upsampler_<name>`."""
+
+
 class Superresolve(Section):
     """Inference on the test cases' clinical CT."""
 
@@ -282,6 +297,10 @@ class Superresolve(Section):
                 f"slices must be evenly spaced, as [3, 5, 7] (a volume has one slice distance), not {chosen}"
             )
         return self
+
+
+EXPORTED = get_args(get_args(Superresolve.model_fields["formats"].annotation)[0])
+"""Names of the formats beside OME-Zarr: those of `microsr.writers`, and those in a module of their own, `microsr.format_<name>`."""
 
 
 class Compute(Section):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +20,23 @@ from microsr.layers import exactly, reflect
 
 DATA_RANGE = 2.0
 """Width of [-1, 1]: the true data range of the normalised patches."""
+
+
+class Images(NamedTuple):
+    """What a loss in a module of its own may compare (docs/extending.md); of the networks' precision, so .float() comes first."""
+
+    a: Tensor
+    """Clinical patches, without the noise that mix_noise adds."""
+    b: Tensor
+    """uCT patches."""
+    a_sr: Tensor
+    """G1(A)."""
+    b_lr: Tensor
+    """G2(B)."""
+    a_cycle: Tensor | None
+    """G2(G1(A)); None without a cycle loss."""
+    b_cycle: Tensor | None
+    """G1(G2(B)); None without a cycle loss."""
 
 
 def average_pool(image: Tensor, scale: int = SCALE) -> Tensor:

@@ -1,4 +1,5 @@
-"""Generators and discriminators, in three families behind one key: `resnet` (the paper's class), `efficient` and `compact`.
+"""Generators and discriminators, in families behind one key: `resnet` (the paper's class), `efficient`, `compact`, and any in a
+module of its own (docs/extending.md).
 
 G1 takes clinical patches [batch, 1, h, w] to uCT scale [batch, 1, 8h, 8w], G2 the reverse; both in [-1, 1]. A generator may
 take noise: one random plane at each of its `noise_scales`, given from outside so that a result never depends on hidden
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from importlib import import_module, util
 from typing import NamedTuple
 
 import torch
@@ -53,7 +55,7 @@ def build(network: str, clinical_size: int, micro_size: int, spectral: bool | No
 
     spectral: whether the discriminators are spectrally normalised; None: as the family has it.
     """
-    family = FAMILIES[network]
+    family = family_of(network)
     sizes = (micro_size, clinical_size)
     nets = Networks(family.g1(), family.g2(), *(family.discriminator(_depth(size)) for size in sizes))
     if network == "resnet":
@@ -67,6 +69,19 @@ def build(network: str, clinical_size: int, micro_size: int, spectral: bool | No
     return nets
 
 
+def family_of(network: str) -> Family:
+    """How the networks of a family are made, in this module or in one of their own.
+
+    Raises
+    ------
+    KeyError
+        There is no such family.
+    """
+    if network in FAMILIES or not network.isidentifier() or not util.find_spec(f"microsr.network_{network}"):
+        return FAMILIES[network]
+    return import_module(f"microsr.network_{network}").FAMILY
+
+
 def build_g1(network: str) -> nn.Module:
     """G1 of a family, as `build` makes it.
 
@@ -75,7 +90,7 @@ def build_g1(network: str) -> nn.Module:
     KeyError
         There is no such family.
     """
-    return FAMILIES[network].g1()
+    return family_of(network).g1()
 
 
 def _depth(size: int) -> int:
@@ -91,8 +106,8 @@ def draw_noise(
     return [torch.randn(shape, generator=generator, device=generator.device).to(device) for shape in shapes]
 
 
-def _without_halo(x: Tensor, sides: Sides, width: int, needed: int = 0) -> Tensor:
-    """[..., h, w] whose halo of `width` pixels on `sides` is cut to what is `needed`."""
+def without_halo(x: Tensor, sides: Sides, width: int, needed: int = 0) -> Tensor:
+    """An image [..., h, w] whose halo of `width` pixels on `sides` is cut to what is `needed`."""
     top, bottom, left, right = (side * (width - needed) for side in sides)
     return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
 
@@ -162,8 +177,8 @@ class ResnetG1(nn.Module):
         for layer in self.body[self._trunk_layers :]:
             x = layer(x)
             if isinstance(layer, nn.PixelShuffle):
-                x = _without_halo(x, sides, 6, 3)
-        return _without_halo(x, sides, 3)
+                x = without_halo(x, sides, 6, 3)
+        return without_halo(x, sides, 3)
 
 
 class ResnetG2(nn.Module):
@@ -265,12 +280,12 @@ class LightG1(nn.Module):
         border = tuple(not side for side in sides)
         layers = zip(self.noisy, self.up, noise, self.noise_scales, (3, 2, 1), strict=True)
         for noisy, stage, plane, scale, needed in layers:
-            plane = _without_halo(plane, sides, self.magnify_halo * scale, 2 * halo)
-            x = _without_halo(stage(noisy.doubled(x, plane, border)), sides, 2 * halo, needed)
+            plane = without_halo(plane, sides, self.magnify_halo * scale, 2 * halo)
+            x = without_halo(stage(noisy.doubled(x, plane, border)), sides, 2 * halo, needed)
             halo = needed
-        fine = _without_halo(self.tail(x), sides, halo)
+        fine = without_halo(self.tail(x), sides, halo)
         # Real patches end at the window's limits too: beyond them, D1 would tell by the values alone.
-        return (_without_halo(bicubic_upsample(a), sides, SCALE * self.magnify_halo) + fine.float()).clamp(-1, 1)
+        return (without_halo(bicubic_upsample(a), sides, SCALE * self.magnify_halo) + fine.float()).clamp(-1, 1)
 
 
 class LightG2(nn.Module):
@@ -329,7 +344,7 @@ FAMILIES = {
         spectral_norm=True,
     ),
 }
-"""Arithmetic of a training step, quality and time of the three: docs/training.md."""
+"""Arithmetic of a training step, quality and time of the three: docs/training.md. Others have a module of their own, `microsr.network_<name>`."""
 
 
 def _cyclegan_init(module: nn.Module) -> None:

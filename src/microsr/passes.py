@@ -7,7 +7,8 @@ discriminator once for the generators and once, on real and generated images tog
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,12 @@ WEIGHT_OF = {
     "micro_ssim_loss": "micro_ssim",
     "repeat_loss": "repeat",
 }
-"""The key of config.Losses that weighs each of the generators' losses."""
+"""The key of config.Losses that weighs each of the generators' losses; that of another, `<key>_loss`, is its name without the end."""
+
+
+def further_loss(key: str) -> Callable[[losses.Images], Tensor]:
+    """The loss that a key of config.Losses weighs and that has a module of its own."""
+    return import_module(f"microsr.loss_{key}").loss
 
 
 class GeneratorPass(nn.Module):
@@ -39,6 +45,7 @@ class GeneratorPass(nn.Module):
         self.g1, self.g2 = nets.g1, nets.g2
         self._judges = (nets.d1, nets.d2)  # in a tuple, so that their parameters are not this module's
         self._weights, self._autocast = weights, autocast
+        self._further = {f"{key}_loss": further_loss(key) for key in weights.further}
 
     def forward(
         self, batch: Batch, noise: Sequence[Sequence[Tensor]], repeated: Tensor | None
@@ -67,7 +74,10 @@ class GeneratorPass(nn.Module):
         found = self._losses(batch, a_sr, b_lr, verdicts, a_cycle, b_cycle)
         if again is not None:
             found["repeat_loss"] = losses.repeat_loss(a_sr, again)
-        total = sum(getattr(w, WEIGHT_OF[name]) * value for name, value in found.items())
+        images = losses.Images(batch.clean, batch.b, a_sr, b_lr, a_cycle, b_cycle)
+        found |= {name: loss(images) for name, loss in self._further.items()}
+        weight_of = {name: WEIGHT_OF.get(name, name.removesuffix("_loss")) for name in found}
+        total = sum(getattr(w, weight_of[name]) * value for name, value in found.items())
         return total, {k: v.detach() for k, v in found.items()}, a_sr.detach().float(), b_lr.detach().float()
 
     def _losses(

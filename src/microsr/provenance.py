@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import threading
 import time
@@ -99,7 +100,15 @@ def _imports(tree: ast.Module) -> list[str]:
             names.append(node.module.split(".")[1])
         elif isinstance(node, ast.Import):
             names += [a.name.split(".")[1] for a in node.names if a.name.startswith("microsr.")]
+        elif isinstance(node, ast.JoinedStr) and (kind := re.fullmatch(r"microsr\.(\w+_)", _beginning(node))):
+            names += sorted(path.stem for path in SOURCE.glob(f"{kind[1]}*.py"))  # f"microsr.network_{name}" may be any
     return names
+
+
+def _beginning(text: ast.JoinedStr) -> str:
+    """What an f-string begins with, whatever is filled in."""
+    first = text.values[0] if text.values else None
+    return str(first.value) if isinstance(first, ast.Constant) else ""
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:

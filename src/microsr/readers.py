@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module, util
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +59,8 @@ def read_scan(scan: Scan, scratch: Path | None = None) -> Volume:
         volume = _read_folder(path, scan, scratch)
     elif (suffix := _suffix(path)) in FORMATS:
         volume = (_read_images if FORMATS[suffix] == "PNG" else _read_file)([path], scan, scratch)
+    elif suffix[1:].isidentifier() and util.find_spec(f"microsr.format_{suffix[1:]}"):
+        volume = import_module(f"microsr.format_{suffix[1:]}").read(path, scan, scratch)
     elif dicom.is_dicom(path):
         volume = dicom.read([path], scan, scratch)
     else:
@@ -169,14 +173,31 @@ def _read_file(files: list[Path], scan: Scan, scratch: Path | None) -> Volume:
         "MetaImage": textheaders.meta_spacing,
         "TIFF": headers.tiff_spacing,
     }[kind]
-    spacing = _with_sheet(scan, lambda: header(path, reader))
+    spacing = spacing_of(scan, lambda: header(path, reader))
     straight = _direction(reader, path)
     size = [*size, 1][:3]
-    first, end = headers.chosen_range(scan, size[2])
+    headers.chosen_range(scan, size[2])  # before the voxels, which may be many, are unpacked
     array = _voxels(kind, path, reader, tuple(size[::-1]), scratch)
-    origin = (*reader.GetOrigin(), 0.0)[:3]
-    headers.check_place(origin, path)
-    volume = Volume(array, spacing, origin, straight, "grey", {"source": _source(kind, size, spacing, scan)})
+    return placed_scan(array, kind, spacing, (*reader.GetOrigin(), 0.0)[:3], straight, scan)
+
+
+def placed_scan(
+    array: Slices, kind: str, spacing: tuple[float, float, float], origin: tuple[float, float, float],
+    direction: tuple[float, ...], scan: Scan,
+) -> Volume:  # fmt: skip
+    """The slices of a file's `array` [slices, rows, columns] that `scan` chooses, in their place, with the facts of their source.
+
+    kind: name of the format. spacing: from `spacing_of`. origin (x, y, z, mm), direction: the file's.
+
+    Raises
+    ------
+    UserError
+        The place is impossible, or there are no such slices.
+    """
+    size = list(array.shape[::-1])
+    headers.check_place(origin, Path(scan.path))
+    first, end = headers.chosen_range(scan, size[2])
+    volume = Volume(array, spacing, origin, direction, "grey", {"source": _source(kind, size, spacing, scan)})
     origin = tuple(float(v) for v in volume.point((first, 0, 0))) if first else origin
     return replace(volume, array=array.part(first, end), origin=origin)
 
@@ -200,7 +221,7 @@ def _source(kind: str, size: list[int], spacing: tuple, scan: Scan) -> dict:
     return {"format": kind, "size": size, "spacing": list(spacing), "spacing_from": "sheet" if scan.spacing else "file"}
 
 
-def _with_sheet(scan: Scan, header_spacing) -> tuple[float, float, float]:
+def spacing_of(scan: Scan, header_spacing: Callable[[], tuple[float, float, float]]) -> tuple[float, float, float]:
     """Spacing (x, y, z): the sheet's numbers where it gives them, else the header's."""
     given = headers.sheet_spacing(scan)
     if len(given) == 3:

@@ -31,7 +31,7 @@ from microsr.progress import Progress, logger
 from microsr.provenance import checksum, code_version, write_run
 from microsr.readers import read_scan
 from microsr.storage import Volume, magnified_geometry, open_volume
-from microsr.upsamplers import Bicubic, Generator, Magnifier, Part, Upsampler, whole
+from microsr.upsamplers import Generator, Magnifier, Part, Upsampler, interpolation, whole
 
 UNLIKE = 0.15
 """Pixel sizes that differ by more than this share are worth a warning: so much do scans of one protocol differ."""
@@ -247,7 +247,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     way = parser.add_mutually_exclusive_group(required=True)
     way.add_argument("--model", type=Path, help="generator.pt of a trained model")
-    way.add_argument("--upsampler", choices=["bicubic"], help="interpolation")
+    way.add_argument("--upsampler", choices=config.INTERPOLATIONS, help="interpolation")
     parser.add_argument(
         "--output",
         type=Path,
@@ -274,7 +274,7 @@ def main(namespace: argparse.Namespace) -> None:
     if namespace.model:
         upsampler: Upsampler = Generator(namespace.model, compute.device, settings.precision)
     else:
-        upsampler = Bicubic()
+        upsampler = interpolation(namespace.upsampler)
     scan, output = namespace.scan, namespace.output
     volume = open_input(scan, namespace.series, namespace.spacing)
     part = (1, 1) if namespace.part is None else (namespace.part, compute.parts)

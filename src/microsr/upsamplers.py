@@ -1,4 +1,4 @@
-"""Ways of super-resolving a slice, 8 times in-plane, in tiles that cannot be seen: bicubic interpolation and a trained G1.
+"""Ways of super-resolving a slice, 8 times in-plane, in tiles that cannot be seen: interpolation and a trained G1.
 
 Anything that up-samples is an `Upsampler`. What it makes of a slice does not depend on the tiles that the slice is cut into:
 nothing beyond the halo influences a tile, and a generator's noise belongs to the slice.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -66,14 +67,20 @@ class Upsampler(Protocol):
         ...
 
 
-class Bicubic:
-    """Cubic convolution, the paper's first baseline."""
+class Interpolation:
+    """An upsampler on the CPU that needs no model: a class of it has a name, a halo and `magnify`."""
 
-    halo = reach = 2
     spacing_mm = None
     device = "cpu"
-    facts = {"upsampler": "bicubic"}  # noqa: RUF012
     inputs = {}  # noqa: RUF012
+
+    def __init__(self, name: str, halo: int) -> None:
+        self.halo = self.reach = halo
+        self.facts = {"upsampler": name}
+
+    def magnify(self, image: Tensor) -> Tensor:
+        """A slice or a part of one [1, 1, h, w] in HU to [1, 1, 8h, 8w] HU, float32."""
+        raise NotImplementedError
 
     def draw(self, index: int, size: tuple[int, int]) -> list[Tensor]:
         """Nothing."""
@@ -85,7 +92,23 @@ class Bicubic:
 
     def __call__(self, planes: list[Tensor], sides: Sides) -> Tensor:
         """See `Upsampler`."""
-        return _without_halo(bicubic_upsample(planes[0]), sides, SCALE * self.halo)
+        return _without_halo(self.magnify(planes[0]), sides, SCALE * self.halo)
+
+
+class Bicubic(Interpolation):
+    """Cubic convolution, the paper's first baseline."""
+
+    def __init__(self) -> None:
+        super().__init__("bicubic", halo=2)
+
+    def magnify(self, image: Tensor) -> Tensor:
+        """See `Interpolation`."""
+        return bicubic_upsample(image)
+
+
+def interpolation(name: str) -> Upsampler:
+    """The upsampler of this name, one of config.INTERPOLATIONS: bicubic, or one in a module of its own."""
+    return Bicubic() if name == "bicubic" else import_module(f"microsr.upsampler_{name}").UPSAMPLER
 
 
 class Generator:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ import imagecodecs
 import nibabel
 import numpy as np
 
-from microsr import UserError
+from microsr import UserError, config
 from microsr.dicom_series import DerivedSeries
 from microsr.storage import CHUNK, Volume, create_volume, level_shapes, open_levels, placed, write_slice
 
@@ -24,6 +25,10 @@ ENDINGS = {
 }  # fmt: skip
 """Format of a name, the first ending that fits."""
 FORMATS = ("ome-zarr", "nifti", "nrrd", "metaimage", "dicom")
+FURTHER = tuple(kind for kind in config.EXPORTED if kind not in (*ENDINGS.values(), "dicom"))
+"""Formats in a module of their own, `microsr.format_<name>`, whose ending is a dot and the name (docs/extending.md)."""
+ENDINGS |= {f".{kind}": kind for kind in FURTHER}
+FORMATS += FURTHER
 GZIP_LEVEL = 1
 """Of .nii.gz: 1 packs 130 MB/s to 61 %, 6 packs 95 MB/s to 61 % (a noisy CT, one core; zlib's own level 1: 65 MB/s to 64 %)."""
 HEADER_BYTES = {"ome-zarr": 4096, "nifti": 0, "nifti.gz": 4096, "nrrd": 0, "metaimage": 0, "dicom": 8192}
@@ -31,7 +36,7 @@ HEADER_BYTES = {"ome-zarr": 4096, "nifti": 0, "nifti.gz": 4096, "nrrd": 0, "meta
 
 
 def kind_of(path: Path, kind: str | None = None) -> str:
-    """Format of an output: "ome-zarr", "nifti", "nifti.gz", "nrrd", "metaimage" or "dicom".
+    """Format of an output: "ome-zarr", "nifti", "nifti.gz", "nrrd", "metaimage", "dicom", or one of FURTHER.
 
     kind: one of FORMATS; None: what the name's ending says, and a name without ending (or that ends in dicom) is a folder of
     DICOM.
@@ -67,7 +72,7 @@ def raw_bytes(kind: str, shape: tuple[int, int, int]) -> int:
     files = shape[0]
     if kind == "ome-zarr":
         files *= sum(-(-rows // CHUNK) * -(-columns // CHUNK) for _, rows, columns in level_shapes(shape, None))
-    return 2 * int(np.prod(shape, dtype=np.int64)) + HEADER_BYTES[kind] * files + 4096
+    return 2 * int(np.prod(shape, dtype=np.int64)) + HEADER_BYTES.get(kind, 0) * files + 4096
 
 
 class Writer(Protocol):
@@ -76,7 +81,7 @@ class Writer(Protocol):
     def write(self, position: int, image: np.ndarray) -> None:
         """Write the slice at `position`, int16 HU [rows, columns].
 
-        NIfTI, NRRD and MetaImage take the slices in their order, OME-Zarr and DICOM in any.
+        A `Stream` takes the slices in their order, OME-Zarr and DICOM in any.
 
         Raises
         ------
@@ -124,8 +129,10 @@ def open_writer(
         return _OmeZarr(path, shape, volume, state)
     if kind == "dicom":
         return _Dicom(path, shape, DerivedSeries(path, shape, volume, source, series, made_of), state)
+    if kind in FURTHER:
+        return import_module(f"microsr.format_{kind}").writer(path, shape, volume, state)
     header = {"nifti": nifti_header, "nifti.gz": nifti_header, "nrrd": nrrd_header, "metaimage": metaimage_header}[kind]
-    return _Stream(path, shape, header(shape, volume), state, packed=kind == "nifti.gz")
+    return Stream(path, shape, header(shape, volume), state, packed=kind == "nifti.gz")
 
 
 def _check_even(volume: Volume, kind: str) -> None:
@@ -138,10 +145,10 @@ def _check_even(volume: Volume, kind: str) -> None:
         )
 
 
-def _checked(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+def _checked(image: np.ndarray, shape: tuple[int, int, int], dtype: str = "<i2") -> np.ndarray:
     if image.shape != tuple(shape[1:]) or not np.can_cast(image.dtype, np.int16):
         raise ValueError(f"a slice is {image.dtype} {image.shape}, not int16 {tuple(shape[1:])}")
-    return np.ascontiguousarray(image, "<i2")
+    return np.ascontiguousarray(image, dtype)
 
 
 class _OmeZarr:
@@ -186,13 +193,22 @@ class _Dicom:
         pass
 
 
-class _Stream:
-    """One file: a header, then the slices as they are, or each a gzip member (concatenated members are one gzip file)."""
+class Stream:
+    """A writer of one file: a header, then the slices as they are, or each a gzip member (concatenated they are one gzip file).
+
+    dtype: of the voxels in the file, int16 or what holds it, with its byte order. Other arguments as for `open_writer`.
+    """
 
     def __init__(
-        self, path: Path, shape: tuple[int, int, int], header: bytes, state: dict | None, packed: bool
+        self,
+        path: Path,
+        shape: tuple[int, int, int],
+        header: bytes,
+        state: dict[str, Any] | None,
+        packed: bool = False,
+        dtype: str = "<i2",
     ) -> None:
-        self._shape, self._is_packed, self._slices = shape, packed, 0
+        self._shape, self._is_packed, self._dtype, self._slices = shape, packed, dtype, 0
         if state is None:
             _remove(path)
             self._file = path.open("wb", buffering=0)
@@ -205,9 +221,10 @@ class _Stream:
         self._file.seek(state["bytes"])
 
     def write(self, position: int, image: np.ndarray) -> None:
+        """See `Writer`."""
         if position != self._slices:
             raise ValueError(f"slice {position} is out of order, {self._slices} is next")
-        self._append(_checked(image, self._shape).data)
+        self._append(_checked(image, self._shape, self._dtype).data)
         self._slices += 1
 
     def _append(self, content: bytes | memoryview) -> None:
@@ -216,9 +233,11 @@ class _Stream:
             rest = rest[self._file.write(rest) :]
 
     def state(self) -> dict[str, Any]:
+        """See `Writer`."""
         return {"bytes": self._file.tell(), "slices": self._slices}
 
     def close(self) -> None:
+        """See `Writer`."""
         if not self._file.closed:
             os.fsync(self._file.fileno())
             self._file.close()
