@@ -226,7 +226,7 @@ def start():
         record_experiment()
     except UserError as error:
         stop(error)
-    if workflow.non_local_exec and workflow.is_main_process:
+    if workflow.non_local_exec:
         print(f"To see how far the jobs are: tail -F {RESULTS}/logs/train/*/*.log", file=sys.stderr)
 
 
@@ -237,8 +237,7 @@ def tell_what_failed():
         _, found, why = (lines or [""])[-1].partition(" ERROR error: ")
         if found:
             print(f"Failed: {why} [{log}]", file=sys.stderr)
-    if workflow.is_main_process:
-        print("What is finished stays; the same command goes on from there.", file=sys.stderr)
+    print("What is finished stays; the same command goes on from there.", file=sys.stderr)
 
 
 def tell_the_end():
@@ -246,7 +245,7 @@ def tell_the_end():
     asked = workflow.dag_settings
     targets = set(asked.targets) or {"all"}
     partly = workflow.touch or asked.until or asked.omit_from or asked.batch
-    if not workflow.is_main_process or partly or not targets & {"all", "figures"}:
+    if partly or not targets & {"all", "figures"}:
         return
     nulls = [name for name, method in (config.get("methods") or {}).items() if method is None]
     lines = left_out(EXPERIMENT, CASES, list(dict.fromkeys(case for _, _, case in SUPERRESOLVED)), nulls)
