@@ -251,6 +251,8 @@ def tell_the_end():
     lines = left_out(EXPERIMENT, CASES, list(dict.fromkeys(case for _, _, case in SUPERRESOLVED)), nulls)
     if shutil.which("nvidia-smi"):
         lines += unused_gpu(DEVICE, Path(RESULTS, "models").glob("*/*/run.json"))
+    if len(VIEWED) < len(COMPARISONS):
+        lines.append(f"comparisons in the report: it has {len(VIEWED)} of {len(COMPARISONS)}, figures/ all")
     without = [] if "all" in targets else ["report"]
     print(ending(EXPERIMENT.experiment, Path(RESULTS), time.time() - BEGAN, lines, without), file=sys.stderr)
 
