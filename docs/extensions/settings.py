@@ -1,0 +1,183 @@
+"""Every setting of an experiment on docs/configuration.md, from the models of `microsr.config` themselves.
+
+What a setting re-runs is taken from tests/workflow/test_settings.py, which tries each of them. The page is put together
+while the site is built, so that it cannot fall behind the code.
+"""
+
+import importlib.util
+import json
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+
+import annotated_types
+import yaml
+from pydantic.fields import FieldInfo
+from sphinx.application import Sphinx
+
+from microsr import config
+
+ROOT = Path(__file__).parents[2]
+PAGE = "configuration"
+UNITS = {"_mm": "mm", "_hu": "HU", "_px": "clinical pixels", "_minutes": "minutes"}
+"""Unit of a setting by the end of its name."""
+LIMITS = {
+    annotated_types.Ge: "at least",
+    annotated_types.Gt: "above",
+    annotated_types.Le: "at most",
+    annotated_types.Lt: "below",
+}
+SIMPLE = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+METHOD = "methods.<name>."
+INSET = "figures.insets[]."
+
+
+class Setting(typing.NamedTuple):
+    """One key as the page shows it."""
+
+    key: str
+    allowed: str
+    default: str
+    unit: str
+    meaning: str
+    re_runs: str
+
+
+def allowed(annotation: typing.Any, metadata: typing.Sequence[typing.Any] = ()) -> str:
+    """What a type lets through, in words."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return allowed(arguments[0], [*arguments[1:], *metadata])
+    limits = [m for given in metadata for m in (given.metadata if isinstance(given, FieldInfo) else [given])]
+    if annotation in SIMPLE:
+        pattern = next((m.pattern for m in limits if getattr(m, "pattern", None)), None)
+        words = [f"{LIMITS[type(m)]} {getattr(m, type(m).__name__.lower())}" for m in limits if type(m) in LIMITS]
+        return (
+            config.IN_WORDS[pattern]
+            if pattern
+            else ", ".join([SIMPLE[annotation], *[" and ".join(words)][: len(words)]])
+        )
+    if origin is typing.Literal:
+        return ", ".join(f"`{value}`" for value in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return "; or ".join("`null`" if part is type(None) else allowed(part) for part in arguments)
+    if origin is list:
+        return f"a list: {allowed(arguments[0])}"
+    if origin is tuple:
+        return f"[{', '.join(allowed(part) for part in arguments)}]"
+    if origin is dict:
+        return "keys and values"
+    return "a section of its own, see below"
+
+
+def settings() -> Iterator[tuple[str, str, list[Setting]]]:
+    """Title, meaning and settings of each section, in the order of the file."""
+    reach = _reach()
+    sections = {"": config.Experiment} | dict(_sections(config.Experiment))
+    sections |= {METHOD: config.Method} | dict(_sections(config.Method, METHOD)) | {INSET: config.Inset}
+    for prefix, model in sections.items():
+        found = [
+            _setting(prefix + name, field, reach)
+            for name, field in model.model_fields.items()
+            if not _is_section(field.annotation)
+        ]
+        if found:
+            yield prefix.rstrip("."), "" if model is config.Experiment else (model.__doc__ or "").strip(), found
+
+
+def _is_section(annotation: typing.Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, config.Section)
+
+
+def _sections(model: type[config.Section], prefix: str = "") -> Iterator[tuple[str, type[config.Section]]]:
+    for name, field in model.model_fields.items():
+        if _is_section(field.annotation):
+            yield f"{prefix}{name}.", field.annotation
+            yield from _sections(field.annotation, f"{prefix}{name}.")
+
+
+def _setting(key: str, field: FieldInfo, reach: dict[str, str]) -> Setting:
+    if key == "methods":
+        default = "`proposed`, `bicubic`, `cyclegan` and `noise_aware`, as in config.yaml"
+    elif field.is_required():
+        default = "none: it must be given"
+    else:
+        value = field.get_default(call_default_factory=True)
+        default = f"`{json.dumps(value)}`"
+    return Setting(
+        key,
+        "for each method, by its name: the keys below"
+        if key == "methods"
+        else allowed(field.annotation, field.metadata),
+        default,
+        next((unit for end, unit in UNITS.items() if key.endswith(end)), ""),
+        field.description or "",
+        reach[key],
+    )
+
+
+def _reach() -> dict[str, str]:
+    """What each key re-runs, as the tests of the workflow have it."""
+    file = ROOT / "tests" / "workflow" / "test_settings.py"
+    spec = importlib.util.spec_from_file_location("test_settings", file)
+    spec.loader.exec_module(tests := importlib.util.module_from_spec(spec))
+    found = {key: f"{_listed(rules)}, and what follows from it" for key, (_, rules) in tests.REACHES.items()}
+    found |= dict.fromkeys(tests.RE_RUNS_NOTHING, "nothing")
+    found |= {key: _sentence(test) for key, test in tests.JOBS.items()}
+    found = {key.replace(tests.METHOD, METHOD): text for key, text in found.items()}
+    return found | {f"{INSET}{key}": found["figures.insets"] for key in config.Inset.model_fields}
+
+
+def _listed(rules: typing.Iterable[str]) -> str:
+    return ", ".join(f"`{rule}`" for rule in sorted(rules))
+
+
+def _sentence(test: str) -> str:
+    return test.removeprefix("test_").replace("_s_", "'s ").replace("_re_", " re-").replace("_", " ")
+
+
+def page() -> str:
+    """The settings as Markdown."""
+    shipped = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    lines = []
+    for title, meaning, found in settings():
+        lines += [f"## {f'`{title}`' if title else 'The experiment itself'}", "", meaning, ""]
+        for one in found:
+            lines += [f"```{{setting}} {one.key}", one.meaning, "", f":Allowed: {one.allowed}"]
+            lines += [f":Unit: {one.unit}"] if one.unit else []
+            lines += [
+                f":Default: {one.default}{_in_config(one, shipped)}",
+                f":A change re-runs: {one.re_runs}",
+                "```",
+                "",
+            ]
+    return "\n".join(lines)
+
+
+def _in_config(setting: Setting, shipped: dict) -> str:
+    """What the default experiment has instead, where that is something else."""
+    value: typing.Any = shipped
+    for part in setting.key.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return ""
+        value = value[part]
+    text = f"`{json.dumps(value)}`"
+    same = setting.key == "methods" or yaml.safe_load(text.strip("`")) == _plain(setting.default)
+    return "" if same else f"; in config.yaml {text}"
+
+
+def _plain(default: str) -> typing.Any:
+    return yaml.safe_load(default.strip("`")) if default.startswith("`") else None
+
+
+def _fill(app: Sphinx, name: str, source: list[str]) -> None:
+    if name == PAGE:
+        source[0] += "\n\n" + page()
+
+
+def setup(app: Sphinx) -> dict:
+    """Add the settings to their page, and a kind of entry for them."""
+    app.add_object_type("setting", "setting", indextemplate="pair: %s; setting")
+    app.connect("source-read", _fill)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
