@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sys
 import time
 from collections import deque
@@ -89,7 +90,7 @@ class _Named(logging.Formatter):
 
 
 class _Terminal(logging.StreamHandler):
-    """Standard error. Messages go above a bar, and on a terminal a line of progress is no longer than a row."""
+    """Standard error. Messages go above a bar, and on a terminal a line of progress shows as many losses as a row holds."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a message in one piece, so that those of other processes do not get into it."""
@@ -97,9 +98,14 @@ class _Terminal(logging.StreamHandler):
             super().emit(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
-        if getattr(record, "progress", False) and (columns := _columns()) and len(line) > columns:
-            return line[: columns - 3].rstrip(" ,") + "..."
+        """Without the last losses where all would not fit; the first stays."""
+        line, note, columns = super().format(record), getattr(record, "note", ""), _columns()
+        if columns is None or len(line) <= columns:
+            return line
+        head, pairs = line.removesuffix(note), re.findall(r"\S+ \S+", note)
+        while len(pairs) > 1 and len(line) > columns:
+            pairs.pop()
+            line = head + " ".join([*pairs, "..."])
         return line
 
 
@@ -165,7 +171,7 @@ class Progress:
         if self._bar is not None or not to_terminal:
             _to_log_only(line)
         else:
-            logger.info("%s", line, extra={"progress": True})
+            logger.info("%s", line, extra={"note": note})
 
 
 def _count(number: int, unit: str) -> str:
