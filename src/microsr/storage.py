@@ -32,6 +32,8 @@ MASK_COLOUR = [0, 158, 115, 96]
 """In which viewers lay the mask over the voxels: red, green, blue, opacity."""
 SMALLEST = 512
 """Pixels of the longer side at which no coarser level is made."""
+WHOLE = {"write_empty_chunks": True}
+"""How arrays are written: chunks of zeros too, as Zarr reads zeros where a chunk is missing."""
 
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -180,6 +182,7 @@ def _create_levels(group: zarr.Group, shapes: list[tuple[int, int, int]], dtype:
             dtype=dtype,
             compressors=[codec, Crc32cCodec()],  # Blosc itself unpacks a damaged chunk into something else
             dimension_names=("z", "y", "x"),
+            config=WHOLE,
         )
         for level, shape in enumerate(shapes)
     ]
@@ -199,7 +202,7 @@ def open_levels(path: Path, name: str = "", mode: str = "r+") -> list[zarr.Array
     try:
         group = zarr.open_group(str(path), mode=mode)
         group = group[name] if name else group
-        return [group[one["path"]] for one in group.attrs["ome"]["multiscales"][0]["datasets"]]
+        return [group[one["path"]].with_config(WHOLE) for one in group.attrs["ome"]["multiscales"][0]["datasets"]]
     except PermissionError:
         raise
     except Exception as error:  # whatever damaged metadata provoke in Zarr
@@ -294,7 +297,7 @@ def _foreign(path: Path, why: str) -> UserError:
 
 
 class _Voxels:
-    """A Zarr array, for reading, whose damaged chunks are an error that names the volume."""
+    """A Zarr array, for reading, whose damaged or missing chunks are an error that names the volume."""
 
     def __init__(self, array: zarr.Array, path: Path) -> None:
         self._array, self._path = array, path
@@ -310,13 +313,26 @@ class _Voxels:
 
     def __getitem__(self, key: Any) -> np.ndarray:
         try:
-            return self._array[key]
-        except (IndexError, OSError, MemoryError):
+            found = self._array[key]
+            self._check_there(key[0] if isinstance(key, tuple) else key)
+            return found
+        except (IndexError, OSError, MemoryError, UserError):
             raise
         except Exception as error:  # whatever a damaged chunk provokes in its codec
             raise UserError(
                 f"{self._path}: has damaged voxels ({brief(error)}); copy it again, or make it again"
             ) from None
+
+    def _check_there(self, slices: Any) -> None:
+        """Refuse slices of which a chunk's file is missing."""
+        rows, columns = self._array.cdata_shape[1:]
+        folder, key = Path(self._array.store.root) / self._array.path, self._array.metadata.encode_chunk_key
+        for z in np.atleast_1d(np.arange(len(self))[slices]):
+            for place in np.ndindex(rows, columns):
+                if not (folder / key((int(z), *place))).exists():
+                    raise UserError(
+                        f"{self._path}: its slice {z} is missing or not whole; copy it again, or make it again"
+                    )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[:], dtype)

@@ -35,6 +35,8 @@ from microsr.storage import Volume, create_volume, open_volume
 
 CALIBRATION_SLICES = 32
 """The calibration looks at about this many slices, evenly spread."""
+FINEST_CLINICAL = 0.1
+"""Pixel size, mm, below which no scanner makes a clinical CT."""
 COARSEST_MICRO = 0.3
 """Pixel size, mm, above which a volume with the HU of air is no uCT."""
 UPSAMPLING = 0.9
@@ -54,6 +56,7 @@ def import_clinical(scan: Scan, case: str, settings: ClinicalVolume, output: Pat
         volume = _opened(scan, output)
         if volume.attributes.get("independent_slices"):
             raise UserError(f"{scan.path}: a clinical CT needs its slice distance; give clinical_spacing as XxYxZ, mm")
+        _refuse_micro(volume, scan.path)
         volume = clinical_hu(volume, scan.path)
         try:
             lung = lung_mask(volume.array, volume.spacing, settings, volume.array.padding)
@@ -172,6 +175,15 @@ def _opened(scan: Scan, output: Path) -> Volume:
     """The scan, unread; what has to be unpacked is so beside the output."""
     output.parent.mkdir(parents=True, exist_ok=True)
     return read_scan(scan, output.parent)
+
+
+def _refuse_micro(volume: Volume, where: str) -> None:
+    """Refuse a uCT in the place of a clinical CT, whatever its values are, by its pixels."""
+    if min(volume.spacing[:2]) < FINEST_CLINICAL:
+        raise UserError(
+            f"{where}: its pixels of {min(volume.spacing[:2]):g} mm are those of a uCT, not of a clinical CT; give it in the column "
+            "'micro', or its true size as clinical_spacing"
+        )
 
 
 def _refuse_clinical(volume: Volume, where: str) -> None:

@@ -180,10 +180,15 @@ def test_a_clinical_ct_in_the_column_of_the_uct_is_refused(tmp_path, chest, sett
 
 def test_a_uct_in_the_column_of_the_clinical_ct_is_refused(tmp_path):
     grey = np.random.default_rng(0).choice([1000, 5000], (4, 40, 40)).astype(np.uint16)
-    with pytest.raises(UserError, match=r"specimen\.nii: .*not the HU of a chest CT"):
-        import_clinical(
-            save(grey, tmp_path / "specimen.nii", (0.05,) * 3), "a", ClinicalVolume(), tmp_path / "c.ome.zarr"
-        )
+    hu = np.random.default_rng(0).choice([-900, 40], (4, 40, 40)).astype(np.int16)
+    for values, pixel, said in (
+        (grey, 0.5, "not the HU of a chest CT"),
+        (hu, 0.05, r"its pixels of 0\.05 mm are those of a uCT.*'micro'"),
+    ):
+        with pytest.raises(UserError, match=rf"specimen\.nii: .*{said}"):
+            import_clinical(
+                save(values, tmp_path / "specimen.nii", (pixel,) * 3), "a", ClinicalVolume(), tmp_path / "c.ome.zarr"
+            )
 
 
 SHEET = "case\tsplit\tclinical\none\ttrain\ta.nii\n"

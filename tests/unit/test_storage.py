@@ -1,5 +1,7 @@
 """The working format: what is written is read, slice by slice, in its place; other programs find the geometry too."""
 
+from dataclasses import replace
+
 import numpy as np
 import ome_zarr_models
 import pytest
@@ -93,8 +95,23 @@ def test_a_volume_can_be_filled_slice_by_slice(volume, tmp_path):
     voxels, mask = create_volume(tmp_path / "v.ome.zarr", (2, 3, 4), volume, mask=True)
     voxels[1] = np.full((3, 4), 7)
     mask[1] = np.ones((3, 4))
-    assert open_volume(tmp_path / "v.ome.zarr").array[:].sum() == 84
-    assert open_mask(tmp_path / "v.ome.zarr")[:].sum() == 12
+    assert open_volume(tmp_path / "v.ome.zarr").array[1].sum() == 84
+    assert open_mask(tmp_path / "v.ome.zarr")[1].sum() == 12
+
+
+def test_a_chunk_that_is_missing_is_no_zeros(volume, tmp_path):
+    """Zarr reads the fill value there; a slice of zeros is one all the same."""
+    path = tmp_path / "v.ome.zarr"
+    hu = np.stack([np.zeros((3, 1030)), np.ones((3, 1030))])
+    write_volume(path, replace(volume, array=hu), mask=np.zeros(hu.shape, bool))
+    (path / "0/c/1/0/1").unlink()
+    (path / "labels/mask/0/c/0/0/0").unlink()
+    array, mask = open_volume(path).array, open_mask(path)
+    assert not array[0].any() and not mask[1].any()
+    for stored, z in ((array, 1), (mask, 0)):
+        for key in (z, z - 2, slice(None), (slice(z, z + 1), 0, slice(0, 3)), ...):
+            with pytest.raises(UserError, match=rf"v\.ome\.zarr: its slice {z} is missing or not whole; copy it again"):
+                stored[key]
 
 
 def test_what_is_no_volume_is_refused_in_one_line(tmp_path):
@@ -187,8 +204,8 @@ def test_a_partly_written_volume_is_filled_further(volume, tmp_path):
     path = pyramid(tmp_path / "v.ome.zarr", [0, 1], volume)
     before = open_volume(path).array[:2]
     write_slice(open_levels(path), 2, np.full((21, 38), 7, np.int16))
-    after = open_volume(path).array[:]
-    assert np.array_equal(after[:2], before) and (after[2] == 7).all() and (after[3] == 0).all()
+    after = open_volume(path).array[:3]
+    assert np.array_equal(after[:2], before) and (after[2] == 7).all()
     assert (open_levels(path, mode="r")[2][2] == 7).all()
 
 
