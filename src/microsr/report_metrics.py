@@ -223,7 +223,10 @@ def _best(means: dict[str, float], better: str | None) -> set[str]:
 
 def _number(value: float) -> str:
     """Three digits, with a true minus sign; an undefined value is none."""
-    return f"{value:.3g}".replace("-", "−") if math.isfinite(value) else "none"
+    if not math.isfinite(value):
+        return "none"
+    text = f"{value:.0f}" if abs(value) >= 1000 or value == 0 else f"{value:#.3g}".removesuffix(".")
+    return text.replace("-", "−")
 
 
 def _rank(method: str) -> tuple[int, str]:
