@@ -152,4 +152,4 @@ def test_a_training_that_diverges_is_tried_once_for_each_start_of_the_workflow(f
         assert said.returncode != 0
         errors = [line for line in said.stdout.splitlines() if line.startswith("train: error: ")]
         assert len(errors) == 3 and len(set(errors)) == 1 and "training diverged" in errors[0], said.stdout[-6000:]
-        assert sum(line.startswith("train: not tried again") for line in said.stdout.splitlines()) == 2
+        assert sum(line.startswith("train cyclegan/pooled: not tried again") for line in said.stdout.splitlines()) == 2
