@@ -122,8 +122,8 @@ def _reach() -> dict[str, str]:
     file = ROOT / "tests" / "workflow" / "test_settings.py"
     spec = importlib.util.spec_from_file_location("test_settings", file)
     spec.loader.exec_module(tests := importlib.util.module_from_spec(spec))
-    found = {key: f"{_listed(rules)}, and what follows from it" for key, (_, rules) in tests.REACHES.items()}
-    found |= dict.fromkeys(tests.RE_RUNS_NOTHING, "nothing")
+    found = {key: f"runs {_listed(rules)} again, and what follows from it" for key, (_, rules) in tests.REACHES.items()}
+    found |= dict.fromkeys(tests.RE_RUNS_NOTHING, "re-runs nothing")
     found |= {key: _sentence(test) for key, test in tests.JOBS.items()}
     found = {key.replace(tests.METHOD, METHOD): text for key, text in found.items()}
     return found | {f"{INSET}{key}": found["figures.insets"] for key in config.Inset.model_fields}
@@ -148,7 +148,7 @@ def page() -> str:
             lines += [f":Unit: {one.unit}"] if one.unit else []
             lines += [
                 f":Default: {one.default}{_in_config(one, shipped)}",
-                f":A change re-runs: {one.re_runs}",
+                f":A change: {one.re_runs}",
                 "```",
                 "",
             ]
