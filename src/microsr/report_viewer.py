@@ -107,6 +107,7 @@ def make_views(sources: list[Source], most: int = MOST_PIXELS) -> tuple[list[Vie
         shown = _read_record(source.record)
         index = shown["slice"]
         clinical = open_volume(source.clinical)
+        _check_holds(source.clinical, clinical, index, source.record)
         lung = np.asarray(open_mask(source.clinical)[index]) > 0
         share = most // (len(sources) * (len(source.methods) + (source.truth is not None)))
         field = region(lung, clinical.spacing, shown["insets"], share)
@@ -119,7 +120,9 @@ def make_views(sources: list[Source], most: int = MOST_PIXELS) -> tuple[list[Vie
             read.setdefault(path, []).append(place)
         if source.truth is not None:
             place = shown["truth"][0] if shown["truth"] else index
-            layers.append(_layer("Truth", open_volume(source.truth), place, field, SCALE))
+            truth = open_volume(source.truth)
+            _check_holds(source.truth, truth, place, source.record)
+            layers.append(_layer("Truth", truth, place, field, SCALE))
             read.setdefault(source.truth, []).append(place)
         rows, columns = field.shape
         x, y = clinical.spacing[:2]
@@ -250,6 +253,11 @@ def _read_record(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: is no record of a comparison figure ({brief(error)}); draw the figure again"
         ) from None
+
+
+def _check_holds(path: Path, volume: Volume, index: int, record: Path) -> None:
+    if not 0 <= index < volume.shape[0]:
+        raise UserError(f"{path}: has no slice {index}, which {record} tells of; draw the figure again")
 
 
 def _position(path: Path, slices: list[int], index: int) -> int:
