@@ -1,0 +1,241 @@
+"""What every loss, family of networks, upsampler and file format must keep to: of all that config.py names, with no list here.
+
+docs/extending.md says how to add one.
+"""
+
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+
+from microsr import config
+from microsr.checkpoint import load_generator, save_generator
+from microsr.config import Scan
+from microsr.cyclegan import CycleGAN
+from microsr.layers import InstanceNorm
+from microsr.losses import SCALE
+from microsr.networks import build, draw_noise
+from microsr.passes import WEIGHT_OF, gigaflops_per_pair
+from microsr.readers import read_scan
+from microsr.sampling import Batch
+from microsr.storage import Volume
+from microsr.upsamplers import Generator, Magnifier, interpolation, upsample_slice
+from microsr.writers import ENDINGS, kind_of, open_writer
+
+NETWORKS = get_args(config.Train.model_fields["network"].annotation)
+WEIGHTS = [
+    key for key, field in config.Losses.model_fields.items() if field.annotation is float and key != "forgive_px"
+]
+FORMATS = [kind for kind in config.EXPORTED if kind != "dicom"]  # whose place is in text, rounded
+SIZES = (8, 64)
+NO_LOSS = dict.fromkeys(WEIGHTS, 0.0)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Small networks gain nothing from more, and wait for ever where another process has the other core."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def slice_hu():
+    return np.random.default_rng(0).normal(-800, 200, (50, 61)).astype(np.float32)
+
+
+def a_batch():
+    a, b = torch.rand(2, 1, 8, 8) * 2 - 1, torch.rand(2, 1, 64, 64) * 2 - 1
+    return Batch(a, a, b, a, torch.ones(2, 1, 1, 1, dtype=torch.bool))
+
+
+def a_model(network="compact", **losses):
+    settings = config.Train(network=network, learning_rate=1e-3, batch_size=2)
+    return CycleGAN(settings, config.Method(losses=config.Losses(**losses)), SIZES, 1, scanner=config.Scanner())
+
+
+def flat(network):
+    return torch.cat([p.detach().flatten().clone() for p in network.parameters()])
+
+
+def noise_for(network, size):
+    return draw_noise(network.noise_scales, 1, (size, size), torch.Generator().manual_seed(0), "cpu")
+
+
+def model_file(network, folder):
+    """A model with random weights, large enough to matter, and instance norm statistics as if some patches had been seen."""
+    g1 = build(network, 16, 128).g1
+    with torch.no_grad():
+        for _ in range(3):
+            g1(torch.randn(2, 1, 16, 16), [plane.repeat(2, 1, 1, 1) for plane in noise_for(g1, 16)])
+            for norm in (module for module in g1.modules() if isinstance(module, InstanceNorm)):
+                norm.commit()
+        for parameter in g1.parameters():
+            parameter.mul_(1.5)
+    facts = {"network": network, "window_hu": [-1000.0, 400.0], "seed": 3, "steps": 1, "provenance": {}}
+    save_generator(folder / "generator.pt", g1, facts | {"clinical_spacing_mm": None, "micro_spacing_mm": None})
+    return folder / "generator.pt", g1
+
+
+# Losses
+
+
+@pytest.mark.parametrize("key", WEIGHTS)
+def test_a_loss_alone_moves_a_generator_and_has_its_column(key):
+    model = a_model(**NO_LOSS | {key: 1.0})
+    before = torch.cat([flat(model.nets.g1), flat(model.nets.g2)])
+    found = {name: float(value) for name, value in model.step(0, a_batch(), 1e-3).items()}
+    columns = {name for name, weight in WEIGHT_OF.items() if weight == key} or {f"{key}_loss"}
+    assert set(found) == columns | {"D1", "D2", "skipped"}
+    assert all(np.isfinite(value) for value in found.values()) and not found["skipped"]
+    assert not torch.equal(before, torch.cat([flat(model.nets.g1), flat(model.nets.g2)]))
+
+
+@pytest.mark.parametrize("key", WEIGHTS)
+def test_a_loss_is_a_mean_over_the_batch(key):
+    """Twice the same pairs have the same loss: a batch may be cut into parts."""
+    model = a_model("resnet", **NO_LOSS | {key: 1.0})  # takes no noise, which is each sample's own
+    batch = a_batch()
+    twice = Batch(*(torch.cat([part, part]) for part in batch))
+    found = []
+    for each in (batch, twice):
+        repeated = each.a * 0.9 if key == "repeat" else None
+        found.append(model._passes[0](each, [[], [], [], []], repeated)[0].item())
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("key", WEIGHTS)
+def test_the_arithmetic_of_a_loss_can_be_counted(key):
+    assert gigaflops_per_pair(config.Train(network="compact"), config.Losses(**NO_LOSS | {key: 1.0}), SIZES) > 0
+
+
+# Families of networks
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_networks_magnify_shrink_and_judge(network):
+    g1, g2, d1, d2 = build(network, 8, 64)
+    a, b = torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 64, 64)
+    with torch.inference_mode():
+        assert g1(a, noise_for(g1, 8)).shape == b.shape
+        assert g2(b, noise_for(g2, 8)).shape == a.shape
+        assert d1(b).dim() == d2(a).dim() == 4
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_step_trains_all_four_networks(network):
+    model = a_model(network)
+    before = [flat(one) for one in model.nets]
+    found = model.step(0, a_batch(), 1e-3)
+    assert all(value.isfinite() for value in found.values()) and not found["skipped"]
+    assert not any(torch.equal(old, flat(one)) for old, one in zip(before, model.nets, strict=True))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_nothing_beyond_the_halo_influences_a_pixel(network):
+    g1 = build(network, 8, 64).g1.eval()
+    assert g1.halo >= g1.trunk_halo + g1.magnify_halo
+    size = 2 * g1.halo + 3
+    centre = size // 2
+    a = torch.randn(1, 1, size, size).requires_grad_()
+    g1(a, noise_for(g1, size))[0, 0, 8 * centre : 8 * centre + 8, 8 * centre : 8 * centre + 8].sum().backward()
+    assert (a.grad[0, 0].nonzero() - centre).abs().max() <= g1.halo
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_tiles_of_a_network_do_not_show(network, slice_hu, tmp_path):
+    way = Generator(model_file(network, tmp_path)[0], "cpu", "float32")
+    whole = upsample_slice(slice_hu, 4, way, 1000)
+    assert whole.shape == (400, 488) and whole.std() > 10
+    assert np.abs(whole - upsample_slice(slice_hu, 4, way, 16)).max() < 2e-3
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_saved_generator_is_read_again(network, tmp_path):
+    path, g1 = model_file(network, tmp_path)
+    found, facts = load_generator(path)
+    assert facts["network"] == network and torch.equal(flat(found), flat(g1))
+
+
+# Upsamplers
+
+
+@pytest.mark.parametrize("name", config.INTERPOLATIONS)
+def test_tiles_of_an_upsampler_do_not_show(name, slice_hu):
+    way = interpolation(name)
+    whole = upsample_slice(slice_hu, 4, way, 1000)
+    assert whole.shape == (400, 488) and whole.std() > 10
+    assert np.abs(whole - upsample_slice(slice_hu, 4, way, 16)).max() < 2e-3
+    with Magnifier(way, 17) as magnify:
+        part = magnify(slice_hu, way.draw(4, slice_hu.shape), (slice(12, 48), slice(2, 60))).numpy()
+    assert np.abs(part - whole[96:384, 16:480]).max() < 2e-3
+    assert way.facts["upsampler"] == name
+
+
+@pytest.mark.parametrize("name", config.INTERPOLATIONS)
+def test_what_an_upsampler_makes_overlays_its_input(name):
+    y, x = np.mgrid[:30, :40].astype(np.float32)
+    blob = 1000 * np.exp(-((y - 13.3) ** 2 + (x - 21.7) ** 2) / 18)
+    fine = upsample_slice(blob.astype(np.float32), 0, interpolation(name))
+    y, x = ((np.indices(fine.shape) + 0.5) / SCALE - 0.5) * fine / fine.sum()
+    assert (y.sum(), x.sum()) == pytest.approx((13.3, 21.7), abs=0.05)
+
+
+@pytest.mark.parametrize("name", config.INTERPOLATIONS)
+def test_an_upsampler_keeps_hu(name):
+    flat_hu = np.full((20, 20), 3000.0, np.float32)
+    assert np.allclose(upsample_slice(flat_hu, 0, interpolation(name)), 3000, atol=0.1)
+
+
+# Formats
+
+
+def a_volume():
+    """Noise over all of int16; the spacing and the place are no round numbers."""
+    array = np.random.default_rng(0).integers(-32768, 32768, (4, 6, 5)).astype(np.int16)
+    array[0, 0, :2] = -32768, 32767
+    return Volume(array, (0.078125, 1 / 12, 1.25), (-123.456789, 50.1, -30.3))
+
+
+def name_of(kind):
+    return "v" + next(ending for ending, known in ENDINGS.items() if known == kind)
+
+
+def written(path, kind, volume, stop=None):
+    """Write a volume; with `stop`, another writer goes on from there."""
+    state, slices = None, list(enumerate(volume.array))
+    for part in (slices,) if stop is None else (slices[:stop], slices[stop:]):
+        writer = open_writer(path, kind, volume.shape, volume, state)
+        for position, image in part:
+            writer.write(position, image)
+        state = writer.state()
+        writer.close()
+    return path
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_what_is_written_is_read_again(kind, tmp_path):
+    volume, path = a_volume(), tmp_path / name_of(kind)
+    assert kind_of(path) == kind
+    found = read_scan(Scan(path=str(written(path, kind, volume))))
+    assert np.array_equal(found.array, volume.array)
+    assert found.spacing == pytest.approx(volume.spacing, rel=1e-5)
+    assert found.origin == pytest.approx(volume.origin, abs=1e-4)
+    assert found.direction == pytest.approx(volume.direction, abs=1e-6)
+    assert found.attributes["source"]["spacing_from"] == "file"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_sheet_chooses_slices_and_spacing(kind, tmp_path):
+    path = written(tmp_path / name_of(kind), kind, volume := a_volume())
+    found = read_scan(Scan(path=str(path), slices="1:3", spacing="0.5x0.6x0.7"))
+    assert np.array_equal(found.array, volume.array[1:3])
+    assert found.spacing == (0.5, 0.6, 0.7)
+    assert found.origin[2] == pytest.approx(volume.origin[2] + 0.7, abs=1e-4)
+    assert found.attributes["source"]["spacing_from"] == "sheet"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_writer_that_was_stopped_goes_on_to_the_same_bytes(kind, tmp_path):
+    straight = written(tmp_path / "straight", kind, a_volume())
+    assert written(tmp_path / "stopped", kind, a_volume(), stop=2).read_bytes() == straight.read_bytes()

@@ -1,0 +1,241 @@
+"""The examples of docs/extending.md, as they stand there: one new file and one line each, run in a copy of the project."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+import yaml
+from workflows import ROOT, Workflow, copy_workflow
+
+from microsr import UserError
+from microsr.config import load
+from microsr.figure_losses import make_losses
+from microsr.upsamplers import Bicubic, upsample_slice
+
+PAGE = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
+PARTS = {
+    "loss": "A loss",
+    "network": "A family of networks",
+    "upsampler": "A method that needs no training",
+    "format": "A file format",
+}
+STEPS = ("simulate", "volumes", "patches", "train", "superresolve", "export", "evaluate")
+
+
+class Example:
+    """A section of the page: the new file, the one line, and the experiment."""
+
+    def __init__(self, heading: str) -> None:
+        text = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)[1]
+        ((self.path, self.code),) = re.findall(
+            r"^`(src/\S+)`:\n\n```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL
+        )
+        (self.diff,) = re.findall(r"^```diff\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        (self.experiment,) = re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        self.name = yaml.safe_load(self.experiment)["experiment"]
+
+    def put_into(self, copy: Workflow) -> None:
+        """Write the new file and the experiment, and change the line."""
+        old, new, *lines = self.diff.splitlines()
+        assert (old[:6], new[:6]) == ("--- a/", "+++ b/") and old[6:] == new[6:]
+        lines = [line for line in lines if not line.startswith("@@")]
+        assert sum(line.startswith("+") for line in lines) == 1 and sum(line.startswith("-") for line in lines) <= 1
+        before, after = ("".join(f"{line[1:]}\n" for line in lines if line[0] != sign) for sign in "+-")
+        assert (copy.folder / old[6:]).read_text(encoding="utf-8").count(before) == 1
+        copy.edit(old[6:], before, after)
+        assert not (copy.folder / self.path).exists()
+        (copy.folder / self.path).write_text(self.code, encoding="utf-8")
+        (copy.folder / f"experiments/{self.name}.yaml").write_text(self.experiment, encoding="utf-8")
+
+
+EXAMPLES = {kind: Example(heading) for kind, heading in PARTS.items()}
+
+
+def run(copy: Workflow, *arguments: object) -> str:
+    """Python on the copy's package, not on this clone's; what it said."""
+    environment = copy.environment() | {"PYTHONPATH": str(copy.folder / "src"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=copy.folder, env=environment, encoding="utf-8",
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-6000:]
+    return done.stdout
+
+
+def versions(copy: Workflow) -> dict[str, str]:
+    """The version of the code of each step."""
+    code = f"from microsr.provenance import code_version as v; print(*(v(step) for step in {STEPS}))"
+    return dict(zip(STEPS, run(copy, "-c", code).split(), strict=True))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> Workflow:
+    """A copy as the project is."""
+    return copy_workflow(tmp_path_factory.mktemp("plain") / "clone")
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory) -> Workflow:
+    """A copy with all four examples and this folder's tests."""
+    copy = copy_workflow(tmp_path_factory.mktemp("extended") / "clone")
+    for example in EXAMPLES.values():
+        example.put_into(copy)
+    (copy.folder / "tests").mkdir()
+    shutil.copy(Path(__file__).with_name("test_contracts.py"), copy.folder / "tests")
+    shutil.copy(ROOT / "pyproject.toml", copy.folder)
+    return copy
+
+
+def test_the_copy_runs_its_own_code(extended):
+    assert run(extended, "-c", "import microsr; print(microsr.__file__)").startswith(str(extended.folder))
+
+
+@pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES)
+def test_the_files_are_clean(example, extended):
+    ruff = str(Path(sys.executable).with_name("ruff"))
+    for command in (["check"], ["format", "--diff"]):
+        done = subprocess.run(
+            [ruff, *command, "--config", str(ROOT / "pyproject.toml"), example.path], cwd=extended.folder, encoding="utf-8",
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+
+
+def test_the_new_parts_keep_their_contracts(extended):
+    """`-k` finds a test of each, though test_contracts.py does not know them."""
+    said = run(
+        extended, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rA", "tests/test_contracts.py", "-k",
+        "total_variation or tiny or lanczos or vtk",
+    )  # fmt: skip
+    passed = re.findall(r"^PASSED .*\[(\w+)\]$", said, re.MULTILINE)
+    assert {name: passed.count(name) for name in set(passed)} == {
+        "total_variation": 3,
+        "tiny": 5,
+        "lanczos": 3,
+        "vtk": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "again"),
+    [
+        ("loss", {"train"}),
+        ("network", {"train", "superresolve"}),
+        ("upsampler", {"superresolve"}),
+        ("format", {"simulate", "volumes", "superresolve", "export"}),
+    ],
+)
+def test_a_new_file_is_code_of_the_steps_that_can_use_it(kind, again, plain):
+    """As the page says; else a change of the file would go unnoticed."""
+    before, file = versions(plain), plain.folder / EXAMPLES[kind].path
+    found = []
+    for code in (EXAMPLES[kind].code, EXAMPLES[kind].code + "\nANOTHER = 1\n"):
+        file.write_text(code, encoding="utf-8")
+        found.append(versions(plain))
+    file.unlink()
+    assert {step for step in before if found[0][step] != before[step]} == again
+    assert {step for step in before if found[1][step] != found[0][step]} == again
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("loss", "methods.smooth.losses.total_variation: unknown key; allowed here: adversarial, "),
+        ("network", "methods.tiny.train.network: Input should be 'efficient', 'resnet' or 'compact'"),
+        ("upsampler", "methods.lanczos.upsampler: Input should be 'generator' or 'bicubic', not 'lanczos'"),
+        ("format", "superresolve.formats.0: Input should be 'nifti', 'nifti.gz', "),
+    ],
+)
+def test_without_its_line_an_experiment_is_refused(kind, said):
+    """`config.py` is what knows a name."""
+    with pytest.raises(UserError) as error:
+        load(yaml.safe_load(EXAMPLES[kind].experiment))
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("loss", ["--losses.total_variation 0.1 ", "figures/network.png"]),
+        ("network", ["--network tiny ", "figures/efficiency.png", "figures/tiling.png"]),
+        ("upsampler", ["--upsampler lanczos ", "superresolved/lanczos/none/test1.ome.zarr"]),
+        ("format", ["superresolved/proposed/pooled/test1.vtk", "superresolved/bicubic/none/test1.vtk"]),
+    ],
+)
+def test_each_experiment_is_planned(kind, expected, extended):
+    name = EXAMPLES[kind].name
+    done = extended.snakemake("-n", "-p", "--configfile", f"experiments/{name}.yaml")
+    assert done.returncode == 0, done.stdout[-3000:]
+    for words in expected:
+        assert words in done.stdout, words
+    assert f"results/{name}/" in done.stdout
+
+
+def test_a_loss_is_learnt_logged_and_drawn(extended, tmp_path):
+    """Under a large weight the total variation falls."""
+    random = np.random.default_rng(0)
+    for modality, size in (("clinical", 8), ("micro", 64)):
+        np.save(tmp_path / f"{modality}.npy", random.normal(-700, 150, (12, size, size)).astype(np.int16))
+    run(
+        extended, "-m", "microsr", "train", "--clinical", tmp_path / "clinical.npy", "--micro", tmp_path / "micro.npy",
+        "--output", tmp_path / "model", "--state", tmp_path / "state", "--seed", 1, "--window_hu", -1000, 400, "--epochs", 20,
+        "--patches_per_case", 12, "--batch_size", 4, "--learning_rate", "1e-3", "--network", "tiny",
+        "--losses.total_variation", 100,
+    )  # fmt: skip
+    history = pd.read_csv(tmp_path / "model/history.csv")["total_variation_loss"]
+    assert history.iloc[-5:].mean() < 0.7 * history.iloc[0]
+    assert (
+        make_losses({"smooth/pooled": tmp_path / "model/history.csv"}, tmp_path / "losses").count(
+            "total_variation_loss"
+        )
+        == 1
+    )
+    assert (tmp_path / "losses.png").stat().st_size > 10_000
+
+
+def test_a_method_and_a_format_work_from_the_command_line(extended, tmp_path):
+    """From a scan in the new format, by the new method, into the new format; read by a program that shares no code."""
+    random = np.random.default_rng(0)
+    hu = np.where(np.hypot(*(np.indices((40, 40)) - 20)) < 16, -800.0, 40.0) + random.normal(0, 20, (3, 40, 40))
+    scan = sitk.GetImageFromArray(hu.astype(np.int16))
+    scan.SetSpacing((0.625, 0.625, 1.25))
+    scan.SetOrigin((-10.0, 20.5, 3.0))
+    sitk.WriteImage(scan, str(tmp_path / "scan.vtk"))
+    command = ("-m", "microsr", "superresolve", tmp_path / "scan.vtk", "--upsampler", "lanczos")
+    run(extended, *command, "--output", tmp_path / "sr.vtk")
+    found = sitk.ReadImage(str(tmp_path / "sr.vtk"))
+    assert found.GetSize() == (320, 320, 3)
+    assert found.GetSpacing() == pytest.approx((0.078125, 0.078125, 1.25))
+    assert found.GetOrigin() == pytest.approx((-10 - 0.625 * 7 / 16, 20.5 - 0.625 * 7 / 16, 3))
+    bicubic = np.stack([upsample_slice(image, 0, Bicubic()) for image in sitk.GetArrayFromImage(scan)])
+    assert 1 < np.abs(sitk.GetArrayFromImage(found) - bicubic).mean() < 20  # another interpolation of the same scan
+    assert '"lanczos"' in (tmp_path / "sr.vtk.run.json").read_text(encoding="utf-8")
+
+
+def test_a_damaged_file_of_the_new_format_is_refused(extended, tmp_path):
+    header = "# vtk DataFile Version 3.0\nx\nBINARY\nDATASET STRUCTURED_POINTS\nDIMENSIONS 4 4 2\nSPACING 0.5 0.5 1\n"
+    sound = f"{header}ORIGIN 0 0 0\nPOINT_DATA 32\nSCALARS s short 1\nLOOKUP_TABLE default\n".encode() + bytes(64)
+    expected = {
+        sound: "(2, 4, 4)",
+        sound.replace(b"BINARY", b"ASCII"): "save it as structured points, binary",
+        sound.replace(b"SPACING 0", b"SPACES 0"): "save it as structured points, binary",
+        sound.replace(b"SPACING 0.5", b"SPACING 0.0"): "has no voxel spacing",
+        sound[:-1]: "is damaged or truncated",
+    }
+    for number, content in enumerate(expected):
+        (tmp_path / f"{number}.vtk").write_bytes(content)
+    code = (
+        "import sys; from microsr import UserError; from microsr.config import Scan; from microsr.readers import read_scan\n"
+        "for path in sys.argv[1:]:\n"
+        "    try: print(read_scan(Scan(path=path)).shape)\n"
+        "    except UserError as error: print(error)"
+    )
+    said = run(extended, "-c", code, *sorted(tmp_path.glob("*.vtk"))).splitlines()
+    assert len(said) == len(expected)
+    assert all(words in line for words, line in zip(expected.values(), said, strict=True)), said
