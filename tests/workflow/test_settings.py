@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from microsr.config import Experiment, Inset, Method
+from microsr.config import IN_PASSES, Experiment, Inset, Losses, Method
 
 pytestmark = pytest.mark.workflow
 SMOKE = ["--configfile", "experiments/smoke.yaml"]
@@ -60,6 +60,7 @@ REACHES: dict[str, tuple[Any, set[str]]] = {
             "pixel_norm": "l1", "repeat": 5.0, "forgive_px": 1.5,
         }.items()
     },
+    **{f"{METHOD}losses.{key}": (6.0, TRAINED) for key in Losses.model_fields if key not in IN_PASSES},
     **{
         f"train.{key}": (value, TRAINED)
         for key, value in {
