@@ -1,12 +1,13 @@
 # The two commands of the project: `make figures` and `make test`. Both make the environment first, in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help env figures report test lock
+.PHONY: help env figures report docs test lock
 
 VENV := .venv
 
 help:
 	@echo "make figures   the default experiment: simulated lungs, results/demo/figures/comparison.png"
 	@echo "make report    the same as one HTML file to look into: results/demo/report.html; Snakemake's own beside it"
+	@echo "make docs      the documentation as a site: docs/_build/index.html"
 	@echo "make test      every test"
 	@echo "make env       only the environment, .venv, in the exact versions of requirements.lock"
 	@echo "make lock      solve requirements.in into requirements.lock and envs/"
@@ -18,6 +19,9 @@ figures: env
 
 report: figures
 	$(VENV)/bin/snakemake --report results/demo/snakemake_report.html
+
+docs: env
+	$(VENV)/bin/python -m sphinx -W --keep-going -q docs docs/_build
 
 test: env
 	$(VENV)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 25

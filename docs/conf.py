@@ -52,7 +52,9 @@ html_last_updated_fmt = None
 
 
 def _no_markup(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
-    """Docstrings are plain text but for their code: a bar, as in |x|, begins nothing."""
+    """Docstrings are plain text but for their code: a bar begins nothing, and what is before a colon is no type."""
+    if types := [line.removeprefix(":type: ") for line in lines if line.startswith(":type: ")]:
+        lines[:] = [f"{types[0]}: {' '.join(line.strip() for line in lines if not line.startswith(':type: '))}"]
     lines[:] = [line.replace("|", "\\|") for line in lines]
 
 

@@ -15,6 +15,7 @@ from pages import BLOCKS, PAGES, ROOT, Block
 from snakemake.utils import update_config
 
 from microsr import config
+from microsr.sheet import read_sheet
 
 NOT_RUN = {
     ("training.md", "python benchmarks/train_step.py"): "a benchmark: it takes minutes, and measures this machine",
@@ -82,7 +83,7 @@ def check_sheet(text: str, folder: Path) -> None:
         if "/" in cell:
             (folder / cell).parent.mkdir(parents=True, exist_ok=True)
             (folder / cell).touch()
-    assert config.read_sheet(config.Cases(sheet=str(sheet), data_root=str(folder)))
+    assert read_sheet(config.Cases(sheet=str(sheet), data_root=str(folder)))
 
 
 @pytest.mark.parametrize("page", [page.name for page in PAGES if page.name not in OTHERS_TEST])

@@ -32,7 +32,9 @@ FILES = (
     ".mha",
     ".nii",
 )
-NOT_HERE = re.compile(r"docs/_build/.*|experiments/(my|longer|smooth)\.yaml|src/microsr/(loss|network|upsampler|format)_\w+\.py")
+NOT_HERE = re.compile(
+    r"docs/_build/.*|experiments/(my|longer|smooth)\.yaml|src/microsr/(loss|network|upsampler|format)_\w+\.py"
+)
 """What the reader makes: the site, and files that a page has written."""
 
 
@@ -100,7 +102,9 @@ def test_links_within_the_site_lead_somewhere(built):
             for part in target.split("/"):
                 parts = parts[:-1] if part == ".." else [*parts, part]
             target = "/".join(parts)
-            if (target in built and anchor and anchor not in built[target].ids) or (target.endswith(".html") and target not in built):
+            if (target in built and anchor and anchor not in built[target].ids) or (
+                target.endswith(".html") and target not in built
+            ):
                 lost.append(f"{name}: {link}")
     assert not lost
 
