@@ -24,7 +24,8 @@ prepend("PYTHONPATH", SOURCE)
 prepend("PATH", Path(sys.executable).parent)
 
 from microsr import UserError
-from microsr.config import EXPORTED, OF_TRAINING, flags, load, read_sheet, sheet_text, simulated_cases
+from microsr.config import EXPORTED, OF_TRAINING, flags, load
+from microsr.sheet import read_sheet, sheet_text, simulated_cases
 from microsr.ending import ending, left_out, unused_gpu
 from microsr.progress import SHARED
 from microsr.provenance import code_version, step_version, write_atomically

@@ -18,9 +18,9 @@ import pydicom
 import SimpleITK as sitk
 
 from microsr import UserError
-from microsr.config import Scan
 from microsr.headers import chosen_range, reason, sheet_spacing
 from microsr.rawfile import kept
+from microsr.sheet import Scan
 from microsr.slices import Slices, in_order
 from microsr.storage import Volume
 

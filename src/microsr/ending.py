@@ -10,8 +10,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from microsr.config import Case, Experiment
+from microsr.config import Experiment
 from microsr.progress import duration
+from microsr.sheet import Case
 
 PLACES = {
     "report": "report.html",

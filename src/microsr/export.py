@@ -17,6 +17,7 @@ from microsr.headers import chosen_range
 from microsr.outputs import FORMATS, Partial, kind_of
 from microsr.progress import Progress
 from microsr.provenance import checksum, code_version, write_run
+from microsr.sheet import Scan
 from microsr.storage import Volume, open_volume
 
 
@@ -87,7 +88,7 @@ def export(
 
 def _range(volume: Path, slices: str | None, count: int) -> tuple[int, int]:
     try:
-        return chosen_range(config.Scan(path=str(volume), slices=slices), count)
+        return chosen_range(Scan(path=str(volume), slices=slices), count)
     except config.ValidationError as error:
         raise UserError(config.describe(error, str(volume))) from None
 

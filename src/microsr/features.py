@@ -25,6 +25,7 @@ from microsr.progress import Progress, logger
 from microsr.provenance import write_run
 from microsr.readers import read_scan
 from microsr.sampling import normalise
+from microsr.sheet import Scan
 from microsr.tissues import Tissue
 
 FORMAT, VERSION = "microsr tissue features", 1
@@ -178,7 +179,7 @@ def learn(truth: Path, labels: Path, output: Path, seed: int, window_hu: tuple[f
         The volumes do not fit each other, are too small, or the labels are no tissues.
     """
     started = time.time()
-    images, answers = (_even(read_scan(config.Scan(path=str(path))).array) for path in (truth, labels))
+    images, answers = (_even(read_scan(Scan(path=str(path))).array) for path in (truth, labels))
     _check(images, answers, truth, labels)
     kept = len(images) - max(1, len(images) // HELD_OUT)
     network = train(images[:kept], answers[:kept], seed, window_hu)

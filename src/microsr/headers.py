@@ -18,7 +18,7 @@ import SimpleITK as sitk
 import tifffile
 
 from microsr import UserError
-from microsr.config import Scan
+from microsr.sheet import Scan
 
 FINEST, COARSEST = 1e-6, 1e3
 """Spacings, mm, beyond which a header is damaged."""

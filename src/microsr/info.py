@@ -15,11 +15,11 @@ import numpy as np
 
 from microsr import UserError, config
 from microsr.checkpoint import load_generator
-from microsr.config import Scan
 from microsr.outputs import read_journal
 from microsr.patches import open_patches, read_index
 from microsr.provenance import checksum, find_run
 from microsr.readers import read_scan
+from microsr.sheet import Scan
 from microsr.storage import Volume, open_levels, open_mask, open_volume
 
 STATE = re.compile(r"step-(\d+)\.pt")

@@ -18,8 +18,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from microsr import UserError, dicom, headers, layouts, textheaders
-from microsr.config import Scan
 from microsr.rawfile import Layout, kept, open_slices
+from microsr.sheet import Scan
 from microsr.slices import Slices
 from microsr.storage import IDENTITY, Volume
 

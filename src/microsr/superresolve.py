@@ -23,13 +23,13 @@ import torch
 from torch import Tensor
 
 from microsr import SCALE, UserError, config
-from microsr.config import Scan
 from microsr.devices import available_cpus, choose_algorithms
 from microsr.hounsfield import clinical_hu
 from microsr.outputs import FORMATS, Partial, kind_of
 from microsr.progress import Progress, logger
 from microsr.provenance import checksum, code_version, write_run
 from microsr.readers import read_scan
+from microsr.sheet import Scan
 from microsr.storage import Volume, magnified_geometry, open_volume
 from microsr.upsamplers import Generator, Magnifier, Part, Upsampler, interpolation, whole
 

@@ -20,7 +20,7 @@ import numpy as np
 from microsr import SCALE, UserError, config, resampling
 from microsr.calibration import Mapping, Sample, fit
 from microsr.chunks import SliceWriter
-from microsr.config import ClinicalVolume, MicroVolume, Scan
+from microsr.config import ClinicalVolume, MicroVolume
 from microsr.files import replacing, write_csv
 from microsr.hounsfield import AERATED_SHARE, as_int16, clinical_hu
 from microsr.masks import Padding, at_full_size, lung_mask, specimen_outline
@@ -30,6 +30,7 @@ from microsr.provenance import checksums_beside, write_run
 from microsr.readers import read_scan
 from microsr.regridding import Regridded
 from microsr.resampling import Axis
+from microsr.sheet import Scan
 from microsr.slices import Slices, in_order, refuse_constant
 from microsr.storage import Volume, create_volume, open_volume
 

@@ -72,8 +72,8 @@ def _difference(one: Image, other: Image) -> str | None:
 
 
 def by_microsr(path: Path, spacing: str | None = None) -> Image:
-    from microsr.config import Scan
     from microsr.readers import read_scan
+    from microsr.sheet import Scan
 
     volume = read_scan(Scan(path=str(path), spacing=spacing), path.parent)
     array = np.asarray(volume.array)
@@ -172,8 +172,9 @@ def judge_config(target: Path, sound: Path) -> str:
 def judge_sheet(target: Path, sound: Path) -> str:
     """What is accepted is what the cells say, and is the same when it is written down."""
     from microsr import config
+    from microsr.sheet import read_sheet, sheet_text
 
-    cases = config.read_sheet(config.Cases(sheet=str(target), data_root=str(target.parent)))
+    cases = read_sheet(config.Cases(sheet=str(target), data_root=str(target.parent)))
     rows = list(csv.reader(io.StringIO(target.read_bytes().decode("utf-8-sig"), newline=""), delimiter="\t"))
     rows = [[cell.strip() for cell in row] for row in rows]
     rows = [row for row in rows if any(row) and not row[0].startswith("#")]
@@ -192,8 +193,8 @@ def judge_sheet(target: Path, sound: Path) -> str:
     if ours != [tuple(row.get(c) or None for c in columns) for row in found]:
         raise WrongError(f"{ours} for {found}")
     copy = target.with_name("cases.copy.tsv")
-    copy.write_text(config.sheet_text(cases), encoding="utf-8")
-    if config.read_sheet(config.Cases(sheet=str(copy), data_root=".")) != cases:
+    copy.write_text(sheet_text(cases), encoding="utf-8")
+    if read_sheet(config.Cases(sheet=str(copy), data_root=".")) != cases:
         raise WrongError("other cases when they are written down")
     return AGREED
 

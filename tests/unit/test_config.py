@@ -16,7 +16,6 @@ from microsr.config import (
     Method,
     MicroVolume,
     Patches,
-    Scan,
     Simulate,
     Superresolve,
     Train,
@@ -24,9 +23,8 @@ from microsr.config import (
     flags,
     from_flags,
     load,
-    read_sheet,
-    simulated_cases,
 )
+from microsr.sheet import Scan, read_sheet, simulated_cases
 
 
 def refused(match, call, *arguments):

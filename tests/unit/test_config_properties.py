@@ -28,9 +28,8 @@ from microsr.config import (
     add_flags,
     flags,
     from_flags,
-    read_sheet,
-    sheet_text,
 )  # fmt: skip
+from microsr.sheet import read_sheet, sheet_text
 
 repeatable = settings(derandomize=True, deadline=None, database=None, max_examples=60)
 HEADER = ["case", "split", "clinical", "clinical_series"]

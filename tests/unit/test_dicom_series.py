@@ -7,9 +7,9 @@ import pydicom
 import pytest
 
 from microsr import UserError
-from microsr.config import Scan
 from microsr.dicom_series import DerivedSeries, write_series
 from microsr.readers import read_scan
+from microsr.sheet import Scan
 from microsr.storage import Volume, magnified_geometry
 
 

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from microsr.config import Case, Experiment
+from microsr.config import Experiment
 from microsr.ending import INTERVAL_SEEDS, PLACES, ending, left_out, unused_gpu
+from microsr.sheet import Case
 from microsr.summary import ENOUGH_SEEDS
 
 EVERYTHING = {name: {"path": f"{name}.nii"} for name in ("clinical", "micro", "truth", "labels", "repeat")} | {

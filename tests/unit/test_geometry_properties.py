@@ -21,9 +21,9 @@ from independent import Image, by_nibabel, by_nrrd, by_pydicom, place
 from pydicom.dataset import FileDataset, FileMetaDataset
 
 from microsr import provenance
-from microsr.config import Scan
 from microsr.export import export
 from microsr.readers import read_scan
+from microsr.sheet import Scan
 from microsr.storage import open_volume
 from microsr.superresolve import superresolve
 from microsr.upsamplers import Bicubic

@@ -12,8 +12,9 @@ import tifffile
 from independent import by_nrrd, by_tifffile
 
 from microsr import UserError
-from microsr.config import Cases, ClinicalVolume, MicroVolume, Scan, read_sheet
+from microsr.config import Cases, ClinicalVolume, MicroVolume
 from microsr.readers import read_scan
+from microsr.sheet import Scan, read_sheet
 from microsr.volumes import import_clinical, import_micro
 
 SYNTAXES = {

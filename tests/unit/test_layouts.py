@@ -13,9 +13,9 @@ import SimpleITK as sitk
 import tifffile
 
 from microsr import UserError, rawfile, readers
-from microsr.config import Scan
 from microsr.rawfile import kept
 from microsr.readers import read_scan
+from microsr.sheet import Scan
 from microsr.slices import Slices
 
 TYPES = ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"]

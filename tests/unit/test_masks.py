@@ -6,10 +6,11 @@ import whole_masks
 from scipy import ndimage
 
 from microsr import UserError, masks
-from microsr.config import ClinicalVolume, Scan
+from microsr.config import ClinicalVolume
 from microsr.hounsfield import clinical_hu
 from microsr.masks import Padding, at_full_size, lung_mask, padded, specimen_outline
 from microsr.readers import read_scan
+from microsr.sheet import Scan
 from microsr.slices import Slices
 
 SETTINGS = ClinicalVolume()

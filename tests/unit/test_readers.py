@@ -10,8 +10,8 @@ import SimpleITK as sitk
 import tifffile
 
 from microsr import UserError, layouts
-from microsr.config import Scan
 from microsr.readers import read_scan
+from microsr.sheet import Scan
 
 ANGLE = np.radians(20)
 OBLIQUE = (np.cos(ANGLE), -np.sin(ANGLE), 0.0, np.sin(ANGLE), np.cos(ANGLE), 0.0, 0.0, 0.0, 1.0)

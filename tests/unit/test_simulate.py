@@ -14,9 +14,9 @@ from scipy.special import ndtr
 
 from microsr import UserError, config, foam, simulate
 from microsr.anatomy import AIR_HU, BLOOD_HU, Lung, Parameters
-from microsr.config import Scan
 from microsr.readers import read_scan
 from microsr.scanner import KERNELS
+from microsr.sheet import Scan
 from microsr.space import Canvas, Grid
 from microsr.tissues import Tissue
 

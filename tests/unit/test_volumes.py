@@ -11,7 +11,8 @@ import pytest
 import SimpleITK as sitk
 
 from microsr import UserError, cli
-from microsr.config import ClinicalVolume, MicroVolume, Scan
+from microsr.config import ClinicalVolume, MicroVolume
+from microsr.sheet import Scan
 from microsr.storage import Volume, open_mask, open_volume, write_volume
 from microsr.volumes import import_as_is, import_clinical, import_micro, table
 

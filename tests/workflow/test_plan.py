@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from microsr.config import MODALITIES, Experiment
+from microsr.config import Experiment
+from microsr.sheet import MODALITIES
 
 ROOT = Path(__file__).parent.parent.parent
 EXPERIMENTS = sorted(path.name for path in (ROOT / "experiments").glob("*.yaml"))
