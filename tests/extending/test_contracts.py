@@ -11,7 +11,6 @@ import torch
 
 from microsr import config
 from microsr.checkpoint import load_generator, save_generator
-from microsr.config import Scan
 from microsr.cyclegan import CycleGAN
 from microsr.layers import InstanceNorm
 from microsr.losses import SCALE
@@ -19,6 +18,7 @@ from microsr.networks import build, draw_noise
 from microsr.passes import WEIGHT_OF, gigaflops_per_pair
 from microsr.readers import read_scan
 from microsr.sampling import Batch
+from microsr.sheet import Scan
 from microsr.storage import Volume
 from microsr.upsamplers import Generator, Magnifier, interpolation, upsample_slice
 from microsr.writers import ENDINGS, kind_of, open_writer

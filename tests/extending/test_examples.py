@@ -231,7 +231,7 @@ def test_a_damaged_file_of_the_new_format_is_refused(extended, tmp_path):
     for number, content in enumerate(expected):
         (tmp_path / f"{number}.vtk").write_bytes(content)
     code = (
-        "import sys; from microsr import UserError; from microsr.config import Scan; from microsr.readers import read_scan\n"
+        "import sys; from microsr import UserError; from microsr.sheet import Scan; from microsr.readers import read_scan\n"
         "for path in sys.argv[1:]:\n"
         "    try: print(read_scan(Scan(path=path)).shape)\n"
         "    except UserError as error: print(error)"
