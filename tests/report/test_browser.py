@@ -3,6 +3,7 @@
 import itertools
 import time
 
+import numpy as np
 import pytest
 from browsing import Opened, level
 from selenium.webdriver.common.keys import Keys
@@ -115,6 +116,16 @@ def test_the_divider_is_moved_by_its_slider_and_by_arrow_keys(opened):
     assert opened.js("return document.getElementById('divider').value") == "500"
 
 
+def test_a_line_marks_where_the_divider_is_and_only_there(opened):
+    opened.press(Keys.HOME, Keys.ARROW_RIGHT * 60, on="#divider")
+    picture = opened.picture()
+    coloured = np.ptp(picture, axis=2) > 60
+    columns = np.flatnonzero(coloured.mean(axis=0) > 0.7) / picture.shape[1]
+    assert len(columns) and np.all(np.abs(columns - 0.3) < 0.01)
+    opened.press("1")
+    assert not (np.ptp(opened.picture(), axis=2) > 60).any()
+
+
 def test_left_and_right_of_the_divider_can_be_chosen(opened):
     opened.choose("#first", "CycleGAN")
     opened.choose("#second", "Truth")
@@ -197,6 +208,10 @@ def test_the_scale_bar_is_as_long_as_it_says(opened):
     white = (corner > 250).all(axis=2)
     rows = [row for row in white if row.any() and np_runs(row)[0] > 25]
     assert rows, "no bar"
+    units = opened.js(
+        "return Bokeh.documents[0].get_model_by_name('viewer').center.map(one => one.unit).filter(unit => unit !== undefined)"
+    )
+    assert units == ["mm"], "one unit of the figure's axes"
     r = opened.ranges()
     found = max(np_runs(row)[0] for row in rows) * (r["right"] - r["left"]) / r["width"]
     assert min(abs(found / length - 1) for length in (1, 2, 5)) < 0.06, found
