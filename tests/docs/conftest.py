@@ -26,8 +26,7 @@ def desk(finished: Workflow) -> Path:
     shutil.copy(model, folder / "generator.pt")
     shutil.copy(simulated / "clinical.nii.gz", folder / "scan.nii.gz")
     for name in ("SCAN", "scan_dicom", "p01/dicom", "p03/dicom", "case1/clinical_dicom", "test1/clinical_dicom"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).symlink_to(simulated / "dicom")
+        shutil.copytree(simulated / "dicom", folder / name, ignore=shutil.ignore_patterns(".snakemake*"))
     specimen = sitk.GetArrayFromImage(sitk.ReadImage(smoke / "simulated/train1/micro.nii.gz"))
     tifffile.imwrite(folder / "p01/specimen.tif", specimen[:3], photometric="minisblack")
     (folder / "p02").mkdir()

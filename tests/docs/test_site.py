@@ -33,7 +33,7 @@ FILES = (
     ".nii",
 )
 NOT_HERE = re.compile(
-    r"docs/_build/.*|experiments/(my|longer|smooth)\.yaml|src/microsr/(loss|network|upsampler|format)_\w+\.py"
+    r"docs/_build.*|experiments/(my|longer|smooth)\.yaml|src/microsr/(loss|network|upsampler|format)_\w+\.py"
 )
 """What the reader makes: the site, and files that a page has written."""
 
