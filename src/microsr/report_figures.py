@@ -21,7 +21,8 @@ from microsr import UserError, brief
 WIDEST = 1800
 """Pixels: a wider figure is scaled down; at its full size it lies in the folder `figures`."""
 QUALITY = 88
-"""Of WebP, where a picture without losses would be larger."""
+"""Of WebP with losses: none can be seen, in letters either."""
+FEW_COLOURS = 512
 MOST_OF_A_KIND = 4
 """Figures of one kind that are shown, as of patches, which there are two of for each case."""
 
@@ -115,7 +116,7 @@ def caption(file: Path, settings: dict[str, Any], wildcards: dict[str, str]) -> 
 
 
 def small(path: Path) -> tuple[str, tuple[int, int]]:
-    """A picture as a data: address, WebP without losses or, if that is smaller, nearly without; and its size in pixels.
+    """A picture as a data: address, WebP, without losses where it is a drawing of few colours; and its size in pixels.
 
     Raises
     ------
@@ -129,9 +130,7 @@ def small(path: Path) -> tuple[str, tuple[int, int]]:
         raise UserError(f"{path}: is no picture ({brief(error)}); draw the figure again") from None
     if image.width > WIDEST:
         image = image.resize((WIDEST, round(image.height * WIDEST / image.width)), Image.Resampling.LANCZOS)
-    packed = []
-    for how in ({"lossless": True, "quality": 50, "method": 2}, {"quality": QUALITY, "method": 4}):
-        stream = io.BytesIO()
-        image.save(stream, "WEBP", **how)
-        packed.append(stream.getvalue())
-    return f"data:image/webp;base64,{base64.b64encode(min(packed, key=len)).decode('ascii')}", image.size
+    few_colours = image.getcolors(FEW_COLOURS) is not None
+    stream = io.BytesIO()
+    image.save(stream, "WEBP", lossless=few_colours, quality=QUALITY, method=2 if few_colours else 4)
+    return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}", image.size

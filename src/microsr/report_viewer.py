@@ -138,7 +138,7 @@ def make_views(sources: list[Source], most: int = MOST_PIXELS) -> tuple[list[Vie
                 layers=layers,
             )
         )
-    return views, read
+    return views, {path: sorted(set(slices)) for path, slices in read.items()}
 
 
 def region(lung: np.ndarray, spacing: tuple[float, ...], insets: list[Inset], most: int) -> Field:

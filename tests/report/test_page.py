@@ -30,6 +30,7 @@ def test_it_has_a_record_that_names_what_it_was_made_from(results):
         "losses.png",
     } <= names
     assert {tuple(slices) for slices in record["slices_read"].values()} == {(0,), (1,)}
+    assert record["settings"]["experiment"] == "small" and len(record["page"]) == 16
     assert trace(report)["record"] == record["record"]
 
 
