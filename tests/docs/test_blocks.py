@@ -89,16 +89,17 @@ def check_sheet(text: str, folder: Path) -> None:
 @pytest.mark.parametrize("page", [page.name for page in PAGES if page.name not in OTHERS_TEST])
 def test_the_code_of_a_page_runs(page, request, tmp_path, monkeypatch):
     """In the order of the page: what one block makes, a later one may use."""
-    names = {}
-    for block in (block for block in BLOCKS if block.page == page and not reason(block)):
+    names, given = {}, [block for block in BLOCKS if block.page == page and not reason(block)]
+    desk = request.getfixturevalue("desk") if {"sh", "python"} & {block.language for block in given} else None
+    for block in given:
         text = block.text
         for large, small in SMALLER.items():
             text = text.replace(large, small)
         try:
             if block.language == "sh":
-                run_sh(text, request.getfixturevalue("desk"))
+                run_sh(text, desk)
             elif block.language == "python":
-                monkeypatch.chdir(request.getfixturevalue("desk"))
+                monkeypatch.chdir(desk)
                 exec(compile(text, str(block), "exec"), names)
             elif block.language == "yaml":
                 check_yaml(text)
@@ -106,7 +107,7 @@ def test_the_code_of_a_page_runs(page, request, tmp_path, monkeypatch):
                 check_sheet(text, tmp_path / str(block.line))
             else:
                 assert block.language in SHOWN, f"language '{block.language}' is neither run nor known as text"
-        except BaseException as error:
+        except Exception as error:
             error.add_note(f"in the block of {block}: {block.first}")
             raise
 
