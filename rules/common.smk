@@ -556,3 +556,20 @@ if DIFFERENT_NETWORKS:
     TABLES.append("<results>/tables/efficiency.csv")
     FIGURE_NAMES.append("efficiency")
 FIGURES = [f"<results>/figures/{name}.{extension}" for name in FIGURE_NAMES for extension in ("png", "pdf")]
+
+
+def viewed(name):
+    """What a comparison compares, by the words of the command."""
+    training_set, case = COMPARISONS[name]
+    methods = {f"method/{m}": f"superresolved/{results_of(m, training_set, case)}" for m in METHODS}
+    truth = {"truth": f"volumes/{case}/truth"} if CASES[case].truth else {}
+    return {"clinical": f"volumes/{case}/clinical"} | methods | truth
+
+
+def views():
+    """The comparisons that can be looked into, as flags."""
+    words = []
+    for name in VIEWED:
+        words += ["--view", f"{RESULTS}/figures/{name}.run.json"]
+        words += [f"{kind}={RESULTS}/{volume}.ome.zarr" for kind, volume in viewed(name).items()]
+    return shlex.join(words)

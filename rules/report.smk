@@ -13,23 +13,6 @@ FIGURE_NAMES += MADE_FOR_IT
 FIGURES += [f"<results>/figures/{name}.{kind}" for name in MADE_FOR_IT for kind in ("png", "pdf")]
 
 
-def viewed(name):
-    """What a comparison compares, by the words of the command."""
-    training_set, case = COMPARISONS[name]
-    methods = {f"method/{m}": f"superresolved/{results_of(m, training_set, case)}" for m in METHODS}
-    truth = {"truth": f"volumes/{case}/truth"} if CASES[case].truth else {}
-    return {"clinical": f"volumes/{case}/clinical"} | methods | truth
-
-
-def views():
-    """The comparisons that can be looked into, as flags."""
-    words = []
-    for name in VIEWED:
-        words += ["--view", f"{RESULTS}/figures/{name}.run.json"]
-        words += [f"{kind}={RESULTS}/{volume}.ome.zarr" for kind, volume in viewed(name).items()]
-    return shlex.join(words)
-
-
 rule draw_calibration:
     """Draw the histogram of each uCT before and after its calibration."""
     input:
