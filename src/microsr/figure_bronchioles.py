@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from microsr import UserError
 from microsr.bronchioles import COLUMNS, SHARE, detection_curve, interval, resampled, smallest_diameter
-from microsr.figure_style import COLOURS, GREY, WIDTH, method_name, new_figure, save, styled, tidy_panel
+from microsr.figure_style import COLOURS, COLUMN, GREY, LINES, method_name, new_figure, save, styled, tidy_panel
 from microsr.tables import read_columns
 
 DRAWS = 400
@@ -62,8 +62,10 @@ def draw_bronchioles(tables: dict[str, pd.DataFrame], limits: dict[str, tuple[fl
 
     tables: diameter_mm, detected, unit, seed. limits: smallest diameter, low and high, mm; NaN where there is none.
     """
-    figure = new_figure(0.66 * WIDTH, 2.75)
-    axes = figure.add_axes((0.1, 0.15, 0.53, 0.76))
+    keys = -(-len(tables) // 2)
+    below, height = 0.78 + 0.3 * keys, 3.0 + 0.3 * keys
+    figure = new_figure(COLUMN, height)
+    axes = figure.add_axes((0.125, below / height, 0.79, (height - below - 0.24) / height))
     everything = np.concatenate([table["diameter_mm"].to_numpy(float) for table in tables.values()])
     low, high = everything.min(), everything.max() * 1.001
     grid = np.geomspace(low, high, POINTS)
@@ -71,11 +73,11 @@ def draw_bronchioles(tables: dict[str, pd.DataFrame], limits: dict[str, tuple[fl
     axes.annotate("90 %", (1, SHARE), xycoords=("axes fraction", "data"), xytext=(3, 0), textcoords="offset points",
                   va="center", fontsize=6, color=GREY)  # fmt: skip
     for place, (name, table) in enumerate(tables.items()):
-        colour = COLOURS[place % len(COLOURS)]
-        axes.plot([], [], color=colour, label=_legend(name, limits[name]))
+        colour, line = COLOURS[place % len(COLOURS)], LINES[place % len(LINES)]
+        axes.plot([], [], color=colour, linestyle=line, label=_legend(name, limits[name]))
         if table.empty:
             continue
-        _curve(axes, table, grid, colour)
+        _curve(axes, table, grid, colour, line)
         _mark(axes, limits[name], high, colour, SHARE + 0.025 * (place - (len(tables) - 1) / 2))
     axes.set_xscale("log")
     ticks = [tick for tick in TICKS_MM if low <= tick <= high]
@@ -88,19 +90,24 @@ def draw_bronchioles(tables: dict[str, pd.DataFrame], limits: dict[str, tuple[fl
     airways = max(table["unit"].nunique() for table in tables.values())
     axes.set_title(f"Bronchiole resolution, {airways} airways", loc="left", fontweight="bold")
     tidy_panel(axes)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.1, 1.02), title="smallest diameter of which\n90 % are detected",
-                title_fontsize=6.5, alignment="left", borderaxespad=0, labelspacing=0.8)  # fmt: skip
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="lower left", bbox_to_anchor=(0.03, 0.01), ncols=2, handlelength=3,
+        title="smallest diameter of which 90 % are detected (95 % interval)", title_fontsize=6.5, alignment="left",
+        borderaxespad=0, columnspacing=1,
+    )  # fmt: skip
     return figure
 
 
-def _curve(axes: Axes, table: pd.DataFrame, grid: np.ndarray, colour: str) -> None:
+def _curve(axes: Axes, table: pd.DataFrame, grid: np.ndarray, colour: str, line: Any) -> None:
     diameter, detected = table["diameter_mm"].to_numpy(float), table["detected"].to_numpy(float)
     within = (grid >= diameter.min()) & (grid <= diameter.max())
     draws = []
     for rows in resampled(table["unit"].to_numpy(), table["seed"].to_numpy(), DRAWS):
         draws.append(np.interp(grid[within], *detection_curve(diameter[rows], detected[rows])[:2]))
     axes.fill_between(grid[within], *np.quantile(draws, [0.025, 0.975], axis=0), color=colour, alpha=0.18, linewidth=0)
-    axes.plot(grid[within], np.interp(grid[within], *detection_curve(diameter, detected)[:2]), color=colour)
+    axes.plot(
+        grid[within], np.interp(grid[within], *detection_curve(diameter, detected)[:2]), color=colour, linestyle=line
+    )
 
 
 def _mark(axes: Axes, limits: tuple[float, float, float], end: float, colour: str, level: float) -> None:

@@ -21,8 +21,9 @@ from microsr.config import Figures, Inset
 from microsr.figure_style import (
     DPI,
     GREY,
-    WIDTH,
+    PAGE,
     bare,
+    fitting,
     grey_bar,
     method_name,
     new_figure,
@@ -36,6 +37,7 @@ from microsr.progress import logger
 from microsr.storage import Volume, open_mask, open_volume
 
 MARGIN_MM = 5.0
+MOST_COLUMNS = 6
 DENSE_HU = -500.0
 """Vessels, airway walls and tumours are above this, parenchyma below it."""
 PARENCHYMA_DENSE_SHARE = 0.05
@@ -196,40 +198,47 @@ def draw_comparison(
 ) -> Figure:
     """Draw the panels side by side: the field in the first row, one row for each inset below, all in `window` (HU).
 
-    Axes are in mm from the corner of the field; each row has a scale bar in its first panel.
+    Axes are in mm from the corner of the field; each row has a scale bar in its first panel. More than MOST_COLUMNS panels stand in
+    two bands, one below the other.
     """
     gap, edge, heading, foot = 0.05, 0.04, 0.36, 0.5
     top = 0.3 if title else 0.04
-    width = max(WIDTH, 1.2 * len(panels))
-    side = (width - 2 * edge - gap * (len(panels) - 1)) / len(panels)
+    columns = len(panels) if len(panels) <= MOST_COLUMNS else -(-len(panels) // 2)
+    bands = -(-len(panels) // columns)
     clinical = panels[0].volume
     x, y = clinical.spacing[:2]
     fields = [field, *(Field(i.row, i.row + i.size, i.column, i.column + i.size) for i in insets)]
-    heights = [side * f.shape[0] * y / (f.shape[1] * x) for f in fields]
-    height = top + heading + sum(heights) + gap * (len(fields) - 1) + foot
-    figure = new_figure(width, height)
+    shapes = [f.shape[0] * y / (f.shape[1] * x) for f in fields]
+    column_width = (PAGE - 2 * edge - gap * (columns - 1)) / columns
+    rest = top + foot + bands * (heading + gap * (len(fields) - 1))
+    side = fitting(column_width, rest, bands * sum(shapes))
+    height = rest + bands * side * sum(shapes)
+    figure = new_figure(PAGE, height)
     if title:
-        figure.text(edge / width, 1 - 0.08 / height, title, fontsize=9, fontweight="bold", va="top")
-    upper = height - top - heading
-    for row, (shown, row_height) in enumerate(zip(fields, heights, strict=True)):
-        for column, panel in enumerate(panels):
-            left = edge + column * (side + gap)
-            axes = figure.add_axes((left / width, (upper - row_height) / height, side / width, row_height / height))
-            _show(axes, panel, shown, field, window, side)
-            if row == 0:
-                _heading(axes, column, panel)
-                _mark_insets(axes, insets, field, x, y)
-                bare(axes)
-            else:
-                bare(axes, *INSET_STYLES[(row - 1) % len(INSET_STYLES)])
-            if column == 0:
-                scale_bar(axes, shown.shape[1] * x)
-        upper -= row_height + gap
-    bar = min(side, 1.7)
-    grey_bar(figure, ((width - edge - bar - 0.12) / width, 0.19 / height, bar / width, 0.09 / height), window)
+        figure.text(edge / PAGE, 1 - 0.08 / height, title, fontsize=9, fontweight="bold", va="top")
+    upper = height - top
+    for first in range(0, len(panels), columns):
+        upper -= heading
+        for row, (shown, shape) in enumerate(zip(fields, shapes, strict=True)):
+            for column, panel in enumerate(panels[first : first + columns]):
+                left = edge + column * (column_width + gap)
+                box = (left / PAGE, (upper - side * shape) / height, side / PAGE, side * shape / height)
+                axes = figure.add_axes(box)
+                _show(axes, panel, shown, field, window, side)
+                if row == 0:
+                    _heading(axes, first + column, panel)
+                    _mark_insets(axes, insets, field, x, y)
+                    bare(axes)
+                else:
+                    bare(axes, *INSET_STYLES[(row - 1) % len(INSET_STYLES)])
+                if column == 0:
+                    scale_bar(axes, shown.shape[1] * x)
+            upper -= side * shape + (gap if row < len(shapes) - 1 else 0)
+    bar = min(column_width, 1.7)
+    grey_bar(figure, ((PAGE - edge - bar) / PAGE, 0.19 / height, bar / PAGE, 0.09 / height), window)
     if note:
-        lines = textwrap.fill(note, int((width - bar - 0.4) / 0.052))
-        figure.text((edge + 0.01) / width, 0.4 / height, lines, fontsize=6.5, color=GREY, va="top")
+        lines = textwrap.fill(note, int((PAGE - bar - 0.4) / 0.052))
+        figure.text((edge + 0.01) / PAGE, 0.4 / height, lines, fontsize=6.5, color=GREY, va="top")
     return figure
 
 

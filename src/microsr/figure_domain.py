@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from microsr import UserError
-from microsr.figure_style import COLOURS, WIDTH, new_figure, save, styled, tidy_panel
+from microsr.figure_style import COLOURS, PAGE, new_figure, save, styled, tidy_panel
 
 COLUMNS = ("domain", "quantity", "x", "value", "unit")
 DOMAINS = {
@@ -34,7 +34,7 @@ def make_domain(table: Path, output: Path) -> bool:
 @styled
 def draw_domain(table: pd.DataFrame) -> Figure:
     """Draw histogram, mean and SD, and spectrum of both domains, with the verdict in plain words above."""
-    figure = new_figure(WIDTH, 2.75)
+    figure = new_figure(PAGE, 2.75)
     grid = figure.add_gridspec(
         1, 3, left=0.065, right=0.99, top=0.72, bottom=0.16, wspace=0.36, width_ratios=(1.25, 0.8, 1.25)
     )

@@ -16,7 +16,7 @@ from scipy.optimize import isotonic_regression
 
 from microsr import UserError
 from microsr.figure_metrics import name_metric
-from microsr.figure_style import COLOURS, GREY, WIDTH, method_name, new_figure, save, styled, tidy_panel
+from microsr.figure_style import COLOURS, GREY, PAGE, method_name, new_figure, save, styled, tidy_panel
 from microsr.files import write_csv
 from microsr.summary import interval
 from microsr.tables import read_table
@@ -91,15 +91,15 @@ def draw_efficiency(trained: pd.DataFrame) -> Figure:
     note = 0.18
     height = rows * (heading + panel + foot) + note
     margin, gap, room = 0.42, 0.1, 0.26 + 0.055 * max(map(len, names.values()))
-    width = (WIDTH / 2 - margin - gap - room) / 2
-    figure = new_figure(WIDTH, height)
+    width = (PAGE / 2 - margin - gap - room) / 2
+    figure = new_figure(PAGE, height)
     for number, (protocol, metric) in enumerate(kinds):
         row, column = divmod(number, 2)
         bottom = height - row * (heading + panel + foot) - heading - panel
         shown = trained[(trained["protocol"] == protocol) & (trained["metric"] == metric)]
         for place, (cost, label) in enumerate(costs.items()):
-            left = column * WIDTH / 2 + margin + place * (width + gap)
-            axes = figure.add_axes((left / WIDTH, bottom / height, width / WIDTH, panel / height))
+            left = column * PAGE / 2 + margin + place * (width + gap)
+            axes = figure.add_axes((left / PAGE, bottom / height, width / PAGE, panel / height))
             levels = _panel(axes, shown, cost, list(names))
             axes.set_xlabel(label)
             if place == 0:
@@ -109,7 +109,7 @@ def draw_efficiency(trained: pd.DataFrame) -> Figure:
                 _name(axes, levels, names, panel)
             _cost_axis(axes, trained[cost])
     words = f"A pair is a clinical and a uCT patch in one step of the training, all four networks. Time: {machine}."
-    figure.text(0.08 / WIDTH, 0.06 / height, words, fontsize=6, color=GREY)
+    figure.text(0.08 / PAGE, 0.06 / height, words, fontsize=6, color=GREY)
     return figure
 
 
@@ -147,7 +147,7 @@ def _name(axes: Axes, levels: dict[str, float], names: dict[str, str], panel: fl
     wanted = np.array([panel * (levels[model] - low) / (high - low) for model in order])
     # Heights in order, LINE or more apart, and nearest to those wanted.
     heights = np.clip(isotonic_regression(wanted - steps).x, 0, panel - steps[-1]) + steps
-    inch = 1 / (axes.get_position().width * WIDTH)
+    inch = 1 / (axes.get_position().width * PAGE)
     outside = dict(transform=axes.transAxes, clip_on=False)
     for model, start, end in zip(order, wanted / panel, heights / panel, strict=True):
         look = _look(list(names).index(model))

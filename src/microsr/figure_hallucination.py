@@ -19,8 +19,9 @@ from microsr.config import Figures, Inset
 from microsr.figure_comparison import choose_insets, choose_slice
 from microsr.figure_style import (
     GREY,
-    WIDTH,
+    PAGE,
     bare,
+    fitting,
     grey_bar,
     method_name,
     new_figure,
@@ -108,15 +109,17 @@ def draw_hallucination(
     symmetric colour scale, whose ends are ERROR_HU; the number in a panel is its root mean square.
     """
     edge, gap, head, foot = 0.12, 0.06, 0.22, 0.44
-    side = (WIDTH - 2 * edge - 4 * gap - 0.2) / 4
-    height = head + foot + max(len(rows), 2) * (side + 0.19)
-    figure = new_figure(WIDTH, height)
+    lines = max(len(rows), 2)
+    column_width = (PAGE - 2 * edge - 4 * gap - 0.2) / 4
+    side = fitting(column_width, head + foot + 0.19 * lines, lines)
+    height = head + foot + lines * (side + 0.19)
+    figure = new_figure(PAGE, height)
     extent = len(clinical) * volume.spacing[0], len(clinical) * volume.spacing[1]
 
     def panel(row: int, column: int, image: np.ndarray, title: str, error: bool = False) -> Axes:
-        left = edge + column * (side + gap) + (0.2 if column else 0)
+        left = edge + column * (column_width + gap) + (0.2 if column else 0)
         bottom = height - head - row * (side + 0.19) - side
-        axes = figure.add_axes((left / WIDTH, bottom / height, side / WIDTH, side / height))
+        axes = figure.add_axes((left / PAGE, bottom / height, side / PAGE, side / height))
         limits = (-ERROR_HU, ERROR_HU) if error else window
         axes.imshow(image, cmap=COLOUR_MAP if error else "gray", vmin=limits[0], vmax=limits[1],
                     interpolation="nearest", extent=(0, extent[0], extent[1], 0))  # fmt: skip
@@ -137,10 +140,9 @@ def draw_hallucination(
         panel(row, 1, image, method_name(name))
         panel(row, 2, measured, "Measurable error", error=True)
         panel(row, 3, null, "Hallucination (null space)", error=True)
-    grey_bar(figure, (edge / WIDTH, 0.2 / height, side / WIDTH, 0.08 / height), window)
-    _colour_bar(
-        figure, ((edge + 0.2 + 2 * (side + gap)) / WIDTH, 0.2 / height, (2 * side + gap) / WIDTH, 0.08 / height)
-    )
+    grey_bar(figure, (edge / PAGE, 0.2 / height, column_width / PAGE, 0.08 / height), window)
+    left, width = edge + 0.2 + 2 * (column_width + gap), 2 * column_width + gap
+    _colour_bar(figure, (left / PAGE, 0.2 / height, width / PAGE, 0.08 / height))
     return figure
 
 

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from microsr.figure_style import COLOURS, WIDTH, method_name, new_figure, save, styled, tidy_panel
+from microsr.figure_style import (
+    COLOURS,
+    LINES,
+    PAGE,
+    SMALLEST_TEXT,
+    TALLEST,
+    method_name,
+    new_figure,
+    save,
+    styled,
+    tidy_panel,
+)
 from microsr.tables import read_rows
 
 FACTS = ("step", "epoch", "learning_rate")
@@ -38,26 +51,28 @@ def draw_losses(tables: dict[str, pd.DataFrame]) -> Figure:
     """Draw each loss that a model has against the step, smoothed over the values as logged, and the learning rate."""
     quantities = _quantities(tables)
     columns = 4
-    rows = -(-(len(quantities) + 1) // columns)  # the last place is the legend's
-    height = 0.3 + 1.4 * rows
-    figure = new_figure(WIDTH, height)
+    rows = -(-len(quantities) // columns)
+    names = [method_name(name) for name in tables]
+    keys = -(-(len(names) + 1) // columns)
+    below = 0.48 + 0.15 * keys
+    height = min(0.3 + 1.4 * rows + below, TALLEST)
+    figure = new_figure(PAGE, height)
     grid = figure.add_gridspec(
-        rows, columns, left=0.055, right=0.983, top=1 - 0.22 / height, bottom=0.36 / height, wspace=0.32, hspace=0.5
+        rows, columns, left=0.055, right=0.983, top=1 - 0.3 / height, bottom=(0.32 + below) / height, wspace=0.32, hspace=0.6
     )  # fmt: skip
     for number, quantity in enumerate(quantities):
         axes = figure.add_subplot(grid[number // columns, number % columns], title=quantity.replace("_rate", " rate"))
         logged = []
-        for model, (name, table) in enumerate(tables.items()):
+        for model, table in enumerate(tables.values()):
             if quantity not in table or table[quantity].isna().all():
                 continue
-            colour = COLOURS[model % len(COLOURS)]
             steps, values = _thinned(table["step"], table[quantity])
             logged.append(values)
             if quantity == "learning_rate":
-                axes.plot(steps, values, color=colour, label=method_name(name))
+                axes.plot(steps, values, label=names[model], **_look(model))
                 continue
-            axes.plot(steps, values, color=colour, alpha=0.3, linewidth=0.5)
-            axes.plot(steps, smoothed(values), color=colour, label=method_name(name))
+            axes.plot(steps, values, color=_look(model)["color"], alpha=0.3, linewidth=0.5)
+            axes.plot(steps, smoothed(values), label=names[model], **_look(model))
         everything = np.concatenate(logged)
         if quantity != "learning_rate" and everything.min() > 0 and np.ptp(np.log(everything)) > np.log(LOG_RANGE):
             axes.set_yscale("log")
@@ -67,13 +82,15 @@ def draw_losses(tables: dict[str, pd.DataFrame]) -> Figure:
         tidy_panel(axes)
         if number + columns >= len(quantities):
             axes.set_xlabel("step")
-    key = figure.add_subplot(grid[len(quantities) // columns, len(quantities) % columns])
-    key.set_axis_off()
-    for model, name in enumerate(tables):
-        key.plot([], [], color=COLOURS[model % len(COLOURS)], label=method_name(name))
-    key.plot([], [], color="#888888", alpha=0.4, linewidth=0.5, label="as logged")
-    key.legend(loc="center left", title="mean over 5 %\nof the steps", title_fontsize=6, alignment="left")
+    lines = [Line2D([], [], label=name, **_look(model)) for model, name in enumerate(names)]
+    lines.append(Line2D([], [], color="#888888", alpha=0.5, linewidth=0.5, label="as logged"))
+    figure.legend(handles=lines, loc="lower left", bbox_to_anchor=(0.05, 0.02 / height), ncols=columns, handlelength=3,
+                  title="mean over 5 % of the steps", title_fontsize=SMALLEST_TEXT, alignment="left", borderaxespad=0)  # fmt: skip
     return figure
+
+
+def _look(model: int) -> dict[str, Any]:
+    return {"color": COLOURS[model % len(COLOURS)], "linestyle": LINES[model % len(LINES)]}
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:

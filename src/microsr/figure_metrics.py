@@ -4,15 +4,28 @@ Out: a figure of one protocol's metrics, or of the few that answer the question 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from microsr import UserError
-from microsr.figure_style import COLOURS, GREY, METHOD_NAMES, WIDTH, method_name, new_figure, save, styled, tidy_panel
+from microsr.figure_style import (
+    COLOURS,
+    GREY,
+    METHOD_NAMES,
+    PAGE,
+    TALLEST,
+    method_name,
+    new_figure,
+    save,
+    styled,
+    tidy_panel,
+)
 from microsr.summary import interval
 from microsr.tables import read_table
 
@@ -30,6 +43,10 @@ HEADLINE = (
 BETTER = {"mean_shift": "nearer to 0 is better"} | dict.fromkeys(
     ("psnr", "ssim", "ms_ssim", "texture_correlation", "bronchiole_detected"), "↑ higher is better"
 )
+LAYOUTS = ((3, 0.19), (3, 0.14), (4, 0.14), (4, 0.105), (5, 0.105))
+"""Columns of panels and inches a method, from the roomiest; the first with which the figure fits on a page."""
+LABEL = 0.46
+"""Inches kept free for the number behind a bar."""
 LOWER = "↓ lower is better"
 PROTOCOLS = {
     "no_reference": "no reference",
@@ -73,19 +90,24 @@ def draw_metrics(table: pd.DataFrame) -> Figure:
     models = sorted(table["model"].unique(), key=_rank)
     names = [method_name(model) for model in models]
     kinds = list(table[["protocol", "metric"]].drop_duplicates().itertuples(index=False, name=None))
-    columns = min(3, len(kinds))
-    rows = -(-len(kinds) // columns)
-    heading, panel, foot = 0.42, 0.2 + 0.19 * len(models), 0.22
-    height = rows * (heading + panel + foot) + 0.05
     margin, gap = 0.2 + 0.053 * max(map(len, names)), 0.22
-    width = (WIDTH - margin - 0.08 - gap * (columns - 1)) / columns
-    figure = new_figure(WIDTH, height)
+    heading, foot = 0.42, 0.24
+    for most, line in LAYOUTS:
+        columns, panel = min(most, len(kinds)), 0.06 + line * len(models)
+        rows = -(-len(kinds) // columns)
+        longest = (PAGE - margin - 0.08 - gap * (columns - 1)) / columns
+        heading = 0.42 + 0.11 * any("\n" in _title(metric, "HU", longest) for _, metric in kinds)
+        height = rows * (heading + panel + foot) + 0.14  # the last is a power of ten's
+        if height <= TALLEST:
+            break
+    width = (PAGE - margin - 0.08 - gap * (columns - 1)) / columns
+    figure = new_figure(PAGE, height)
     for number, (protocol, metric) in enumerate(kinds):
         row, column = divmod(number, columns)
         left, bottom = margin + column * (width + gap), height - row * (heading + panel + foot) - heading - panel
-        axes = figure.add_axes((left / WIDTH, bottom / height, width / WIDTH, panel / height))
+        axes = figure.add_axes((left / PAGE, bottom / height, width / PAGE, panel / height))
         shown = table[(table["protocol"] == protocol) & (table["metric"] == metric)]
-        _panel(axes, shown, models)
+        _panel(axes, shown, models, width)
         name_metric(axes, protocol, metric, shown["unit"].iloc[0], width)
         axes.set_yticks(range(len(models)), names if column == 0 else [])
     return figure
@@ -93,14 +115,24 @@ def draw_metrics(table: pd.DataFrame) -> Figure:
 
 def name_metric(axes: Axes, protocol: str, metric: str, unit: str, width: float) -> None:
     """Write above a panel what it shows, which way is better and the protocol, in at most `width` inches."""
-    title = metric + (f" ({unit})" if unit not in ("", "1") else "")
-    size = min(7.0, 7.0 * 12 * width / len(title))
-    axes.set_title(title, pad=12, loc="left", fontweight="bold", fontsize=size)
+    axes.set_title(_title(metric, unit, width), pad=12, loc="left", fontweight="bold", fontsize=7, linespacing=1)
     better = next((words for name, words in BETTER.items() if metric.startswith(name)), LOWER)
     about = f"{better}, {PROTOCOLS.get(protocol, protocol)}"
     axes.annotate(
         about, (0, 1), xytext=(0, 3), xycoords="axes fraction", textcoords="offset points", fontsize=6, color=GREY
     )
+
+
+def _title(metric: str, unit: str, width: float) -> str:
+    """The metric and its unit, on as many lines as `width` inches ask for."""
+    lines = [""]
+    for word in re.split(
+        "(?<=_)", metric + (f" ({unit.replace('um', 'µm')})" if unit not in ("", "1", "count") else "")
+    ):
+        if lines[-1] and len(lines[-1] + word) * 0.068 > width:
+            lines.append("")
+        lines[-1] += word
+    return "\n".join(lines)
 
 
 def _rank(model: str) -> tuple[int, str]:
@@ -110,7 +142,7 @@ def _rank(model: str) -> tuple[int, str]:
     return (known.index(method) if method in known else len(known)), model
 
 
-def _panel(axes: Axes, shown: pd.DataFrame, models: list[str]) -> None:
+def _panel(axes: Axes, shown: pd.DataFrame, models: list[str], width: float) -> None:
     finite = shown["value"][np.isfinite(shown["value"])]
     # From zero, so that lengths compare; the room on the right is the labels'.
     low, high = min([0.0, *finite]), max([0.0, *finite])
@@ -146,7 +178,9 @@ def _panel(axes: Axes, shown: pd.DataFrame, models: list[str]) -> None:
             (f"{mean:.3g}" if np.isfinite(mean) else "none").replace("-", "−"), (beyond, place), xytext=(5, 0),
             textcoords="offset points", va="center", fontsize=6,
         )  # fmt: skip
-    axes.set_xlim(low - (0.05 * span if low < 0 else 0), high + 0.22 * span)
+    room = LABEL / (width - LABEL)
+    axes.set_xlim(low - (0.05 * span if low < 0 else 0), high + room * span)
+    axes.xaxis.set_major_locator(MaxNLocator(max(2, int(width / 0.32))))
     axes.set_ylim(len(models) - 0.5, -0.5)
     axes.axvline(0, color="black", linewidth=0.6, zorder=4)
     axes.spines["left"].set_visible(low == 0)

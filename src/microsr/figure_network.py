@@ -14,7 +14,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon, Rectang
 
 from microsr import SCALE, UserError
 from microsr.config import Method, Train
-from microsr.figure_style import GREY, WIDTH, method_name, new_figure, save, styled
+from microsr.figure_style import GREY, PAGE, method_name, new_figure, save, styled
 
 LOW, HIGH = 0.46, 0.84
 """Sides of a patch on the clinical and on the uCT grid, inches."""
@@ -64,8 +64,8 @@ def draw_network(method: Method, train: Train, patches: tuple[int, int], title: 
     beyond = _beyond_the_paper(method, train)
     heading, legend = 0.34, 0.58 + 0.14 * len(beyond)
     height = legend + below + HIGH + between + above + heading
-    figure = new_figure(WIDTH, height)
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(0, height))
+    figure = new_figure(PAGE, height)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, PAGE), ylim=(0, height))
     axes.set_axis_off()
     low_row = legend + below + HIGH / 2
     top_row = low_row + between

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from microsr import UserError
-from microsr.figure_style import COLOURS, WIDTH, bare, new_figure, radiological, save, scale_bar, styled
+from microsr.figure_style import COLOURS, PAGE, bare, new_figure, radiological, save, scale_bar, styled
 from microsr.patches import read_index
 from microsr.storage import Volume, open_mask, open_volume
 
@@ -64,23 +64,23 @@ def coverage(table: pd.DataFrame, shape: tuple[int, int]) -> np.ndarray:
 def draw_patches(volume: Volume, mask: np.ndarray, table: pd.DataFrame, slices: list[int]) -> Figure:
     """Draw the given slices with mask outline, coverage, centres of all patches and a few of the squares; axes in mm."""
     edge, gap, heading, foot = 0.04, 0.06, 0.42, 0.5
-    side = (WIDTH - 2 * edge - gap * (SLICES - 1)) / SLICES
+    side = (PAGE - 2 * edge - gap * (SLICES - 1)) / SLICES
     rows, columns = volume.shape[1:]
     x, y = volume.spacing[:2]
     panel = min(side * rows * y / (columns * x), 1.6 * side)
     height = heading + panel + foot
-    figure = new_figure(WIDTH, height)
+    figure = new_figure(PAGE, height)
     first = table.iloc[0]
     unit = "uCT" if first["modality"] == "micro" else "clinical CT"
     figure.text(
-        edge / WIDTH, 1 - 0.05 / height, f"Case {first['case']}, {unit}: {len(table)} patches of {first['size']}×{first['size']} pixels "
+        edge / PAGE, 1 - 0.05 / height, f"Case {first['case']}, {unit}: {len(table)} patches of {first['size']}×{first['size']} pixels "
         f"({first['size'] * x:.3g} mm) from {table['slice'].nunique()} slices", fontsize=8, fontweight="bold", va="top",
     )  # fmt: skip
     layers = [coverage(table[table["slice"] == z], (rows, columns)) for z in slices]
     most = max(int(layer.max()) for layer in layers)
     factor = -(-max(rows, columns) // PIXELS)
     for place, (z, layer) in enumerate(zip(slices, layers, strict=True)):
-        box = ((edge + place * (side + gap)) / WIDTH, foot / height, side / WIDTH, panel / height)
+        box = ((edge + place * (side + gap)) / PAGE, foot / height, side / PAGE, panel / height)
         axes = figure.add_axes(box, aspect="equal")
         here = table[table["slice"] == z]
         shape = (rows // factor * factor, columns // factor * factor)
@@ -118,13 +118,13 @@ def draw_patches(volume: Volume, mask: np.ndarray, table: pd.DataFrame, slices: 
 
 
 def _key(figure: Figure, heat, height: float, edge: float) -> None:
-    axes = figure.add_axes(((edge + 0.02) / WIDTH, 0.24 / height, 1.6 / WIDTH, 0.09 / height), facecolor="#777777")
+    axes = figure.add_axes(((edge + 0.02) / PAGE, 0.24 / height, 1.6 / PAGE, 0.09 / height), facecolor="#777777")
     bar = figure.colorbar(heat, cax=axes, orientation="horizontal")
     bar.outline.set_linewidth(0.5)
     bar.ax.xaxis.get_major_locator().set_params(integer=True)
-    figure.text((edge + 1.75) / WIDTH, 0.285 / height, "patches over a pixel", fontsize=6.5, va="center")
+    figure.text((edge + 1.75) / PAGE, 0.285 / height, "patches over a pixel", fontsize=6.5, va="center")
     figure.text(
-        1 - edge / WIDTH, 0.285 / height, "blue line: mask   white squares: some of the patches   dots: centres of all",
+        1 - edge / PAGE, 0.285 / height, "blue line: mask   white squares: some of the patches   dots: centres of all",
         fontsize=6.5, va="center", ha="right",
     )  # fmt: skip
 

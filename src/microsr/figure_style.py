@@ -12,12 +12,18 @@ from matplotlib.patches import Rectangle
 from matplotlib.style import context
 
 from microsr.files import replacing
+from microsr.progress import logger
 
-WIDTH = 7.2
-"""Two columns of a journal, inches."""
+COLUMN, PAGE, TALLEST = 3.5, 7.16, 8.5
+"""One and two columns of a journal and the tallest figure, inches: 88.9, 181.9 and 215.9 mm, as IEEE's journals ask for."""
+WIDTH = PAGE
 DPI = 300
+SMALLEST_TEXT = 6.0
+"""Points in print; only sub- and superscripts are smaller."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 """Okabe and Ito's palette (blue, vermillion, green, purple, orange, sky blue, black) and a grey."""
+LINES = ("-", (0, (5, 1.4)), (0, (1.2, 1.1)), (0, (5, 1.2, 1.2, 1.2)))
+"""One for each curve of a panel: in grey print the first three colours are one."""
 GREY = "#555555"
 METHOD_NAMES = {"proposed": "Proposed", "bicubic": "Bicubic", "cyclegan": "CycleGAN", "noise_aware": "Noise-aware"}
 DEFAULT_TRAINING_SETS = ("pooled", "none")
@@ -60,6 +66,8 @@ def save(figure: Figure, output: Path) -> list[Path]:
 
     output: path without extension; its folder is made if need be.
     """
+    if figure.get_figheight() > TALLEST + 0.005:
+        logger.warning("%s is %.1f in tall, a page %.1f; show fewer methods", output, figure.get_figheight(), TALLEST)
     files = [output.with_name(f"{output.name}.{kind}") for kind in ("png", "pdf")]
     for file, metadata in zip(
         files, ({"Software": None}, {"Creator": None, "Producer": None, "CreationDate": None}), strict=True
@@ -125,7 +133,11 @@ def grey_bar(figure: Figure, box: tuple[float, float, float, float], window: tup
     axes = figure.add_axes(box, label="grey scale")
     axes.imshow(np.linspace(0, 1, 256)[None], cmap="gray", aspect="auto", extent=(*window, 0, 1))
     low, high = window
-    axes.set_xticks([low, (low + high) / 2, high], [f"{v:g}".replace("-", "−") for v in (low, (low + high) / 2, high)])
+    ticks = (low, (low + high) / 2, high)
+    axes.set_xticks(ticks, [f"{v:g}".replace("-", "−") for v in ticks])
+    labels = axes.get_xticklabels()
+    labels[0].set_ha("left")  # within the bar, which may begin where the figure does
+    labels[-1].set_ha("right")
     axes.set_yticks([])
     axes.set_title("HU", fontsize=6.5, pad=2)
     for spine in axes.spines.values():
@@ -137,10 +149,18 @@ def new_figure(width: float, height: float) -> Figure:
     return matplotlib.figure.Figure(figsize=(width, height))
 
 
+def fitting(widest: float, rest: float, rows: float) -> float:
+    """Width of image panels, inches: `widest`, or less where the figure would be taller than TALLEST.
+
+    rest: height of all that is no panel. rows: height of all panels together, in widths of a panel.
+    """
+    return min(widest, (TALLEST - rest) / rows)
+
+
 def tidy_panel(axes: Axes, values: str = "y") -> None:
     """Give a panel of curves or bars a light grid and short numbers along the axis of the `values`, x or y."""
     axes.grid(axis=values, color="#DDDDDD", linewidth=0.4, zorder=0)
     axes.set_axisbelow(True)
     if axes.get_yscale() == "linear":
         axes.ticklabel_format(axis=values, style="sci", scilimits=(-2, 5), useMathText=True)
-        (axes.yaxis if values == "y" else axes.xaxis).get_offset_text().set_fontsize(5.5)
+        (axes.yaxis if values == "y" else axes.xaxis).get_offset_text().set_fontsize(SMALLEST_TEXT)

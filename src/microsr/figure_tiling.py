@@ -22,8 +22,9 @@ from microsr.figure_comparison import choose_slice
 from microsr.figure_style import (
     DPI,
     GREY,
-    WIDTH,
+    PAGE,
     bare,
+    fitting,
     grey_bar,
     method_name,
     new_figure,
@@ -138,21 +139,22 @@ def draw_tiling(
     all. Ticks are where tiles meet.
     """
     edge, gap, head, foot, between = 0.15, 0.15, 0.42, 0.42, 0.22
-    side = (WIDTH - 2 * edge - 2 * gap) / 3
     first = next(iter(rows.values()))[0]
     x, y = volume.spacing[:2]
     across, down = first.shape[1] / SCALE * x, first.shape[0] / SCALE * y
+    column_width = (PAGE - 2 * edge - 2 * gap) / 3
+    side = fitting(column_width, head + len(rows) * between + foot, len(rows) * down / across)
     panel = side * down / across
     height = head + len(rows) * (panel + between) + foot
-    figure = new_figure(WIDTH, height)
+    figure = new_figure(PAGE, height)
     headings = "(a) In one piece", "(b) In tiles: difference", "(c) Without a halo: difference"
     for column, heading in enumerate(headings):
-        left = (edge + column * (side + gap)) / WIDTH
+        left = (edge + column * (column_width + gap)) / PAGE
         figure.text(left, 1 - 0.06 / height, heading, fontsize=8, fontweight="bold", va="top")
 
     def show(row: int, column: int, title: str, image: np.ndarray, **how: Any) -> Axes:
-        left, bottom = edge + column * (side + gap), height - head - row * (panel + between) - panel
-        axes = figure.add_axes((left / WIDTH, bottom / height, side / WIDTH, panel / height))
+        left, bottom = edge + column * (column_width + gap), height - head - row * (panel + between) - panel
+        axes = figure.add_axes((left / PAGE, bottom / height, side / PAGE, panel / height))
         axes.imshow(image, extent=(0, across, down, 0), **how)
         axes.set_title(title, loc="left", pad=3)
         bare(axes, GREY)
@@ -174,9 +176,9 @@ def draw_tiling(
             axes.set_yticks(np.arange(tile * y, down - y / 2, tile * y), [])
             axes.text(0.97, 0.03, f"at most {_short(difference.max())} HU", transform=axes.transAxes, ha="right",
                       va="bottom", fontsize=6.5, bbox={"facecolor": "white", "alpha": 0.85, "linewidth": 0, "pad": 1.2})  # fmt: skip
-    grey_bar(figure, (edge / WIDTH, 0.21 / height, 0.8 * side / WIDTH, 0.08 / height), window)
-    left = edge + side + gap
-    _colour_bar(figure, (left / WIDTH, 0.21 / height, (2 * side + gap) / WIDTH, 0.08 / height))
+    grey_bar(figure, (edge / PAGE, 0.21 / height, 0.8 * column_width / PAGE, 0.08 / height), window)
+    left, width = edge + column_width + gap, 2 * column_width + gap
+    _colour_bar(figure, (left / PAGE, 0.21 / height, width / PAGE, 0.08 / height))
     return figure
 
 

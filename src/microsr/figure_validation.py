@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from microsr.figure_style import COLOURS, GREY, WIDTH, new_figure, save, styled, tidy_panel
+from microsr.figure_style import COLOURS, GREY, PAGE, new_figure, save, styled, tidy_panel
 from microsr.validation import read_checks
 
 KERNEL_COLOURS = {"B30": COLOURS[0], "D45": COLOURS[2], "lung": COLOURS[1]}
@@ -65,12 +65,12 @@ def draw_validation(checks: pd.DataFrame) -> Figure:
     panel, gap, head = 1.45, 0.62, 0.3
     below = 0.35 + 0.155 * rows
     height = head + 2 * (panel + gap) + below
-    figure = new_figure(WIDTH, height)
+    figure = new_figure(PAGE, height)
 
     def place(left: float, top: float, width: float, high: float, **more: str) -> Axes:
-        return figure.add_axes((left / WIDTH, 1 - (top + high) / height, width / WIDTH, high / height), **more)
+        return figure.add_axes((left / PAGE, 1 - (top + high) / height, width / PAGE, high / height), **more)
 
-    lefts, width = (0.5, 2.95, 5.4), 1.72
+    lefts, width = (0.48, 2.93, 5.4), 1.68
     tops = (head, head + panel + gap)
     mtf, noise, pair = (place(left, tops[0], width, panel) for left in lefts)
     diameter, length, tissue = (place(left, tops[1], width, panel) for left in lefts)
@@ -106,10 +106,10 @@ def draw_validation(checks: pd.DataFrame) -> Figure:
 
 def _kernels(axes: Axes, checks: pd.DataFrame, quantity: str) -> None:
     """Measured curves as dots on the bands that are expected, one colour a kernel."""
-    for name, colour in KERNEL_COLOURS.items():
+    for (name, colour), mark in zip(KERNEL_COLOURS.items(), "os^", strict=False):
         rows = checks[(checks["quantity"] == quantity) & (checks["group"] == name)]
         axes.fill_between(rows["x"], rows["low"], rows["high"], color=colour, alpha=0.25, linewidth=0)
-        axes.plot(rows["x"], rows["measured"], "o", color=colour, markersize=2, label=name)
+        axes.plot(rows["x"], rows["measured"], mark, color=colour, markersize=2.4, markeredgewidth=0, label=name)
     axes.set_ylim(bottom=0)
 
 
@@ -127,6 +127,7 @@ def _pair(axes: Axes, checks: pd.DataFrame) -> None:
     axes.set(title="(c) Soft / sharp, real scan", xlabel="line pairs per cm", ylabel="transfer")
     rows = checks[checks["quantity"] == "pair_transfer"]
     if rows.empty:
+        axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, "no kernel pair given", transform=axes.transAxes, ha="center", color=GREY)
         return
     real = rows[rows["group"] == rows["group"].iloc[0]]
@@ -137,7 +138,7 @@ def _pair(axes: Axes, checks: pd.DataFrame) -> None:
         label = f"{group}\n({rmse['before']:.0f} to {rmse[group]:.0f} HU)"
         axes.plot(model["x"], (model["low"] + model["high"]) / 2, linestyle=line, color=colour, label=label)
     axes.set(ylim=(0, 1.05), xlim=(0, None))
-    axes.legend(loc="upper right", handlelength=2, fontsize=5.5, borderaxespad=0)
+    axes.legend(loc="upper right", handlelength=2, fontsize=6, borderaxespad=0)
 
 
 def _generations(axes: Axes, checks: pd.DataFrame, quantity: str) -> None:
@@ -157,8 +158,9 @@ def _tissues(axes: Axes, rows: pd.DataFrame) -> None:
         axes.bar(place, high - low, bottom=low, width=0.7, color=GREY, alpha=0.3)
         axes.plot(place, row.measured, "o", markersize=3, color=COLOURS[0 if row.verdict == "within" else 1])
     axes.set_xticks(range(len(rows)), rows["group"].replace({"parenchyma": "paren-\nchyma", "glass": "ground\nglass"}))
-    axes.tick_params(axis="x", labelsize=5.5, length=0)
+    axes.tick_params(axis="x", labelsize=6, length=0)
     axes.set_ylabel("HU", labelpad=0)
+    axes.margins(y=0.08)
 
 
 def _list(axes: Axes, rows: pd.DataFrame, slots: int) -> None:
@@ -171,13 +173,13 @@ def _list(axes: Axes, rows: pd.DataFrame, slots: int) -> None:
         name = f"{NAMES[row.quantity]}, {row.group}"
         axes.annotate(
             name, (0, place), xycoords=("axes fraction", "data"), xytext=(-4, 0), textcoords="offset points",
-            ha="right", va="center", fontsize=5.5,
+            ha="right", va="center", fontsize=6,
         )  # fmt: skip
         unit = UNITS.get(row.unit, row.unit)
         text = f"{_short(row.measured)} ({_short(row.low)} to {_short(row.high)}) {unit}".replace("-", "−")
         axes.annotate(
             text, (1, place), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
-            ha="left", va="center", fontsize=5.5, color="black" if inside else COLOURS[1],
+            ha="left", va="center", fontsize=6, color="black" if inside else COLOURS[1],
         )  # fmt: skip
     axes.set(xlim=(-0.7, 1.7), ylim=(slots - 0.5, -0.5), xticks=[], yticks=[])
     for spine in axes.spines.values():

@@ -31,7 +31,7 @@ def test_the_curve_is_the_share_detected_at_each_diameter():
     x, y = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
     assert np.all(y[x < 0.95] == 0) and np.all(y[x > 1.0] == 1)
     assert line.get_color() == COLOURS[0]
-    assert "Proposed: 1.00 mm\n(0.95 to 1.05)" in [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
+    assert "Proposed: 1.00 mm\n(0.95 to 1.05)" in [t.get_text() for t in figure.legends[0].get_texts()]
 
 
 def test_cases_and_trainings_are_pooled_and_never_is_said(tmp_path):
