@@ -1,9 +1,8 @@
 # One HTML file of the experiment, and the two figures that are made for it.
 from microsr.report_provenance import changed_settings, page_version
 
-MOST_SHOWN = 6
-VIEWED = list(COMPARISONS)[:MOST_SHOWN]
-CALIBRATED = having("micro", TRAINING_CASES)[:MOST_SHOWN]
+VIEWED = list(COMPARISONS)[:6]
+CALIBRATED = having("micro", TRAINING_CASES)[:4]  # a page of print
 REPORT = "<results>/report.html"
 
 # The sample panels are of the trainings that the first comparison shows.

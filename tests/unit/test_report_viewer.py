@@ -43,6 +43,8 @@ def test_a_region_that_is_too_large_is_a_square_about_the_first_inset_within_the
     assert found == Field(20, 36, 36, 52)
     edge = region(lung, (1.0, 1.0, 1.0), [Inset(row=24, column=10, size=4)], 64 * 20 * 20)
     assert edge == Field(16, 36, 5, 25)
+    low = region(lung, (1.0, 1.0, 1.0), [Inset(row=38, column=24, size=4)], 64 * 20 * 20)
+    assert low == Field(27, 47, 16, 36), "as far as the inset, which lies beyond the lung's margin"
     assert region(lung, (1.0, 1.0, 1.0), [], 64 * 10 * 10) == Field(25, 35, 25, 35), "without insets about the middle"
     assert region(lung, (1.0, 1.0, 1.0), [], 1).shape == (8, 8)
 
