@@ -1,0 +1,113 @@
+"""Messages about volumes of foreign formats, as `microsr info` gives them."""
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+
+META = {
+    "ObjectType": "Image",
+    "NDims": "3",
+    "BinaryData": "True",
+    "BinaryDataByteOrderMSB": "False",
+    "TransformMatrix": "1 0 0 0 1 0 0 0 1",
+    "Offset": "0 0 0",
+    "ElementSpacing": "1 1 1",
+    "DimSize": "4 4 2",
+    "ElementType": "MET_SHORT",
+    "ElementDataFile": "LOCAL",
+}
+"""A sound header of MetaImage."""
+
+
+def meta(folder, extra="", **changes):
+    """A MetaImage whose header differs from META; a value of None leaves a field out."""
+    fields = {key: value for key, value in (META | changes).items() if value is not None}
+    path = folder / "scan.mha"
+    text = extra + "".join(f"{key} = {value}\n" for key, value in fields.items())
+    path.write_bytes(text.encode() + np.arange(32, dtype="<i2").tobytes())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"extra": "NDims = 3\n"}, "says a field of its header twice"),
+        ({"Ofset": "0 0 0"}, "its field Offset is misspelt or damaged"),
+        ({"BinaryData": "perhaps"}, "its BinaryData is neither True nor False"),
+        ({"BinaryDataByteOrderMSB": None}, "does not say the order of its bytes (BinaryDataByteOrderMSB)"),
+        ({"Position": "0 0 0"}, "must say its place (TransformMatrix) and that of its first voxel (Offset) once"),
+        ({"DimSize": "4 4 x"}, "its DimSize is damaged"),
+        ({"ElementSpacing": "1 one 1"}, "its ElementSpacing is damaged"),
+        ({"Offset": "0 0 9e9"}, "the place of its first voxel is impossible"),
+    ],
+)
+def test_a_damaged_metaimage_is_refused(refused, tmp_path, changes, said):
+    assert said in refused("info", meta(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("space directions: (1,0,0) (0,1,0) (0,0,1)", "spacings: 1 1,5 1", "its spacings are damaged"),
+        ("space origin: (0,0,0)", "space origin: (0,0,0,5)", "is damaged"),
+    ],
+)
+def test_a_damaged_nrrd_is_refused(refused, tmp_path, old, new, said):
+    path = tmp_path / "scan.nrrd"
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((2, 4, 4), np.int16)), str(path))
+    whole = path.read_bytes()
+    assert old.encode() in whole
+    path.write_bytes(whole.replace(old.encode(), new.encode()))
+    assert said in refused("info", path)
+
+
+def test_a_nifti_with_two_spacings_is_refused(refused, tmp_path):
+    path = tmp_path / "scan.nii"
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((2, 4, 4), np.int16)), str(path))
+    head = bytearray(path.read_bytes())
+    head[80:92] = np.array([2, 2, 2], "<f4").tobytes()
+    path.write_bytes(head)
+    assert "its sform and pixdim give different spacings" in refused("info", path)
+
+
+def test_a_file_that_is_no_tiff_is_refused(refused, tmp_path):
+    path = tmp_path / "stack.tif"
+    path.write_bytes(b"no picture at all")
+    assert f"{path}: is not a readable TIFF file" in refused("info", path)
+
+
+def test_a_stack_among_images_is_refused(refused, tmp_path):
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((3, 8, 8), np.uint8)), str(tmp_path / "a.tif"))
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((8, 8), np.uint8)), str(tmp_path / "b.tif"))
+    assert "a.tif: is a stack inside a folder of images" in refused("info", tmp_path, "--spacing", "0.01")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"series": ["1.2.3"]}, "has no series 1.2.3; choose one by its UID"),
+        ({"ImagePositionPatient": None}, "has no ImagePositionPatient or ImageOrientationPatient"),
+        ({"RescaleSlope": "0"}, "has a rescale slope or intercept that is none"),
+        ({"ImagePositionPatient": [0, 0]}, "has no ImagePositionPatient or ImageOrientationPatient"),
+    ],
+)
+def test_a_dicom_image_that_cannot_be_a_slice_is_refused(refused, tmp_path, write_dicom, change, said):
+    files = write_dicom(tmp_path / "ct", np.full((3, 8, 8), 1000), [(0, 0, z) for z in range(3)])
+    asked = ["--series", *change.pop("series")] if "series" in change else []
+    for keyword, value in change.items():
+        data = pydicom.dcmread(files[1])
+        if value is None:
+            delattr(data, keyword)
+        else:
+            setattr(data, keyword, value)
+        data.save_as(files[1])
+    assert said in refused("info", tmp_path / "ct", *asked)
+
+
+def test_a_dicom_image_with_more_pixels_than_its_file_could_hold_is_refused(refused, tmp_path, write_dicom):
+    (file,) = write_dicom(tmp_path / "ct", np.full((1, 8, 8), 1000), [(0, 0, 0)])
+    data = pydicom.dcmread(file)
+    data.Rows = data.Columns = 65000
+    data.save_as(file)
+    assert "has 65000x65000 pixels by its header, too many for its size" in refused("info", tmp_path / "ct")
