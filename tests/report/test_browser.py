@@ -329,3 +329,22 @@ def test_other_experiments_are_shown_as_well(chromium, results, facts):
     first = next(iter(made.methods.values()))
     assert near(opened.grey(), level(first, *LUNG))
     assert opened.js("return document.documentElement.scrollWidth") <= 1280
+
+
+def test_two_fingers_zoom_the_image_and_not_the_page(chromium, page):
+    opened = Opened(chromium, page, size=(390, 844), phone=True)
+    before = opened.ranges()
+    box = opened.js(
+        "const b = document.getElementById('frame').getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]"
+    )
+    for kind, apart in (("touchStart", 20), *(("touchMove", apart) for apart in range(24, 90, 6)), ("touchEnd", None)):
+        fingers = (
+            []
+            if apart is None
+            else [{"x": box[0] + side * apart, "y": box[1], "id": n} for n, side in enumerate((-1, 1))]
+        )
+        opened.cdp("Input.dispatchTouchEvent", type=kind, touchPoints=fingers)
+    opened.settle()
+    after = opened.ranges()
+    assert after["right"] - after["left"] < 0.8 * (before["right"] - before["left"])
+    assert opened.js("return visualViewport.scale") == 1
