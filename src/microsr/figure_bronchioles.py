@@ -63,7 +63,7 @@ def draw_bronchioles(tables: dict[str, pd.DataFrame], limits: dict[str, tuple[fl
     tables: diameter_mm, detected, unit, seed. limits: smallest diameter, low and high, mm; NaN where there is none.
     """
     keys = -(-len(tables) // 2)
-    below, height = 0.78 + 0.3 * keys, 3.0 + 0.3 * keys
+    below, height = 0.58 + 0.29 * keys, 2.8 + 0.29 * keys
     figure = new_figure(COLUMN, height)
     axes = figure.add_axes((0.125, below / height, 0.79, (height - below - 0.24) / height))
     everything = np.concatenate([table["diameter_mm"].to_numpy(float) for table in tables.values()])

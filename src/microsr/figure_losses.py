@@ -54,14 +54,16 @@ def draw_losses(tables: dict[str, pd.DataFrame]) -> Figure:
     rows = -(-len(quantities) // columns)
     names = [method_name(name) for name in tables]
     keys = -(-(len(names) + 1) // columns)
-    below = 0.48 + 0.15 * keys
+    below = 0.36 + 0.15 * keys
     height = min(0.3 + 1.4 * rows + below, TALLEST)
     figure = new_figure(PAGE, height)
     grid = figure.add_gridspec(
         rows, columns, left=0.055, right=0.983, top=1 - 0.3 / height, bottom=(0.32 + below) / height, wspace=0.32, hspace=0.6
     )  # fmt: skip
     for number, quantity in enumerate(quantities):
-        axes = figure.add_subplot(grid[number // columns, number % columns], title=quantity.replace("_rate", " rate"))
+        axes = figure.add_subplot(grid[number // columns, number % columns])
+        # On the right, at one height: on the left may be a power of ten.
+        axes.set_title(quantity.replace("_rate", " rate"), loc="right", y=1.02)
         logged = []
         for model, table in enumerate(tables.values()):
             if quantity not in table or table[quantity].isna().all():

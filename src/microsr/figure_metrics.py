@@ -43,8 +43,14 @@ HEADLINE = (
 BETTER = {"mean_shift": "nearer to 0 is better"} | dict.fromkeys(
     ("psnr", "ssim", "ms_ssim", "texture_correlation", "bronchiole_detected"), "↑ higher is better"
 )
-LAYOUTS = ((3, 0.19), (3, 0.14), (4, 0.14), (4, 0.105), (5, 0.105))
-"""Columns of panels and inches a method, from the roomiest; the first with which the figure fits on a page."""
+LAYOUTS = (
+    (3, 0.19, 0.22, 0.1),
+    (3, 0.14, 0.22, 0.05),
+    (4, 0.14, 0.2, 0.05),
+    (4, 0.105, 0.2, 0.02),
+    (5, 0.105, 0.16, 0.01),
+)
+"""Columns of panels; inches a method, between columns and above a title: from the roomiest, the first that fits on a page."""
 LABEL = 0.46
 """Inches kept free for the number behind a bar."""
 LOWER = "↓ lower is better"
@@ -90,17 +96,16 @@ def draw_metrics(table: pd.DataFrame) -> Figure:
     models = sorted(table["model"].unique(), key=_rank)
     names = [method_name(model) for model in models]
     kinds = list(table[["protocol", "metric"]].drop_duplicates().itertuples(index=False, name=None))
-    margin, gap = 0.2 + 0.053 * max(map(len, names)), 0.22
-    heading, foot = 0.42, 0.24
-    for most, line in LAYOUTS:
+    margin, foot = 0.2 + 0.053 * max(map(len, names)), 0.22
+    for most, line, gap, space in LAYOUTS:
         columns, panel = min(most, len(kinds)), 0.06 + line * len(models)
         rows = -(-len(kinds) // columns)
-        longest = (PAGE - margin - 0.08 - gap * (columns - 1)) / columns
-        heading = 0.42 + 0.11 * any("\n" in _title(metric, "HU", longest) for _, metric in kinds)
+        width = (PAGE - margin - 0.08 - gap * (columns - 1)) / columns
+        lines = max(_title(metric, "HU", width).count("\n") + 1 for _, metric in kinds)
+        heading = 0.24 + 0.1 * lines + space
         height = rows * (heading + panel + foot) + 0.14  # the last is a power of ten's
         if height <= TALLEST:
             break
-    width = (PAGE - margin - 0.08 - gap * (columns - 1)) / columns
     figure = new_figure(PAGE, height)
     for number, (protocol, metric) in enumerate(kinds):
         row, column = divmod(number, columns)
@@ -117,7 +122,7 @@ def name_metric(axes: Axes, protocol: str, metric: str, unit: str, width: float)
     """Write above a panel what it shows, which way is better and the protocol, in at most `width` inches."""
     axes.set_title(_title(metric, unit, width), pad=12, loc="left", fontweight="bold", fontsize=7, linespacing=1)
     better = next((words for name, words in BETTER.items() if metric.startswith(name)), LOWER)
-    about = f"{better}, {PROTOCOLS.get(protocol, protocol)}"
+    about = f"{better}, {PROTOCOLS.get(protocol, protocol)}" if width > 1.6 else better
     axes.annotate(
         about, (0, 1), xytext=(0, 3), xycoords="axes fraction", textcoords="offset points", fontsize=6, color=GREY
     )
@@ -129,7 +134,7 @@ def _title(metric: str, unit: str, width: float) -> str:
     for word in re.split(
         "(?<=_)", metric + (f" ({unit.replace('um', 'µm')})" if unit not in ("", "1", "count") else "")
     ):
-        if lines[-1] and len(lines[-1] + word) * 0.068 > width:
+        if lines[-1] and len(lines[-1] + word) * 0.0595 > width:
             lines.append("")
         lines[-1] += word
     return "\n".join(lines)

@@ -90,8 +90,8 @@ def draw_validation(checks: pd.DataFrame) -> Figure:
         axes.title.set(fontweight="bold", ha="left", x=0)
         tidy_panel(axes)
     top = tops[1] + panel + gap - 0.07
-    for number, (part, left) in enumerate(zip(listed, (1.45, 5.15), strict=True)):
-        _list(place(left, top + 0.2, 0.85, 0.155 * rows), part, rows)
+    for number, (part, left) in enumerate(zip(listed, (1.45, 5.08), strict=True)):
+        _list(place(left, top + 0.2, 0.75, 0.155 * rows), part, rows)
         if not number:
             figure.text(
                 0.01,
@@ -175,8 +175,11 @@ def _list(axes: Axes, rows: pd.DataFrame, slots: int) -> None:
             name, (0, place), xycoords=("axes fraction", "data"), xytext=(-4, 0), textcoords="offset points",
             ha="right", va="center", fontsize=6,
         )  # fmt: skip
-        unit = UNITS.get(row.unit, row.unit)
-        text = f"{_short(row.measured)} ({_short(row.low)} to {_short(row.high)}) {unit}".replace("-", "−")
+        unit, scale = UNITS.get(row.unit, row.unit), 1.0
+        if abs(row.measured) >= 1e5:
+            unit, scale = f"10⁶ {unit}", 1e-6
+        value, low, high = (_short(scale * number) for number in (row.measured, row.low, row.high))
+        text = f"{value} ({low} to {high}) {unit}".replace("-", "−")
         axes.annotate(
             text, (1, place), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
             ha="left", va="center", fontsize=6, color="black" if inside else COLOURS[1],
@@ -187,5 +190,5 @@ def _list(axes: Axes, rows: pd.DataFrame, slots: int) -> None:
 
 
 def _short(value: float) -> str:
-    """Three digits, with a power of ten only where there is no other way."""
-    return f"{value / 1e6:.1f}e6" if abs(value) >= 1e5 else f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    """Three digits, without a power of ten."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

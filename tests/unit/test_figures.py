@@ -263,7 +263,7 @@ def histories():
 
 def test_loss_curves_have_a_panel_a_loss_and_a_line_a_model(histories):
     figure = draw_losses(histories)
-    panels = {axes.get_title(): axes for axes in figure.axes}
+    panels = {axes.get_title(loc="right"): axes for axes in figure.axes}
     assert {"cycle_clinical", "downsample_loss", "learning rate"} <= set(panels)
 
     def named(axes):
