@@ -16,7 +16,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import IMAGES, EventAccumulator
 
 from microsr import UserError, brief
-from microsr.figure_style import GREY, WIDTH, method_name, new_figure, save, styled
+from microsr.figure_style import GREY, WIDTH, fitting, method_name, new_figure, save, styled
 from microsr.progress import logger
 
 TAG = "clinical_and_superresolved"
@@ -25,6 +25,8 @@ STEPS = 6
 """Panels shown of each training, evenly spread."""
 PATCHES = 2
 """Patches shown of each panel."""
+NOTHING = 0.2
+"""Height of a row without panels, inches."""
 
 
 def make_panels(runs: dict[str, Path], states: dict[str, Path], output: Path) -> dict[str, list[int]]:
@@ -84,9 +86,11 @@ def _folder(record: Path, states: Path) -> Path | None:
 def draw_panels(found: dict[str, dict[int, np.ndarray]]) -> Figure:
     """Draw a row for each method: its panels by step, of each the first PATCHES patches; or a line that says that none are kept."""
     edge, gap, heading, foot = 0.04, 0.06, 0.3, 0.12
-    side = (WIDTH - 2 * edge - gap * (STEPS - 1)) / STEPS
-    heights = [side * _aspect(panels) if panels else 0.2 for panels in found.values()]
-    height = sum(heights) + (heading + foot) * len(found)
+    aspects = [_aspect(panels) for panels in found.values() if panels]
+    rest = (heading + foot) * len(found) + NOTHING * (len(found) - len(aspects))
+    side = fitting((WIDTH - 2 * edge - gap * (STEPS - 1)) / STEPS, rest, sum(aspects)) if aspects else 0.0
+    heights = [side * _aspect(panels) if panels else NOTHING for panels in found.values()]
+    height = rest + side * sum(aspects)
     figure = new_figure(WIDTH, height)
     top = height
     for (method, panels), row in zip(found.items(), heights, strict=True):

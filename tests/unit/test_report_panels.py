@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from microsr import UserError
+from microsr.figure_style import TALLEST
 from microsr.monitor import Board
 from microsr.report_panels import draw_panels, kept_panels, make_panels
 
@@ -75,3 +76,15 @@ def test_the_steps_shown_are_recorded(training, tmp_path, monkeypatch):
     record, states = training
     steps = make_panels({"a": record, "b": record}, {"a": states, "b": tmp_path / "gone"}, tmp_path / "figure")
     assert steps == {"a": [1, 3, 5, 6, 8, 10], "b": []}
+
+
+def test_a_figure_of_many_methods_still_fits_a_page():
+    picture = np.zeros((32, 64), np.uint8)
+    figure = draw_panels({f"m{n}": dict.fromkeys(range(6), picture) for n in range(9)} | {"gone": {}})
+    assert figure.get_figheight() == pytest.approx(TALLEST)
+    box = figure.axes[0].get_position()
+    assert box.width * figure.get_figwidth() == pytest.approx(box.height * figure.get_figheight()), (
+        "patches stay square"
+    )
+    assert min(axes.get_position().y0 for axes in figure.axes) > 0
+    assert draw_panels({"gone": {}}).get_figheight() < 1
