@@ -9,7 +9,9 @@ import argparse
 import errno
 import importlib
 import os
+import select
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -66,6 +68,8 @@ def main(argv: list[str] | None = None) -> None:
     except UserError as error:
         _fail(str(error), namespace)
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _hung_up():
+            sys.exit(128 + signal.SIGPIPE)
         _fail((output and explain(error, output)) or f"{type(error).__name__}: {error}", namespace)
     except MemoryError as error:
         _fail(f"{type(error).__name__}: {error}", namespace)
@@ -92,6 +96,16 @@ def _check_writable(output: Path) -> None:
     if not os.access(folder, os.W_OK):
         code = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
         raise UserError(explain(OSError(code, os.strerror(code)), output))
+
+
+def _hung_up() -> bool:
+    """Whether who reads the standard output has had enough, as `head` after its lines; the rest then goes nowhere."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _fail(message: str, namespace: argparse.Namespace, status: int = 1) -> None:

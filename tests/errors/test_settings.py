@@ -16,7 +16,7 @@ from microsr.sheet import read_sheet
         ("volumes: {micro: {calibration: {air_hu: 100, tissue_hu: 50}}}", "air_hu must be below tissue_hu"),
         ("superresolve: {slices: 188}", 'slices must be "all", a list, or a range in quotation marks, as "3:8"'),
         ("superresolve: {slices: [1, 2, 5]}", "slices must be evenly spaced, as [3, 5, 7]"),
-        ("validate: {kernel_pair: [sharp]}", "kernel_pair must name two files, [sharp, soft], or none"),
+        ("evaluate: {kernel_pair: [sharp]}", "kernel_pair must name two files, [sharp, soft], or none"),
         ("scanner: {noise_hu: 0}", "scanner.noise_hu is 0, but method noise_aware learns from the scanner's noise"),
         (
             "superresolve: {slices: [1, 2]}\nfigures: {slice: 3}",

@@ -1,0 +1,115 @@
+"""Messages of steps that no other test provokes."""
+
+import json
+import types
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from microsr import UserError, devices, parallel, patches, report, report_figures, report_viewer, superresolve, train
+from microsr.figure_domain import make_domain
+from microsr.storage import Volume, open_volume, write_volume
+
+
+def volume(path, shape=(2, 16, 16), unit="HU", spacing=(0.6, 0.6, 1.0), **attributes):
+    """A volume of zeros in the working format."""
+    write_volume(path, Volume(np.zeros(shape, np.int16), spacing, unit=unit, attributes=attributes))
+    return path
+
+
+def test_a_gpu_is_asked_for_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=r"compute.device is 'cuda', but no GPU is available"):
+        devices.choose_device("cuda")
+
+
+def test_more_gpus_are_asked_for_than_there_are(monkeypatch):
+    monkeypatch.setattr(parallel.torch.cuda, "device_count", lambda: 1)
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="more GPUs than the 1 of this machine"), parallel.join("cuda"):
+        pass
+
+
+def test_a_range_without_slices_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"superresolve.slices: 3:3 holds no slice"):
+        superresolve.chosen_slices("3:3", 8, tmp_path)
+
+
+def test_patches_that_are_no_numbers_are_refused(tmp_path):
+    np.save(tmp_path / "clinical.npy", np.full((2, 4, 4), "a"))
+    with pytest.raises(UserError, match="holds no patches, but <U1"):
+        patches.open_patches(tmp_path / "clinical.npy")
+
+
+def test_an_index_of_patches_that_lie_nowhere_is_refused(tmp_path):
+    index = pd.DataFrame([["a", "clinical", -1, 0, 0, 8]], columns=patches.INDEX_COLUMNS)
+    index.to_csv(tmp_path / "index.csv", index=False)
+    with pytest.raises(UserError, match="lists patches at places that are none"):
+        patches.read_index(tmp_path / "index.csv")
+
+
+def test_a_domain_check_that_is_none_is_refused(tmp_path):
+    (tmp_path / "domain.csv").touch()
+    with pytest.raises(UserError, match="is no domain check"):
+        make_domain(tmp_path / "domain.csv", tmp_path / "domain")
+
+
+def test_a_volume_of_grey_values_is_no_clinical_ct(tmp_path, refused):
+    path = volume(tmp_path / "grey.ome.zarr", unit="grey")
+    assert "has unit 'grey', not HU; give a clinical CT" in refused(
+        *["superresolve", path, "--upsampler", "bicubic", "--output", tmp_path / "sr.ome.zarr"]
+    )
+
+
+@pytest.mark.parametrize("words", [["record.json", "microscope=x"], ["record.json", "clinical=x"]])
+def test_a_view_that_names_too_little_is_refused(words):
+    with pytest.raises(UserError, match="--view"):
+        report_viewer.read_source(words)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", json.dumps({"slices_read": {}, "slice": "x", "insets": []})])
+def test_a_record_of_no_comparison_is_refused(tmp_path, text):
+    (tmp_path / "record.json").write_text(text)
+    with pytest.raises(UserError, match="is no record of a comparison figure"):
+        report_viewer._read_record(tmp_path / "record.json")
+
+
+def test_slices_that_a_view_needs_must_be_there(tmp_path):
+    held = open_volume(volume(tmp_path / "ct.ome.zarr"))
+    with pytest.raises(UserError, match="has no slice 9"):
+        report_viewer._check_holds(tmp_path, held, 9, tmp_path)
+    with pytest.raises(UserError, match="does not hold slice 9"):
+        report_viewer._position(tmp_path, [1, 2], 9)
+
+
+def test_what_is_no_picture_is_refused(tmp_path):
+    (tmp_path / "figure.png").write_text("none")
+    with pytest.raises(UserError, match="is no picture"):
+        report_figures.small(tmp_path / "figure.png")
+    Image.new("L", (4, 4)).save(tmp_path / "figure.png")
+    assert report_figures.small(tmp_path / "figure.png")[1] == (4, 4)
+
+
+@pytest.mark.parametrize("pairs", [["proposed"], ["=x"], ["a=x", "a=y"]])
+def test_files_without_a_name_of_their_own_are_refused(pairs):
+    with pytest.raises(UserError, match=r"--runs: '.*' must be NAME=PATH, with a name that is given once"):
+        report._by_name(pairs, "runs")
+
+
+def test_states_and_records_are_of_the_same_trainings(tmp_path):
+    asked = types.SimpleNamespace(runs=["a=x"], states=["b=x"], output=tmp_path / "panels")
+    with pytest.raises(UserError, match="--states: must name the same trainings as --runs"):
+        report._panels(asked)
+
+
+def test_a_state_that_cannot_be_saved_is_told(caplog):
+    def save():
+        raise OSError(28, "No space left on device")
+
+    train._save_or_warn(save)
+    assert "the state could not be saved ([Errno 28] No space left on device); the training goes on" in caplog.text
+    with pytest.raises(UserError, match="stopped after step 7, and the state could not be saved"):
+        train._stop(save, 7, [])
