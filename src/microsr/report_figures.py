@@ -44,6 +44,9 @@ KINDS: dict[str, tuple[str, str]] = {
 }
 """First word of a figure's file name -> section of the report and title; others are in the evaluation."""
 
+AS_TABLE = ("volumes",)
+"""Kinds of figures that the page has as tables of its own."""
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -72,6 +75,8 @@ def show_figures(paths: list[Path], captions: Path, settings: dict[str, Any]) ->
     kinds: dict[str, list[Path]] = {}
     for path in paths:
         kinds.setdefault(path.stem.partition("_")[0], []).append(path)
+    for kind in AS_TABLE:
+        kinds.pop(kind, None)
     shown, left_out = [], {}
     for kind in sorted(kinds, key=lambda kind: order.index(kind) if kind in order else len(order)):
         most = len(kinds[kind]) if kind in ("metrics", "network") else MOST_OF_A_KIND

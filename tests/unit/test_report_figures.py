@@ -39,7 +39,7 @@ def test_a_picture_of_noise_is_much_smaller_than_its_file_and_close_to_it(tmp_pa
 
 
 def test_figures_come_in_the_order_of_the_sections_with_titles(tmp_path):
-    names = ["metrics_truth", "patches_a_b_micro", "losses", "new-kind", "network_cyclegan", "calibration"]
+    names = ["metrics_truth", "patches_a_b_micro", "losses", "new-kind", "network_cyclegan", "volumes", "calibration"]
     paths = [save(tmp_path / f"{name}.png", np.zeros((4, 4, 3), np.uint8)) for name in names]
     shown, left_out = show_figures(paths, tmp_path, {})
     assert [(figure.name, figure.section) for figure in shown] == [
