@@ -544,7 +544,13 @@ def stem(wildcards, output):
 
 
 TABLES = [f"<results>/tables/{name}.csv" for name in ("volumes", "metrics", "summary", "validation")]
-FIGURE_NAMES = [*COMPARISONS, *METRIC_FIGURES, *HALLUCINATIONS, "validation"] + ["bronchioles"] * bool(KNOWN)
+TYPESET = {
+    "volumes": "volumes",
+    "metrics": "summary",
+    "summary": "summary",
+}  # table for a paper -> what it is made from
+TABLES += [f"<results>/tables/{name}.{ending}" for name in TYPESET for ending in ("tex", "md")]
+FIGURE_NAMES = [*COMPARISONS, *METRIC_FIGURES, *HALLUCINATIONS, "volumes", "validation"] + ["bronchioles"] * bool(KNOWN)
 if TRAININGS:
     TABLES += [f"<results>/tables/{name}.csv" for name in DOMAINS]
     TABLES.append("<results>/tables/tiling.csv")

@@ -319,3 +319,59 @@ rule draw_metrics:
         code=figure_code("metrics"),
     shell:
         "microsr figures metrics --table {input.table} {params.protocol} --output {params.stem} --log {log}"
+
+
+rule draw_volumes:
+    """Draw pixels, slices and pixel size of every volume (Table 1 of the paper)."""
+    input:
+        table="<results>/tables/volumes.csv",
+    output:
+        png=report(
+            "<results>/figures/volumes.png",
+            caption="../report/volumes.rst",
+            category="Data",
+            labels={"what": "volumes (Table 1), figure"},
+        ),
+        pdf="<results>/figures/volumes.pdf",
+        run="<results>/figures/volumes.run.json",
+    log:
+        "<logs>/figures/volumes.log",
+    conda:
+        ENVIRONMENT
+    params:
+        stem=stem,
+        code=figure_code("volumes"),
+    shell:
+        "microsr figures volumes --table {input.table} --output {params.stem} --log {log}"
+
+
+rule typeset_table:
+    """Set a table for a paper, as LaTeX and Markdown."""
+    input:
+        table=lambda wildcards: f"<results>/tables/{TYPESET[wildcards.table]}.csv",
+    output:
+        tex=report(
+            ensure("<results>/tables/{table}.tex", non_empty=True),
+            caption="../report/typeset.rst",
+            category="Tables for a paper",
+            labels={"what": "{table}, LaTeX"},
+        ),
+        md=report(
+            ensure("<results>/tables/{table}.md", non_empty=True),
+            caption="../report/typeset.rst",
+            category="Tables for a paper",
+            labels={"what": "{table}, Markdown"},
+        ),
+        tex_run="<results>/tables/{table}.tex.run.json",
+        md_run="<results>/tables/{table}.md.run.json",
+    log:
+        "<logs>/figures/typeset_{table}.log",
+    wildcard_constraints:
+        table=any_of(TYPESET),
+    conda:
+        ENVIRONMENT
+    params:
+        stem=lambda wildcards, output: str(Path(output.tex).with_suffix("")),
+        code=step_version("typeset"),
+    shell:
+        "microsr figures typeset --kind {wildcards.table} --table {input.table} --output {params.stem} --log {log}"

@@ -25,6 +25,8 @@ from microsr import (
     figure_patches,
     figure_tiling,
     figure_validation,
+    figure_volumes,
+    typeset,
 )
 from microsr.progress import logger
 from microsr.provenance import write_run
@@ -86,6 +88,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     sub = figure("validation", _validation, "the simulated lung and scanner beside the literature")
     sub.add_argument("--table", required=True, type=Path, help="table of `microsr validate` (.csv)")
 
+    sub = figure("volumes", _volumes, "pixels, slices and pixel size of every volume (the paper's Table 1)")
+    sub.add_argument("--table", required=True, type=Path, help="table of `microsr volumes table` (.csv)")
+
+    sub = commands.add_parser(
+        "typeset",
+        help="a table for a paper",
+        description="A table for a paper, as LaTeX and Markdown.",
+        allow_abbrev=False,
+    )
+    sub.add_argument("--output", required=True, type=Path, help="path without extension; .tex and .md are added")
+    sub.add_argument("--kind", required=True, choices=typeset.KINDS, help="what the table is of")
+    sub.add_argument(
+        "--table",
+        required=True,
+        type=Path,
+        help="table of `microsr volumes table` or `microsr evaluate summarise` (.csv)",
+    )
+    sub.set_defaults(draw=_typeset)
+
     sub = figure("bronchioles", _bronchioles, "share of airways detected against their diameter")
     sub.add_argument(
         "--crossings",
@@ -138,6 +159,11 @@ def main(ns: argparse.Namespace) -> None:
     """Run the step from its command line."""
     started = time.time()
     settings, inputs, facts = ns.draw(ns)
+    if ns.command == "typeset":
+        made = [ns.output.with_name(f"{ns.output.name}{ending}") for ending in (".tex", ".md")]
+        write_run(made, "typeset", settings, inputs, started, **facts)
+        logger.info("%s.tex and .md written", ns.output)
+        return
     tables = [getattr(ns, ns.writes)] if ns.writes else []
     results = [ns.output.with_name(f"{ns.output.name}.png"), *tables]
     write_run(results, f"figure_{ns.command}", settings, inputs, started, **facts)
@@ -198,6 +224,15 @@ def _metrics(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[s
 
 def _validation(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
     return {}, [ns.table], {"verdicts": figure_validation.make_validation(ns.table, ns.output)}
+
+
+def _volumes(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
+    return {}, [ns.table], {"volumes": figure_volumes.make_volumes(ns.table, ns.output)}
+
+
+def _typeset(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
+    typeset.KINDS[ns.kind](ns.table, ns.output)
+    return {"kind": ns.kind}, [ns.table], {}
 
 
 def _bronchioles(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
