@@ -48,7 +48,7 @@ def test_the_default_experiment_is_the_demo(planned):
 
 def test_figures_alone_can_be_asked_for(planned):
     everything, figures = planned.plan(), planned.plan("figures")
-    assert set(everything) - set(figures) == {"all"}
+    assert set(everything) - set(figures) == {"all", "write_report"}
     assert set(figures) - set(everything) == {"figures"}
 
 

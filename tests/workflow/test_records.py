@@ -42,6 +42,7 @@ def test_every_result_says_how_it_was_made(finished):
     kinds = {path.relative_to(finished.folder / "results/smoke").parts[0] for path in files}
     assert kinds == {
         "figures", "tables", "simulated", "volumes", "patches", "models", "superresolved", "features", "hallucinations",
+        "report.html",
     }  # fmt: skip
     without = [str(path) for path in files if find_run(path) is None]
     assert not without

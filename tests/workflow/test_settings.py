@@ -263,7 +263,9 @@ def test_a_further_format_is_an_export_only(finished, tmp_path):
 def test_a_kernel_pair_is_for_the_validation_only(finished, tmp_path):
     scans = [f"simulated/test1/{name}.nii.gz" for name in ("clinical", "repeat")]
     settings = {"evaluate.kernel_pair": scans, "cases.data_root": "results/smoke"}
-    assert set(finished.plan(*overlay(tmp_path, settings))) == {"validate_simulation", "draw_validation", "all"}
+    assert set(finished.plan(*overlay(tmp_path, settings))) == {
+        "validate_simulation", "draw_validation", "write_report", "all",
+    }  # fmt: skip
 
 
 def test_other_parts_super_resolve_again_but_train_nothing(finished, tmp_path):
