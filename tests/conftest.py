@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 ROOT = Path(__file__).parent.parent
-pytest_plugins = ("workflows", "disks")
+pytest_plugins = ("workflows", "disks", "provoked")
 """Beside this file."""
 
 

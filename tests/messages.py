@@ -84,12 +84,13 @@ class Message:
         return re.compile(".+?".join(re.escape(part) for part in re.split("<[^<>]*>", self.text)), re.DOTALL)
 
 
-def messages() -> list[Message]:
+@functools.cache
+def messages() -> tuple[Message, ...]:
     """All of them, by module and line."""
     found = []
     for file in sorted(SOURCE.glob("*.py")):
         found += sorted(_of_module(file), key=lambda message: message.first)
-    return found + list(_of_rules(ROOT / "rules" / "common.smk"))
+    return (*found, *_of_rules(ROOT / "rules" / "common.smk"))
 
 
 def _of_module(file: Path) -> Iterator[Message]:

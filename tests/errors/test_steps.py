@@ -6,11 +6,29 @@ import types
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 from PIL import Image
 
-from microsr import UserError, devices, parallel, patches, report, report_figures, report_viewer, superresolve, train
+from microsr import (
+    UserError,
+    devices,
+    figure_comparison,
+    figure_hallucination,
+    figure_tiling,
+    parallel,
+    patches,
+    report,
+    report_figures,
+    report_panels,
+    report_viewer,
+    superresolve,
+    train,
+    volumes,
+)
+from microsr.config import Figures, Inset, MicroVolume
 from microsr.figure_domain import make_domain
-from microsr.storage import Volume, open_volume, write_volume
+from microsr.figure_hallucination import make_hallucination
+from microsr.storage import Volume, open_mask, open_volume, write_volume
 
 
 def volume(path, shape=(2, 16, 16), unit="HU", spacing=(0.6, 0.6, 1.0), **attributes):
@@ -113,3 +131,62 @@ def test_a_state_that_cannot_be_saved_is_told(caplog):
     assert "the state could not be saved ([Errno 28] No space left on device); the training goes on" in caplog.text
     with pytest.raises(UserError, match="stopped after step 7, and the state could not be saved"):
         train._stop(save, 7, [])
+
+
+def test_a_figure_of_hallucinations_needs_maps_of_the_same_methods(tmp_path):
+    with pytest.raises(UserError, match="maps of a but images of b; give both of each method"):
+        make_hallucination(tmp_path, tmp_path, {"b": tmp_path}, {"a": tmp_path}, Figures(), tmp_path)
+
+
+def test_an_inset_beyond_the_slice_is_refused():
+    with pytest.raises(UserError, match=r"figures.insets: the first one does not lie in the slice of 2 rows"):
+        figure_hallucination._crop(np.zeros((16, 16)), Inset(row=1, column=1, size=8))
+
+
+@pytest.mark.parametrize("sides", [{"size": 0, "tile": 4}, {"size": 4, "tile": 0}])
+def test_a_tile_has_a_size(tmp_path, sides):
+    with pytest.raises(UserError, match="is 0, must be at least 1"):
+        figure_tiling.make_tiling(tmp_path, {}, Figures(), output=tmp_path, table=tmp_path, **sides)
+
+
+def test_a_volume_that_names_too_few_slices_is_refused(tmp_path):
+    held = open_volume(volume(tmp_path / "sr.ome.zarr", slices=[3]))
+    with pytest.raises(UserError, match="names 1 clinical slices but has 2; make it anew"):
+        figure_comparison._slices(tmp_path, held)
+
+
+def test_damaged_voxels_are_named(tmp_path):
+    path = volume(tmp_path / "ct.ome.zarr")
+    for chunk in (path / "0" / "c").rglob("*"):
+        if chunk.is_file():
+            chunk.write_bytes(b"damaged")
+    with pytest.raises(UserError, match="has damaged voxels"):
+        open_volume(path).array[0]
+
+
+def test_a_mask_of_another_size_is_refused(tmp_path):
+    path = volume(tmp_path / "ct.ome.zarr")
+    group = zarr.open_group(str(path), mode="r+")
+    group.create_array("labels/mask/0", shape=(1, 2, 2), dtype="u1")
+    with pytest.raises(UserError, match="has no sound mask"):
+        open_mask(path)
+
+
+def test_a_grid_that_is_not_square_is_no_example_for_matched_sampling(tmp_path):
+    path = volume(tmp_path / "ct.ome.zarr", spacing=(0.6, 0.7, 1.0))
+    with pytest.raises(UserError, match="its pixels are not square"):
+        volumes._target(MicroVolume(sampling="matched"), path, "x")
+
+
+def test_a_specimen_smaller_than_a_pixel_is_refused():
+    small = Volume(np.zeros((2, 2, 2), np.int16), (0.001, 0.001, 0.001), unit="grey")
+    with pytest.raises(UserError, match="is smaller than one pixel of the new grid"):
+        volumes._sampling(small, MicroVolume(sampling="native", area_average=8), None, "x")
+
+
+def test_panels_that_are_not_kept_are_told(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(report_panels, "kept_panels", lambda record, states: {})
+    monkeypatch.setattr(report_panels, "draw_panels", lambda found: None)
+    monkeypatch.setattr(report_panels, "save", lambda figure, output: None)
+    report_panels.make_panels({"a": tmp_path}, {"a": tmp_path}, tmp_path / "panels")
+    assert f"a: no sample panels are kept in {tmp_path}" in caplog.text
