@@ -104,8 +104,10 @@ def draw_efficiency(trained: pd.DataFrame) -> Figure:
             axes.set_xlabel(label)
             if place == 0:
                 name_metric(axes, protocol, metric, shown["unit"].iloc[0], 2 * width)
+                axes.yaxis.get_offset_text().set_ha("right")  # on the right of it are the words
             else:
                 axes.tick_params(axis="y", labelleft=False, length=0)
+                axes.yaxis.get_offset_text().set_visible(False)
                 _name(axes, levels, names, panel)
             _cost_axis(axes, trained[cost])
     words = f"A pair is a clinical and a uCT patch in one step of the training, all four networks. Time: {machine}."

@@ -48,7 +48,7 @@ LAYOUTS = (
     (3, 0.14, 0.22, 0.05),
     (4, 0.14, 0.2, 0.05),
     (4, 0.105, 0.2, 0.02),
-    (5, 0.105, 0.16, 0.01),
+    (5, 0.1, 0.16, -0.05),
 )
 """Columns of panels; inches a method, between columns and above a title: from the roomiest, the first that fits on a page."""
 LABEL = 0.46
@@ -147,6 +147,13 @@ def _rank(model: str) -> tuple[int, str]:
     return (known.index(method) if method in known else len(known)), model
 
 
+def _number(value: float) -> str:
+    """Three digits, without a power of ten where the number is large."""
+    if not np.isfinite(value):
+        return "none"
+    return (f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}").replace("-", "−")
+
+
 def _panel(axes: Axes, shown: pd.DataFrame, models: list[str], width: float) -> None:
     finite = shown["value"][np.isfinite(shown["value"])]
     # From zero, so that lengths compare; the room on the right is the labels'.
@@ -180,7 +187,7 @@ def _panel(axes: Axes, shown: pd.DataFrame, models: list[str], width: float) -> 
         end = interval(values)[1] if chance == "seed" else np.nan
         beyond = max([0.0, *values, *([end] if np.isfinite(end) else [])])
         axes.annotate(
-            (f"{mean:.3g}" if np.isfinite(mean) else "none").replace("-", "−"), (beyond, place), xytext=(5, 0),
+            _number(mean), (beyond, place), xytext=(5, 0),
             textcoords="offset points", va="center", fontsize=6,
         )  # fmt: skip
     room = LABEL / (width - LABEL)

@@ -40,6 +40,11 @@ NAMES = {
 """Quantities as a reader knows them."""
 UNITS = {"1": "", "um": "µm", "um^3": "µm³", "per mm^3": "per mm³", "mm^2/mm^3": "mm²/mm³", "degrees": "°"}
 PAIR_STYLES = {"one kernel": ("-", COLOURS[5]), "two kernels": ((0, (4, 1.2)), COLOURS[1])}
+LOOKS = {
+    verdict: {"marker": mark, "color": colour, "markersize": 3.2, "linestyle": "none"}
+    for verdict, mark, colour in (("within", "o", COLOURS[0]), ("outside", "D", COLOURS[1]))
+}
+"""A measured value, by whether it is within the expected range: told apart in grey print too."""
 FIRST_GROUP = ("mtf50", "mtf10", "slice_profile_fwhm", "nps_deviation", "noise_sd", "pair_explained", "hu")
 """Quantities in the left column of the list: the scanner and the HU it shows."""
 
@@ -96,7 +101,7 @@ def draw_validation(checks: pd.DataFrame) -> Figure:
             figure.text(
                 0.01,
                 1 - top / height,
-                "(g) Each number on its expected range (grey); orange: outside",
+                "(g) Each number on its expected range (grey); orange diamond: outside",
                 fontsize=7.5,
                 fontweight="bold",
                 va="top",
@@ -144,9 +149,9 @@ def _pair(axes: Axes, checks: pd.DataFrame) -> None:
 def _generations(axes: Axes, checks: pd.DataFrame, quantity: str) -> None:
     rows = checks[(checks["quantity"] == quantity) & checks["x"].notna()].sort_values("x")
     axes.fill_between(rows["x"], rows["low"], rows["high"], color=GREY, alpha=0.25, linewidth=0, label="expected")
-    for verdict, colour in (("within", COLOURS[0]), ("outside", COLOURS[1])):
+    for verdict, look in LOOKS.items():
         some = rows[rows["verdict"] == verdict]
-        axes.plot(some["x"], some["measured"], "o", color=colour, markersize=3)
+        axes.plot(some["x"], some["measured"], **look)
     axes.set_ylim(bottom=0)
 
 
@@ -156,7 +161,7 @@ def _tissues(axes: Axes, rows: pd.DataFrame) -> None:
     for place, row in enumerate(rows.itertuples()):
         low, high = (row.low, row.high) if row.high - row.low > 30 else (row.low - 15, row.low + 15)
         axes.bar(place, high - low, bottom=low, width=0.7, color=GREY, alpha=0.3)
-        axes.plot(place, row.measured, "o", markersize=3, color=COLOURS[0 if row.verdict == "within" else 1])
+        axes.plot(place, row.measured, **LOOKS[row.verdict])
     axes.set_xticks(range(len(rows)), rows["group"].replace({"parenchyma": "paren-\nchyma", "glass": "ground\nglass"}))
     axes.tick_params(axis="x", labelsize=6, length=0)
     axes.set_ylabel("HU", labelpad=0)
@@ -169,7 +174,7 @@ def _list(axes: Axes, rows: pd.DataFrame, slots: int) -> None:
     for place, row in enumerate(rows.itertuples()):
         inside = row.verdict == "within"
         x = float(np.clip((row.measured - row.low) / (row.high - row.low), -0.6, 1.6))
-        axes.plot(x, place, "o" if inside else "D", markersize=3.2, color=COLOURS[0 if inside else 1], zorder=3)
+        axes.plot(x, place, zorder=3, **LOOKS[row.verdict])
         name = f"{NAMES[row.quantity]}, {row.group}"
         axes.annotate(
             name, (0, place), xycoords=("axes fraction", "data"), xytext=(-4, 0), textcoords="offset points",

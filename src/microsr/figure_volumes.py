@@ -12,8 +12,8 @@ from microsr.typeset import read_volumes
 
 LINE = 0.17
 """Inches from row to row, less where the rows would not fit on a page."""
-SHARES = (0.17, 0.14, 0.15, 0.1, 0.14, 0.15, 0.15)
-"""Widths of the columns; text stands on the left of the first two and on the right of the others."""
+SHARES = (0.14, 0.15, 0.1, 0.14, 0.15, 0.15)
+"""Widths of the columns behind the case's, which is as wide as its names; text stands on the left of the first two and on the right of the others."""
 
 
 def make_volumes(table: Path, output: Path) -> int:
@@ -38,9 +38,9 @@ def draw_volumes(table: pd.DataFrame) -> Figure:
     figure = new_figure(PAGE, height)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, PAGE), ylim=(height, 0))
     axes.set_axis_off()
-    left = edge
-    for place, (name, share) in enumerate(zip(table.columns, SHARES, strict=True)):
-        width = share * (PAGE - 2 * edge)
+    left, first = edge, max(1.2, 0.2 + 0.058 * table.iloc[:, 0].str.len().max())
+    widths = [first, *(share / sum(SHARES) * (PAGE - 2 * edge - first) for share in SHARES)]
+    for place, (name, width) in enumerate(zip(table.columns, widths, strict=True)):
         x, side = (left, "left") if place < 2 else (left + width, "right")
         for up, words in enumerate(name.replace(" (", "\n(").split("\n")[::-1]):
             axes.text(x, head - 0.1 - 0.12 * up, words, ha=side, va="baseline", fontweight="bold")
