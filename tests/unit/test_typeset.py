@@ -67,6 +67,11 @@ def test_table_1_has_pixels_slices_and_sizes_in_micrometres(volumes):
     ]  # fmt: skip
 
 
+def test_cases_that_are_numbers_keep_their_zeros(volumes):
+    volumes.write_text(VOLUMES.replace("a_b & c%d", "012"))
+    assert list(read_volumes(volumes)["Case"]) == ["012", "007"]
+
+
 def test_table_1_in_latex_is_escaped_between_rules(volumes, tmp_path):
     typeset_volumes(volumes, tmp_path / "volumes")
     tex = (tmp_path / "volumes.tex").read_text(encoding="utf-8")
