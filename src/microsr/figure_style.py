@@ -16,7 +16,6 @@ from microsr.progress import logger
 
 COLUMN, PAGE, TALLEST = 3.5, 7.16, 8.5
 """One and two columns of a journal and the tallest figure, inches: 88.9, 181.9 and 215.9 mm, as IEEE's journals ask for."""
-WIDTH = PAGE
 DPI = 300
 SMALLEST_TEXT = 6.0
 """Points in print; only sub- and superscripts are smaller."""

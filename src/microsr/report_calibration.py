@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from microsr import UserError
-from microsr.figure_style import COLOURS, GREY, WIDTH, new_figure, save, styled, tidy_panel
+from microsr.figure_style import COLOURS, GREY, PAGE, new_figure, save, styled, tidy_panel
 from microsr.storage import Volume, open_mask, open_volume
 
 SLICES = 12
@@ -74,13 +74,13 @@ def draw_calibration(rows: list[tuple[str, dict[str, Any], np.ndarray, np.ndarra
     """Draw a row for each case: its name, the facts of its calibration, shares of uCT pixels, and of clinical pixels or None."""
     top, panel, heading, foot = 0.08, 1.15, 0.26, 0.42
     height = top + len(rows) * (heading + panel + foot)
-    figure = new_figure(WIDTH, height)
+    figure = new_figure(PAGE, height)
     left, gap = 0.55, 0.65
-    side = (WIDTH - left - gap - 0.12) / 2
+    side = (PAGE - left - gap - 0.12) / 2
     for number, (case, facts, micro, clinical) in enumerate(rows):
         bottom = height - top - (number + 1) * (heading + panel + foot) + foot
         for column, draw in enumerate((_grey, _hu)):
-            box = ((left + column * (side + gap)) / WIDTH, bottom / height, side / WIDTH, panel / height)
+            box = ((left + column * (side + gap)) / PAGE, bottom / height, side / PAGE, panel / height)
             draw(figure.add_axes(box), case, facts, micro, clinical)
     return figure
 

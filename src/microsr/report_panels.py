@@ -16,7 +16,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import IMAGES, EventAccumulator
 
 from microsr import UserError, brief
-from microsr.figure_style import GREY, WIDTH, fitting, method_name, new_figure, save, styled
+from microsr.figure_style import GREY, PAGE, fitting, method_name, new_figure, save, styled
 from microsr.progress import logger
 
 TAG = "clinical_and_superresolved"
@@ -88,20 +88,20 @@ def draw_panels(found: dict[str, dict[int, np.ndarray]]) -> Figure:
     edge, gap, heading, foot = 0.04, 0.06, 0.3, 0.12
     aspects = [_aspect(panels) for panels in found.values() if panels]
     rest = (heading + foot) * len(found) + NOTHING * (len(found) - len(aspects))
-    side = fitting((WIDTH - 2 * edge - gap * (STEPS - 1)) / STEPS, rest, sum(aspects)) if aspects else 0.0
+    side = fitting((PAGE - 2 * edge - gap * (STEPS - 1)) / STEPS, rest, sum(aspects)) if aspects else 0.0
     heights = [side * _aspect(panels) if panels else NOTHING for panels in found.values()]
     height = rest + side * sum(aspects)
-    figure = new_figure(WIDTH, height)
+    figure = new_figure(PAGE, height)
     top = height
     for (method, panels), row in zip(found.items(), heights, strict=True):
         words = (
             f"{method_name(method)}" if panels else f"{method_name(method)}: no sample panels are kept of this training"
         )
-        figure.text(edge / WIDTH, (top - 0.04) / height, words, fontsize=8, fontweight="bold", va="top")
+        figure.text(edge / PAGE, (top - 0.04) / height, words, fontsize=8, fontweight="bold", va="top")
         top -= heading
         for column, (step, picture) in enumerate(panels.items()):
             left = edge + column * (side + gap)
-            axes = figure.add_axes((left / WIDTH, (top - row) / height, side / WIDTH, row / height))
+            axes = figure.add_axes((left / PAGE, (top - row) / height, side / PAGE, row / height))
             axes.imshow(_first(picture), cmap="gray", vmin=0, vmax=255, aspect="auto", interpolation="antialiased")
             axes.set_axis_off()
             axes.set_title(f"step {step}", fontsize=6.5, color=GREY, pad=2, loc="left")

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from steps import Runner, Step, contents, finished_steps
 
+APART = {f"results/smoke/{name}" for name in (".state", "logs", "benchmarks")}
+"""Folders of an experiment that hold no results."""
+
 
 @dataclass(frozen=True)
 class Steps:
@@ -17,7 +20,8 @@ class Steps:
 
     def prepare(self, rule: str, folder: Path) -> Step:
         """A folder with the inputs of a rule; its step."""
-        self.by_rule[rule].prepare(folder, *self.made)
+        made = self.made[::-1] if rule == "write_report" else self.made  # whole folders: of the workflow itself
+        self.by_rule[rule].prepare(folder, *made)
         return self.by_rule[rule]
 
     def whole(self, rule: str) -> dict[str, Any]:
@@ -41,6 +45,15 @@ def steps(finished, runner, tmp_path_factory) -> Steps:
     ]  # read, not declared
     often = (*train.command, "--checkpoint_minutes", "1e-9")
     found["train"] = replace(train, command=often, inputs=(*train.inputs, *records))
+
+    results = finished.folder / "results/smoke"
+    folders = [f"results/smoke/{path.name}" for path in sorted(results.iterdir()) if path.is_dir()]
+    read = {"draw_panels": ["results/smoke/.state"], "write_report": ["report", *sorted({*folders} - APART)]}
+    for (
+        rule,
+        more,
+    ) in read.items():  # read, not declared: panels of the trainings; captions, and records back to the originals
+        found[rule] = replace(found[rule], inputs=(*more, *found[rule].inputs))
 
     whole = found["superresolve"]
     volume, record = sorted(whole.outputs)

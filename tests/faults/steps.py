@@ -19,7 +19,7 @@ PRELOADED = [
     "steps", "microsr.cli", "microsr.simulate", "microsr.volumes", "microsr.chunks", "microsr.pooling", "microsr.patches",
     "microsr.domain", "microsr.train", "microsr.superresolve", "microsr.gather", "microsr.export", "microsr.validate",
     "microsr.features", "microsr.evaluate", "microsr.distribution", "microsr.repeatability", "microsr.downsampled",
-    "microsr.figures", "torch.utils.tensorboard", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf",
+    "microsr.figures", "microsr.report", "torch.utils.tensorboard", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf",
 ]  # fmt: skip
 SECONDS = 300
 """Patience with a step on a loaded machine."""
