@@ -81,7 +81,7 @@ class Message:
     @functools.cached_property
     def regex(self) -> re.Pattern:
         """Matches what the pattern may become."""
-        return re.compile(".+?".join(re.escape(part) for part in re.split("<[^<>]*>", self.text)), re.DOTALL)
+        return re.compile(".+?".join(re.escape(part) for part in re.split("<[^<>]*>", self.text)))
 
 
 @functools.cache
