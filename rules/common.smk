@@ -539,8 +539,8 @@ def figure_code(name):
 
 
 def stem(wildcards, output):
-    """Params function: where a figure goes, without the extension."""
-    return str(Path(output.png).with_suffix(""))
+    """Params function: where a figure or table goes, without the extension of its first file."""
+    return str(Path(output[0]).with_suffix(""))
 
 
 TABLES = [f"<results>/tables/{name}.csv" for name in ("volumes", "metrics", "summary", "validation")]

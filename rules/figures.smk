@@ -371,7 +371,7 @@ rule typeset_table:
     conda:
         ENVIRONMENT
     params:
-        stem=lambda wildcards, output: str(Path(output.tex).with_suffix("")),
+        stem=stem,
         code=step_version("typeset"),
     shell:
         "microsr figures typeset --kind {wildcards.table} --table {input.table} --output {params.stem} --log {log}"

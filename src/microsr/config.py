@@ -28,6 +28,8 @@ IN_WORDS = {
     SLICES: "first:end, end excluded, as 3:8",
     SPACING: "mm, as 0.6 or 0.6x0.6 or 0.6x0.6x1.25",
 }
+ENOUGH_SEEDS = 3
+"""Trainings of a model, `train.repeats`, from which on a metric has an interval."""
 Name = Annotated[str, Field(pattern=NAME)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -544,6 +546,23 @@ def add_flags(parser: argparse.ArgumentParser, model: type[Section], without: Se
         parser.add_argument(
             f"--{key}", dest=f"setting:{key}", metavar="VALUE", type=_value, help=description.replace("%", "%%")
         )
+
+
+def named_paths(pairs: list[str], flag: str) -> dict[str, Path]:
+    """`["proposed=a.ome.zarr", ...]` as {name: path}, in the same order.
+
+    Raises
+    ------
+    UserError
+        A pair without name or path, or a name given twice.
+    """
+    found: dict[str, Path] = {}
+    for pair in pairs:
+        name, _, path = pair.partition("=")
+        if not name or not path or name in found:
+            raise UserError(f"--{flag}: '{pair}' must be NAME=PATH, with a name that is given once")
+        found[name] = Path(path)
+    return found
 
 
 def _value(text: str) -> Any:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from microsr.config import Experiment
+from microsr.config import ENOUGH_SEEDS, Experiment
 from microsr.progress import duration
 from microsr.sheet import Case
 
@@ -23,8 +23,6 @@ PLACES = {
     "volumes": "superresolved",
 }
 """What a person looks for, and where it is among the results of an experiment."""
-INTERVAL_SEEDS = 3
-"""As `summary.ENOUGH_SEEDS`, whose module takes seconds to import."""
 NAMED = 5
 """So many cases are named in a line, and the others counted."""
 TESTS = {
@@ -71,8 +69,8 @@ def left_out(
         lines.append(f"slices: only {experiment.superresolve.slices} are super-resolved (superresolve.slices)")
     if not trained:
         lines.append("models, and figures of trainings: no method is trained (methods.<name>.upsampler: generator)")
-    elif (repeats := experiment.train.repeats) < INTERVAL_SEEDS:
-        lines.append(f"95 % intervals: they need {INTERVAL_SEEDS} trainings of each model, train.repeats is {repeats}")
+    elif (repeats := experiment.train.repeats) < ENOUGH_SEEDS:
+        lines.append(f"95 % intervals: they need {ENOUGH_SEEDS} trainings of each model, train.repeats is {repeats}")
     families = {experiment.training_of(method).network for method in trained}
     if len(families) == 1:
         lines.append(f"figure efficiency: all trained methods have networks of one family, {families.pop()}")

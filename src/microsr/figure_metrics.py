@@ -17,10 +17,10 @@ from microsr import UserError
 from microsr.figure_style import (
     COLOURS,
     GREY,
-    METHOD_NAMES,
     PAGE,
     TALLEST,
     method_name,
+    method_rank,
     new_figure,
     save,
     styled,
@@ -93,7 +93,7 @@ def draw_metrics(table: pd.DataFrame) -> Figure:
     Where every method was trained once, the dots are the cases.
     """
     table = table.assign(model=[f"{m}/{t}" for m, t in zip(table["method"], table["training_set"], strict=True)])
-    models = sorted(table["model"].unique(), key=_rank)
+    models = sorted(table["model"].unique(), key=method_rank)
     names = [method_name(model) for model in models]
     kinds = list(table[["protocol", "metric"]].drop_duplicates().itertuples(index=False, name=None))
     margin, foot = 0.2 + 0.053 * max(map(len, names)), 0.22
@@ -138,13 +138,6 @@ def _title(metric: str, unit: str, width: float) -> str:
             lines.append("")
         lines[-1] += word
     return "\n".join(lines)
-
-
-def _rank(model: str) -> tuple[int, str]:
-    """The paper's order of methods, then all others by name."""
-    known = list(METHOD_NAMES)
-    method = model.partition("/")[0]
-    return (known.index(method) if method in known else len(known)), model
 
 
 def _number(value: float) -> str:

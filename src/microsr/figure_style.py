@@ -25,6 +25,7 @@ LINES = ("-", (0, (5, 1.4)), (0, (1.2, 1.1)), (0, (5, 1.2, 1.2, 1.2)))
 """One for each curve of a panel: in grey print the first three colours are one."""
 GREY = "#555555"
 METHOD_NAMES = {"proposed": "Proposed", "bicubic": "Bicubic", "cyclegan": "CycleGAN", "noise_aware": "Noise-aware"}
+MODALITY_NAMES = {"clinical": "clinical CT", "micro": "uCT"}
 DEFAULT_TRAINING_SETS = ("pooled", "none")
 
 styled = context(
@@ -81,6 +82,12 @@ def method_name(label: str) -> str:
     method, _, training_set = label.partition("/")
     name = METHOD_NAMES.get(method, method)
     return name if not training_set or training_set in DEFAULT_TRAINING_SETS else f"{name} ({training_set})"
+
+
+def method_rank(label: str) -> tuple[int, str]:
+    """Key to sort `proposed` or `proposed/pooled` by: the paper's order of methods, then all others by name."""
+    known, method = list(METHOD_NAMES), label.partition("/")[0]
+    return (known.index(method) if method in known else len(known)), label
 
 
 def nice_length(extent_mm: float) -> float:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from microsr import (
-    UserError,
     config,
     figure_bronchioles,
     figure_comparison,
@@ -28,6 +27,7 @@ from microsr import (
     figure_volumes,
     typeset,
 )
+from microsr.config import named_paths
 from microsr.progress import logger
 from microsr.provenance import write_run
 
@@ -36,14 +36,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Command-line arguments of the step."""
     commands = parser.add_subparsers(dest="command", required=True, metavar="FIGURE")
 
-    def figure(name: str, draw: Callable, summary: str) -> argparse.ArgumentParser:
+    def figure(
+        name: str, draw: Callable, summary: str, endings: Sequence[str] = (".png", ".pdf"), step: str | None = None
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(
             name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False
         )
         sub.add_argument(
-            "--output", required=True, type=Path, help="path without extension; .png, .pdf and .run.json are added"
+            "--output",
+            required=True,
+            type=Path,
+            help=f"path without extension; {', '.join(endings)} and .run.json are added",
         )
-        sub.set_defaults(draw=draw, writes=None)
+        sub.set_defaults(draw=draw, module=step or f"figure_{name}", endings=endings, writes=None)
         return sub
 
     sub = figure(
@@ -91,13 +96,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     sub = figure("volumes", _volumes, "pixels, slices and pixel size of every volume (the paper's Table 1)")
     sub.add_argument("--table", required=True, type=Path, help="table of `microsr volumes table` (.csv)")
 
-    sub = commands.add_parser(
-        "typeset",
-        help="a table for a paper",
-        description="A table for a paper, as LaTeX and Markdown.",
-        allow_abbrev=False,
-    )
-    sub.add_argument("--output", required=True, type=Path, help="path without extension; .tex and .md are added")
+    sub = figure("typeset", _typeset, "a table for a paper, as LaTeX and Markdown", (".tex", ".md"), "typeset")
     sub.add_argument("--kind", required=True, choices=typeset.KINDS, help="what the table is of")
     sub.add_argument(
         "--table",
@@ -105,7 +104,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="table of `microsr volumes table` or `microsr evaluate summarise` (.csv)",
     )
-    sub.set_defaults(draw=_typeset)
 
     sub = figure("bronchioles", _bronchioles, "share of airways detected against their diameter")
     sub.add_argument(
@@ -159,32 +157,10 @@ def main(ns: argparse.Namespace) -> None:
     """Run the step from its command line."""
     started = time.time()
     settings, inputs, facts = ns.draw(ns)
-    if ns.command == "typeset":
-        made = [ns.output.with_name(f"{ns.output.name}{ending}") for ending in (".tex", ".md")]
-        write_run(made, "typeset", settings, inputs, started, **facts)
-        logger.info("%s.tex and .md written", ns.output)
-        return
-    tables = [getattr(ns, ns.writes)] if ns.writes else []
-    results = [ns.output.with_name(f"{ns.output.name}.png"), *tables]
-    write_run(results, f"figure_{ns.command}", settings, inputs, started, **facts)
-    logger.info("%s.png and .pdf written", ns.output)
-
-
-def named_paths(pairs: list[str], flag: str) -> dict[str, Path]:
-    """`["proposed=a.ome.zarr", ...]` as {name: path}, in the same order.
-
-    Raises
-    ------
-    UserError
-        A pair without name or path, or a name given twice.
-    """
-    found: dict[str, Path] = {}
-    for pair in pairs:
-        name, _, path = pair.partition("=")
-        if not name or not path or name in found:
-            raise UserError(f"--{flag}: '{pair}' must be NAME=PATH, with a name that is given once")
-        found[name] = Path(path)
-    return found
+    results = [ns.output.with_name(f"{ns.output.name}{ending}") for ending in ns.endings]
+    results += [getattr(ns, ns.writes)] if ns.writes else []
+    write_run(results, ns.module, settings, inputs, started, **facts)
+    logger.info("%s%s written", ns.output, " and ".join(ns.endings))
 
 
 def _comparison(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:

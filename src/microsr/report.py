@@ -18,6 +18,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from microsr import UserError, report_metrics
+from microsr.config import named_paths
+from microsr.figure_style import MODALITY_NAMES
 from microsr.files import replacing
 from microsr.progress import logger
 from microsr.provenance import write_run
@@ -35,7 +37,6 @@ VOLUME_COLUMNS = {
     "pixel_x_mm": "Pixel, x (mm)", "pixel_y_mm": "Pixel, y (mm)", "slice_spacing_mm": "Slice distance (mm)",
     "slice_thickness_mm": "Slice thickness (mm)", "format": "Format", "spacing_from": "Size from",
 }  # fmt: skip
-MODALITIES = {"micro": "uCT", "clinical": "clinical CT"}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -172,7 +173,7 @@ def table_1(path: Path) -> tuple[list[str], list[list[str]]]:
     found = read_rows(
         path, VOLUME_COLUMNS, "no table of volumes", "microsr volumes table", dtype=str, keep_default_na=False
     )
-    found["modality"] = found["modality"].map(lambda name: MODALITIES.get(name, name))
+    found["modality"] = found["modality"].map(lambda name: MODALITY_NAMES.get(name, name))
     kept = [name for name in VOLUME_COLUMNS if (found[name] != "").any()]
     return [VOLUME_COLUMNS[name] for name in kept], [[cell or "–" for cell in row] for row in found[kept].to_numpy()]
 
@@ -195,20 +196,10 @@ def _panels(ns: argparse.Namespace) -> None:
     from microsr.report_panels import make_panels  # only here: TensorBoard takes a second to load
 
     started = time.time()
-    runs, states = _by_name(ns.runs, "runs"), _by_name(ns.states, "states")
+    runs, states = named_paths(ns.runs, "runs"), named_paths(ns.states, "states")
     if set(runs) != set(states):
         raise UserError("--states: must name the same trainings as --runs")
     steps = make_panels(runs, states, ns.output)
     write_run(
         ns.output.with_name(f"{ns.output.name}.png"), "report_panels", {}, list(runs.values()), started, steps=steps
     )
-
-
-def _by_name(pairs: list[str], flag: str) -> dict[str, Path]:
-    found = {}
-    for pair in pairs:
-        name, _, path = pair.partition("=")
-        if not name or not path or name in found:
-            raise UserError(f"--{flag}: '{pair}' must be NAME=PATH, with a name that is given once")
-        found[name] = Path(path)
-    return found

@@ -22,6 +22,8 @@ SLICES = 12
 BIN_HU = 10.0
 RANGE_HU = (-1200.0, 400.0)
 MICRO, CLINICAL = COLOURS[0], COLOURS[1]
+MARKS = {"air_grey": "air", "tissue_grey": "soft tissue", "low_grey": "low", "high_grey": "high"}
+"""Facts of a calibration that are marked, and their names."""
 
 
 def make_calibration(micro: list[Path], clinical: list[Path], output: Path) -> dict[Path, list[int]]:
@@ -90,7 +92,7 @@ def _grey(axes: Axes, case: str, facts: dict[str, Any], micro: np.ndarray, clini
     grey = (_edges() - offset) / slope
     axes.stairs(micro * 100, grey, color=MICRO, fill=True, alpha=0.35)
     axes.stairs(micro * 100, grey, color=MICRO)
-    for key, name in (("air_grey", "air"), ("tissue_grey", "soft tissue"), ("low_grey", "low"), ("high_grey", "high")):
+    for key, name in MARKS.items():
         if key in facts:
             _mark(axes, facts[key], f"{name} {facts[key]:.5g}")
     axes.set_title(f"{case}, uCT before: grey values", loc="left", fontweight="bold")
@@ -104,7 +106,7 @@ def _hu(axes: Axes, case: str, facts: dict[str, Any], micro: np.ndarray, clinica
     axes.stairs(micro * 100, edges, color=MICRO, label="uCT, specimen")
     if clinical is not None:
         axes.stairs(clinical * 100, edges, color=CLINICAL, linestyle=(0, (4, 1.5)), label="clinical CT, lung")
-    for key, name in (("air_grey", "air"), ("tissue_grey", "soft tissue"), ("low_grey", "low"), ("high_grey", "high")):
+    for key, name in MARKS.items():
         if key in facts:
             value = facts["slope"] * facts[key] + facts["offset"]
             _mark(axes, value, f"{name} {value:.4g}".replace("-", "−"))

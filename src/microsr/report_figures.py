@@ -17,6 +17,7 @@ from jinja2 import Environment
 from PIL import Image
 
 from microsr import UserError, brief
+from microsr.figure_style import MODALITY_NAMES
 
 WIDEST = 1800
 """Pixels: a wider figure is scaled down; at its full size it lies in the folder `figures`."""
@@ -92,7 +93,7 @@ def _shown(path: Path, kind: str, captions: Path, settings: dict[str, Any]) -> S
     if kind == "patches":
         case, _, modality = rest.rpartition("_")
         wildcards = {"case": case, "modality": modality}
-        title += f": {case}, {'uCT' if modality == 'micro' else 'clinical CT'}"
+        title += f": {case}, {MODALITY_NAMES.get(modality, modality)}"
     else:
         wildcards = {}
         title += f": {rest.replace('_', ' ')}" if rest else ""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from microsr.figure_metrics import BETTER, HEADLINE
-from microsr.figure_style import METHOD_NAMES, method_name
+from microsr.figure_style import method_name, method_rank
 from microsr.summary import GROUP
 from microsr.tables import read_rows
 
@@ -162,7 +162,7 @@ def tables(summary: pd.DataFrame, protocol: str | None = None) -> list[Table]:
     found = []
     for training_set in trained:
         shown = summary[summary["training_set"].isin([training_set, "none"])]
-        methods = sorted(shown["method"].unique(), key=_rank)
+        methods = sorted(shown["method"].unique(), key=method_rank)
         if protocol is None:
             keys = list(HEADLINE)
         else:
@@ -227,9 +227,3 @@ def _number(value: float) -> str:
         return "none"
     text = f"{value:.0f}" if abs(value) >= 1000 or value == 0 else f"{value:#.3g}".removesuffix(".")
     return text.replace("-", "−")
-
-
-def _rank(method: str) -> tuple[int, str]:
-    """The paper's order of methods, then all others by name."""
-    known = list(METHOD_NAMES)
-    return (known.index(method) if method in known else len(known)), method

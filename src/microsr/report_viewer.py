@@ -22,7 +22,7 @@ from bokeh.resources import Resources
 
 from microsr import SCALE, UserError, brief
 from microsr.config import Inset
-from microsr.figure_comparison import Field, lung_field
+from microsr.figure_comparison import MARGIN_MM, Field, lung_field
 from microsr.figure_style import method_name
 from microsr.storage import Volume, open_mask, open_volume
 
@@ -127,7 +127,7 @@ def make_views(sources: list[Source], most: int = MOST_PIXELS) -> tuple[list[Vie
         rows, columns = field.shape
         x, y = clinical.spacing[:2]
         whole = field == lung_field(lung, clinical.spacing, shown["insets"])
-        part = "the lung and 5 mm around it" if whole else "a part of what the figure shows"
+        part = f"the lung and {MARGIN_MM:g} mm around it" if whole else "a part of what the figure shows"
         views.append(
             View(
                 title=shown["title"] or str(clinical.attributes.get("case", source.record.stem)),

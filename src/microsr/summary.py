@@ -14,13 +14,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
+from microsr.config import ENOUGH_SEEDS
 from microsr.files import write_csv
 from microsr.provenance import write_run
 from microsr.tables import read_table
 
 CONFIDENCE = 0.95
-ENOUGH_SEEDS = 3
-"""Fewer trainings than this give no interval."""
 GROUP = ["protocol", "metric", "unit", "method", "training_set"]
 
 

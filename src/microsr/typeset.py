@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from microsr.figure_style import MODALITY_NAMES
 from microsr.files import replacing
 from microsr.report_metrics import PROTOCOLS, Cell, Row, Table, read_summary, tables
 from microsr.tables import read_rows
@@ -25,7 +26,6 @@ COLUMNS = {
     "Slice thickness (µm)": "slice_thickness_mm",
 }
 """Heading of each column of Table 1, and the column of volumes.csv that it begins with."""
-MODALITIES = {"clinical": "clinical CT", "micro": "uCT"}
 NEEDED = ("case", "modality", "columns_px", "rows_px", "slices", "pixel_x_mm", "pixel_y_mm", "slice_spacing_mm", "slice_thickness_mm")  # fmt: skip
 ARROWS = {"↑": r"$\uparrow$", "↓": r"$\downarrow$"}
 ESCAPES = {
@@ -46,7 +46,7 @@ def read_volumes(path: Path) -> pd.DataFrame:
     found = read_rows(path, NEEDED, "no table of volumes", "microsr volumes table", dtype={"case": str})
     shown = {
         "Case": found["case"],
-        "Modality": found["modality"].map(lambda name: MODALITIES.get(name, name)),
+        "Modality": found["modality"].map(lambda name: MODALITY_NAMES.get(name, name)),
         "Pixels": [f"{c} × {r}" for c, r in zip(found["columns_px"], found["rows_px"], strict=True)],
         "Slices": found["slices"].astype(str),
         "Pixel size (µm)": [

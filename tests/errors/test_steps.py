@@ -11,6 +11,7 @@ from PIL import Image
 
 from microsr import (
     UserError,
+    config,
     devices,
     figure_comparison,
     figure_hallucination,
@@ -114,7 +115,7 @@ def test_what_is_no_picture_is_refused(tmp_path):
 @pytest.mark.parametrize("pairs", [["proposed"], ["=x"], ["a=x", "a=y"]])
 def test_files_without_a_name_of_their_own_are_refused(pairs):
     with pytest.raises(UserError, match=r"--runs: '.*' must be NAME=PATH, with a name that is given once"):
-        report._by_name(pairs, "runs")
+        config.named_paths(pairs, "runs")
 
 
 def test_states_and_records_are_of_the_same_trainings(tmp_path):

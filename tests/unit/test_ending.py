@@ -2,12 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from microsr.config import Experiment
-from microsr.ending import INTERVAL_SEEDS, PLACES, ending, left_out, unused_gpu
+from microsr.ending import PLACES, ending, left_out, unused_gpu
 from microsr.sheet import Case
-from microsr.summary import ENOUGH_SEEDS
+from microsr.summary import interval
 
 EVERYTHING = {name: {"path": f"{name}.nii"} for name in ("clinical", "micro", "truth", "labels", "repeat")} | {
     "airways": "airways.csv"
@@ -62,8 +63,10 @@ def test_what_is_left_out_is_told_with_the_reason(change, lines):
     assert told(**change) == lines
 
 
-def test_intervals_need_as_many_seeds_as_the_summary_asks_for():
-    assert INTERVAL_SEEDS == ENOUGH_SEEDS
+@pytest.mark.parametrize("seeds", [2, 3, 4])
+def test_intervals_need_as_many_seeds_as_the_summary_asks_for(seeds):
+    lacking = any(line.startswith("95 % intervals") for line in told(settings={"train": {"repeats": seeds}}))
+    assert lacking == np.isnan(interval(np.arange(float(seeds)))[0])
 
 
 def test_the_end_says_where_things_are_that_are_there(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.image import imread
 
 from microsr import UserError, cli
-from microsr.config import Figures, Inset, Losses, Method, Train
+from microsr.config import Figures, Inset, Losses, Method, Train, named_paths
 from microsr.figure_comparison import (
     Field,
     Panel,
@@ -24,7 +24,6 @@ from microsr.figure_metrics import draw_metrics
 from microsr.figure_network import draw_network
 from microsr.figure_patches import coverage, draw_patches, fullest_slices, make_patches
 from microsr.figure_style import method_name, nice_length, save
-from microsr.figures import named_paths
 from microsr.provenance import checksum
 from microsr.storage import Volume, magnified_geometry, write_volume
 from microsr.tables import COLUMNS
