@@ -22,7 +22,7 @@ from microsr import SCALE
 from microsr.checkpoint import load_generator
 from microsr.devices import choose_device, choose_precision, keep_freed_memory
 from microsr.layers import bicubic_upsample
-from microsr.networks import NO_SIDE, Sides
+from microsr.networks import NO_SIDE, Sides, without_halo
 from microsr.provenance import checksum
 from microsr.sampling import normalise, to_hu
 
@@ -92,7 +92,7 @@ class Interpolation:
 
     def __call__(self, planes: list[Tensor], sides: Sides) -> Tensor:
         """See `Upsampler`."""
-        return _without_halo(self.magnify(planes[0]), sides, SCALE * self.halo)
+        return without_halo(self.magnify(planes[0]), sides, SCALE * self.halo)
 
 
 class Bicubic(Interpolation):
@@ -163,7 +163,7 @@ class Generator:
         a_sr = to_hu(a_sr, self._window)
         if image.is_cpu and not excess.any():  # a GPU would have to wait for the answer
             return a_sr
-        return a_sr + _without_halo(bicubic_upsample(excess), sides, SCALE * self.halo)
+        return a_sr + without_halo(bicubic_upsample(excess), sides, SCALE * self.halo)
 
     def _typed(self) -> torch.autocast:
         return torch.autocast(self.device, torch.bfloat16, enabled=self._precision == "bfloat16")
@@ -188,11 +188,6 @@ def _pieces(work: Callable[[Tensor], Tensor], image: Tensor, halo: int) -> Tenso
             whole = torch.empty(shape, dtype=done.dtype, device=done.device, memory_format=torch.channels_last)
         whole[(..., *tile.keep)] = done[..., rows, columns]
     return whole
-
-
-def _without_halo(image: Tensor, sides: Sides, width: int) -> Tensor:
-    top, bottom, left, right = (side * width for side in sides)
-    return image[..., top : image.shape[-2] - bottom, left : image.shape[-1] - right]
 
 
 class Tile(NamedTuple):

@@ -10,6 +10,7 @@ from microsr import UserError, cli, superresolve
 from microsr.metrics import average_pool
 from microsr.pooling import evenly
 from microsr.storage import Volume, magnified_geometry, open_mask, open_volume, write_volume
+from microsr.upsamplers import Bicubic
 
 TURNED = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 
@@ -134,7 +135,7 @@ def test_independent_slices_are_a_volume_too(tmp_path):
 def test_the_ordinary_step_super_resolves_it(case):
     volume, _ = case.downsample("--number", "3")
     output = case.folder / "bicubic.ome.zarr"
-    superresolve.superresolve(case.folder / "downsampled.ome.zarr", output, superresolve.Bicubic(), "all", 128)
+    superresolve.superresolve(case.folder / "downsampled.ome.zarr", output, Bicubic(), "all", 128)
     sr = open_volume(output)
     assert sr.shape == (3, 80, 96) and sr.attributes["slices"] == [0, 1, 2]
     blurred = case.evaluate(np.asarray(sr.array), volume)
