@@ -13,9 +13,10 @@ from workflows import Workflow
 
 
 @pytest.fixture(scope="session")
-def desk(finished: Workflow) -> Path:
-    """A clone with results, scans, a model, and the sheet and the experiment that docs/your-data.md writes."""
-    folder = finished.folder
+def desk(finished: Workflow, tmp_path_factory) -> Path:
+    """A clone of its own with results, scans, a model, and the sheet and the experiment that docs/your-data.md writes."""
+    folder = tmp_path_factory.mktemp("desk") / "clone"
+    shutil.copytree(finished.folder, folder, symlinks=True)
     results, smoke = folder / "results", folder / "results/smoke"
     model = smoke / "models/proposed/pooled/generator.pt"
     simulated = smoke / "simulated/test1"
