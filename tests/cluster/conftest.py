@@ -73,15 +73,17 @@ class Submission:
         """What `condition` gives once it is true."""
         end = time.monotonic() + seconds
         while not (found := condition()):
-            assert self.process.poll() is None, f"Snakemake ended before: {what}\n{self.said.read_text()[-6000:]}"
-            assert time.monotonic() < end, f"did not happen: {what}\n{self.said.read_text()[-6000:]}"
+            assert self.process.poll() is None, (
+                f"Snakemake ended before: {what}\n{self.said.read_text(encoding='utf-8')[-6000:]}"
+            )
+            assert time.monotonic() < end, f"did not happen: {what}\n{self.said.read_text(encoding='utf-8')[-6000:]}"
             time.sleep(0.3)
         return found
 
     def end(self, seconds: float = 2400) -> tuple[int, str]:
         """Exit status, and all that a user has seen."""
         status = self.process.wait(timeout=seconds)
-        return status, self.said.read_text()
+        return status, self.said.read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def cluster() -> Iterator[Slurm]:
     reason = f"no Slurm: {', '.join(missing)} not found" if missing else None
     if reason is None and os.geteuid() != 0:
         reason = "only root can start Slurm's daemons"
-    if reason is None and CONF.exists() and OURS not in CONF.read_text():
+    if reason is None and CONF.exists() and OURS not in CONF.read_text(encoding="utf-8"):
         reason = f"this machine has a Slurm of its own ({CONF}), which is left alone"
     if reason is not None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
@@ -189,6 +191,6 @@ def until(condition: Callable[[], bool], folder: Path) -> None:
     end = time.monotonic() + 60
     while not condition():
         if time.monotonic() > end:
-            logs = {log.name: log.read_text()[-2000:] for log in folder.glob("*.log")}
+            logs = {log.name: log.read_text(encoding="utf-8")[-2000:] for log in folder.glob("*.log")}
             pytest.fail(f"the cluster does not come up: {logs}")
         time.sleep(0.2)

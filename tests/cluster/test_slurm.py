@@ -111,7 +111,7 @@ def test_a_training_lives_through_all_that_befalls_it(slurm, prepared, tmp_path)
     status, text = said.end()
     assert status == 0, text[-6000:]
     assert "exceeded memory limit" in text, "why the first attempt ended"
-    record = json.loads((folder / MODEL / "run.json").read_text())
+    record = json.loads((folder / MODEL / "run.json").read_text(encoding="utf-8"))
     starts = [attempt["start_step"] for attempt in record["attempts"]]
     assert starts[0] == 0 and len(starts) >= 5 and starts == sorted(set(starts)), "each went on where one before it was"
     assert alone.wait(timeout=1200) == 0
@@ -136,7 +136,10 @@ def test_a_main_process_that_is_killed_is_started_again(slurm, prepared):
     prepared.run("--unlock", *SMOKE)
     status, text = slurm.submit(prepared, *arguments).end()
     assert status == 0, text[-6000:]
-    starts = [attempt["start_step"] for attempt in json.loads((folder / MODEL / "run.json").read_text())["attempts"]]
+    starts = [
+        attempt["start_step"]
+        for attempt in json.loads((folder / MODEL / "run.json").read_text(encoding="utf-8"))["attempts"]
+    ]
     assert starts[0] == 0 < starts[1]
 
 

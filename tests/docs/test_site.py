@@ -85,7 +85,9 @@ def test_reading_the_site_needs_no_network(site, built):
     loads = [load for page in built.values() for load in page.loads]
     assert loads and not [load for load in loads if re.match(r"(\w+:)?//", load)]
     fetched = [
-        path.name for path in site.rglob("*.css") if re.search(r"(url\(|@import) *[\"']?(https?:)?//", path.read_text())
+        path.name
+        for path in site.rglob("*.css")
+        if re.search(r"(url\(|@import) *[\"']?(https?:)?//", path.read_text(encoding="utf-8"))
     ]
     assert not fetched
 

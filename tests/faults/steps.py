@@ -67,7 +67,7 @@ def finished_steps(clone: Path) -> dict[str, Step]:
     records: dict[str, dict[str, Any]] = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = "".join(part.removeprefix("@") for part in file.relative_to(folder).parts)
-        record = json.loads(file.read_text())
+        record = json.loads(file.read_text(encoding="utf-8"))
         outputs.setdefault(record["shellcmd"], []).append(base64.urlsafe_b64decode(name).decode())
         if record["rule"] not in records or " --model " in record["shellcmd"]:  # a trained method before interpolation
             records[record["rule"]] = record
@@ -88,7 +88,11 @@ def content(path: Path) -> Any:
         return None
     if path.name.endswith("run.json"):
         with contextlib.suppress(ValueError):
-            return {key: value for key, value in json.loads(path.read_text()).items() if key not in DIFFERENT}
+            return {
+                key: value
+                for key, value in json.loads(path.read_text(encoding="utf-8")).items()
+                if key not in DIFFERENT
+            }
     return path.read_bytes()
 
 
@@ -149,8 +153,12 @@ class Runner:
                 process.kill()
             process.join(SECONDS)
             assert process.exitcode is not None, f"{step.rule} hangs"
-            facts = json.loads(note.with_suffix(".json").read_text()) if note.with_suffix(".json").exists() else {}
-            said = note.read_text() if note.exists() else ""
+            facts = (
+                json.loads(note.with_suffix(".json").read_text(encoding="utf-8"))
+                if note.with_suffix(".json").exists()
+                else {}
+            )
+            said = note.read_text(encoding="utf-8") if note.exists() else ""
             return Ended(process.exitcode, said, facts.get("seconds", 0.0), facts.get("changes", 0))
 
         try:
@@ -172,7 +180,7 @@ def _wait_for_seconds(process: Any, note: Path, seconds: float) -> None:
     began = None
     while process.is_alive():
         with contextlib.suppress(OSError, IndexError):
-            fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+            fields = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
             used = (int(fields[11]) + int(fields[12])) / ticks
             began = used if began is None else began
             if used - began >= seconds:

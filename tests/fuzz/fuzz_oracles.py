@@ -105,7 +105,7 @@ def judge_working_format(target: Path, sound: Path) -> str:
         return tensorstore.open(spec, read=True).result().read().result()
 
     def image(path: Path) -> Image:
-        facts = json.loads((path / "zarr.json").read_text())["attributes"]
+        facts = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
         scale, translation = facts["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"]
         spacing, origin = scale["scale"][::-1], translation["translation"][::-1]
         return Image(

@@ -63,7 +63,7 @@ def child(kind: str, numbers: list[int], seeds: Path, pipe: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1), os.dup2(silent, 2)
-    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    now = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (now + ROOM, now + ROOM))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for number in numbers:

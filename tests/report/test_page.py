@@ -19,7 +19,7 @@ def test_the_same_results_give_the_same_bytes(results):
 def test_it_has_a_record_that_names_what_it_was_made_from(results):
     made = results()
     report = made.report()
-    record = json.loads((made.folder / "report.html.run.json").read_text())
+    record = json.loads((made.folder / "report.html.run.json").read_text(encoding="utf-8"))
     names = {name.rpartition("/")[2] for name in record["inputs"]}
     assert {
         "clinical.ome.zarr",
@@ -59,7 +59,7 @@ def test_captions_are_those_of_snakemake_s_report(results, tmp_path):
     (captions / "losses.rst").write_text("Losses of ``x``, a < b.\n")
     arguments[arguments.index("--captions") + 1] = str(captions)
     cli.main(["report", *arguments, "--output", str(tmp_path / "r.html")])
-    text = (tmp_path / "r.html").read_text()
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert re.search(r"Losses of <span class=\"docutils literal\">x</span>, a &lt; b\.", text)
 
 
@@ -82,7 +82,7 @@ def test_further_training_sets_have_tables_of_their_own(results):
     text = (
         results(cases=("a", "b"), training_sets=("without-a", "without-b"), protocols=("no_reference",))
         .report()
-        .read_text()
+        .read_text(encoding="utf-8")
     )
     assert re.findall(r'data-training-set="([\w-]+)"( hidden)?', text)[:2] == [
         ("without-a", ""),
@@ -92,7 +92,7 @@ def test_further_training_sets_have_tables_of_their_own(results):
 
 def test_more_comparisons_and_figures_than_fit_are_named(results):
     figures = tuple(f"patches_train{n}_clinical" for n in range(7))
-    text = results(cases=tuple(f"c{n}" for n in range(8)), figures=figures).report().read_text()
+    text = results(cases=tuple(f"c{n}" for n in range(8)), figures=figures).report().read_text(encoding="utf-8")
     assert "2 more comparisons are not in the viewer" in text
     assert "3 more patches figures are not in this file" in text
 
@@ -100,7 +100,7 @@ def test_more_comparisons_and_figures_than_fit_are_named(results):
 def test_large_images_stay_within_the_budget(results, monkeypatch):
     monkeypatch.setattr("microsr.report_viewer.MOST_PIXELS", 4 * 16 * 16 * 64)
     monkeypatch.setattr("microsr.report_viewer.make_views.__defaults__", (4 * 16 * 16 * 64,))
-    text = results().report().read_text()
+    text = results().report().read_text(encoding="utf-8")
     views = json.loads(re.search(r'<script id="views" type="application/json">(.*?)</script>', text)[1])
     assert {layer["rows"] for layer in views[0]["layers"]} == {16, 128}
     assert "a part of what the figure shows" in views[0]["where"]

@@ -99,7 +99,7 @@ def test_an_attempt_after_a_divergence_takes_no_step(patches, tmp_path, monkeypa
     with pytest.raises(UserError, match="training diverged") as first:
         run(patches, tmp_path, learning_rate=1e30)
     (note,) = tmp_path.glob("state/*/attempt.json")
-    assert json.loads(note.read_text()) == {"diverged": str(first.value)}
+    assert json.loads(note.read_text(encoding="utf-8")) == {"diverged": str(first.value)}
     plain = train._run
     monkeypatch.setattr(train, "_run", lambda *arguments: pytest.fail("it trains again"))
     with pytest.raises(UserError) as second:

@@ -44,7 +44,9 @@ def benchmark():
 
 def test_the_peer_has_the_jobs_of_the_plan(benchmark, tmp_path):
     benchmark.make_peer(tmp_path, PLAN)
-    inputs, outputs = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("inputs", "outputs"))
+    inputs, outputs = (
+        json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8")) for name in ("inputs", "outputs")
+    )
     assert outputs == {"patches": 2, "draw": 1, "train": 1}
     first, second = inputs["patches"]["0"], inputs["patches"]["1"]
     assert len(first) == len(second) == 1 and first != second and all((tmp_path / p).is_file() for p in first + second)
@@ -56,7 +58,7 @@ def test_the_peer_has_the_jobs_of_the_plan(benchmark, tmp_path):
 def test_the_experiment_is_a_sheet_with_its_files(benchmark, tmp_path):
     arguments = benchmark.make_experiment(tmp_path, 2)
     assert str(tmp_path / "plan.yaml") in arguments
-    header, *rows = (tmp_path / "sheet.tsv").read_text().splitlines()
+    header, *rows = (tmp_path / "sheet.tsv").read_text(encoding="utf-8").splitlines()
     assert header.split("\t") == ["case", "split", "clinical", "micro"] and len(rows) == 2
     for row in rows:
         assert all((tmp_path / "data" / path).is_file() for path in row.split("\t")[2:])

@@ -52,4 +52,4 @@ def test_the_benchmark_prints_its_table(benchmark, monkeypatch, capsys, tmp_path
     benchmark.MATRIX["cpu"] = 256
     benchmark.main()
     assert "ratio" in capsys.readouterr().out
-    assert (tmp_path / "table.csv").read_text().startswith("network,")
+    assert (tmp_path / "table.csv").read_text(encoding="utf-8").startswith("network,")

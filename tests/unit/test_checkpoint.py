@@ -274,13 +274,13 @@ def test_a_state_folder_says_what_made_it(tmp_path, patch_files):
     identity = identify(SETTINGS, patch_files, "c0de")
     folder = state_folder(tmp_path / "state", identity)
     assert names(folder) == ["settings.json"]
-    written = json.loads((folder / "settings.json").read_text())
+    written = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     assert written == identity
     assert written["settings"]["train"] == {"learning_rate": 0.0004, "adam_betas": [0.5, 0.999]}
     assert [name for name, _ in written["inputs"]] == [
         "clinical/train1.npy", "clinical/train2.npy", "micro/train1.npy", "micro/train2.npy",
     ]  # fmt: skip
-    assert str(tmp_path) not in (folder / "settings.json").read_text()
+    assert str(tmp_path) not in (folder / "settings.json").read_text(encoding="utf-8")
 
 
 def test_settings_data_their_order_and_code_decide_the_folder_but_not_where_the_data_lie(tmp_path, patch_files):

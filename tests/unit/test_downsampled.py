@@ -54,7 +54,7 @@ class Case:
         ])  # fmt: skip
         table = pd.read_csv(output)
         assert set(table["protocol"]) == {"downsampled"} and set(table["seed"]) == {2}
-        self.shown = json.loads((output.parent / "t.run.json").read_text())["micro_slices"]
+        self.shown = json.loads((output.parent / "t.run.json").read_text(encoding="utf-8"))["micro_slices"]
         return dict(zip(table["metric"], table["value"], strict=True))
 
 

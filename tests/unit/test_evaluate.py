@@ -138,7 +138,7 @@ def test_rows_are_tidy_and_say_their_protocol_and_unit(case):
     expected = {("no_reference", *pair) for pair in NO_REFERENCE.items()}
     assert found == expected | {("truth", *pair) for pair in TRUTH.items()}
     assert (case.table[["case", "method", "training_set", "seed"]].astype(str) == list(NAMES)).all(axis=None)
-    settings = json.loads((case.folder / "out" / "x.run.json").read_text())["settings"]
+    settings = json.loads((case.folder / "out" / "x.run.json").read_text(encoding="utf-8"))["settings"]
     assert settings["data_range_hu"] == 1400.0 and settings["scanner"]["kernel"] == "lung"
 
 
@@ -252,7 +252,7 @@ def test_collect_sorts_and_copies_values_as_they_are(tmp_path):
     for inputs in (["a.csv", "b.csv"], ["b.csv", "a.csv"]):
         out = tmp_path / "tables" / "metrics.csv"
         cli.main(["evaluate", "collect", "--inputs", *(str(tmp_path / n) for n in inputs), "--output", str(out)])
-        assert out.read_text() == expected
+        assert out.read_text(encoding="utf-8") == expected
 
 
 @pytest.mark.parametrize("text", ["case,method,value\na,b,1\n", "", ",".join(COLUMNS) + "\n"])

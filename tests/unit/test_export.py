@@ -111,7 +111,7 @@ def test_the_command_writes_chosen_slices_in_their_place_and_says_how(ending, st
     image = read(out)
     assert np.array_equal(sitk.GetArrayFromImage(image), array[1:4])
     assert image.GetOrigin() == pytest.approx((1, 2, 4.5)) and image.GetSpacing() == pytest.approx((0.5, 0.6, 1.5))
-    run = json.loads(run_file(out).read_text())
+    run = json.loads(run_file(out).read_text(encoding="utf-8"))
     assert run["step"] == "export" and run["settings"]["slices"] == "1:4" and list(run["inputs"]) == [str(path)]
 
 

@@ -55,7 +55,7 @@ def test_it_learns_tissues_and_says_how_well_on_slices_it_has_not_seen(files, tm
     assert facts["balanced_accuracy"] == pytest.approx(np.mean(list(facts["recall"].values())))
     assert facts["balanced_accuracy"] > 0.85 and facts["held_out_slices"] == 1
     assert facts["window_hu"] == [-1000, 400] and not network.training
-    assert json.loads((tmp_path / "f" / "features.run.json").read_text())["facts"] == facts
+    assert json.loads((tmp_path / "f" / "features.run.json").read_text(encoding="utf-8"))["facts"] == facts
 
 
 def test_the_held_out_slice_decides_the_accuracy_and_not_the_network(files, tmp_path, painted):

@@ -51,7 +51,7 @@ def test_the_command_takes_a_method_several_times(tmp_path):
         frame.to_csv(tmp_path / f"{name}.csv", index=False)
     pairs = [f"proposed/pooled={tmp_path}/{name}.csv" for name in "ab"]
     cli.main(["figures", "bronchioles", "--crossings", *pairs, "--output", str(tmp_path / "f")])
-    record = json.loads((tmp_path / "f.run.json").read_text())
+    record = json.loads((tmp_path / "f.run.json").read_text(encoding="utf-8"))
     assert record["smallest_bronchiole_mm"]["proposed/pooled"][0] == pytest.approx(0.8)
 
 

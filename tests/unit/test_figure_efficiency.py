@@ -132,7 +132,9 @@ def test_the_command_writes_the_figure_and_the_table_of_costs(experiment, tmp_pa
     costs = pd.read_csv(tmp_path / "c/costs.csv")
     assert list(costs)[:6] == ["method", "network", "training_set", "seed", "gflop_per_pair", "pairs_per_second"]
     assert len(costs) == 9 and set(costs["gflop_per_pair"]) == set(GFLOP.values())
-    assert json.loads((tmp_path / "figures/efficiency.run.json").read_text())["metrics"] == [m for _, m in SHOWN]
+    assert json.loads((tmp_path / "figures/efficiency.run.json").read_text(encoding="utf-8"))["metrics"] == [
+        m for _, m in SHOWN
+    ]
 
 
 def test_a_run_that_does_not_say_what_it_cost_is_named(experiment, tmp_path):

@@ -114,7 +114,7 @@ def test_the_command_writes_figure_table_and_record(clinical, trained_model, tmp
         "--slice", "2", "--output", str(output), "--table", str(tmp_path / "tiling.csv"), "--debug",
     ])  # fmt: skip
     assert output.with_suffix(".png").exists() and output.with_suffix(".pdf").exists()
-    record = json.loads((tmp_path / "out" / "tiling.run.json").read_text())
+    record = json.loads((tmp_path / "out" / "tiling.run.json").read_text(encoding="utf-8"))
     assert record["slice"] == 2 and record["settings"]["tile"] == 8 and str(model) in record["inputs"]
     assert len(pd.read_csv(tmp_path / "tiling.csv")) == 4
 

@@ -420,7 +420,7 @@ def test_the_command_draws_and_says_how(files):
         + [f"{name}={files / name}" for name in ("proposed", "bicubic")]
         + ["--insets", "[{row: 10, column: 6, size: 12}]", "--slice", "0", "--output", str(files / "f" / "comparison")]
     )
-    record = json.loads((files / "f" / "comparison.run.json").read_text())
+    record = json.loads((files / "f" / "comparison.run.json").read_text(encoding="utf-8"))
     assert record["slice"] == 0
     assert record["insets"] == [{"row": 10, "column": 6, "size": 12}]
     assert list(record["inputs"]) == [str(files / name) for name in ("clinical", "proposed", "bicubic", "truth")]

@@ -24,8 +24,8 @@ def test_a_file_has_its_name_when_it_is_whole_and_the_old_one_until_then(tmp_pat
         part.write_text("first")
     with replacing(path) as part:
         part.write_text("second")
-        assert path.read_text() == "first"
-    assert path.read_text() == "second" and names(path.parent) == ["table.csv"]
+        assert path.read_text(encoding="utf-8") == "first"
+    assert path.read_text(encoding="utf-8") == "second" and names(path.parent) == ["table.csv"]
 
 
 def test_a_folder_is_replaced_by_a_folder_with_other_files(tmp_path):
@@ -41,7 +41,7 @@ def test_after_an_error_the_old_one_stays_and_nothing_is_left_over(tmp_path):
     with pytest.raises(ValueError, match="no"), replacing(tmp_path / "t.csv") as part:
         part.write_text("half")
         raise ValueError("no")
-    assert (tmp_path / "t.csv").read_text() == "a\n1\n" and names(tmp_path) == ["t.csv"]
+    assert (tmp_path / "t.csv").read_text(encoding="utf-8") == "a\n1\n" and names(tmp_path) == ["t.csv"]
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
@@ -57,7 +57,7 @@ def test_what_a_killed_process_left_is_overwritten(kind, tmp_path):
     with replacing(path) as part:
         assert not part.exists()
         part.write_text("whole")
-    assert path.read_text() == "whole" and names(tmp_path) == ["t"]
+    assert path.read_text(encoding="utf-8") == "whole" and names(tmp_path) == ["t"]
 
 
 def test_a_folder_is_never_half_the_old_one(tmp_path, monkeypatch):
@@ -68,7 +68,7 @@ def test_a_folder_is_never_half_the_old_one(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr("microsr.files.shutil.rmtree", lambda path: seen.append((path.name, names(tmp_path))))
     put_in_place(tmp_path / "new", tmp_path / "old")
-    assert seen == [(".old.old", [".old.old", "old"])] and (tmp_path / "old/file").read_text() == "new"
+    assert seen == [(".old.old", [".old.old", "old"])] and (tmp_path / "old/file").read_text(encoding="utf-8") == "new"
 
 
 WAITING = "import sys, time\nfrom pathlib import Path\nfrom microsr.files import lock\nheld = lock(Path(sys.argv[1]), '')\nprint(flush=True)\ntime.sleep(600)"
@@ -83,7 +83,7 @@ def test_a_lock_keeps_another_process_out_and_dies_with_its_process(tmp_path):
             pass
         other.kill()
     with locked(path, "the cat sleeps"):
-        assert path.read_text().startswith(f"process {os.getpid()} on ")
+        assert path.read_text(encoding="utf-8").startswith(f"process {os.getpid()} on ")
     assert not path.exists()
 
 
@@ -92,7 +92,7 @@ def test_two_that_write_the_same_are_told_so(tmp_path):
         part.write_text("mine")
         with pytest.raises(UserError, match=r"t\.csv: is being written by process "), replacing(tmp_path / "t.csv"):
             pass
-    assert (tmp_path / "t.csv").read_text() == "mine"
+    assert (tmp_path / "t.csv").read_text(encoding="utf-8") == "mine"
 
 
 def test_a_lock_that_was_removed_meanwhile_is_not_taken_for_one(tmp_path, monkeypatch):
@@ -156,4 +156,4 @@ def test_an_input_that_may_not_be_read_is_named_itself(tmp_path):
 def test_other_errors_are_left_as_they_are(tmp_path):
     assert explain(FileNotFoundError(errno.ENOENT, "No such file"), tmp_path / "a") is None
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "a"):
-        (tmp_path / "missing").read_text()
+        (tmp_path / "missing").read_text(encoding="utf-8")

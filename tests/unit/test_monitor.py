@@ -61,7 +61,7 @@ def run(files, folder, **compute):
         files["clinical"], files["micro"], folder / "model", folder / "state", settings=SETTINGS, method=config.Method(),
         window_hu=WINDOW, seed=5, compute=config.Compute(device="cpu", **compute),
     )  # fmt: skip
-    return json.loads((folder / "model" / "run.json").read_text())
+    return json.loads((folder / "model" / "run.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture

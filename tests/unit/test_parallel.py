@@ -63,9 +63,9 @@ def test_two_processes_learn_what_one_learns(patches, alone, tmp_path):
     log = tmp_path / "train.log"
     found = run(patches, tmp_path, 2, "--network", "compact", "--log", log)
     assert_same(found, alone)
-    record = json.loads((tmp_path / "model" / "run.json").read_text())
+    record = json.loads((tmp_path / "model" / "run.json").read_text(encoding="utf-8"))
     assert record["attempts"][0]["processes"] == 2
-    assert log.read_text().count("6 steps in ") == 1, "only the first process speaks"
+    assert log.read_text(encoding="utf-8").count("6 steps in ") == 1, "only the first process speaks"
 
 
 def test_gradients_gathered_over_parts_by_two_processes_too(patches, alone, tmp_path):
@@ -89,13 +89,17 @@ def test_a_training_goes_on_under_another_number_of_processes(patches, tmp_path)
     (state,) = tmp_path.glob("state/*/step-*.pt")
     step = int(state.stem.removeprefix("step-"))
     assert 0 < step < 3 * long
-    # The rest alone, up to a stop, and to the end by two again: as one run from the same state would.
+    events = len(list(tmp_path.glob("state/*/tensorboard/*")))
     stopped = subprocess.Popen(
         command(patches, tmp_path, 1, "--network", "compact", epochs=long), stderr=subprocess.PIPE, text=True
     )
-    time.sleep(8)
-    stopped.terminate()
-    _, said = stopped.communicate(timeout=60)
+    try:
+        wait_for(lambda: len(list(tmp_path.glob("state/*/tensorboard/*"))) > events, stopped)
+        time.sleep(3)
+        stopped.terminate()
+        _, said = stopped.communicate(timeout=60)
+    finally:
+        stopped.kill()
     assert stopped.returncode == STOPPED, said
     assert f"going on at step {step}" in said
     newest = max(tmp_path.glob("state/*/step-*.pt"))

@@ -115,7 +115,7 @@ def test_micro_patches_have_the_micro_size(tmp_path):
 
 def test_run_json_says_how_the_patches_were_made(volume, tmp_path):
     run(volume, tmp_path / "out", seed=7)
-    record = json.loads((tmp_path / "out" / "p.run.json").read_text())
+    record = json.loads((tmp_path / "out" / "p.run.json").read_text(encoding="utf-8"))
     assert record["step"] == "patches" and record["settings"]["seed"] == 7 and record["settings"]["per_case"] == 40
     assert record["admissible_positions"] == 4 * 3 + 3 * 6
     assert record["spacing_mm"] == [0.6, 0.6]

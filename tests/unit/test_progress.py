@@ -130,9 +130,9 @@ def test_a_short_step_says_in_its_log_alone_how_long_it_took(clock, tmp_path, ca
     run(bar, clock, 3, 1.0)
     bar.close()
     assert capfd.readouterr().err == ""
-    assert (tmp_path / "a.log").read_text().endswith("INFO 3 slices in 3 s, 1.0 slices/s\n")
+    assert (tmp_path / "a.log").read_text(encoding="utf-8").endswith("INFO 3 slices in 3 s, 1.0 slices/s\n")
     run(Progress(1, "slices"), clock, 1, 20.0)
-    assert (tmp_path / "a.log").read_text().endswith("INFO 1 slice in 20 s, 20 s/slice\n")
+    assert (tmp_path / "a.log").read_text(encoding="utf-8").endswith("INFO 1 slice in 20 s, 20 s/slice\n")
 
 
 def start(terminal: int, log: Path, shared: bool = True, note: str = LOSSES, rank: int = 0) -> subprocess.Popen:
@@ -180,7 +180,7 @@ def test_steps_on_one_terminal_write_whole_lines_no_longer_than_a_row(tmp_path):
     assert set(told) == {"proposed", "cyclegan", "noise_aware"} and len(told) > 6
     assert max(map(len, lines)) <= 100
     for log in logs:
-        assert LOSSES in log.read_text(), "in the log, lines are not cut"
+        assert LOSSES in log.read_text(encoding="utf-8"), "in the log, lines are not cut"
 
 
 def test_on_a_narrow_terminal_the_first_loss_is_still_told(tmp_path):
@@ -196,7 +196,7 @@ def test_a_step_alone_on_a_terminal_shows_a_bar_and_its_messages_above_it(tmp_pa
     assert re.search(r"100%\|█+\| 40/40 \[.*step/s, cycle_loss 0\.1\]", text)
     assert re.search(r"\r *\rtrain: a message\r\n", text), "the bar makes room"
     assert text.rstrip().splitlines()[-1] == "train: error: a.log: broken"
-    log = (tmp_path / "a.log").read_text()
+    log = (tmp_path / "a.log").read_text(encoding="utf-8")
     assert "INFO a message" in log and "40 steps in " in log and "\r" not in log
 
 
@@ -205,7 +205,7 @@ def test_where_there_is_no_terminal_lines_are_plain_and_whole(shared, tmp_path):
     """As in the log of a cluster's job."""
     with (tmp_path / "slurm.log").open("wb") as file:
         assert start(file.fileno(), tmp_path / "logs/train/a/b.log", shared).wait(60) == 0
-    lines = (tmp_path / "slurm.log").read_text().splitlines()
+    lines = (tmp_path / "slurm.log").read_text(encoding="utf-8").splitlines()
     assert any(re.fullmatch(rf"train a/b: step \d+/40, \S+ \S+, \d+ s left, {LOSSES}", line) for line in lines)
     assert lines[-1] == "train: error: b.log: broken" and not any("\r" in line for line in lines)
 
@@ -214,7 +214,7 @@ def test_where_there_is_no_terminal_lines_are_plain_and_whole(shared, tmp_path):
 def test_of_processes_that_share_a_training_only_the_first_speaks(shared, tmp_path):
     text = on_terminal(lambda terminal: start(terminal, tmp_path / "a.log", shared, rank=1))
     assert text.splitlines() == ["train: error: a.log: broken"]
-    assert "steps/s" not in (tmp_path / "a.log").read_text()
+    assert "steps/s" not in (tmp_path / "a.log").read_text(encoding="utf-8")
 
 
 def test_the_other_processes_leave_the_log_alone(clock, tmp_path):
@@ -222,7 +222,7 @@ def test_the_other_processes_leave_the_log_alone(clock, tmp_path):
     logger.setLevel(logging.ERROR)  # as `parallel.join` does
     run(Progress(3, "steps"), clock, 3, 1.0)
     logger.setLevel(logging.INFO)
-    assert "steps" not in (tmp_path / "a.log").read_text()
+    assert "steps" not in (tmp_path / "a.log").read_text(encoding="utf-8")
 
 
 def test_nothing_to_do_says_nothing(said):

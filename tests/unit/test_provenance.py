@@ -100,7 +100,7 @@ def here(tmp_path, monkeypatch):
 
 
 def read(path):
-    return json.loads(Path(path).read_text())
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def test_paths_are_relative_to_the_working_folder_where_they_lie_in_it(here):

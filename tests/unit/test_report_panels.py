@@ -46,7 +46,7 @@ def test_panels_are_those_of_this_training_evenly_spread_with_the_last(training)
 def test_a_training_whose_state_is_gone_or_of_other_settings_has_none(training, tmp_path):
     record, states = training
     assert kept_panels(record, tmp_path / "nowhere") == {}
-    run = json.loads(record.read_text())
+    run = json.loads(record.read_text(encoding="utf-8"))
     record.write_text(json.dumps(run | {"code": {"fingerprint": "other"}}))
     assert kept_panels(record, states) == {}
     record.write_text("{}")

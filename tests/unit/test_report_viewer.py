@@ -94,7 +94,7 @@ def test_all_images_show_the_figure_s_slice_turned_as_radiologists_see_it(files)
 
 
 def test_what_the_record_says_must_be_in_the_volumes(files):
-    text = (files / "comparison.run.json").read_text()
+    text = (files / "comparison.run.json").read_text(encoding="utf-8")
     (files / "comparison.run.json").write_text(text.replace('"slice": 1', '"slice": 0'))
     with pytest.raises(UserError, match="proposed: does not hold slice 0, which the comparison figure shows"):
         make_views([source(files)])

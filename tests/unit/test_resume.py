@@ -77,7 +77,7 @@ def run(patches, folder, method=NOISE_AWARE, seed=5, minutes=1e9, state=None, at
 
 def outcome(folder):
     weights = torch.load(folder / "model" / "generator.pt", weights_only=True)["weights"]
-    return weights, (folder / "model" / "history.csv").read_text()
+    return weights, (folder / "model" / "history.csv").read_text(encoding="utf-8")
 
 
 def stop(training, *arguments, **options):
@@ -160,7 +160,7 @@ def test_a_training_stopped_after_each_step_ends_as_one_that_never_was(
         stop(training, tmp_path / "stopped")
     stop_in(None)
     assert differences(training(tmp_path / "stopped"), straight) == []
-    record = json.loads((tmp_path / "stopped" / "model" / "run.json").read_text())
+    record = json.loads((tmp_path / "stopped" / "model" / "run.json").read_text(encoding="utf-8"))
     assert [attempt["start_step"] for attempt in record["attempts"]] == list(range(STEPS + 1))
     assert [attempt["steps"] for attempt in record["attempts"]] == [1] * STEPS + [0]
 
@@ -229,7 +229,9 @@ def test_a_changed_training_starts_fresh_and_says_why(
         )
         assert "going on" not in caplog.text
         assert differences(found, new(tmp_path / "c")) == [], "nothing came from the old state"
-    assert json.loads((tmp_path / "b" / "model" / "run.json").read_text())["attempts"][0]["steps"] == STEPS
+    assert (
+        json.loads((tmp_path / "b" / "model" / "run.json").read_text(encoding="utf-8"))["attempts"][0]["steps"] == STEPS
+    )
     caplog.clear()
     assert differences(run(patches, tmp_path / "a"), straight) == []
     assert "going on at step 4 from " in caplog.text, "the old training was left as it was"
@@ -447,10 +449,10 @@ def test_kills_in_the_middle_of_steps_and_saves_change_nothing(patches, prepared
     process.join(SECONDS)
     assert process.exitcode == 0
     assert differences(outcome(tmp_path), undisturbed) == []
-    record = json.loads((tmp_path / "model" / "run.json").read_text())
+    record = json.loads((tmp_path / "model" / "run.json").read_text(encoding="utf-8"))
     assert sum(attempt["steps"] for attempt in record["attempts"]) == 2 * LONG
-    assert "damaged" not in (tmp_path / "log").read_text()
-    assert (tmp_path / "log").read_text().count("going on at step") == KILLS
+    assert "damaged" not in (tmp_path / "log").read_text(encoding="utf-8")
+    assert (tmp_path / "log").read_text(encoding="utf-8").count("going on at step") == KILLS
 
 
 def test_the_command_stops_within_seconds_at_a_signal_and_goes_on_when_called_again(patches, undisturbed, tmp_path):
@@ -472,7 +474,7 @@ def test_the_command_stops_within_seconds_at_a_signal_and_goes_on_when_called_ag
                 assert time.monotonic() - signalled < 20
             finally:
                 process.kill()
-    log = (tmp_path / "log").read_text()
+    log = (tmp_path / "log").read_text(encoding="utf-8")
     reached = [int(name.removeprefix("step-").removesuffix(".pt")) for name in states(tmp_path)]
     for step, number in zip(reached, (signal.SIGTERM, signal.SIGUSR1), strict=True):
         assert f"stopped by signal {int(number)} after step {step}; the state is saved, run again to go on" in log

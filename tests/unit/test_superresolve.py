@@ -148,7 +148,9 @@ def test_parts_of_several_jobs_are_the_bytes_of_one(count, scan, tmp_path, train
             gather(parts[1:], tmp_path / "gathered.ome.zarr")
         gather(parts[::-1], tmp_path / "gathered.ome.zarr")
         assert content(tmp_path / "gathered.ome.zarr") == content(tmp_path / "one.ome.zarr")
-        whole, one = (json.loads(run_file(tmp_path / f"{n}.ome.zarr").read_text()) for n in ("gathered", "one"))
+        whole, one = (
+            json.loads(run_file(tmp_path / f"{n}.ome.zarr").read_text(encoding="utf-8")) for n in ("gathered", "one")
+        )
         assert (whole["settings"], whole["inputs"]) == (one["settings"], one["inputs"])
     else:
         assert content(parts[0]) == content(tmp_path / "one.ome.zarr")
@@ -189,7 +191,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(name, tmp_path, trained_model):
     journal = killed / f"{name}.partial.json"
     for slices in (1, 9):
         process = subprocess.Popen(command(killed / name), stderr=subprocess.PIPE, start_new_session=True)
-        while not journal.exists() or json.loads(journal.read_text())["done"] < slices:
+        while not journal.exists() or json.loads(journal.read_text(encoding="utf-8"))["done"] < slices:
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.002)
         os.killpg(process.pid, signal.SIGKILL)

@@ -145,12 +145,12 @@ def test_the_same_table_has_the_same_bytes(volumes, tmp_path):
 
 def test_the_commands_write_and_say_how(volumes, summary, tmp_path):
     cli.main(["figures", "volumes", "--table", str(volumes), "--output", str(tmp_path / "v")])
-    assert json.loads((tmp_path / "v.run.json").read_text())["volumes"] == 2
+    assert json.loads((tmp_path / "v.run.json").read_text(encoding="utf-8"))["volumes"] == 2
     for kind, table in (("volumes", volumes), ("metrics", summary), ("summary", summary)):
         cli.main(["figures", "typeset", "--kind", kind, "--table", str(table), "--output", str(tmp_path / f"t_{kind}")])
         for ending in ("tex", "md"):
             assert (tmp_path / f"t_{kind}.{ending}").stat().st_size > 100
-            record = json.loads((tmp_path / f"t_{kind}.{ending}.run.json").read_text())
+            record = json.loads((tmp_path / f"t_{kind}.{ending}.run.json").read_text(encoding="utf-8"))
             assert record["settings"] == {"kind": kind} and len(record["inputs"]) == 1
 
 

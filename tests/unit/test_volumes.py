@@ -61,7 +61,7 @@ def test_clinical_import_keeps_hu_and_place(tmp_path, chest):
 def test_how_it_was_made_lies_beside_the_volume(tmp_path, chest):
     scan = save(tmp_path / "in.nrrd", chest.astype(np.float32))
     clinical(scan, tmp_path / "clinical.ome.zarr", closing_mm=3)
-    run = json.loads((tmp_path / "clinical.run.json").read_text())
+    run = json.loads((tmp_path / "clinical.run.json").read_text(encoding="utf-8"))
     assert run["step"] == "volumes" and run["settings"]["closing_mm"] == 3
     assert run["settings"]["scan"]["path"] == scan.path
     assert run["inputs"] == {scan.path: hashlib.sha256((tmp_path / "in.nrrd").read_bytes()).hexdigest()}
@@ -311,7 +311,7 @@ def test_the_command_takes_settings_as_flags(tmp_path, chest, specimen):
     common = ["--case", "a", "--input", source, "--output", str(tmp_path / "r" / "micro.ome.zarr")]
     flags = ["--sampling", "native", "--area_average", "2", "--calibration.method", "percentile"]
     cli.main(["volumes", "micro", *common, *flags])
-    run = json.loads((tmp_path / "r" / "micro.run.json").read_text())
+    run = json.loads((tmp_path / "r" / "micro.run.json").read_text(encoding="utf-8"))
     assert run["settings"]["area_average"] == 2 and run["settings"]["calibration"]["method"] == "percentile"
 
 

@@ -76,4 +76,4 @@ def test_steps_know_that_they_share_the_terminal(run):
     with (run.folder / "Snakefile").open("a") as snakefile:
         snakefile.write("\n\nrule show:\n    output: 'environment.txt'\n    shell: 'env > {output}'\n")
     assert BEGINNING not in run.run("environment.txt", *SMOKE)
-    assert "MICROSR_SHARED_TERMINAL=1\n" in (run.folder / "environment.txt").read_text()
+    assert "MICROSR_SHARED_TERMINAL=1\n" in (run.folder / "environment.txt").read_text(encoding="utf-8")

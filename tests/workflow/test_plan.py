@@ -16,13 +16,13 @@ TRAINED = ("proposed", "cyclegan", "noise_aware")
 OVERLAYS = [
     name
     for name in EXPERIMENTS
-    if "sheet" in yaml.safe_load((ROOT / "experiments" / name).read_text()).get("cases", {})
+    if "sheet" in yaml.safe_load((ROOT / "experiments" / name).read_text(encoding="utf-8")).get("cases", {})
 ]
 
 
 def stand_ins(workflow, experiment: str, folder: Path) -> list[str]:
     """Empty files and folders in the places that an experiment's sheet names, and the arguments that lead there."""
-    cases = yaml.safe_load((workflow.folder / "experiments" / experiment).read_text()).get("cases")
+    cases = yaml.safe_load((workflow.folder / "experiments" / experiment).read_text(encoding="utf-8")).get("cases")
     if not cases:
         return []
     with (workflow.folder / cases["sheet"]).open(encoding="utf-8") as sheet:
@@ -60,8 +60,8 @@ def test_paper_without_data_says_what_is_missing(planned):
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_no_setting_of_the_demo_leaks_into_an_experiment_on_volumes(overlay):
     """What config.yaml sets away from its default, an experiment with a sheet must state itself."""
-    demo = yaml.safe_load((ROOT / "config.yaml").read_text())
-    stated = yaml.safe_load((ROOT / "experiments" / overlay).read_text())
+    demo = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    stated = yaml.safe_load((ROOT / "experiments" / overlay).read_text(encoding="utf-8"))
     defaults = Experiment(experiment="defaults").model_dump(mode="json")
     for section in ("simulate", "compute"):
         del demo[section]

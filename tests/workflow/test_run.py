@@ -152,7 +152,7 @@ def test_a_killed_training_goes_on_where_it_was(workflow):
             assert snakemake.wait(timeout=240) == 0
         finally:
             snakemake.terminate()
-    attempts = json.loads((workflow.folder / target).read_text())["attempts"]
+    attempts = json.loads((workflow.folder / target).read_text(encoding="utf-8"))["attempts"]
     assert len(attempts) == 2
     assert attempts[0]["start_step"] == 0 < attempts[1]["start_step"]
 

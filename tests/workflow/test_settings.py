@@ -204,7 +204,7 @@ def test_another_name_is_another_experiment(finished, tmp_path):
 
 def test_a_sheet_of_the_same_files_re_runs_nothing(finished, tmp_path):
     sheet = finished.folder / "results/smoke/cases.tsv"
-    (tmp_path / "sheet.tsv").write_text(sheet.read_text().replace("results/smoke/", ""))
+    (tmp_path / "sheet.tsv").write_text(sheet.read_text(encoding="utf-8").replace("results/smoke/", ""))
     settings = {"cases.sheet": str(tmp_path / "sheet.tsv"), "cases.data_root": "results/smoke"}
     assert not finished.plan(*overlay(tmp_path, settings))
 
