@@ -24,6 +24,10 @@ from microsr.progress import logger
 PATIENCE = datetime.timedelta(minutes=10)
 """How long a process waits for the others before it gives up."""
 
+_groups: list[dist.ProcessGroup] = []
+"""Groups that were joined, kept until Python ends: if a network's DistributedDataParallel holds the last reference to one, it
+frees it with Python's lock held, joins a thread that may be waiting for that lock, and hangs after the last step."""
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -111,6 +115,7 @@ def join(device: str) -> Iterator[Processes]:
     if rank > 0:
         logger.setLevel(logging.ERROR)
     dist.init_process_group("nccl" if device != "cpu" else "gloo", timeout=PATIENCE)
+    _groups.append(dist.group.WORLD)
     try:
         yield Processes(rank, count, device)
     finally:

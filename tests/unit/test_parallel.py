@@ -125,6 +125,33 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(patches, tmp_path):
     assert "train.batch_size is 3, must be divisible by processes x accumulate = 2" in done.stderr
 
 
+HANGS_AT_THE_END = """
+import os, socket, sys
+import torch, torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from microsr.parallel import join
+
+def train():
+    with join("cpu"):
+        network = DistributedDataParallel(torch.nn.Linear(4, 4))
+        network(torch.ones(1, 4)).sum().backward()
+        dist.all_reduce(torch.ones(3))
+
+sys.setswitchinterval(1000)  # Python's lock stays with the main thread until it waits
+os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
+for _ in range(40):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        os.environ["MASTER_PORT"] = str(free.getsockname()[1])
+    train()
+"""
+
+
+def test_a_training_that_is_done_ends():
+    """Where the network frees the group of processes, about every 40th hangs for good."""
+    subprocess.run([sys.executable, "-c", HANGS_AT_THE_END], check=True, timeout=120)
+
+
 def test_alone_a_process_is_all_of_them():
     one = Processes()
     values = torch.tensor([1.0, 2.0])
