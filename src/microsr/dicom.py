@@ -339,12 +339,7 @@ def _even(along: np.ndarray, slices: list[Slice], where: str) -> None:
 def _pixels(slices: list[Slice]) -> Slices:
     """Rescaled values, [slices, rows, columns], unread."""
     columns, rows = slices[0].size
-    kinds = {s.pixel_type for s in slices}
-    if unknown := kinds - TYPES.keys():
-        raise UserError(
-            f"{slices[0].path}: has an unsupported pixel type ({sitk.GetPixelIDValueAsString(unknown.pop())})"
-        )
-    dtype = np.result_type(*(TYPES[k] for k in kinds))
+    dtype = np.result_type(*(TYPES[s.pixel_type] for s in slices))
 
     def load(z: int) -> np.ndarray:
         path = slices[z].path

@@ -16,6 +16,8 @@ from microsr.progress import logger
 
 COLUMN, PAGE, TALLEST = 3.5, 7.16, 8.5
 """One and two columns of a journal and the tallest figure, inches: 88.9, 181.9 and 215.9 mm, as IEEE's journals ask for."""
+SMALLEST_PANEL = 0.4
+"""The narrowest panel of an image, inches."""
 DPI = 300
 SMALLEST_TEXT = 6.0
 """Points in print; only sub- and superscripts are smaller."""
@@ -158,9 +160,10 @@ def new_figure(width: float, height: float) -> Figure:
 def fitting(widest: float, rest: float, rows: float) -> float:
     """Width of image panels, inches: `widest`, or less where the figure would be taller than TALLEST.
 
-    rest: height of all that is no panel. rows: height of all panels together, in widths of a panel.
+    rest: height of all that is no panel. rows: height of all panels together, in widths of a panel. No panel becomes narrower
+    than SMALLEST_PANEL: with so many methods the figure is taller than a page, of which `save` warns.
     """
-    return min(widest, (TALLEST - rest) / rows)
+    return max(min(widest, (TALLEST - rest) / rows), min(widest, SMALLEST_PANEL))
 
 
 def tidy_panel(axes: Axes, values: str = "y") -> None:

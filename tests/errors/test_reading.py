@@ -4,6 +4,11 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGLosslessSV1
+
+from microsr import UserError, dicom, readers
+from microsr.sheet import Scan
 
 META = {
     "ObjectType": "Image",
@@ -114,3 +119,49 @@ def test_a_dicom_image_with_more_pixels_than_its_file_could_hold_is_refused(refu
     data.Rows = data.Columns = 65000
     data.save_as(file)
     assert "has 65000x65000 pixels by its header, too many for its size" in refused("info", tmp_path / "ct")
+
+
+def test_a_pixel_type_that_no_ct_has_is_refused(refused, tmp_path, write_dicom, monkeypatch):
+    write_dicom(tmp_path / "ct", np.full((1, 8, 8), 1000), [(0, 0, 0)])
+    monkeypatch.setattr(dicom, "TYPES", {})
+    assert "has an unsupported pixel type (32-bit signed integer)" in refused("info", tmp_path / "ct")
+
+
+def test_a_dicom_header_that_two_readers_read_differently_is_refused(refused, tmp_path, write_dicom, monkeypatch):
+    write_dicom(tmp_path / "ct", np.full((1, 8, 8), 1000), [(0, 0, 0)])
+    read = pydicom.dcmread
+
+    def other(path, **how):
+        data = read(path, **how)
+        data.Rows = 9
+        return data
+
+    monkeypatch.setattr(dicom.pydicom, "dcmread", other)
+    assert "has a damaged header; copy it again" in refused("info", tmp_path / "ct")
+    monkeypatch.setattr(dicom.pydicom, "dcmread", lambda path, **how: pydicom.Dataset())
+    assert "has a damaged header; copy it again" in refused("info", tmp_path / "ct")
+
+
+def test_pixels_that_cannot_be_unpacked_are_refused(tmp_path, write_dicom):
+    (file,) = write_dicom(tmp_path / "ct", np.full((1, 8, 8), 1000), [(0, 0, 0)])
+    data = pydicom.dcmread(file)
+    data.PixelData = encapsulate([b"no picture"])
+    data["PixelData"].is_undefined_length = True
+    data.file_meta.TransferSyntaxUID = JPEGLosslessSV1
+    data.is_implicit_VR = False
+    data.save_as(file)
+    with pytest.raises(UserError, match=r"image0\.dcm: pixels cannot be read, the file is damaged or truncated"):
+        readers.read_scan(Scan(path=str(tmp_path / "ct"))).array[0]
+
+
+def test_voxels_that_itk_cannot_unpack_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "a.tif"
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((64, 64), np.uint8)), str(path), useCompression=True)
+    with monkeypatch.context() as small:
+        small.setattr(readers.os, "sysconf", lambda name: 1)
+        with pytest.raises(UserError, match=r"a\.tif: has 0 GB of voxels by its header, more than the memory"):
+            readers._array(readers._reader(path))
+    reader = readers._reader(path)
+    path.write_bytes(b"gone since")
+    with pytest.raises(UserError, match=r"a\.tif: cannot be read, it is damaged or truncated"):
+        readers._array(reader)

@@ -6,15 +6,19 @@ import types
 import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK as sitk
 import zarr
 from PIL import Image
 
 from microsr import (
     UserError,
+    calibration,
     config,
     devices,
+    distribution,
     figure_comparison,
     figure_hallucination,
+    figure_style,
     figure_tiling,
     parallel,
     patches,
@@ -22,13 +26,15 @@ from microsr import (
     report_figures,
     report_panels,
     report_viewer,
+    sheet,
     superresolve,
     train,
     volumes,
 )
-from microsr.config import Figures, Inset, MicroVolume
+from microsr.config import Calibration, Compute, Figures, Inset, Method, MicroVolume, Train
 from microsr.figure_domain import make_domain
 from microsr.figure_hallucination import make_hallucination
+from microsr.figure_metrics import make_metrics
 from microsr.storage import Volume, open_mask, open_volume, write_volume
 
 
@@ -191,3 +197,80 @@ def test_panels_that_are_not_kept_are_told(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(report_panels, "save", lambda figure, output: None)
     report_panels.make_panels({"a": tmp_path}, {"a": tmp_path}, tmp_path / "panels")
     assert f"a: no sample panels are kept in {tmp_path}" in caplog.text
+
+
+def test_a_specimen_below_air_reaches_no_mean():
+    air = np.full((4, 4), -1200.0)
+    everywhere = np.ones((4, 4), bool)
+    settings = Calibration(method="none", mean_hu=-850)
+    with pytest.raises(UserError, match="the specimen's mean is -1200 HU, not above air"):
+        calibration.fit(settings, calibration.Sample([air], [everywhere]), [everywhere])
+
+
+def test_windows_of_solid_tissue_are_told(caplog):
+    mask = np.ones((1, 32, 32), bool)
+    counts = patches.count_positions(mask, 8, 1.0, [0])
+    distribution._places(np.full(mask.shape, 40.0), (mask, [0]), counts, 8, 5, np.random.default_rng(0))
+    assert "5 of 5 windows are denser than" in caplog.text
+
+
+def test_a_figure_taller_than_a_page_is_told(tmp_path, caplog):
+    figure_style.save(figure_style.new_figure(1, 9), tmp_path / "tall")
+    assert f"{tmp_path / 'tall'} is 9.0 in tall, a page 8.5; show fewer methods" in caplog.text
+
+
+def test_a_tiling_figure_needs_hu(tmp_path):
+    write_volume(tmp_path / "grey", Volume(np.zeros((1, 8, 8), np.int16), (1, 1, 1), unit="grey"), np.ones((1, 8, 8)))
+    with pytest.raises(UserError, match="has unit 'grey', not HU; give a clinical CT"):
+        figure_tiling.make_tiling(tmp_path / "grey", {}, Figures(), output=tmp_path, table=tmp_path, size=8, tile=4)
+
+
+def test_a_figure_of_metrics_needs_some_of_its_protocol(tmp_path):
+    row = {"case": "a", "method": "m", "training_set": "pooled", "seed": 1, "protocol": "truth"}
+    pd.DataFrame([row | {"metric": "psnr", "value": 30.0, "unit": "dB"}]).to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(UserError, match=r"t.csv holds no metrics of protocol repeatability"):
+        make_metrics(tmp_path / "t.csv", tmp_path / "figure", "repeatability")
+
+
+def test_a_batch_that_cannot_be_split_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"train.batch_size is 3, must be divisible by processes x accumulate = 2"):
+        train.train(
+            *([], [], tmp_path, tmp_path), settings=Train(batch_size=3), method=Method(), window_hu=(-1000, 400),
+            seed=1, compute=Compute(device="cpu", accumulate=2),
+        )  # fmt: skip
+
+
+def test_processes_that_see_different_states_are_refused(tmp_path):
+    others = types.SimpleNamespace(device="cpu", tell=lambda what: 5)
+    with pytest.raises(UserError, match=r"read different states in .*; it must be one folder for all"):
+        train._run(types.SimpleNamespace(processes=others), None, tmp_path, {}, Train(), Compute())
+
+
+def test_a_uct_of_which_nothing_is_left_is_refused(tmp_path, monkeypatch):
+    grey = np.full((2, 32, 32), 1000, np.uint16)
+    grey[:, 8:24, 8:24] = 5000
+    path = tmp_path / "in.nrrd"
+    sitk.WriteImage(sitk.GetImageFromArray(grey), str(path))
+    settings = MicroVolume(sampling="native")
+    scan = sheet.Scan(path=str(path), spacing="0.01")
+    with monkeypatch.context() as emptied:
+        emptied.setattr(volumes, "_fill", lambda part, *more: part.mkdir() or np.zeros(2))
+        with pytest.raises(UserError, match="nothing of the specimen is left after resampling"):
+            volumes.import_micro(scan, "a", settings, tmp_path / "m.ome.zarr")
+    monkeypatch.setattr(volumes, "specimen_outline", lambda grey, *more: np.zeros(grey.shape, bool))
+    with pytest.raises(UserError, match=r"in.nrrd: holds no specimen: no region denser than air"):
+        volumes.import_micro(scan, "a", settings, tmp_path / "m.ome.zarr")
+    assert not (tmp_path / "m.ome.zarr").exists()
+
+
+def test_a_part_of_a_scan_that_is_none_is_refused(refused, tmp_path):
+    command = ["volumes", "truth", "--case", "a", "--input", tmp_path, "--output", tmp_path / "t.ome.zarr"]
+    assert "command line: slices" in refused(*command, "--slices", "first")
+
+
+def test_damaged_panels_are_told(tmp_path, caplog, monkeypatch):
+    (tmp_path / "tensorboard").mkdir()
+    monkeypatch.setattr(report_panels, "_folder", lambda record, states: tmp_path)
+    monkeypatch.setattr(report_panels, "EventAccumulator", lambda *what, **how: 1 / 0)
+    assert report_panels.kept_panels(tmp_path, tmp_path) == {}
+    assert f"{tmp_path}: its sample panels cannot be read" in caplog.text

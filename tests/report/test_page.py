@@ -97,6 +97,12 @@ def test_more_comparisons_and_figures_than_fit_are_named(results):
     assert "3 more patches figures are not in this file" in text
 
 
+def test_a_page_too_large_to_be_mailed_is_told(results, monkeypatch, caplog):
+    monkeypatch.setattr("microsr.report.LARGE", 1e6)
+    results().report()
+    assert "report.html is larger than 1 MB: too large for some mail servers" in caplog.text
+
+
 def test_large_images_stay_within_the_budget(results, monkeypatch):
     monkeypatch.setattr("microsr.report_viewer.MOST_PIXELS", 4 * 16 * 16 * 64)
     monkeypatch.setattr("microsr.report_viewer.make_views.__defaults__", (4 * 16 * 16 * 64,))

@@ -215,3 +215,15 @@ def test_a_source_that_is_no_single_series_is_refused(tmp_path, volume, scan):
 def test_values_that_are_no_hu_are_refused(tmp_path, volume):
     with pytest.raises(UserError, match="a DICOM CT holds HU"):
         derive(tmp_path / "d", dataclasses.replace(volume, unit="grey"))
+
+
+def test_a_source_whose_headers_say_too_little_is_refused(tmp_path, volume, scan, monkeypatch):
+    file = min(scan.iterdir())
+    data = pydicom.dcmread(file)
+    del data.PixelSpacing
+    data.save_as(file)
+    with pytest.raises(UserError, match=f"{file.name}: has no PixelSpacing, as a series of single slices has"):
+        derive(tmp_path / "a", enlarged(volume), scan)
+    monkeypatch.setattr("microsr.dicom_series.pydicom.dcmread", lambda path, **how: 1 / 0)
+    with pytest.raises(UserError, match="has a damaged header; copy it again, or write the result without a source"):
+        derive(tmp_path / "b", enlarged(volume), scan)

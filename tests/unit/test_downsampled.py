@@ -159,3 +159,10 @@ def test_what_does_not_fit_is_refused(case):
         case.downsample()
     with pytest.raises(UserError, match="--number is 0"):
         case.downsample("--number", "0")
+
+
+def test_slices_that_hold_no_specimen_are_refused(case):
+    volume, _ = case.downsample("--number", "3")
+    write_volume(case.folder / "micro.ome.zarr", case.volume, np.zeros(case.micro.shape, bool))
+    with pytest.raises(UserError, match=r"none of its slices holds any specimen of .*micro"):
+        case.evaluate(case.micro[[1], :80, :96], volume, [0])

@@ -175,6 +175,13 @@ def test_the_comparison_takes_each_volumes_own_index_of_the_slice(files, monkeyp
     assert np.all(bicubic - truth == 20)
 
 
+def test_too_little_lung_for_an_inset_is_told(files, lung, caplog):
+    clinical, mask, _ = lung
+    write_volume(files / "clinical", clinical, mask & (np.arange(48) == 24))
+    make_comparison(files / "clinical", {"bicubic": files / "bicubic"}, Figures(), files / "c")
+    assert f"slice 2 of {files / 'clinical'} has too little lung for an inset; give figures.insets" in caplog.text
+
+
 def test_volumes_that_do_not_belong_together_are_refused(files, lung):
     truth = lung[2]
     other = Volume(truth.array[:, :312], truth.spacing, attributes={"slices": [0, 1, 2]})

@@ -159,3 +159,8 @@ def test_a_file_that_holds_no_patches_is_refused(tmp_path):
     for name in ("flat.npy", "text.npy", "empty.npy", "archive.npz", "absent.npy"):
         with pytest.raises(UserError, match=name):
             open_patches(tmp_path / name)
+
+
+def test_more_patches_than_there_are_places_are_told(volume, tmp_path, caplog):
+    run(volume, tmp_path / "out", settings=Patches(clinical_size=4, micro_size=32, per_case=400))
+    assert "case a, clinical: 400 patches from only 30 different positions; lower patches.per_case" in caplog.text

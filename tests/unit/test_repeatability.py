@@ -165,14 +165,15 @@ def test_only_the_lung_counts_and_structures_only_away_from_its_border():
 def test_command_line_compares_the_same_slices_and_their_inputs(tmp_path):
     ct = Volume(np.full((3, 32, 32), -850.0), (0.625, 0.625, 0.6))
     again = Volume(ct.array + 12, ct.spacing)
+    mask = np.ones(ct.shape)
 
     def run(first=(1, 2), second=(1, 2), *flags):
         for name, slices, offset in (("superresolved", first, 0), ("repeated", second, 5)):
             geometry = magnified_geometry(ct.slices(slices[0], slices[0] + 1))
             array = np.stack([lung(z) + offset for z in slices])
             write_volume(tmp_path / name, Volume(array, **geometry, attributes={"slices": list(slices)}))
-        write_volume(tmp_path / "clinical", ct, np.ones(ct.shape))
-        write_volume(tmp_path / "repeated_clinical", again, np.ones(ct.shape))
+        write_volume(tmp_path / "clinical", ct, mask)
+        write_volume(tmp_path / "repeated_clinical", again, mask)
         names = ["--case", "c", "--method", "m", "--training_set", "none", "--seed", "none"]
         paths = [a for n in ("superresolved", "repeated", "clinical", *flags) for a in (f"--{n}", str(tmp_path / n))]
         cli.main(["evaluate", "repeatability", *names, *paths, "--debug", "--output", str(tmp_path / "t.csv")])
@@ -188,3 +189,6 @@ def test_command_line_compares_the_same_slices_and_their_inputs(tmp_path):
     again = Volume(ct.array, ct.spacing, (5.0, 0.0, 0.0))
     with pytest.raises(UserError, match=r"clinical and .*repeated_clinical do not overlay"):
         run((1, 2), (1, 2), "repeated_clinical")
+    mask[:] = 0
+    with pytest.raises(UserError, match=r"superresolved: no lung in its slices \[1, 2\]"):
+        run()

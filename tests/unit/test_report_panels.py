@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from microsr import UserError
-from microsr.figure_style import TALLEST
+from microsr.figure_style import SMALLEST_PANEL, TALLEST
 from microsr.monitor import Board
 from microsr.report_panels import draw_panels, kept_panels, make_panels
 
@@ -88,3 +88,11 @@ def test_a_figure_of_many_methods_still_fits_a_page():
     )
     assert min(axes.get_position().y0 for axes in figure.axes) > 0
     assert draw_panels({"gone": {}}).get_figheight() < 1
+
+
+def test_of_more_methods_than_fit_a_page_every_panel_still_has_a_size():
+    figure = draw_panels({f"m{n}": {0: np.zeros((32, 64), np.uint8)} for n in range(60)})
+    assert figure.get_figheight() > TALLEST
+    assert min(axes.get_position().width for axes in figure.axes) * figure.get_figwidth() == pytest.approx(
+        SMALLEST_PANEL
+    )

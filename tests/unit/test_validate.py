@@ -1,5 +1,6 @@
 """The validation: its measurements on made-up scanners, tissues, foams and trees with known answers, and on a real kernel pair."""
 
+import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -190,3 +191,12 @@ def test_the_step_writes_the_table_and_the_figure_shows_it(tmp_path, monkeypatch
     single = checks[checks["x"].isna()]
     assert counted["within"] == (single["verdict"] == "within").sum() > 15
     assert (tmp_path / "figure.png").stat().st_size > 20_000
+
+
+def test_a_tissue_that_no_case_holds_is_told(tmp_path, caplog):
+    write_case(tmp_path / "test1")
+    case = validate_lung.SimulatedCase.read(tmp_path / "test1")
+    labels = np.where(case.labels == Tissue.TUMOUR, Tissue.PARENCHYMA, case.labels)
+    checks = validate_lung.check_tissues([dataclasses.replace(case, labels=labels)])
+    assert "no tumour in the cases is large enough to measure its HU" in caplog.text
+    assert "tumour" not in by_name(checks, "hu")
