@@ -59,7 +59,11 @@ EXAMPLES = {kind: Example(heading) for kind, heading in PARTS.items()}
 
 def run(copy: Workflow, *arguments: object) -> str:
     """Python on the copy's package, not on this clone's; what it said."""
-    environment = copy.environment() | {"PYTHONPATH": str(copy.folder / "src"), "OMP_NUM_THREADS": "1"}
+    environment = copy.environment() | {
+        "PYTHONPATH": str(copy.folder / "src"),
+        "OMP_NUM_THREADS": "1",
+        "PYTEST_ADDOPTS": "",
+    }
     done = subprocess.run(
         [sys.executable, *map(str, arguments)], cwd=copy.folder, env=environment, encoding="utf-8",
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
