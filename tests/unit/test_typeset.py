@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -133,6 +135,18 @@ def test_special_characters_are_escaped_once():
     table = pd.DataFrame({"a_b": ["c_d"]})
     assert r"a\_b" in latex(table, "l") and r"a\_b" in markdown(table, ("left",))
     assert list(table) == ["a_b"], "the table that was given stays as it was"
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs LaTeX")
+def test_latex_takes_the_tables_and_every_character(volumes, summary, tmp_path):
+    typeset_volumes(volumes, tmp_path / "v")
+    typeset_summary(summary, tmp_path / "s")
+    (tmp_path / "e.tex").write_text(escaped("a_b&c%d#e$f~g^h\\i{j}<k>\"l'|"))
+    text = r"\documentclass{article} \usepackage{booktabs, textcomp} \begin{document}"
+    (tmp_path / "d.tex").write_text(text + r"\input{v.tex} \input{s.tex} \input{e.tex} \end{document}")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "d.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
 
 
 def test_the_same_table_has_the_same_bytes(volumes, tmp_path):
