@@ -260,7 +260,7 @@ def tabulate(rates: dict[tuple[str, str, str], float], clipping: dict[str, float
 def machine() -> str:
     """Processor and versions, in one line."""
     facts, versions = Path("/proc/cpuinfo"), []
-    lines = facts.read_text().splitlines() if facts.exists() else []
+    lines = facts.read_text(encoding="utf-8").splitlines() if facts.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")] or [platform.machine()]
     for package in ("torch", "numpy", "torchio", "monai"):
         try:

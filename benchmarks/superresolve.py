@@ -105,7 +105,9 @@ def by_monai(folder: Path, arguments: argparse.Namespace, model: tuple[torch.nn.
 
 def peak_memory() -> float:
     """Of this process so far, megabytes."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    (line,) = (
+        line for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM")
+    )
     return int(line.split()[1]) * 1024 / 1e6
 
 

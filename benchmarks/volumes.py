@@ -198,7 +198,7 @@ def compare(folder: Path, name: str, repeats: int) -> dict[str, float | str]:
 def machine() -> str:
     """Processor and versions, in one line."""
     facts = Path("/proc/cpuinfo")
-    lines = facts.read_text().splitlines() if facts.exists() else []
+    lines = facts.read_text(encoding="utf-8").splitlines() if facts.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")] or [platform.machine()]
     versions = ", ".join(f"{package} {metadata.version(package)}" for package in ("SimpleITK", "numpy", "zarr"))
     return f"{names[0]}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"

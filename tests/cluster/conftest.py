@@ -157,7 +157,7 @@ def cluster() -> Iterator[Slurm]:
             (folder / part).mkdir()
         CONF.parent.mkdir(parents=True, exist_ok=True)
         settings = SETTINGS.format(ours=OURS, host=node, folder=folder, ports=(free_port(), free_port()))
-        CONF.write_text(settings)  # not elsewhere: jobs do not inherit SLURM_CONF
+        CONF.write_text(settings, encoding="utf-8")  # not elsewhere: jobs do not inherit SLURM_CONF
         started = []
         try:
             if subprocess.run(["munge", "-n"], capture_output=True, check=False).returncode:

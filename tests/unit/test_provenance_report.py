@@ -24,12 +24,12 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     scan, volume = Path("data/scan.nii"), Path("results/x/volumes/clinical.ome.zarr")
     patches, model = Path("results/x/patches/clinical.npy"), Path("results/x/model/generator.pt")
-    scan.write_text("scan")
+    scan.write_text("scan", encoding="utf-8")
     write_volume(volume, Volume(np.full((3, 4, 4), -800.0), (1, 1, 1)))
     write_run(volume, "volumes", {"closing_mm": 4.0, "like": None}, [scan], 0.0)
-    patches.write_text("patches")
+    patches.write_text("patches", encoding="utf-8")
     write_run(patches, "patches", {}, [volume], 0.0)
-    model.write_text("model")
+    model.write_text("model", encoding="utf-8")
     attempts = [{"seconds": 3.0}, {"seconds": 4.5}]
     write_run(model.with_name("run.json"), "train", {"losses": {"cycle": 10}}, [patches], 0.0, attempts=attempts)
     Path(f"{FIGURE}.png").touch()
@@ -80,7 +80,7 @@ def test_json_says_the_same_to_machines(here, capsys):
 
 
 def test_a_file_that_is_not_what_it_was_is_named(here, capsys):
-    Path("results/x/model/generator.pt").write_text("another")
+    Path("results/x/model/generator.pt").write_text("another", encoding="utf-8")
     Path("data/scan.nii").unlink()
     text = told(capsys, f"{FIGURE}.png")
     assert f"amiss: results/x/model/generator.pt: CHANGED since it was used for {FIGURE}.run.json" in text
@@ -161,7 +161,7 @@ def test_versions_are_told_where_steps_differ_in_them(here, capsys, monkeypatch)
 def test_a_result_beside_a_scan_of_its_name_is_not_its_own_input(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("scan").mkdir()
-    Path("scan/1.dcm").write_text("slice")
+    Path("scan/1.dcm").write_text("slice", encoding="utf-8")
     Path("scan.ome.zarr").mkdir()
     write_run(Path("scan.ome.zarr"), "superresolve", {}, [Path("scan")], 0.0)
     (run,) = trace(Path("scan.ome.zarr"))["records"].values()
@@ -175,7 +175,7 @@ def test_a_file_without_a_record_is_refused_in_one_line(here, capsys):
     ):
         with pytest.raises(UserError, match=expected):
             trace(Path(name))
-    Path("data/scan.run.json").write_text('{"step": 1}')
+    Path("data/scan.run.json").write_text('{"step": 1}', encoding="utf-8")
     Path("data/scan.csv").touch()
     with pytest.raises(SystemExit):
         cli.main(["provenance", "data/scan.csv"])
