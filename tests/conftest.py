@@ -14,6 +14,23 @@ import SimpleITK as sitk
 ROOT = Path(__file__).parent.parent
 pytest_plugins = ("workflows", "disks", "provoked")
 """Beside this file."""
+LONGEST = (
+    "test_slurm",
+    "test_blocks",
+    "test_real",
+    "test_full_disk",
+    "test_neighbours",
+    "test_run",
+    "test_repeated",
+    "test_kills",
+)
+"""Files that take minutes, from the longest on."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, so that at the end no process is busy while the others have nothing left."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")

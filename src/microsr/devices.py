@@ -46,7 +46,8 @@ def choose_algorithms(deterministic: bool) -> None:
     torch.backends.cudnn.allow_tf32 = False  # what is meant to be float32 has more than 10 bits
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the GPU is first used
-    torch.use_deterministic_algorithms(deterministic)
+    if deterministic != torch.are_deterministic_algorithms_enabled():  # as asking loads PyTorch's compiler, for seconds
+        torch.use_deterministic_algorithms(deterministic)
 
 
 def keep_freed_memory() -> None:

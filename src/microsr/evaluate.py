@@ -10,7 +10,9 @@ import argparse
 import contextlib
 import importlib
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from microsr import UserError, config, no_reference, overlay, summary, tables, truth
 from microsr.files import replacing, write_csv
@@ -22,12 +24,13 @@ PROTOCOLS = {
     "distribution": "compare the tissue features of a super-resolved CT with those of uCT",
     "repeatability": "compare the super-resolved CTs of two scans of one lung",
 }
-"""Protocols with a module each, imported by name: a change of one makes no other one old (see `provenance.code_version`)."""
+"""Protocols with a module each, imported by name, so that a change of one makes no other one old (see
+`provenance.code_version`), and when they are asked for: two of them load PyTorch."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Command-line arguments of the step."""
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
     one = _command(commands, "metrics", run, "metrics of one super-resolved case: protocols no_reference and truth")
     _add_names(one)
@@ -47,10 +50,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     config.add_flags(one, config.Scanner)
 
     for name, text in PROTOCOLS.items():
-        module = importlib.import_module(f"microsr.{name}")
-        protocol = _command(commands, name, module.run, text)
+        protocol = _command(commands, name, None, text)
         _add_names(protocol)
-        module.arguments(protocol)
+        protocol.module = name
         protocol.add_argument("--output", required=True, type=Path, help="table (.csv)")
 
     many = _command(commands, "collect", _collect, "put the tables of all cases and protocols into one")
@@ -60,7 +62,24 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     summary.arguments(_command(commands, "summarise", summary.run, "mean and interval of each metric"))
 
 
-def _command(commands: argparse._SubParsersAction, name: str, function: object, text: str) -> argparse.ArgumentParser:
+class _Parser(argparse.ArgumentParser):
+    """A parser to which the arguments of a protocol's module are added when it is used."""
+
+    module: str | None = None
+
+    def parse_known_args(self, *given: Any, **more: Any) -> tuple[argparse.Namespace, list[str]]:
+        """Load the module first."""
+        if self.module is not None:
+            module = importlib.import_module(f"microsr.{self.module}")
+            module.arguments(self)
+            self.set_defaults(run=module.run)
+            self.module = None
+        return super().parse_known_args(*given, **more)
+
+
+def _command(
+    commands: argparse._SubParsersAction, name: str, function: Callable | None, text: str
+) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
     parser.set_defaults(run=function)
     return parser

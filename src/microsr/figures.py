@@ -1,6 +1,7 @@
 """The step that draws: the paper's comparison (Fig. 2) and network (Fig. 1) figures, and those that let a user judge a run.
 
-In: volumes, tables and settings. Out: <output>.png, <output>.pdf and <output>.run.json. Each figure has a module of its own.
+In: volumes, tables and settings. Out: <output>.png, <output>.pdf and <output>.run.json. Each figure has a module of its own,
+which is loaded when the figure is drawn: all of them take seconds.
 """
 
 from __future__ import annotations
@@ -11,22 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from microsr import (
-    config,
-    figure_bronchioles,
-    figure_comparison,
-    figure_domain,
-    figure_efficiency,
-    figure_hallucination,
-    figure_losses,
-    figure_metrics,
-    figure_network,
-    figure_patches,
-    figure_tiling,
-    figure_validation,
-    figure_volumes,
-    typeset,
-)
+from microsr import config, typeset
 from microsr.config import named_paths
 from microsr.progress import logger
 from microsr.provenance import write_run
@@ -146,8 +132,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=PATH",
         help="generator.pt of each method; bicubic is always shown",
     )
-    sub.add_argument("--size", type=int, default=figure_tiling.SIZE, help="side of the square shown, clinical pixels")
-    sub.add_argument("--tile", type=int, default=figure_tiling.TILE, help="side of a tile, clinical pixels")
+    sub.add_argument("--size", type=int, help="side of the square shown, clinical pixels")
+    sub.add_argument("--tile", type=int, help="side of a tile, clinical pixels")
     sub.add_argument("--table", required=True, type=Path, help="table of the differences, to be written (.csv)")
     sub.set_defaults(writes="table")
     config.add_flags(sub, config.Figures, without=["insets"])
@@ -164,6 +150,8 @@ def main(ns: argparse.Namespace) -> None:
 
 
 def _comparison(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
+    from microsr import figure_comparison
+
     settings = config.from_flags(ns, config.Figures)
     superresolved = named_paths(ns.superresolved, "superresolved")
     shown = figure_comparison.make_comparison(
@@ -175,34 +163,48 @@ def _comparison(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dic
 
 
 def _network(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
+    from microsr import figure_network
+
     method, train = config.from_flags(ns, config.Method), config.from_flags(ns, config.Train)
     losses = figure_network.make_network(method, train, tuple(ns.patches), ns.output, ns.title)
     return {"method": method.model_dump(mode="json"), "train": train.model_dump(mode="json")}, [], {"losses": losses}
 
 
 def _losses(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
+    from microsr import figure_losses
+
     histories = named_paths(ns.history, "history")
     return {}, list(histories.values()), {"losses": figure_losses.make_losses(histories, ns.output)}
 
 
 def _patches(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
+    from microsr import figure_patches
+
     slices = figure_patches.make_patches(ns.volume, ns.index, ns.output)
     return {}, [ns.volume, ns.index], {"slices": slices, "slices_read": {ns.volume: slices}}
 
 
 def _domain(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
+    from microsr import figure_domain
+
     return {}, [ns.table], {"agree": figure_domain.make_domain(ns.table, ns.output)}
 
 
 def _metrics(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
+    from microsr import figure_metrics
+
     return {}, [ns.table], {"metrics": figure_metrics.make_metrics(ns.table, ns.output, ns.protocol)}
 
 
 def _validation(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
+    from microsr import figure_validation
+
     return {}, [ns.table], {"verdicts": figure_validation.make_validation(ns.table, ns.output)}
 
 
 def _volumes(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
+    from microsr import figure_volumes
+
     return {}, [ns.table], {"volumes": figure_volumes.make_volumes(ns.table, ns.output)}
 
 
@@ -212,12 +214,16 @@ def _typeset(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[s
 
 
 def _bronchioles(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
+    from microsr import figure_bronchioles
+
     tables = _paths_by_name(ns.crossings, "crossings")
     limits = figure_bronchioles.make_bronchioles(tables, ns.output)
     return {}, [path for paths in tables.values() for path in paths], {"smallest_bronchiole_mm": limits}
 
 
 def _efficiency(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
+    from microsr import figure_efficiency
+
     runs = _paths_by_name(ns.runs, "runs")
     metrics = figure_efficiency.make_efficiency(ns.table, runs, ns.output, ns.costs)
     return {}, [ns.table, *(path for paths in runs.values() for path in paths)], {"metrics": metrics}
@@ -233,6 +239,8 @@ def _paths_by_name(pairs: list[str], flag: str) -> dict[str, list[Path]]:
 
 
 def _hallucination(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
+    from microsr import figure_hallucination
+
     settings = config.from_flags(ns, config.Figures)
     superresolved, maps = named_paths(ns.superresolved, "superresolved"), named_paths(ns.maps, "maps")
     shown = figure_hallucination.make_hallucination(ns.clinical, ns.truth, superresolved, maps, settings, ns.output)
@@ -240,8 +248,12 @@ def _hallucination(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], 
 
 
 def _tiling(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
+    from microsr import figure_tiling
+
     settings = config.from_flags(ns, config.Figures)
     models = named_paths(ns.models, "models")
-    shown = figure_tiling.make_tiling(ns.clinical, models, settings, ns.output, ns.table, ns.size, ns.tile)
-    described = settings.model_dump(mode="json", exclude={"insets"}) | {"size": ns.size, "tile": ns.tile}
+    size = figure_tiling.SIZE if ns.size is None else ns.size
+    tile = figure_tiling.TILE if ns.tile is None else ns.tile
+    shown = figure_tiling.make_tiling(ns.clinical, models, settings, ns.output, ns.table, size, tile)
+    described = settings.model_dump(mode="json", exclude={"insets"}) | {"size": size, "tile": tile}
     return described, [ns.clinical, *models.values()], shown

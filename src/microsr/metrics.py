@@ -11,9 +11,7 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from skimage.metrics import structural_similarity
-from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 from microsr import SCALE
 from microsr.scanner import Kernel, project
@@ -271,6 +269,10 @@ def _ms_ssim(superresolved: np.ndarray, truth: np.ndarray, inside: np.ndarray, d
     # In float32, five times as fast: SSIM's variances, small differences of large squares, are then good to 0.001 only.
     true = np.asarray(truth, np.float32) - np.float32(AIR_HU)
     image = np.where(inside, np.asarray(superresolved, np.float32) - np.float32(AIR_HU), true)
+    # Only here: with PyTorch, they take two seconds to load, which most of what uses this module can do without.
+    import torch
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
     pair = (torch.from_numpy(np.ascontiguousarray(a))[None, None] for a in (image, true))
     return float(multiscale_structural_similarity_index_measure(*pair, sigma=SSIM_SIGMA, data_range=data_range))
 

@@ -55,15 +55,6 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / MODEL / "generator.pt", weights_only=True)["weights"]
 
 
-def test_the_whole_experiment_is_that_of_one_machine(slurm, workflow, finished):
-    before = len(slurm.jobs())
-    status, said = slurm.submit(workflow, *SMOKE).end()
-    assert status == 0, said[-6000:]
-    assert differences(finished.folder / "results/smoke", workflow.folder / "results/smoke") == []
-    steps, jobs = int(re.findall(r"of (\d+) steps", said)[-1]), len(slurm.jobs()) - before
-    assert jobs < steps / 2, "small steps share jobs"
-
-
 def test_a_training_lives_through_all_that_befalls_it(slurm, prepared, tmp_path):
     """Too little memory, scancel, a lost node, preemption and a time limit; the weights are those of a quiet training."""
     folder, epochs = prepared.folder, 150
@@ -158,3 +149,12 @@ def test_what_fails_for_good_shows_why_where_the_user_looks(slurm, workflow, che
     assert line.startswith("Failed: bad.nii.gz: is constant") and "logs/volumes/bad/clinical.log" in line
     assert text.index(line) > text.rindex("Error in rule"), "below everything else"
     assert [(workflow.folder / target).exists() for target in targets] == [False, True]
+
+
+def test_the_whole_experiment_is_that_of_one_machine(slurm, workflow, finished):
+    before = len(slurm.jobs())
+    status, said = slurm.submit(workflow, *SMOKE).end()
+    assert status == 0, said[-6000:]
+    assert differences(finished.folder / "results/smoke", workflow.folder / "results/smoke") == []
+    steps, jobs = int(re.findall(r"of (\d+) steps", said)[-1]), len(slurm.jobs()) - before
+    assert jobs < steps / 2, "small steps share jobs"

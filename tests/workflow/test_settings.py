@@ -19,7 +19,7 @@ METHOD = "methods.proposed."
 
 # key: its new value and the rules whose commands it reaches
 REACHES: dict[str, tuple[Any, set[str]]] = {
-    "note": ("seen by the reader", {"draw_comparison"}),
+    "note": ("seen by the reader", {"draw_comparison", "write_report"}),
     "seed": (
         2,
         SIMULATED | {"extract_patches", "learn_features", "train", "evaluate_known", "evaluate_distribution"}
