@@ -46,8 +46,8 @@ def test_a_second_run_has_nothing_to_do(finished):
     assert "Nothing to be done" in finished.run(*SMOKE)
 
 
-def test_the_report_of_snakemake_is_one_html_file(finished):
-    report = finished.folder / "results/smoke/snakemake_report.html"
+def test_the_report_of_snakemake_is_one_html_file(finished, tmp_path):
+    report = tmp_path / "snakemake_report.html"
     finished.run("--report", str(report), *SMOKE)
     text = report.read_text(encoding="utf-8")
     assert "comparison" in text and "domain check" in text
