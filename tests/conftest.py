@@ -1,6 +1,7 @@
 """What every test may ask for."""
 
 import gc
+import locale
 import logging
 import os
 import tracemalloc
@@ -99,7 +100,9 @@ def write_dicom() -> Callable[..., list[Path]]:
             writer = sitk.ImageFileWriter()
             writer.KeepOriginalImageUIDOn()
             writer.SetFileName(str(path))
+            before = locale.setlocale(locale.LC_ALL)
             writer.Execute(image)
+            locale.setlocale(locale.LC_ALL, before)  # GDCM leaves another where it writes numbers
             files.append(path)
         return files
 

@@ -25,7 +25,7 @@ PROTOCOLS = {
     "repeatability": "compare the super-resolved CTs of two scans of one lung",
 }
 """Protocols with a module each, imported by name, so that a change of one makes no other one old (see
-`provenance.code_version`), and when they are asked for: two of them load PyTorch."""
+`provenance.code_version`), and when they are asked for: one loads PyTorch."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
