@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +23,7 @@ ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=cred_expire=5
+AuthInfo=cred_expire=15
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -50,7 +51,8 @@ PartitionName=urgent Nodes={host} PriorityTier=10 State=UP
 """
 FLAGS = (
     "--workflow-profile", "profiles/slurm", "--slurm-no-account", "--slurm-status-command", "squeue",
-    "--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1", "--latency-wait", "10",
+    "--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1",
+    "--max-status-checks-per-second", "10", "--latency-wait", "10",
 )  # fmt: skip
 """The profile as users have it; this cluster has no accounting, and tests do not wait long to ask how a job is."""
 
@@ -73,17 +75,32 @@ class Submission:
         """What `condition` gives once it is true."""
         end = time.monotonic() + seconds
         while not (found := condition()):
-            assert self.process.poll() is None, (
-                f"Snakemake ended before: {what}\n{self.said.read_text(encoding='utf-8')[-6000:]}"
-            )
-            assert time.monotonic() < end, f"did not happen: {what}\n{self.said.read_text(encoding='utf-8')[-6000:]}"
+            assert self.process.poll() is None, f"Snakemake ended before: {what}\n{self.state()}"
+            assert time.monotonic() < end, f"did not happen: {what}\n{self.state()}"
             time.sleep(0.3)
         return found
 
-    def end(self, seconds: float = 2400) -> tuple[int, str]:
+    def end(self, seconds: float = 1500) -> tuple[int, str]:
         """Exit status, and all that a user has seen."""
-        status = self.process.wait(timeout=seconds)
+        try:
+            status = self.process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            found = self.state()
+            self.process.send_signal(signal.SIGABRT)  # it then says where each of its threads is
+            self.process.wait()
+            said = self.said.read_text(encoding="utf-8")
+            pytest.fail(f"Snakemake has not ended within {seconds} s\n{found}\n{said[-6000:]}")
         return status, self.said.read_text(encoding="utf-8")
+
+    def state(self) -> str:
+        """What Snakemake has said at last, the jobs that Slurm knows, and the processes: for a person who looks for what is wrong."""
+        commands = (
+            ("squeue", "--states", "all", "--format", "%i|%T|%r|%M|%k"), ("sinfo", "-N", "--long"),
+            ("ps", "-e", "-o", "pid,ppid,stat,wchan:20,etimes,args", "--forest"),
+        )  # fmt: skip
+        found = [subprocess.run(one, capture_output=True, text=True, check=False).stdout for one in commands]
+        logs = [log.read_text(encoding="utf-8")[-2000:] for log in self.said.parent.glob("results/slurm_logs/**/*.log")]
+        return "\n".join([self.said.read_text(encoding="utf-8")[-6000:], *found, *logs])
 
 
 @dataclass(frozen=True)
@@ -91,24 +108,33 @@ class Slurm:
     """The cluster, which is one node, and what was submitted to it in a test."""
 
     node: str
+    daemons: dict[str, subprocess.Popen]
     submitted: list[subprocess.Popen] = field(default_factory=list)
 
     def submit(self, workflow: Workflow, *arguments: str) -> Submission:
         said = workflow.folder / "said.txt"
         with said.open("w") as output:
             process = subprocess.Popen(
-                workflow.command(*FLAGS, *arguments), cwd=workflow.folder, env=workflow.environment(),
-                stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+                workflow.command(*FLAGS, *arguments), cwd=workflow.folder,
+                env=workflow.environment() | {"PYTHONFAULTHANDLER": "1"}, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         self.submitted.append(process)
         return Submission(process, said)
 
+    @contextmanager
+    def without_controller(self) -> Iterator[None]:
+        """slurmctld is down in this context, and is started again at its end; jobs run on."""
+        stop(self.daemons["slurmctld"])
+        yield
+        self.daemons["slurmctld"] = start("slurmctld")
+        until(lambda: "up" in sinfo(), "slurmctld does not come back")
+
     def jobs(self, state: str = "all") -> list[dict[str, str]]:
-        """Jobs in a state, oldest first: their number, state, partition and what they are."""
+        """Jobs in a state, oldest first: their number, state, partition, CPUs and what they are."""
         lines = outcome(
-            "squeue", "--noheader", "--states", state, "--sort", "i", "--format", "%i|%T|%P|%k"
+            "squeue", "--noheader", "--states", state, "--sort", "i", "--format", "%i|%T|%P|%C|%k"
         ).splitlines()
-        return [dict(zip(("id", "state", "partition", "what"), line.split("|"), strict=True)) for line in lines]
+        return [dict(zip(("id", "state", "partition", "cpus", "what"), line.split("|"), strict=True)) for line in lines]
 
     def running(self, rule: str) -> str | None:
         """The number of the job that runs a rule."""
@@ -158,22 +184,32 @@ def cluster() -> Iterator[Slurm]:
         CONF.parent.mkdir(parents=True, exist_ok=True)
         settings = SETTINGS.format(ours=OURS, host=node, folder=folder, ports=(free_port(), free_port()))
         CONF.write_text(settings, encoding="utf-8")  # not elsewhere: jobs do not inherit SLURM_CONF
-        started = []
+        daemons = {}
         try:
             if subprocess.run(["munge", "-n"], capture_output=True, check=False).returncode:
                 Path("/run/munge").mkdir(exist_ok=True)
                 shutil.chown("/run/munge", "munge")
-                started.append(subprocess.Popen(["runuser", "-u", "munge", "--", "munged", "--foreground"]))
-                until(lambda: subprocess.run(["munge", "-n"], capture_output=True, check=False).returncode == 0, folder)
-            started.append(subprocess.Popen(["slurmctld", "-D"], stderr=subprocess.DEVNULL))
-            started.append(subprocess.Popen(["slurmd", "-D"], stderr=subprocess.DEVNULL))
-            until(lambda: "idle" in sinfo(), folder)
-            yield Slurm(node)
+                daemons["munged"] = subprocess.Popen(["runuser", "-u", "munge", "--", "munged", "--foreground"])
+                until(
+                    lambda: subprocess.run(["munge", "-n"], capture_output=True, check=False).returncode == 0, "munge"
+                )
+            daemons |= {name: start(name) for name in ("slurmctld", "slurmd")}
+            until(lambda: "idle" in sinfo(), "the cluster does not come up", folder)
+            yield Slurm(node, daemons)
         finally:
-            for daemon in started[::-1]:
-                daemon.terminate()
-                daemon.wait(timeout=30)
+            for daemon in [*daemons.values()][::-1]:
+                stop(daemon)
             CONF.unlink()
+
+
+def start(daemon: str) -> subprocess.Popen:
+    """One of Slurm's daemons, which writes into its own log."""
+    return subprocess.Popen([daemon, "-D"], stderr=subprocess.DEVNULL)
+
+
+def stop(daemon: subprocess.Popen) -> None:
+    daemon.terminate()
+    daemon.wait(timeout=60)
 
 
 def free_port() -> int:
@@ -186,11 +222,11 @@ def sinfo() -> str:
     return subprocess.run(["sinfo", "--noheader"], capture_output=True, text=True, check=False).stdout
 
 
-def until(condition: Callable[[], bool], folder: Path) -> None:
-    """Wait for the cluster to come up; what its daemons said if it does not."""
+def until(condition: Callable[[], bool], what: str, folder: Path | None = None) -> None:
+    """Wait for something of the cluster; the logs in `folder` if it does not come."""
     end = time.monotonic() + 60
     while not condition():
         if time.monotonic() > end:
-            logs = {log.name: log.read_text(encoding="utf-8")[-2000:] for log in folder.glob("*.log")}
-            pytest.fail(f"the cluster does not come up: {logs}")
+            logs = {log.name: log.read_text(encoding="utf-8")[-2000:] for log in folder.glob("*.log")} if folder else ""
+            pytest.fail(f"{what} {logs}")
         time.sleep(0.2)
