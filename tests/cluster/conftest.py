@@ -8,7 +8,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,26 +107,21 @@ class Slurm:
     """The cluster, which is one node, and what was submitted to it in a test."""
 
     node: str
-    daemons: dict[str, subprocess.Popen]
     submitted: list[subprocess.Popen] = field(default_factory=list)
 
-    def submit(self, workflow: Workflow, *arguments: str) -> Submission:
+    def submit(self, workflow: Workflow, *arguments: str, programs: Path | None = None) -> Submission:
+        """Start a Snakemake that submits. programs: a folder whose programs it takes in the place of others of that name."""
+        environment = workflow.environment() | {"PYTHONFAULTHANDLER": "1"}
+        if programs is not None:
+            environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"
         said = workflow.folder / "said.txt"
         with said.open("w") as output:
             process = subprocess.Popen(
-                workflow.command(*FLAGS, *arguments), cwd=workflow.folder,
-                env=workflow.environment() | {"PYTHONFAULTHANDLER": "1"}, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+                workflow.command(*FLAGS, *arguments), cwd=workflow.folder, env=environment,
+                stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         self.submitted.append(process)
         return Submission(process, said)
-
-    @contextmanager
-    def without_controller(self) -> Iterator[None]:
-        """slurmctld is down in this context, and is started again at its end; jobs run on."""
-        stop(self.daemons["slurmctld"])
-        yield
-        self.daemons["slurmctld"] = start("slurmctld")
-        until(lambda: "up" in sinfo(), "slurmctld does not come back")
 
     def jobs(self, state: str = "all") -> list[dict[str, str]]:
         """Jobs in a state, oldest first: their number, state, partition, CPUs and what they are."""
@@ -184,32 +178,22 @@ def cluster() -> Iterator[Slurm]:
         CONF.parent.mkdir(parents=True, exist_ok=True)
         settings = SETTINGS.format(ours=OURS, host=node, folder=folder, ports=(free_port(), free_port()))
         CONF.write_text(settings, encoding="utf-8")  # not elsewhere: jobs do not inherit SLURM_CONF
-        daemons = {}
+        started = []
         try:
             if subprocess.run(["munge", "-n"], capture_output=True, check=False).returncode:
                 Path("/run/munge").mkdir(exist_ok=True)
                 shutil.chown("/run/munge", "munge")
-                daemons["munged"] = subprocess.Popen(["runuser", "-u", "munge", "--", "munged", "--foreground"])
-                until(
-                    lambda: subprocess.run(["munge", "-n"], capture_output=True, check=False).returncode == 0, "munge"
-                )
-            daemons |= {name: start(name) for name in ("slurmctld", "slurmd")}
-            until(lambda: "idle" in sinfo(), "the cluster does not come up", folder)
-            yield Slurm(node, daemons)
+                started.append(subprocess.Popen(["runuser", "-u", "munge", "--", "munged", "--foreground"]))
+                until(lambda: subprocess.run(["munge", "-n"], capture_output=True, check=False).returncode == 0, folder)
+            started.append(subprocess.Popen(["slurmctld", "-D"], stderr=subprocess.DEVNULL))
+            started.append(subprocess.Popen(["slurmd", "-D"], stderr=subprocess.DEVNULL))
+            until(lambda: "idle" in sinfo(), folder)
+            yield Slurm(node)
         finally:
-            for daemon in [*daemons.values()][::-1]:
-                stop(daemon)
+            for daemon in started[::-1]:
+                daemon.terminate()
+                daemon.wait(timeout=60)
             CONF.unlink()
-
-
-def start(daemon: str) -> subprocess.Popen:
-    """One of Slurm's daemons, which writes into its own log."""
-    return subprocess.Popen([daemon, "-D"], stderr=subprocess.DEVNULL)
-
-
-def stop(daemon: subprocess.Popen) -> None:
-    daemon.terminate()
-    daemon.wait(timeout=60)
 
 
 def free_port() -> int:
@@ -222,11 +206,11 @@ def sinfo() -> str:
     return subprocess.run(["sinfo", "--noheader"], capture_output=True, text=True, check=False).stdout
 
 
-def until(condition: Callable[[], bool], what: str, folder: Path | None = None) -> None:
-    """Wait for something of the cluster; the logs in `folder` if it does not come."""
+def until(condition: Callable[[], bool], folder: Path) -> None:
+    """Wait for the cluster to come up; what its daemons said if it does not."""
     end = time.monotonic() + 60
     while not condition():
         if time.monotonic() > end:
-            logs = {log.name: log.read_text(encoding="utf-8")[-2000:] for log in folder.glob("*.log")} if folder else ""
-            pytest.fail(f"{what} {logs}")
+            logs = {log.name: log.read_text(encoding="utf-8")[-2000:] for log in folder.glob("*.log")}
+            pytest.fail(f"the cluster does not come up: {logs}")
         time.sleep(0.2)

@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +21,13 @@ pytestmark = [pytest.mark.workflow, pytest.mark.timeout(3000)]
 SMOKE = ("--configfile", "experiments/smoke.yaml")
 MODEL = "results/smoke/models/cyclegan/pooled"
 STATE = "results/smoke/.state/cyclegan/pooled"
+SACCT = """#!/bin/sh
+# In the place of Slurm's accounting, which this cluster lacks: it does not answer the first ten questions about jobs.
+case "$*" in *--name*) ;; *) exit 1 ;; esac
+echo >> "$0.asked"
+[ "$(wc -l < "$0.asked")" -gt 10 ] && exec squeue --noheader --states all --format '%i|%T'
+exit 1
+"""
 
 
 @pytest.fixture
@@ -114,7 +120,6 @@ def test_a_training_lives_through_all_that_befalls_it(slurm, prepared, tmp_path)
 
 
 def test_a_main_process_that_is_killed_is_started_again(slurm, prepared):
-    """And then Slurm does not answer it for a minute: longer than the five questions take that Snakemake asks by itself."""
     folder, arguments = prepared.folder, training_of(120)
     said = slurm.submit(prepared, *arguments)
     job = said.wait_for(lambda: last_step(folder) and slurm.running("train"), "a training")
@@ -127,11 +132,7 @@ def test_a_main_process_that_is_killed_is_started_again(slurm, prepared):
     )
     slurm.ask("scancel", job)
     prepared.run("--unlock", *SMOKE)
-    said = slurm.submit(prepared, *arguments)
-    said.wait_for(lambda: slurm.running("train"), "a training")
-    with slurm.without_controller():
-        time.sleep(70)
-    status, text = said.end()
+    status, text = slurm.submit(prepared, *arguments).end()
     assert status == 0, text[-6000:]
     starts = [
         attempt["start_step"]
@@ -140,16 +141,24 @@ def test_a_main_process_that_is_killed_is_started_again(slurm, prepared):
     assert starts[0] == 0 < starts[1]
 
 
-def test_what_fails_for_good_shows_why_where_the_user_looks(slurm, workflow, chest):
-    """A scan that is not in HU: its line of error is in what Snakemake says, and the other case is finished."""
+def test_what_fails_for_good_shows_why_where_the_user_looks(slurm, workflow, chest, tmp_path):
+    """A scan that is not in HU: its line of error is in what Snakemake says, and the other case is finished.
+
+    Slurm's accounting does not answer at first, for longer than Snakemake has patience by itself: then it would wait for ever.
+    """
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "sacct").write_text(SACCT, encoding="utf-8")
+    (programs / "sacct").chmod(0o755)
     for name, values in (("bad", np.full(chest.shape, 7)), ("good", chest)):
         scan = sitk.GetImageFromArray(values.astype(np.int16))
         sitk.WriteImage(scan, str(workflow.folder / f"{name}.nii.gz"))
     sheet = "case\tsplit\tclinical\tmicro\nbad\ttrain\tbad.nii.gz\tgood.nii.gz\ngood\ttest\tgood.nii.gz\t\n"
     (workflow.folder / "sheet.tsv").write_text(sheet)
     targets = [f"results/smoke/volumes/{case}/clinical.ome.zarr" for case in ("bad", "good")]
-    said = slurm.submit(workflow, *targets, *SMOKE, "--config", "cases={sheet: sheet.tsv, data_root: .}")
-    status, text = said.end()
+    settings = ("--config", "cases={sheet: sheet.tsv, data_root: .}", "--slurm-status-command", "sacct")
+    status, text = slurm.submit(workflow, *targets, *SMOKE, *settings, programs=programs).end()
+    assert len((programs / "sacct.asked").read_text(encoding="utf-8")) > 10
     assert status != 0 and "Traceback" not in text
     (line,) = [line for line in text.splitlines() if line.startswith("Failed: ")]
     assert line.startswith("Failed: bad.nii.gz: is constant") and "logs/volumes/bad/clinical.log" in line
