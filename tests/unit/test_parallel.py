@@ -82,7 +82,7 @@ def test_a_training_goes_on_under_another_number_of_processes(patches, tmp_path)
         wait_for(lambda: list(tmp_path.glob("state/*/tensorboard/*")), process)
         time.sleep(3)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode != 0
@@ -97,7 +97,7 @@ def test_a_training_goes_on_under_another_number_of_processes(patches, tmp_path)
         wait_for(lambda: len(list(tmp_path.glob("state/*/tensorboard/*"))) > events, stopped)
         time.sleep(3)
         stopped.terminate()
-        _, said = stopped.communicate(timeout=60)
+        _, said = stopped.communicate(timeout=300)
     finally:
         stopped.kill()
     assert stopped.returncode == STOPPED, said
