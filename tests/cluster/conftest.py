@@ -74,8 +74,8 @@ class Submission:
         """What `condition` gives once it is true."""
         end = time.monotonic() + seconds
         while not (found := condition()):
-            assert self.process.poll() is None, f"Snakemake ended before: {what}\n{self.state()}"
-            assert time.monotonic() < end, f"did not happen: {what}\n{self.state()}"
+            assert self.process.poll() is None, f"Snakemake ended before: {what}\n{self.post_mortem()}"
+            assert time.monotonic() < end, f"did not happen: {what}\n{self.post_mortem()}"
             time.sleep(0.3)
         return found
 
@@ -84,22 +84,23 @@ class Submission:
         try:
             status = self.process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
-            found = self.state()
-            self.process.send_signal(signal.SIGABRT)  # it then says where each of its threads is
-            self.process.wait()
-            said = self.said.read_text(encoding="utf-8")
-            pytest.fail(f"Snakemake has not ended within {seconds} s\n{found}\n{said[-6000:]}")
+            pytest.fail(f"Snakemake has not ended within {seconds} s\n{self.post_mortem()}")
         return status, self.said.read_text(encoding="utf-8")
 
-    def state(self) -> str:
-        """What Snakemake has said at last, the jobs that Slurm knows, and the processes: for a person who looks for what is wrong."""
+    def post_mortem(self) -> str:
+        """For a person who looks for what is wrong: jobs, node, processes, logs of jobs, and what Snakemake said; it is ended."""
         commands = (
             ("squeue", "--states", "all", "--format", "%i|%T|%r|%M|%k"), ("sinfo", "-N", "--long"),
             ("ps", "-e", "-o", "pid,ppid,stat,wchan:20,etimes,args", "--forest"),
         )  # fmt: skip
         found = [subprocess.run(one, capture_output=True, text=True, check=False).stdout for one in commands]
-        logs = [log.read_text(encoding="utf-8")[-2000:] for log in self.said.parent.glob("results/slurm_logs/**/*.log")]
-        return "\n".join([self.said.read_text(encoding="utf-8")[-6000:], *found, *logs])
+        found += [
+            log.read_text(encoding="utf-8")[-2000:] for log in self.said.parent.glob("results/slurm_logs/**/*.log")
+        ]
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGABRT)  # it then says where each of its threads is
+            self.process.wait()
+        return "\n".join([*found, self.said.read_text(encoding="utf-8")[-6000:]])
 
 
 @dataclass(frozen=True)
