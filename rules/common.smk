@@ -28,7 +28,8 @@ from microsr.config import EXPORTED, OF_TRAINING, flags, load
 from microsr.sheet import read_sheet, sheet_text, simulated_cases
 from microsr.ending import ending, left_out, unused_gpu
 from microsr.progress import SHARED
-from microsr.provenance import code_version, step_version, write_atomically
+from microsr.code_version import code_version, step_version
+from microsr.provenance import write_atomically
 from microsr.running import claim, drop_stale_locks
 
 os.environ[SHARED] = "1"  # jobs run side by side: they tell of themselves in whole lines
@@ -535,7 +536,7 @@ def hallucinated(kind):
 
 def figure_code(name):
     """Version of the code that decides a figure."""
-    return step_version(f"figure_{name}")
+    return step_version(f"figures.{name}")
 
 
 def stem(wildcards, output):

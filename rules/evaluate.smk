@@ -80,7 +80,7 @@ rule evaluate_distribution:
         runtime=more_each_time(60),
     params:
         names=model_names,
-        code=code_version("distribution"),
+        code=code_version("evaluate.distribution"),
     shell:
         "microsr evaluate distribution {params.names} --superresolved {input.superresolved} --clinical {input.clinical}"
         " --micro {input.micro} --features {input.features} --output {output.table} --log {log}"
@@ -107,7 +107,7 @@ rule evaluate_repeatability:
         runtime=more_each_time(60),
     params:
         names=model_names,
-        code=code_version("repeatability"),
+        code=code_version("evaluate.repeatability"),
     shell:
         "microsr evaluate repeatability {params.names} --superresolved {input.superresolved}"
         " --repeated {input.repeated} --clinical {input.clinical}"
@@ -134,7 +134,7 @@ rule evaluate_downsampled:
     params:
         names=model_names,
         settings=EVALUATION,
-        code=code_version("downsampled"),
+        code=code_version("evaluate.downsampled"),
     shell:
         "microsr evaluate downsampled {params.names} --superresolved {input.superresolved} --micro {input.micro}"
         " --output {output.table} {params.settings} --log {log}"
@@ -157,7 +157,7 @@ rule collect_metrics:
     conda:
         ENVIRONMENT
     params:
-        code=code_version("tables"),
+        code=code_version("evaluate.collect"),
     shell:
         "microsr evaluate collect --inputs {input.tables} --output {output.table} --log {log}"
 
@@ -179,6 +179,6 @@ rule summarise_metrics:
     conda:
         ENVIRONMENT
     params:
-        code=code_version("summary"),
+        code=code_version("evaluate.summarise"),
     shell:
         "microsr evaluate summarise --table {input.table} --output {output.table} --log {log}"

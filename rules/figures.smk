@@ -372,6 +372,6 @@ rule typeset_table:
         ENVIRONMENT
     params:
         stem=stem,
-        code=step_version("typeset"),
+        code=step_version("figures.typeset"),
     shell:
         "microsr figures typeset --kind {wildcards.table} --table {input.table} --output {params.stem} --log {log}"

@@ -35,7 +35,7 @@ rule draw_calibration:
         runtime=more_each_time(30),
     params:
         stem=stem,
-        code=code_version("report_calibration"),
+        code=code_version("report.calibration"),
     shell:
         "microsr report calibration --micro {input.micro} --clinical {input.clinical} --output {params.stem} --log {log}"
 
@@ -64,7 +64,7 @@ rule draw_panels:
         runs=[f"{method}={RESULTS}/models/{model}/run.json" for method, model in PANELLED.items()],
         states=[f"{method}={RESULTS}/.state/{model}" for method, model in PANELLED.items()],
         stem=stem,
-        code=code_version("report_panels"),
+        code=code_version("report.panels"),
     shell:
         "microsr report panels --runs {params.runs} --states {params.states} --output {params.stem} --log {log}"
 

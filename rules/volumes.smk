@@ -112,7 +112,7 @@ rule downsample_micro:
         mem_mb=more_each_time(2000),
         runtime=more_each_time(60),
     params:
-        code=code_version("pooling"),
+        code=code_version("volumes.downsample"),
     shell:
         "microsr volumes downsample --micro {input.micro} --output {output.volume} --log {log}"
 

@@ -126,7 +126,7 @@ def evaluate(
     tables.write_table(output, names, rows)
     settings = {"windows": WINDOWS, "size": size, "seed": SEED}
     paths = [superresolved, clinical, *micro, features]
-    write_run(output, "distribution", settings, paths, started, features=facts)
+    write_run(output, "evaluate.distribution", settings, paths, started, features=facts)
 
 
 def _halves(mask: Any) -> tuple[Part, Part]:

@@ -61,7 +61,7 @@ def evaluate(names: tables.Names, superresolved: Path, micro: Path, output: Path
     tables.write_table(output, names, rows)
     chosen = settings.model_dump(mode="json")
     inputs = [superresolved, micro]
-    write_run(output, "downsampled", chosen, inputs, started, micro_slices=slices)
+    write_run(output, "evaluate.downsampled", chosen, inputs, started, micro_slices=slices)
 
 
 def micro_slices(image: Volume, image_path: Path, true: Volume, true_path: Path) -> list[int]:

@@ -25,7 +25,7 @@ PROTOCOLS = {
     "repeatability": "compare the super-resolved CTs of two scans of one lung",
 }
 """Protocols with a module each, imported by name, so that a change of one makes no other one old (see
-`provenance.code_version`), and when they are asked for: one loads PyTorch."""
+`code_version`), and when they are asked for: one loads PyTorch."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +100,7 @@ def main(ns: argparse.Namespace) -> None:
 def _collect(ns: argparse.Namespace) -> None:
     started = time.time()
     tables.collect(ns.inputs, ns.output)
-    write_run(ns.output, "tables", {}, ns.inputs, started)
+    write_run(ns.output, "evaluate.collect", {}, ns.inputs, started)
 
 
 def run(ns: argparse.Namespace) -> None:

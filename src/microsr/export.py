@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from microsr import UserError, config
+from microsr.code_version import code_version
 from microsr.headers import chosen_range
 from microsr.outputs import FORMATS, Partial, kind_of
 from microsr.progress import Progress
-from microsr.provenance import checksum, code_version, write_run
+from microsr.provenance import checksum, write_run
 from microsr.sheet import Scan
 from microsr.storage import Volume, open_volume
 

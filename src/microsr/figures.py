@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="command", required=True, metavar="FIGURE")
 
     def figure(
-        name: str, draw: Callable, summary: str, endings: Sequence[str] = (".png", ".pdf"), step: str | None = None
+        name: str, draw: Callable, summary: str, endings: Sequence[str] = (".png", ".pdf")
     ) -> argparse.ArgumentParser:
         sub = commands.add_parser(
             name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False
@@ -34,7 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
             type=Path,
             help=f"path without extension; {', '.join(endings)} and .run.json are added",
         )
-        sub.set_defaults(draw=draw, module=step or f"figure_{name}", endings=endings, writes=None)
+        sub.set_defaults(draw=draw, recorded_as=f"figures.{name}", endings=endings, writes=None)
         return sub
 
     sub = figure(
@@ -82,7 +82,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     sub = figure("volumes", _volumes, "pixels, slices and pixel size of every volume (the paper's Table 1)")
     sub.add_argument("--table", required=True, type=Path, help="table of `microsr volumes table` (.csv)")
 
-    sub = figure("typeset", _typeset, "a table for a paper, as LaTeX and Markdown", (".tex", ".md"), "typeset")
+    sub = figure("typeset", _typeset, "a table for a paper, as LaTeX and Markdown", (".tex", ".md"))
     sub.add_argument("--kind", required=True, choices=typeset.KINDS, help="what the table is of")
     sub.add_argument(
         "--table",
@@ -145,7 +145,7 @@ def main(ns: argparse.Namespace) -> None:
     settings, inputs, facts = ns.draw(ns)
     results = [ns.output.with_name(f"{ns.output.name}{ending}") for ending in ns.endings]
     results += [getattr(ns, ns.writes)] if ns.writes else []
-    write_run(results, ns.module, settings, inputs, started, **facts)
+    write_run(results, ns.recorded_as, settings, inputs, started, **facts)
     logger.info("%s%s written", ns.output, " and ".join(ns.endings))
 
 

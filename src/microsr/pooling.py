@@ -64,7 +64,7 @@ def downsample(micro: Path, output: Path, number: int = SLICES) -> None:
             voxels[i] = np.rint(mean).astype(np.int16)
             inside[i] = pooled_mask(np.asarray(mask[z]))
     logger.info("uCT slices %s to %dx%d pixels", chosen, *shape[1:])
-    write_run(output, "pooling", {"slices": number}, [micro], started, micro_slices=chosen)
+    write_run(output, "volumes.downsample", {"slices": number}, [micro], started, micro_slices=chosen)
 
 
 def cropped(image: np.ndarray) -> np.ndarray:

@@ -1,16 +1,13 @@
-"""How a result was made: run.json beside it, and the version of the code that decides it."""
+"""How a result was made: run.json beside it."""
 
 from __future__ import annotations
 
-import ast
 import contextlib
-import functools
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
-import re
 import subprocess
 import threading
 import time
@@ -20,11 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import microsr
+from microsr.code_version import SOURCE, step_version
 from microsr.files import replacing
 
-SOURCE = Path(microsr.__file__).parent
-NOT_DECISIVE = {"config", "files", "provenance", "progress", "cli", "__init__", "__main__"}
-"""Modules that decide no result by themselves: settings reach a step by value."""
 PACKAGES = (
     "numpy", "scipy", "scikit-image", "SimpleITK", "nibabel", "pydicom", "tifffile", "imagecodecs", "pandas", "matplotlib",
     "zarr", "torch", "torchmetrics", "pylinac", "snakemake", "snakemake-executor-plugin-slurm",
@@ -56,68 +51,6 @@ def find_run(result: Path) -> Path | None:
             if record.is_file():
                 return record
     return None
-
-
-def step_version(step: str) -> str:
-    """Fingerprint of the code that decides what a step makes: of a figure, its module and the command that calls it."""
-    command = f"{code_version('figures', alone=True)} " if step.startswith("figure_") else ""
-    return command + code_version(step)
-
-
-@functools.cache
-def code_version(module: str, alone: bool = False) -> str:
-    """Fingerprint of the code that decides a step's result: `microsr.<module>` and all of microsr that it imports.
-
-    alone: without what it imports. Comments, docstrings and layout do not count.
-    """
-    found: dict[str, str] = {}
-    todo = [module]
-    while todo:
-        name = todo.pop()
-        path = SOURCE / f"{name}.py"
-        if name in found or name in NOT_DECISIVE or not path.is_file():
-            continue
-        found[name], imported = _code(path)
-        todo += () if alone else imported
-    digest = hashlib.sha256(json.dumps(sorted(found.items())).encode())
-    return digest.hexdigest()[:16]
-
-
-@functools.cache
-def _code(path: Path) -> tuple[str, tuple[str, ...]]:
-    """What a module does, in one digest, and the modules of microsr that it imports; read once, however many steps share it."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    imported = tuple(_imports(tree))
-    return hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest(), imported
-
-
-def _imports(tree: ast.Module) -> list[str]:
-    names = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "microsr":
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("microsr."):
-            names.append(node.module.split(".")[1])
-        elif isinstance(node, ast.Import):
-            names += [a.name.split(".")[1] for a in node.names if a.name.startswith("microsr.")]
-        elif isinstance(node, ast.JoinedStr) and (kind := re.fullmatch(r"microsr\.(\w+_)", _beginning(node))):
-            names += sorted(path.stem for path in SOURCE.glob(f"{kind[1]}*.py"))  # f"microsr.network_{name}" may be any
-    return names
-
-
-def _beginning(text: ast.JoinedStr) -> str:
-    """What an f-string begins with, whatever is filled in."""
-    first = text.values[0] if text.values else None
-    return str(first.value) if isinstance(first, ast.Constant) else ""
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            kept = [s for s in body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
-            node.body = kept or [ast.Pass()]
-    return tree
 
 
 def checksum(path: Path, stop: threading.Event | None = None, slices: Sequence[int] | None = None) -> str:
@@ -182,7 +115,7 @@ def write_run(
 ) -> None:
     """Write run.json: settings, input checksums, code, package versions, platform and time, and further `facts`.
 
-    results: what was made; each has its record in its `run_file`. step: name of the module that made them. inputs: paths, or
+    results: what was made; each has its record in its `run_file`. step: one of `code_version.STEPS`. inputs: paths, or
     their checksums by path. started: time.time() at the start. slices_read: of inputs that are large volumes, the slices that
     count; only they are in the checksum. Paths are written relative to the working folder, or absolute where they are given so
     and lie outside it.

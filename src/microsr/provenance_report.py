@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from microsr import UserError
+from microsr.code_version import STEPS, step_version
 from microsr.progress import logger
-from microsr.provenance import RUN, SOURCE, absolute, checksum, find_run, run_file, step_version
+from microsr.provenance import RUN, absolute, checksum, find_run, run_file
 
 WIDTH = 120
 SHORT = 12
@@ -88,7 +89,7 @@ def trace(file: Path, check: bool = True) -> dict[str, Any]:
                 {"file": name, "sha256": sha, **({} if slices is None else {"slices": slices})}
                 | {"record": record and names[record], "state": _state(there, sha, slices, check, sums)}
             )
-        known = (SOURCE / f"{run['step']}.py").is_file()
+        known = run["step"] in STEPS
         current = step_version(run["step"]) == run["code"].get("fingerprint") if known else None
         records[names[path]] = {**run, "inputs": inputs, "current_code": current, "found_at": str(path)}
     return {"file": str(file), "record": names[first], "records": records}

@@ -211,7 +211,7 @@ def evaluate(
     tables.write_table(output, names, rows)
     paths = [p for p in (superresolved, repeated, clinical, repeated_clinical) if p is not None]
     counted = {"walls": found.walls.there, "lumens": found.lumens.there}
-    write_run(output, "repeatability", {}, paths, started, slices=slices, counted=counted)
+    write_run(output, "evaluate.repeatability", {}, paths, started, slices=slices, counted=counted)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -189,7 +189,7 @@ def _calibration(ns: argparse.Namespace) -> None:
     started = time.time()
     read = make_calibration(ns.micro, ns.clinical, ns.output)
     result = ns.output.with_name(f"{ns.output.name}.png")
-    write_run(result, "report_calibration", {}, [*ns.micro, *ns.clinical], started, slices_read=read)
+    write_run(result, "report.calibration", {}, [*ns.micro, *ns.clinical], started, slices_read=read)
 
 
 def _panels(ns: argparse.Namespace) -> None:
@@ -201,5 +201,5 @@ def _panels(ns: argparse.Namespace) -> None:
         raise UserError("--states: must name the same trainings as --runs")
     steps = make_panels(runs, states, ns.output)
     write_run(
-        ns.output.with_name(f"{ns.output.name}.png"), "report_panels", {}, list(runs.values()), started, steps=steps
+        ns.output.with_name(f"{ns.output.name}.png"), "report.panels", {}, list(runs.values()), started, steps=steps
     )

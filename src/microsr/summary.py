@@ -58,4 +58,4 @@ def run(ns: argparse.Namespace) -> None:
     """Run `microsr evaluate summarise`."""
     started = time.time()
     write_csv(ns.output, summarise(read_table(ns.table)), float_format="%.6g")
-    write_run(ns.output, "summary", {}, [ns.table], started)
+    write_run(ns.output, "evaluate.summarise", {}, [ns.table], started)

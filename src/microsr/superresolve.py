@@ -23,11 +23,12 @@ import torch
 from torch import Tensor
 
 from microsr import SCALE, UserError, config
+from microsr.code_version import code_version
 from microsr.devices import available_cpus, choose_algorithms
 from microsr.hounsfield import clinical_hu
 from microsr.outputs import FORMATS, Partial, kind_of
 from microsr.progress import Progress, logger
-from microsr.provenance import checksum, code_version, write_run
+from microsr.provenance import checksum, write_run
 from microsr.readers import read_scan
 from microsr.sheet import Scan
 from microsr.storage import Volume, magnified_geometry, open_volume

@@ -25,6 +25,7 @@ import microsr
 from microsr import UserError, config
 from microsr.attempts import sole_attempt
 from microsr.checkpoint import explain_fresh, identify, load_state, save_generator, save_state, state_folder
+from microsr.code_version import code_version
 from microsr.cyclegan import CycleGAN
 from microsr.devices import choose_algorithms, choose_device, choose_precision
 from microsr.files import write_csv
@@ -33,7 +34,7 @@ from microsr.networks import build_g1
 from microsr.parallel import Agreement, join
 from microsr.passes import gigaflops_per_pair
 from microsr.progress import Progress, logger
-from microsr.provenance import code_version, run_file, write_run
+from microsr.provenance import run_file, write_run
 from microsr.sampling import Batches
 
 HISTORY_ROWS = 500

@@ -348,7 +348,7 @@ def main(ns: argparse.Namespace) -> None:
 
 
 def _pooling() -> ModuleType:
-    # By name: a change there, or in the metrics that it uses, makes no imported volume old (see `provenance.code_version`).
+    # By name: a change there, or in the metrics that it uses, makes no imported volume old (see `code_version`).
     return importlib.import_module("microsr.pooling")
 
 

@@ -74,7 +74,7 @@ def run(copy: Workflow, *arguments: object) -> str:
 
 def versions(copy: Workflow) -> dict[str, str]:
     """The version of the code of each step."""
-    code = f"from microsr.provenance import code_version as v; print(*(v(step) for step in {STEPS}))"
+    code = f"from microsr.code_version import code_version as v; print(*(v(step) for step in {STEPS}))"
     return dict(zip(STEPS, run(copy, "-c", code).split(), strict=True))
 
 

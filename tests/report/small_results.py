@@ -83,7 +83,7 @@ class Results:
             words.append(f"truth={paths[-1]}")
         record = self.folder / f"figures/comparison_{case}.run.json"
         shown = {"slice": 1, "insets": [{"row": 8, "column": 12, "size": 6}], "slices_read": read}
-        write_run(record, "figure_comparison", {"title": f"{case} (<made> & up)"}, paths, time.time(), **shown)
+        write_run(record, "figures.comparison", {"title": f"{case} (<made> & up)"}, paths, time.time(), **shown)
         return [str(record), *words]
 
     def _volumes(self) -> Path:
@@ -111,7 +111,7 @@ class Results:
                             rows += [] if row[:6] in {r[:6] for r in rows} else [row]
         path.parent.mkdir(parents=True, exist_ok=True)
         summarise(pd.DataFrame(rows, columns=COLUMNS)).to_csv(path, index=False)
-        write_run(path, "summary", {}, [], time.time())
+        write_run(path, "evaluate.summarise", {}, [], time.time())
         return path
 
     def _figure(self, name: str) -> Path:

@@ -8,13 +8,14 @@ import SimpleITK as sitk
 
 from microsr import UserError, cli, config
 from microsr.checkpoint import identify, save_generator, save_state, state_folder
+from microsr.code_version import code_version
 from microsr.dicom_series import write_series
 from microsr.export import export
 from microsr.info import describe
 from microsr.networks import build
 from microsr.outputs import Partial
 from microsr.patches import extract
-from microsr.provenance import checksum, code_version
+from microsr.provenance import checksum
 from microsr.storage import Volume, write_volume
 
 FACTS = {"window_hu": [-1000.0, 400.0], "seed": 3, "steps": 120, "clinical_spacing_mm": 0.625, "micro_spacing_mm": None}

@@ -17,10 +17,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from microsr import UserError, __version__, checkpoint, config, losses, monitor, train
+from microsr.code_version import code_version
 from microsr.cyclegan import CycleGAN
 from microsr.monitor import Board, History
 from microsr.progress import Progress
-from microsr.provenance import checksum, code_version
+from microsr.provenance import checksum
 from microsr.sampling import normalise
 
 WINDOW = (-1000.0, 400.0)

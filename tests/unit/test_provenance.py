@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from microsr import provenance
-from microsr.provenance import checksum, checksums_beside, code_version, find_run, run_file, step_version, write_run
+from microsr.provenance import checksum, checksums_beside, find_run, run_file, write_run
 from microsr.storage import Volume, create_volume, write_volume
 
 
@@ -105,7 +105,7 @@ def read(path):
 
 def test_paths_are_relative_to_the_working_folder_where_they_lie_in_it(here):
     given = [here / "scan.nii", Path("../other.nii"), here.parent / "other.nii"]
-    write_run(Path("results/table.csv"), "tables", {}, given, 0.0)
+    write_run(Path("results/table.csv"), "evaluate.collect", {}, given, 0.0)
     record = read("results/table.run.json")
     assert record["record"] == "results/table.run.json"
     assert list(record["inputs"]) == ["scan.nii", "../other.nii", str(here.parent / "other.nii")]
@@ -113,13 +113,13 @@ def test_paths_are_relative_to_the_working_folder_where_they_lie_in_it(here):
 
 
 def test_a_record_outside_the_working_folder_names_whole_paths(here):
-    write_run(here.parent / "table.csv", "tables", {}, [Path("scan.nii")], 0.0)
+    write_run(here.parent / "table.csv", "evaluate.collect", {}, [Path("scan.nii")], 0.0)
     assert list(read("../table.run.json")["inputs"]) == [str(here / "scan.nii")]
 
 
 def test_each_of_several_results_has_a_record(here):
     results = [Path("results/figure.png"), Path("results/figure.pdf"), Path("results/costs.csv")]
-    write_run(results, "figure_losses", {}, [], 0.0, losses=["cycle"])
+    write_run(results, "figures.losses", {}, [], 0.0, losses=["cycle"])
     records = [read(f"results/{name}.run.json") for name in ("figure", "costs")]
     assert (
         records[0].pop("record") == "results/figure.run.json" and records[1].pop("record") == "results/costs.run.json"
@@ -137,13 +137,7 @@ def test_a_package_that_is_missing_is_left_out(here, monkeypatch):
         return there(package)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    write_run(Path("results/table.csv"), "tables", {}, [], 0.0)
+    write_run(Path("results/table.csv"), "evaluate.collect", {}, [], 0.0)
     packages = read("results/table.run.json")["packages"]
     assert {"python", "numpy", "nibabel", "imagecodecs", "pydicom", "tifffile"} <= set(packages)
     assert not {"snakemake", "torch"} & set(packages)
-
-
-def test_a_figure_is_decided_by_its_module_and_the_command(monkeypatch):
-    assert code_version("figure_losses") in step_version("figure_losses")
-    assert code_version("figures", alone=True) in step_version("figure_losses")
-    assert step_version("train") == code_version("train")

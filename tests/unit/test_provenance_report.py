@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from microsr import UserError, cli, provenance
-from microsr.provenance import checksum, step_version, write_run
+from microsr.code_version import step_version
+from microsr.provenance import checksum, write_run
 from microsr.provenance_report import trace
 from microsr.storage import Volume, write_volume
 
@@ -33,7 +34,7 @@ def here(tmp_path, monkeypatch):
     attempts = [{"seconds": 3.0}, {"seconds": 4.5}]
     write_run(model.with_name("run.json"), "train", {"losses": {"cycle": 10}}, [patches], 0.0, attempts=attempts)
     Path(f"{FIGURE}.png").touch()
-    write_run(Path(f"{FIGURE}.png"), "figure_comparison", {}, [volume, model], 0.0, slices_read={volume: [1]})
+    write_run(Path(f"{FIGURE}.png"), "figures.comparison", {}, [volume, model], 0.0, slices_read={volume: [1]})
     return folder
 
 
@@ -48,7 +49,7 @@ def states(found):
 
 def test_the_chain_goes_back_to_the_input_file_and_tells_of_each_step_once(here, capsys):
     text = told(capsys, f"{FIGURE}.png")
-    for step in ("figure_comparison", "volumes", "patches", "train"):
+    for step in ("figures.comparison", "volumes", "patches", "train"):
         assert text.count(f"{step}, 19") == 1, "each was started in 1970"
     assert text.count(f"- data/scan.nii  sha256 {checksum(Path('data/scan.nii'))}  unchanged") == 1
     assert "clinical.ome.zarr  sha256 of slices 1 " in text and "closing_mm=4.0" in text and "losses.cycle=10" in text

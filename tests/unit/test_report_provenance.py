@@ -22,9 +22,9 @@ def test_what_is_told_of_the_records_holds_no_times(tmp_path, monkeypatch):
         (tmp_path / name).write_text(name)
     write_run(tmp_path / "generator.pt", "train", {}, [tmp_path / "scan.nii"], 1.0)
     write_run(tmp_path / "sr.csv", "superresolve", {}, [tmp_path / "generator.pt"], 2.0)
-    write_run(tmp_path / "table.csv", "summary", {}, [tmp_path / "sr.csv"], time.time())
+    write_run(tmp_path / "table.csv", "evaluate.summarise", {}, [tmp_path / "sr.csv"], time.time())
     found = made_how([tmp_path / "table.csv"])
-    assert found["steps"] == [("summary", 1), ("superresolve", 1), ("train", 1)]
+    assert found["steps"] == [("evaluate.summarise", 1), ("superresolve", 1), ("train", 1)]
     assert [name for name, _ in found["files"]] == ["scan.nii"] and [name for name, _ in found["models"]] == [
         "generator.pt"
     ]
