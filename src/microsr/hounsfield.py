@@ -17,6 +17,10 @@ LOWEST_HU = -1500
 """No tissue and no noise in air is below this: padding."""
 AERATED_SHARE = 1e-3
 """A CT of the chest in HU has at least this share of voxels below -300 HU."""
+HIGHEST_HU = 4000
+"""No bone is above this: metal, or a scan that is not in HU."""
+METAL_SHARE = 0.01
+"""A CT of the chest in HU has at most this share of voxels above HIGHEST_HU: implants have less."""
 
 
 class HuSlices(Slices):
@@ -67,7 +71,7 @@ def clinical_hu(volume: Volume, where: str) -> Volume:
             if_lowest[z] = second = first if low in fill else outside | padded(grey, (*fill, low))
         aerated = grey < -300
         counts = (np.count_nonzero(aerated & ~mask) for mask in (first, second))
-        return low, high, *counts, np.count_nonzero(grey > 4000)
+        return low, high, *counts, np.count_nonzero(grey > HIGHEST_HU)
 
     found = []
     for seen in in_order(look, range(volume.shape[0])):
@@ -79,7 +83,7 @@ def clinical_hu(volume: Volume, where: str) -> Volume:
     voxels = np.prod(volume.shape)
     if (
         np.where(holds_lowest, aerated_if_lowest, aerated).sum() < AERATED_SHARE * voxels
-        or extreme.sum() > 0.01 * voxels
+        or extreme.sum() > METAL_SHARE * voxels
     ):
         raise UserError(
             f"{where}: values from {lows.min():g} to {highs.max():g} are not the HU of a chest CT (air -1000, water 0); "

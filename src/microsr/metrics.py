@@ -213,7 +213,8 @@ def rmse(differences: Moments) -> float:
 def ssim_map(superresolved: np.ndarray, truth: np.ndarray, mask: np.ndarray, data_range: float) -> np.ndarray:
     """SSIM with the truth (Wang et al. 2004; Gaussian weights, sigma 1.5) at each pixel of one slice's mask, NaN elsewhere.
 
-    All [rows, columns] on the SR grid, in HU; data_range: HU.
+    All [rows, columns] on the SR grid, in HU; data_range: HU. Variances and the covariance are the weighted means of equations
+    14 to 16 there, not the sample ones (scikit-image's own choice), which are larger by 1/120.
     """
     inside = np.asarray(mask) != 0
     found = np.full(inside.shape, np.nan, np.float32)

@@ -76,6 +76,22 @@ def test_the_contrast_of_a_clean_ring_is_that_of_wall_and_lumen(lung):
     assert value == pytest.approx(1000, rel=0.1)
 
 
+def test_the_ring_of_a_tilted_airway_is_an_ellipse_along_its_direction():
+    """Of an airway tilted by 60 degrees: twice as long as wide, in the direction where the truth has it."""
+    crossing = pd.Series({"row": 160.2, "column": 159.6, "diameter_mm": 1.2, "wall_mm": 0.3, "tilt_degrees": 60.0})
+    angle = np.pi / 4
+    distance = tube_distance(crossing, angle)
+    image = np.where(distance < 0.9, 0.0, -860.0)
+    image[distance < 0.6] = -1000
+    along, across = (ring(crossing, SPACING, a) for a in (angle, angle + np.pi / 2))
+    values = [contrast(image, r, np.array([r.row]), np.array([r.column]))[0] for r in (along, across)]
+    assert values[0] == pytest.approx(1000, rel=0.1) and values[1] < 500
+    y, x = np.argwhere(along.weights > 0).T - len(along.weights) // 2
+    assert np.abs(x + y).max() * SPACING / np.sqrt(2) == pytest.approx(2 * 0.9, abs=1.5 * SPACING)
+    assert np.abs(x - y).max() * SPACING / np.sqrt(2) == pytest.approx(0.9, abs=1.5 * SPACING)
+    assert along.weights.sum() == pytest.approx(0)
+
+
 def test_a_ring_out_of_place_by_two_pixels_is_found_and_one_by_eight_is_not(lung):
     for moved, found in ((2, True), (8, False)):
         table = judge(np.roll(lung[0], (moved, moved), (0, 1)), lung)
@@ -160,6 +176,14 @@ def test_the_interval_holds_the_value_and_counts_airways_not_crossings():
     assert widths[1] == pytest.approx(widths[0], rel=0.25)
     alone, high = interval(often, np.arange(len(often)), np.zeros(len(often)))
     assert high - alone < 0.8 * widths[1]
+
+
+def test_the_interval_leaves_out_a_fortieth_of_the_draws_at_either_end(monkeypatch):
+    """The draws give 0, 1, ... 1000 mm, as each takes one crossing, detected, again and again."""
+    draws = [np.full(FEWEST, row) for row in np.random.default_rng(0).permutation(1001)]
+    monkeypatch.setattr("microsr.bronchioles.resampled", lambda units, runs: iter(draws))
+    table = pd.DataFrame({"diameter_mm": np.arange(1001.0), "detected": 1})
+    assert interval(table, np.arange(1001), np.zeros(1001)) == (25, 975)
 
 
 def test_an_interval_that_may_never_be_reached_has_no_upper_end():

@@ -71,6 +71,15 @@ def test_a_folder_is_never_half_the_old_one(tmp_path, monkeypatch):
     assert seen == [(".old.old", [".old.old", "old"])] and (tmp_path / "old/file").read_text(encoding="utf-8") == "new"
 
 
+def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    """Else a power cut soon after may leave an empty file of that name."""
+    asked = []
+    monkeypatch.setattr("microsr.files.os.fsync", lambda file: asked.append((os.fstat(file).st_ino, names(tmp_path))))
+    (tmp_path / "part").write_text("whole")
+    put_in_place(tmp_path / "part", tmp_path / "t")
+    assert asked == [((tmp_path / "t").stat().st_ino, ["part"])]
+
+
 WAITING = "import sys, time\nfrom pathlib import Path\nfrom microsr.files import lock\nheld = lock(Path(sys.argv[1]), '')\nprint(flush=True)\ntime.sleep(600)"
 
 

@@ -67,6 +67,21 @@ def test_a_constant_scan_is_refused_as_such():
         clinical_hu(volume(np.full((2, 8, 8), -800, np.int16)), "a.nii")
 
 
+@pytest.mark.parametrize(("share", "refused"), [(0.009, False), (0.011, True)])
+def test_a_scan_of_which_a_hundredth_is_above_any_tissue_is_not_in_hu(chest, share, refused):
+    """Metal is, in some pixels; so is a scan whose intercept (often -1024) or slope was left out, in many."""
+    grey = np.rint(chest).astype(np.int16)
+    grey.ravel()[: round(share * grey.size)] = 4001
+    if refused:
+        with pytest.raises(UserError, match="4001 are not the HU of a chest CT"):
+            clinical_hu(volume(grey), "a.nii")
+    else:
+        assert np.array_equal(clinical_hu(volume(grey), "a.nii").array[0] > 4000, grey[0] > 4000)
+        grey[grey == 4001] = 4000
+        grey.ravel()[: grey.size // 10] = 4000
+        clinical_hu(volume(grey), "a.nii")  # 4000 itself is bone
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.uint64, np.float32])
 def test_values_are_rounded_and_clipped(dtype):
     values = np.array([0, 1, 70000, 2.5, 3.5]).astype(np.float32 if dtype == np.float32 else np.int64)

@@ -131,6 +131,18 @@ def test_a_flat_image_has_the_power_of_rounding_and_no_more():
     assert np.allclose(power, np.log10(1 / 12))
 
 
+def test_a_window_loses_its_mean_as_the_taper_weighs_it():
+    """Else what is bright in the middle, where the taper is 1, would leak a constant into the lowest rings."""
+    middle = np.zeros((64, 64))
+    middle[24:40, 24:40] = 100
+    power = mean_power([middle - 800])
+    assert power[0, 0] == pytest.approx(0, abs=1e-12)
+    taper = np.outer(*[np.sin(np.pi * np.arange(64) / 64) ** 2] * 2)
+    values = (middle - np.sum(middle * taper) / np.sum(taper)) * taper
+    by_hand = np.sum(values * np.exp(-2j * np.pi * np.arange(64) / 64))
+    assert power[0, 1] == pytest.approx(abs(by_hand) ** 2 / np.sum(taper**2))
+
+
 def test_spectrum_distance_of_uct_to_itself_is_zero_and_to_other_windows_of_it_small(alveoli):
     power = power_of(alveoli)
     assert spectrum_distance(power, power) == 0
@@ -234,6 +246,14 @@ def test_ssim_of_two_flat_images_is_the_luminance_term():
     assert np.allclose(values, (2 * a * b + c1) / (a**2 + b**2 + c1), atol=1e-5)
 
 
+def test_ssim_weighs_squared_deviations_without_correcting_for_the_number_of_pixels():
+    """Of a chessboard +-A and a flat image, where A^2 is C2: C2 / (A^2 + C2) = 1/2 (Wang et al. 2004, equations 14 to 16)."""
+    chessboard = 0.03 * 1400 * (-1.0) ** np.indices((40, 40)).sum(axis=0)
+    middle = np.pad(np.ones((28, 28)), 6)  # at the image's ends, which are mirrored, the chessboard is another
+    values = ssim_values(chessboard, np.zeros((40, 40)), middle, 1400)
+    assert np.abs(values - 1 / 2).max() < 2e-4, "a sample covariance of 11x11 pixels gives 0.4979"
+
+
 def test_ssim_inside_the_mask_is_that_of_the_whole_image_there(rng):
     truth = rng.normal(-800, 100, (64, 80))
     image = truth + rng.normal(0, 60, truth.shape)
@@ -294,3 +314,6 @@ def test_ms_ssim_of_a_large_slice_is_the_mean_over_its_tiles_by_their_lung(rng):
     mask = np.ones(truth.shape)
     noise_alone = ms_ssim_value(noisy[:, 750:], truth[:, 750:], mask[:, 750:], 1400)
     assert ms_ssim_value(noisy, truth, mask, 1400) == pytest.approx((1 + noise_alone) / 2, abs=1e-3)
+    mask[50:, :750] = 0
+    share = 200 / (200 + 50)
+    assert ms_ssim_value(noisy, truth, mask, 1400) == pytest.approx(1 - share + share * noise_alone, abs=1e-3)

@@ -104,6 +104,7 @@ def test_sheet_spacing_overrides_the_file(tmp_path, values):
     assert volume.spacing == (0.1, 0.2, 0.3)
     assert volume.attributes["source"]["spacing_from"] == "sheet"
     assert read(path, spacing="0.1").spacing == (0.1, 0.1, 1.5), "one number is the pixel size, not the slice distance"
+    assert read(path, spacing="0.1x0.2").spacing == (0.1, 0.2, 1.5), "x, the distance of columns, comes first"
     refused("malformed", path, spacing="0.1x0")
 
 
@@ -248,6 +249,7 @@ def test_a_folder_of_images_is_sorted_as_people_count(images):
     assert volume.spacing[:2] == (0.01, 0.01)
     assert volume.attributes["independent_slices"] is True
     assert volume.attributes["source"]["spacing"] == [0.01, 0.01, None]
+    assert read(images, spacing="0.01x0.02").spacing[:2] == (0.01, 0.02)
 
 
 def test_a_slice_distance_makes_a_stack_of_a_folder_of_images(images):

@@ -142,6 +142,22 @@ def test_every_stream_is_turned_by_each_symmetry_of_the_square_equally_often(tmp
     assert len({symmetric(clinical, k).tobytes() for k in range(8)}) == 8
 
 
+def test_mixed_inputs_are_other_patches_than_the_uct_of_their_step(tmp_path):
+    """Else G1 would be shown the very image that D1 is told to take for real."""
+    levels = [
+        [patch_file(tmp_path / f"{n}.npy", np.arange(-500, 300)[:, None, None] + np.zeros((n, n)))] for n in (4, 32)
+    ]
+    stream = batches(levels, patches_per_case=800, mix_fraction=1.0, mix_noise=None, augment=False)
+    drawn = [stream.batch(step) for step in range(160)]
+    mixed, micro, clinical = (
+        sampling.to_hu(torch.cat([getattr(batch, name) for batch in drawn])[:, 0, 0, 0], WINDOW).round()
+        for name in ("a", "b", "clinical")
+    )
+    for one, other in ((mixed, micro), (mixed, clinical), (micro, clinical)):
+        assert torch.equal(one.sort().values, other.sort().values), "an epoch shows every patch"
+        assert (one == other).sum() < 8, "of 800, by chance about one"
+
+
 def test_without_augmentation_patches_stay_as_they_are(tmp_path):
     micro = np.random.default_rng(0).integers(-900, 300, (1, 32, 32))
     paths = [[patch_file(tmp_path / f"{p.shape[-1]}.npy", p)] for p in (micro[:, ::8, ::8], micro)]

@@ -53,6 +53,18 @@ def test_the_border_of_a_round_lumen_is_its_radius():
     assert borders == pytest.approx(np.full(16, 0.9), abs=0.05)
 
 
+def test_the_lumen_of_a_tilted_airway_is_an_ellipse_that_is_followed_to_its_ends():
+    """Tilted by 60 degrees it is twice as long as wide, beyond what the border of a round one is looked for."""
+    y, x = np.indices((SIDE, SIDE)) - np.reshape([64.3, 60.7], (2, 1, 1))
+    outer, lumen = (np.clip((r - np.hypot(x / 2, y) * SPACING) / SPACING + 0.5, 0, 1) for r in (1.0, 0.8))
+    truth, tilted = -860 + 860 * outer - 1000 * lumen, crossing(0.8).assign(tilt_degrees=60.0)
+    angle = np.arange(16) * np.pi / 8
+    borders = lumen_borders(truth, tilted.iloc[0], SPACING)
+    assert borders == pytest.approx(0.8 / np.hypot(np.cos(angle) / 2, np.sin(angle)), abs=0.08)
+    errors = wall_errors(truth, truth, tilted, SPACING)
+    assert len(errors) == 16 and not errors.any(), "no ray is taken for a branching"
+
+
 def test_a_lumen_too_wide_by_a_tenth_of_a_millimetre_is_100_um_off():
     truth = airway(0.8)
     assert wall_error_um(wall_errors(truth, truth, crossing(0.8), SPACING)) == 0

@@ -46,6 +46,14 @@ def test_airway_places_are_air_in_the_mean_so_that_noise_is_no_airway(rng):
     assert not airway_places(noisy, np.ones((200, 200))).any()
 
 
+def test_a_pixel_at_the_border_of_the_mask_or_of_the_image_is_no_airway():
+    mask = np.zeros((12, 12))
+    mask[3:8, 5:] = 1
+    assert np.argwhere(airway_places(np.full((12, 12), -1000.0), mask)).tolist() == [
+        [row, column] for row in (4, 5, 6) for column in range(6, 11)
+    ]
+
+
 def test_white_noise_in_a_vessel_has_its_own_standard_deviation(rng):
     clinical, mask = lung_with(40, 8)
     places = solid_places(clinical, mask)
