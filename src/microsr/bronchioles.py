@@ -18,6 +18,7 @@ import pandas as pd
 from scipy.ndimage import distance_transform_edt
 from scipy.optimize import isotonic_regression
 
+from microsr.streams import Stream, numpy_stream
 from microsr.tissues import Tissue
 
 SEARCH = 2
@@ -99,7 +100,7 @@ def judge_slice(
     image, truth: HU, labels: `Tissue`, all [rows, columns] on the SR grid; spacing: its pixel size, mm. score: contrast as a
     share of the truth's; control: the score that only FALSE_ALARMS of the control places exceed; detected: 0 or 1.
     """
-    rng = np.random.default_rng([SEED, int(crossings["slice"].iloc[0])]) if len(crossings) else None
+    rng = numpy_stream(Stream.BRONCHIOLE_CONTROLS, SEED, int(crossings["slice"].iloc[0])) if len(crossings) else None
     parenchyma = np.flatnonzero(labels == Tissue.PARENCHYMA)
     if rng is None or not len(parenchyma):
         return pd.DataFrame(columns=COLUMNS)
@@ -172,7 +173,7 @@ def resampled(units: np.ndarray, runs: np.ndarray, repeats: int = REPEATS) -> It
     order = np.argsort(run * len(unit_names) + unit, kind="stable")
     ends = np.cumsum(np.bincount((run * len(unit_names) + unit), minlength=len(run_names) * len(unit_names)))
     rows_of = np.split(order, ends[:-1])
-    rng = np.random.default_rng(SEED)
+    rng = numpy_stream(Stream.BOOTSTRAP, SEED)
     for _ in range(repeats):
         drawn_units = rng.integers(len(unit_names), size=len(unit_names))
         drawn_runs = rng.integers(len(run_names), size=len(run_names))

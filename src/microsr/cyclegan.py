@@ -23,6 +23,7 @@ from microsr.networks import Networks, build, draw_noise
 from microsr.parallel import Processes
 from microsr.passes import DiscriminatorPass, GeneratorPass, frozen
 from microsr.sampling import Batch, add_noise
+from microsr.streams import Stream, numpy_stream, seed_torch, torch_stream
 
 SKIPPED = "skipped"
 """Beside the losses: 1 if the step changed no weights, as a gradient was not finite."""
@@ -75,7 +76,7 @@ class CycleGAN:
         scanner: whose noise the repeat_loss adds; needed where it has a weight. accumulate: parts in which a process takes its
         share of a batch.
         """
-        torch.manual_seed(seed)
+        seed_torch(Stream.WEIGHTS, seed)
         self.processes = processes or Processes()
         device = torch.device(self.processes.device)
         nets = build(settings.network, *sizes, settings.spectral_norm)
@@ -157,7 +158,7 @@ class CycleGAN:
         noise = [self._noise(network, samples, stream, size) for stream, network in enumerate((g1, g2, g2, g1))]
         repeated = None
         if self._weights.repeat:
-            streams = [np.random.default_rng([self._seed, sample, 2]) for sample in samples]
+            streams = [numpy_stream(Stream.REPEAT_NOISE, self._seed, sample) for sample in samples]
             noisy = [
                 add_noise(batch.a[k : k + 1], self._scanner, self._window_hu, random)
                 for k, random in enumerate(streams)
@@ -170,14 +171,13 @@ class CycleGAN:
         device = self.processes.device
         drawn = []
         for sample in samples if network.noise_scales else ():
-            entropy = np.random.SeedSequence([self._seed, sample, 3, stream]).generate_state(1, np.uint64)
-            generator = torch.Generator(device).manual_seed(int(entropy[0] >> 1))
-            drawn.append(draw_noise(network.noise_scales, 1, size, generator, device))
+            random = torch_stream(Stream.PLANES, self._seed, sample, stream, device=device)
+            drawn.append(draw_noise(network.noise_scales, 1, size, random, device))
         return [torch.cat(planes) for planes in zip(*drawn, strict=True)]
 
     def _show(self, number: int, a_sr: Tensor, b_lr: Tensor) -> list[Tensor]:
         """What the discriminators see of the generated images: all processes hold the same pools."""
-        random = np.random.default_rng([self._seed, number, 2])
+        random = numpy_stream(Stream.POOL, self._seed, number)
         share = self.processes.share(len(a_sr) * self.processes.count)
         images = (self.processes.gather(made) for made in (a_sr, b_lr))
         return [pool.query(made, random)[share] for pool, made in zip(self.pools, images, strict=True)]

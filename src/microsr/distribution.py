@@ -25,6 +25,7 @@ from microsr.features import cut, load
 from microsr.progress import logger
 from microsr.provenance import write_run
 from microsr.storage import Volume, open_mask, open_volume
+from microsr.streams import Stream, numpy_stream
 
 WINDOWS = 512
 """Windows of each set, the same number everywhere: the Frechet distance depends on it."""
@@ -110,7 +111,7 @@ def evaluate(
     halves = [_halves(open_mask(path)) for path in micro]
     size, counts = _size(lung, halves, superresolved, micro)
 
-    stream = np.random.default_rng(SEED)
+    stream = numpy_stream(Stream.FEATURE_WINDOWS, SEED)
     places = _places(ct.array, lung, counts[0], size // SCALE, WINDOWS, stream)
     places = np.column_stack([np.searchsorted(slices, places[:, 0]), SCALE * places[:, 1:]])
     described = network.describe(cut(volume.array, places, size))

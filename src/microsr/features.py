@@ -26,6 +26,7 @@ from microsr.provenance import write_run
 from microsr.readers import read_scan
 from microsr.sampling import normalise
 from microsr.sheet import Scan
+from microsr.streams import Stream, numpy_stream, seed_torch
 from microsr.tissues import Tissue
 
 FORMAT, VERSION = "microsr tissue features", 1
@@ -90,9 +91,9 @@ def train(truth: np.ndarray, labels: np.ndarray, seed: int, window_hu: tuple[flo
     share. What is outside the lung counts nowhere: no window of the distances holds it, and at this size chest wall is as
     tumour. The same arguments give the same network on the same machine.
     """
-    stream = np.random.default_rng([seed, 5])
+    stream = numpy_stream(Stream.FEATURES, seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        seed_torch(Stream.FEATURE_WEIGHTS, seed)
         network = TissueNetwork(window_hu)
     pixels = [np.flatnonzero(labels == tissue) if tissue != Tissue.OUTSIDE else () for tissue in Tissue]
     share = np.array([len(p) for p in pixels]) / labels.size

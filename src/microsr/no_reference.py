@@ -15,6 +15,7 @@ from microsr import SCALE, UserError, config, metrics, patches, spectrum, textur
 from microsr.progress import Progress, logger
 from microsr.scanner import KERNELS
 from microsr.storage import Volume
+from microsr.streams import Stream, numpy_stream
 from microsr.tables import Row
 
 PROTOCOL = "no_reference"
@@ -82,7 +83,7 @@ def window_rows(
     """
     size, counts = _window_size(mask, slices, sr_path, masks, paths)
     logger.info("spectra from %d windows of %dx%d pixels in each volume", WINDOWS, size, size)
-    stream = np.random.default_rng(WINDOW_SEED)
+    stream = numpy_stream(Stream.TEXTURE_WINDOWS, WINDOW_SEED)
     places = patches.draw_positions(mask, size // SCALE, 1.0, WINDOWS, stream, counts[0], slices)
     places = np.column_stack([np.searchsorted(slices, places[:, 0]), SCALE * places[:, 1:]])
     power, share = _power_and_histogram(sr.array, places, size)

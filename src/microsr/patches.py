@@ -21,6 +21,7 @@ from microsr.files import replacing, reserve, write_csv
 from microsr.progress import Progress, logger
 from microsr.provenance import write_run
 from microsr.storage import open_mask, open_volume
+from microsr.streams import Stream, numpy_stream
 from microsr.tables import read_rows
 
 INDEX_COLUMNS = ["case", "modality", "slice", "row", "column", "size"]
@@ -62,7 +63,7 @@ def extract(
     source, mask = open_volume(volume), open_mask(volume)
     size = settings.clinical_size if modality == "clinical" else settings.micro_size
     _check_volume(source, case, modality, volume, size)
-    stream = np.random.default_rng([seed, *f"{case}/{modality}".encode()])
+    stream = numpy_stream(Stream.PATCHES, seed, f"{case}/{modality}")
     counts = count_positions(mask, size, settings.inside)
     if not counts.sum():
         raise UserError(_no_position(case, modality, volume, mask, size, settings.inside))

@@ -20,6 +20,7 @@ from microsr import SCALE, UserError, config
 from microsr.losses import average_pool
 from microsr.patches import open_patches
 from microsr.scanner import noise
+from microsr.streams import Stream, numpy_stream
 
 
 class Batch(NamedTuple):
@@ -141,7 +142,7 @@ class PatchStream:
     ) -> None:
         """samples: of an epoch. augment: turn and flip each patch. name: streams of the same seed differ by it."""
         self._patches, self._samples, self._augment, self._window = patches, samples, augment, window_hu
-        self._key = [seed, *name.encode()]
+        self._seed, self._name = seed, name
         self._epoch, self._order = -1, np.empty((0, 3), np.int64)
 
     def take(self, epoch: int, positions: np.ndarray) -> Tensor:
@@ -152,7 +153,7 @@ class PatchStream:
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
         """Case, index and symmetry of each sample of an epoch, int64 [samples, 3]."""
-        random = np.random.default_rng([*self._key, epoch])
+        random = numpy_stream(Stream.ORDER, self._seed, self._name, epoch)
         share = math.ceil(self._samples / len(self._patches.counts))
         rows = []
         for case, count in enumerate(self._patches.counts):
@@ -225,7 +226,7 @@ class Batches:
         return Batch(a, clinical, micro, clean, self._on_device(~is_mix).view(-1, 1, 1, 1))
 
     def _with_noise(self, pooled: Tensor, samples: np.ndarray) -> Tensor:
-        randoms = (np.random.default_rng([self._seed, sample, 1]) for sample in samples.tolist())
+        randoms = (numpy_stream(Stream.MIX_NOISE, self._seed, sample) for sample in samples.tolist())
         noisy = (add_noise(p[None], self._mix_noise, self._window, r) for p, r in zip(pooled, randoms, strict=True))
         return torch.cat(list(noisy))
 

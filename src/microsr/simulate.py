@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from microsr.files import replacing, write_csv
 from microsr.progress import Progress, logger
 from microsr.space import Grid
 from microsr.storage import Volume, magnified_geometry
+from microsr.streams import Stream, numpy_stream
 from microsr.writers import write_nifti
 
 BLOCK_PIXELS = 5_000_000
@@ -69,7 +69,7 @@ def simulate(
     started = time.time()
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    anatomy, first, micro_rng, second = np.random.default_rng([seed, zlib.crc32(case.encode())]).spawn(4)
+    anatomy, first, micro_rng, second = numpy_stream(Stream.CASE, seed, case).spawn(4)
     lung = Lung(
         settings.clinical_size * scanned_by.pixel_mm, settings.clinical_slices * settings.slice_spacing_mm, anatomy
     )

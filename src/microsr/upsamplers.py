@@ -25,6 +25,7 @@ from microsr.layers import bicubic_upsample
 from microsr.networks import NO_SIDE, Sides, without_halo
 from microsr.provenance import checksum
 from microsr.sampling import normalise, to_hu
+from microsr.streams import Stream, philox_stream
 
 TILE = {"cpu": 64, "cuda": 256}
 """Side of a tile, clinical pixels, at which a network is fast: a CPU's caches hold it, a GPU is kept busy."""
@@ -138,7 +139,7 @@ class Generator:
 
     def draw(self, index: int, size: tuple[int, int]) -> list[Tensor]:
         """The slice's noise, a function of the model's seed and the slice's index, the same on every device."""
-        bits = np.random.Philox(np.random.SeedSequence([self._seed, index, 4]))
+        bits = philox_stream(Stream.SLICE_PLANES, self._seed, index)
         planes = []
         for shape in ((scale * size[0], scale * size[1]) for scale in self._g1.noise_scales):
             count = shape[0] * shape[1]

@@ -16,6 +16,7 @@ import pandas as pd
 from microsr import config, validate_lung, validate_scanner
 from microsr.progress import logger
 from microsr.provenance import write_run
+from microsr.streams import Stream, numpy_stream
 from microsr.validation import write_checks
 
 CASE_FILES = ("clinical.nii.gz", "truth.nii.gz", "labels.nii.gz", "repeat.nii.gz", "airways.csv")
@@ -48,7 +49,7 @@ def validate(folders: list[Path], pair: list[Path] | None, seed: int, scanner: c
         A file is missing, or is not what it should be.
     """
     started = time.time()
-    streams = np.random.default_rng(seed).spawn(3)
+    streams = numpy_stream(Stream.VALIDATION, seed).spawn(3)
     kernels = validate_scanner.read_kernel_pair(*pair) if pair else None
     cases = [validate_lung.SimulatedCase.read(folder) for folder in folders]
     checks = [

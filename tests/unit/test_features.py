@@ -38,7 +38,7 @@ def files(tmp_path, painted):
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch):
-    monkeypatch.setattr(features, "STEPS", 25)
+    monkeypatch.setattr(features, "STEPS", 40)  # after 25, half of the seeds miss vessels; after 40 none
     monkeypatch.setattr(features, "BATCH", 8)
     monkeypatch.setattr(features, "STATISTICS", 64)
 
@@ -53,7 +53,7 @@ def test_it_learns_tissues_and_says_how_well_on_slices_it_has_not_seen(files, tm
     network, facts = features.load(tmp_path / "f" / "features.pt")
     assert set(facts["recall"]) == {"parenchyma", "vessel"}  # chest wall does not count
     assert facts["balanced_accuracy"] == pytest.approx(np.mean(list(facts["recall"].values())))
-    assert facts["balanced_accuracy"] > 0.85 and facts["held_out_slices"] == 1
+    assert facts["balanced_accuracy"] > 0.9 and facts["held_out_slices"] == 1
     assert facts["window_hu"] == [-1000, 400] and not network.training
     assert json.loads((tmp_path / "f" / "features.run.json").read_text(encoding="utf-8"))["facts"] == facts
 
