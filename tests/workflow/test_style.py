@@ -1,5 +1,7 @@
 """The workflow lints, everything is formatted, and every environment has the versions of the lock."""
 
+import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -39,10 +41,42 @@ def test_the_lock_has_exact_versions_of_every_direct_requirement():
     assert direct <= {line.lower() for line in lock()}
 
 
-def test_what_the_package_needs_is_in_the_lock():
+def needed() -> set[str]:
+    """What the package depends on, in lower case."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    needed = {name.split(">")[0].lower() for name in project["dependencies"]}
-    assert needed <= {line.split("==")[0].lower() for line in lock()}
+    return {re.match(r"[\w-]+", name)[0].lower() for name in project["dependencies"]}
+
+
+def test_what_the_package_needs_is_in_the_lock():
+    assert needed() <= {line.split("==")[0].lower() for line in lock()}
+
+
+# What is imported by another name than it is installed by.
+INSTALLED_AS = {"pil": "pillow", "yaml": "pyyaml", "skimage": "scikit-image", "google_crc32c": "google-crc32c"}
+
+
+def imported() -> set[str]:
+    """The packages that the package imports anywhere, by the names that they are installed by, in lower case."""
+    found = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add(node.module.split(".")[0])
+    names = {name.lower() for name in found - sys.stdlib_module_names - {"microsr"}}
+    return {INSTALLED_AS.get(name, name) for name in names}
+
+
+def test_what_the_package_imports_it_asks_for_and_nothing_else():
+    """A package that another one brings along may stay away tomorrow. Snakemake runs the package, which does not import it."""
+    assert imported() == needed() - {"snakemake"}
+
+
+def test_what_the_package_imports_has_its_version_chosen():
+    """Not left to what else is installed: requirements.in names it."""
+    lines = (ROOT / "requirements.in").read_text(encoding="utf-8").splitlines()
+    assert imported() <= {line.split("==")[0].lower() for line in lines}
 
 
 @pytest.mark.parametrize("kind", ["cpu", "gpu"])
