@@ -562,6 +562,9 @@ if TRAININGS:
 if DIFFERENT_NETWORKS:
     TABLES.append("<results>/tables/efficiency.csv")
     FIGURE_NAMES.append("efficiency")
+# Two are made for the report. Its sample panels are of the trainings that the first comparison shows.
+PANELLED = {method: f"{method}/{COMPARISONS['comparison'][0]}" for method in TRAINED_METHODS}
+FIGURE_NAMES += ["calibration"] + ["panels"] * bool(PANELLED)
 FIGURES = [f"<results>/figures/{name}.{extension}" for name in FIGURE_NAMES for extension in ("png", "pdf")]
 
 

@@ -5,12 +5,6 @@ VIEWED = list(COMPARISONS)[:6]
 CALIBRATED = having("micro", TRAINING_CASES)[:4]  # a page of print
 REPORT = "<results>/report.html"
 
-# The sample panels are of the trainings that the first comparison shows.
-PANELLED = {method: f"{method}/{COMPARISONS['comparison'][0]}" for method in TRAINED_METHODS}
-MADE_FOR_IT = ["calibration"] + ["panels"] * bool(PANELLED)
-FIGURE_NAMES += MADE_FOR_IT
-FIGURES += [f"<results>/figures/{name}.{kind}" for name in MADE_FOR_IT for kind in ("png", "pdf")]
-
 
 rule draw_calibration:
     """Draw the histogram of each uCT before and after its calibration."""

@@ -29,6 +29,48 @@ def test_code_is_clean(tool):
     assert done.returncode == 0, done.stdout
 
 
+def set_and_changed(text: str) -> tuple[set[str], set[str]]:
+    """Names in capitals that a rules file gives a value, and those whose value it changes."""
+    given = set(re.findall(r"^ *(?:global )?([A-Z][A-Z_0-9]*)(?=(?:, *[A-Z_0-9]+)* *=[^=])", text, re.MULTILINE))
+    given |= set(re.findall(r"^[A-Z_0-9, ]*\b([A-Z][A-Z_0-9]*) *=[^=]", text, re.MULTILINE))
+    changed = set(re.findall(r"^ *([A-Z][A-Z_0-9]*)(?:\[[^\]\n]*\])? *(?:[-+|&*/]|//)=", text, re.MULTILINE))
+    changed |= set(re.findall(r"^ *([A-Z][A-Z_0-9]*)\[[^\]\n]*\] *=[^=]", text, re.MULTILINE))
+    methods = "append|extend|insert|add|update|setdefault|pop|popitem|remove|discard|clear|sort|reverse"
+    changed |= set(re.findall(rf"\b([A-Z][A-Z_0-9]*)\.(?:{methods})\(", text))
+    changed |= set(re.findall(r"^ *(?:del|global) ([A-Z][A-Z_0-9]*)", text, re.MULTILINE))
+    return given, changed
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "A += [1]",
+        "    A |= {}",
+        "A.append(1)",
+        "if x: A.update(y)",
+        "A[1] = 2",
+        "A['b'] += 3",
+        "    global A",
+        "del A[0]",
+    ],
+)
+def test_what_counts_as_a_change(line):
+    assert set_and_changed(line)[1] == {"A"}
+
+
+def test_no_rules_file_changes_what_another_one_holds():
+    """So that a name has the value that stands where it is made, whatever is included after it."""
+    files = [ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))]
+    found = {file.name: set_and_changed(file.read_text(encoding="utf-8")) for file in files}
+    owners: dict[str, list[str]] = {}
+    for name, (given, changed) in found.items():
+        assert changed <= given, f"{name} changes {changed - given} of another file"
+        for one in given:
+            owners.setdefault(one, []).append(name)
+    assert {one: names for one, names in owners.items() if len(names) > 1} == {}
+    assert {"FIGURES", "FIGURE_NAMES", "SOURCE", "DEVICE", "NODES"} <= found["common.smk"][0]
+
+
 def lock() -> list[str]:
     lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
