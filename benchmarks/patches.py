@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from microsr import config, sampling
+from microsr import config, sampling, window
 from microsr.patches import admissible, extract
 from microsr.storage import Volume, open_mask, open_volume, write_volume
 
@@ -89,7 +89,7 @@ def microsr_stream(folder: Path, modality: str, size: int, turned: bool) -> Iter
 
 def peer_image(folder: Path, modality: str) -> Tensor:
     """The volume as a peer has it in memory: float32 [1, slices, rows, columns] in [-1, 1]."""
-    return sampling.normalise(torch.from_numpy(open_volume(folder / modality).array[:]), WINDOW_HU)[None]
+    return window.normalise(torch.from_numpy(open_volume(folder / modality).array[:]), WINDOW_HU)[None]
 
 
 def peer_centres(folder: Path, modality: str, size: int) -> np.ndarray:

@@ -41,13 +41,13 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from microsr import SCALE
-from microsr.checkpoint import load_generator, save_generator
 from microsr.devices import choose_device, choose_precision
+from microsr.model_file import load_generator, save_generator
 from microsr.networks import build_g1, draw_noise
 from microsr.progress import logger
-from microsr.sampling import normalise, to_hu
 from microsr.superresolve import superresolve
 from microsr.upsamplers import Bicubic, Generator
+from microsr.window import normalise, to_hu
 
 WINDOW_HU = (-1000.0, 400.0)
 NETWORKS = ("efficient", "resnet", "compact")

@@ -15,8 +15,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from microsr import UserError
+from microsr.csv_files import read_columns
 from microsr.storage import Volume
-from microsr.tables import read_columns
 
 COLUMNS = ("slice", "x_mm", "y_mm", "diameter_mm", "wall_mm", "tilt_degrees", "generation")
 STEEPEST_TILT = 60.0

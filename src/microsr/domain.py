@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 
 from microsr import SCALE, UserError
+from microsr.blocks import average_pool
 from microsr.files import write_csv
-from microsr.metrics import Moments, average_pool
+from microsr.moments import Moments
 from microsr.patches import open_patches
 from microsr.progress import logger
 from microsr.provenance import write_run

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from microsr import SCALE, UserError, config, metrics, overlay, tables
+from microsr.moments import Moments
 from microsr.pooling import cropped, pooled_mask
 from microsr.progress import Progress
 from microsr.provenance import write_run
@@ -37,7 +38,7 @@ def evaluate(names: tables.Names, superresolved: Path, micro: Path, output: Path
     for volume, path in ((image, superresolved), (true, micro)):
         overlay.check_unit(volume, path)
     slices = micro_slices(image, superresolved, true, micro)
-    differences, similarity, multiscale = metrics.Moments(), metrics.Moments(), metrics.Moments()
+    differences, similarity, multiscale = Moments(), Moments(), Moments()
     progress = Progress(len(slices), "slices")
     for i, z in enumerate(slices):
         pair = np.asarray(image.array[i]), cropped(np.asarray(true.array[z]))

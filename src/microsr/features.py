@@ -24,10 +24,10 @@ from microsr.files import replacing
 from microsr.progress import Progress, logger
 from microsr.provenance import write_run
 from microsr.readers import read_scan
-from microsr.sampling import normalise
 from microsr.sheet import Scan
 from microsr.streams import Stream, numpy_stream, seed_torch
 from microsr.tissues import Tissue
+from microsr.window import normalise
 
 FORMAT, VERSION = "microsr tissue features", 1
 FEATURES = 32

@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 from scipy import ndimage
 
 from microsr import SCALE, UserError
+from microsr.blocks import average_pool
 from microsr.config import Figures, Inset
 from microsr.figure_style import (
     DPI,
@@ -248,7 +249,7 @@ def _show(axes, panel: Panel, shown: Field, origin: Field, window: tuple[float, 
     while factor < SCALE and pixels.shape[1] / (2 * factor) >= side * DPI:
         factor *= 2
     rows, columns = shown.shape
-    averaged = pixels.reshape(rows * SCALE // factor, factor, columns * SCALE // factor, factor).mean(axis=(1, 3))
+    averaged = average_pool(pixels, factor)
     x, y = panel.volume.spacing[0] * panel.scale, panel.volume.spacing[1] * panel.scale
     left, upper = (shown.left - origin.left) * x, (shown.top - origin.top) * y
     axes.imshow(

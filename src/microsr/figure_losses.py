@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
+from microsr.csv_files import read_rows
 from microsr.figure_style import (
     COLOURS,
     LINES,
@@ -23,7 +24,6 @@ from microsr.figure_style import (
     styled,
     tidy_panel,
 )
-from microsr.tables import read_rows
 
 FACTS = ("step", "epoch", "learning_rate")
 NO_LOSS = (*FACTS, "skipped")

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from microsr import UserError
+from microsr.blocks import average_pool
 from microsr.figure_style import COLOURS, PAGE, bare, new_figure, radiological, save, scale_bar, styled
 from microsr.patches import read_index
 from microsr.storage import Volume, open_mask, open_volume
@@ -85,12 +86,12 @@ def draw_patches(volume: Volume, mask: np.ndarray, table: pd.DataFrame, slices: 
         here = table[table["slice"] == z]
         shape = (rows // factor * factor, columns // factor * factor)
         extent = (0, shape[1] * x, shape[0] * y, 0)
-        grey = _averaged(np.asarray(volume.array[z], np.float32), factor)
+        grey = average_pool(np.asarray(volume.array[z], np.float32), factor)
         axes.imshow(grey, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], extent=extent)
         heat = axes.imshow(
-            np.ma.masked_equal(_averaged(layer, factor), 0), cmap=COVERAGE, vmin=0, vmax=most, extent=extent
+            np.ma.masked_equal(average_pool(layer, factor), 0), cmap=COVERAGE, vmin=0, vmax=most, extent=extent
         )
-        inside = _averaged((np.asarray(mask[z]) > 0).astype(np.float32), factor)
+        inside = average_pool((np.asarray(mask[z]) > 0).astype(np.float32), factor)
         if inside.min() < 0.5 < inside.max():
             ys, xs = ((np.arange(n) + 0.5) * factor * p for n, p in zip(inside.shape, (y, x), strict=True))
             axes.contour(xs, ys, inside, levels=[0.5], colors=[COLOURS[5]], linewidths=0.8)
@@ -127,10 +128,3 @@ def _key(figure: Figure, heat, height: float, edge: float) -> None:
         1 - edge / PAGE, 0.285 / height, "blue line: mask   white squares: some of the patches   dots: centres of all",
         fontsize=6.5, va="center", ha="right",
     )  # fmt: skip
-
-
-def _averaged(image: np.ndarray, factor: int) -> np.ndarray:
-    """Mean of each factor x factor block; what does not fill a block at the far edges is left out."""
-    rows, columns = image.shape[0] // factor, image.shape[1] // factor
-    blocks = image[: rows * factor, : columns * factor].reshape(rows, factor, columns, factor)
-    return blocks.mean(axis=(1, 3))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from microsr import UserError, config
-from microsr.checkpoint import load_generator
+from microsr.model_file import load_generator
 from microsr.outputs import read_journal
 from microsr.patches import open_patches, read_index
 from microsr.provenance import checksum, find_run

@@ -295,3 +295,8 @@ def _matrix(size: int, scale: int, device: torch.device) -> Tensor:
 def bicubic_upsample(image: Tensor, scale: int = SCALE) -> Tensor:
     """Cubic convolution (Keys 1981, a = -1/2) to scale times the size, in float32."""
     return _Bicubic.apply(image.float(), scale)
+
+
+def average_pool(image: Tensor, scale: int = SCALE) -> Tensor:
+    """f: the mean of each scale x scale block (Zheng et al. 2020, l_downsample)."""
+    return functional.avg_pool2d(image, scale)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from microsr import SCALE
-from microsr.layers import exactly, reflect
+from microsr.layers import average_pool, exactly, reflect
 
 DATA_RANGE = 2.0
 """Width of [-1, 1]: the true data range of the normalised patches."""
@@ -37,11 +37,6 @@ class Images(NamedTuple):
     """G2(G1(A)); None without a cycle loss."""
     b_cycle: Tensor | None
     """G1(G2(B)); None without a cycle loss."""
-
-
-def average_pool(image: Tensor, scale: int = SCALE) -> Tensor:
-    """f: the mean of each scale x scale block (Zheng et al. 2020, l_downsample)."""
-    return functional.avg_pool2d(image, scale)
 
 
 def nearest_upsample(image: Tensor, scale: int = SCALE) -> Tensor:

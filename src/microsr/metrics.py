@@ -8,12 +8,13 @@ slice: `Moments` gathers what a metric needs of each slice.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 
 import numpy as np
 from skimage.metrics import structural_similarity
 
 from microsr import SCALE
+from microsr.blocks import average_pool
+from microsr.moments import Moments
 from microsr.scanner import Kernel, project
 from microsr.spectrum import ROUNDING_POWER, radial_power
 
@@ -28,40 +29,6 @@ MS_SSIM_SIDE = 176
 MS_SSIM_TILE = 1024
 """Largest side that is scored at once, pixels; bounds the memory (300 bytes a pixel)."""
 AIR_HU = -1000.0
-
-
-@dataclass
-class Moments:
-    """Mean and mean square of values that arrive in parts."""
-
-    number: int = 0
-    total: float = 0.0
-    squares: float = 0.0
-
-    def add(self, values: np.ndarray) -> Moments:
-        """Count `values` (any shape) in."""
-        values = np.asarray(values, float)
-        self.number += values.size
-        self.total += float(values.sum())
-        self.squares += float(np.square(values).sum())
-        return self
-
-    @property
-    def mean(self) -> float:
-        """Mean of all values."""
-        return self.total / self.number
-
-    @property
-    def mean_square(self) -> float:
-        """Mean of all squared values."""
-        return self.squares / self.number
-
-
-def average_pool(image: np.ndarray) -> np.ndarray:
-    """f() of Zheng et al. 2020: mean of each 8x8 block, [..., 8 rows, 8 columns] -> [..., rows, columns]."""
-    rows, columns = image.shape[-2] // SCALE, image.shape[-1] // SCALE
-    blocks = np.reshape(image, (*image.shape[:-2], rows, SCALE, columns, SCALE))
-    return blocks.mean(axis=(-3, -1), dtype=np.float64)
 
 
 def magnify(mask: np.ndarray) -> np.ndarray:

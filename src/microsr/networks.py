@@ -22,8 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from microsr import SCALE
-from microsr.layers import InstanceNorm, NoiseConv, ReflectPad, bicubic_upsample, fold
-from microsr.losses import average_pool
+from microsr.layers import InstanceNorm, NoiseConv, ReflectPad, average_pool, bicubic_upsample, fold
 
 Sides = tuple[bool, bool, bool, bool]
 """Of a tile: top, bottom, left, right."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from microsr import SCALE, UserError, config, metrics, patches, spectrum, texture
+from microsr.moments import Moments
 from microsr.progress import Progress, logger
 from microsr.scanner import KERNELS
 from microsr.storage import Volume
@@ -42,7 +43,7 @@ def slice_rows(
     UserError
         There is no lung in these slices.
     """
-    pooled, scanned, vessels, airways = (metrics.Moments() for _ in range(4))
+    pooled, scanned, vessels, airways = (Moments() for _ in range(4))
     progress = Progress(len(slices), "slices")
     for i, z in enumerate(slices):
         image, pixels, lung = np.asarray(sr.array[i]), np.asarray(clinical.array[z]), np.asarray(mask[z])

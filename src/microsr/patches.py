@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 
 from microsr import UserError, brief, config
+from microsr.csv_files import read_rows
 from microsr.files import replacing, reserve, write_csv
 from microsr.progress import Progress, logger
 from microsr.provenance import write_run
 from microsr.storage import open_mask, open_volume
 from microsr.streams import Stream, numpy_stream
-from microsr.tables import read_rows
 
 INDEX_COLUMNS = ["case", "modality", "slice", "row", "column", "size"]
 

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from skimage.transform import downscale_local_mean
 
 from microsr import SCALE, UserError, overlay
+from microsr.blocks import average_pool
 from microsr.files import replacing
 from microsr.progress import logger
 from microsr.provenance import write_run
@@ -60,7 +60,7 @@ def downsample(micro: Path, output: Path, number: int = SLICES) -> None:
     with replacing(output) as part:
         voxels, inside = create_volume(part, shape, geometry, mask=True)
         for i, z in enumerate(chosen):
-            mean = downscale_local_mean(cropped(np.asarray(volume.array[z])), (SCALE, SCALE))
+            mean = average_pool(np.asarray(volume.array[z]))
             voxels[i] = np.rint(mean).astype(np.int16)
             inside[i] = pooled_mask(np.asarray(mask[z]))
     logger.info("uCT slices %s to %dx%d pixels", chosen, *shape[1:])
@@ -74,7 +74,7 @@ def cropped(image: np.ndarray) -> np.ndarray:
 
 def pooled_mask(mask: np.ndarray) -> np.ndarray:
     """Which 8x8 blocks of a mask [rows, columns] lie wholly inside it: bool [rows // 8, columns // 8]."""
-    return downscale_local_mean((cropped(mask) != 0).astype(float), (SCALE, SCALE)) == 1
+    return average_pool(np.asarray(mask) != 0) == 1
 
 
 def evenly(first: int, last: int, number: int) -> list[int]:

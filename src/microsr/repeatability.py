@@ -17,7 +17,8 @@ from scipy.ndimage import sum as label_sum
 from skimage.morphology import skeletonize
 
 from microsr import SCALE, UserError, metrics, overlay, tables
-from microsr.metrics import Moments
+from microsr.blocks import average_pool
+from microsr.moments import Moments
 from microsr.progress import Progress
 from microsr.provenance import write_run
 from microsr.storage import open_mask, open_volume
@@ -139,7 +140,7 @@ class Comparison:
         inside = metrics.magnify(lung)
         pair = [np.asarray(image, np.float32) for image in (first, second)]
         self.full.add((pair[0] - pair[1])[inside])
-        self.pooled.add(metrics.average_pool(pair[0] - pair[1])[lung])
+        self.pooled.add(average_pool(pair[0] - pair[1])[lung])
         details = [texture(image, inside)[inside] for image in pair]
         self.fine.add(details[0] - details[1])
         self.product.add(details[0] * details[1])

@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from microsr import UserError, report_metrics
 from microsr.config import named_paths
+from microsr.csv_files import read_rows
 from microsr.figure_style import MODALITY_NAMES
 from microsr.files import replacing
 from microsr.progress import logger
@@ -26,7 +27,6 @@ from microsr.provenance import write_run
 from microsr.report_figures import show_figures
 from microsr.report_provenance import PAGE, as_tree, made_how, page_version
 from microsr.report_viewer import bokeh_item, bokeh_script, make_views, read_source, view_json
-from microsr.tables import read_rows
 
 MOST_VIEWS = 6
 """Comparisons that the viewer offers; the others are figures only."""

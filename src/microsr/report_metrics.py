@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from microsr.csv_files import read_rows
 from microsr.figure_metrics import BETTER, HEADLINE
 from microsr.figure_style import method_name, method_rank
 from microsr.summary import GROUP
-from microsr.tables import read_rows
 
 HIGHER, LOWER, ZERO = "higher", "lower", "zero"
 WORDS = {HIGHER: "↑ higher is better", LOWER: "↓ lower is better", ZERO: "nearer to 0 is better"}

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from microsr import SCALE, UserError, config
-from microsr.losses import average_pool
+from microsr.layers import average_pool
 from microsr.patches import open_patches
 from microsr.scanner import noise
 from microsr.streams import Stream, numpy_stream
+from microsr.window import normalise
 
 
 class Batch(NamedTuple):
@@ -247,18 +248,3 @@ def add_noise(
 def is_mixed(sample: int, fraction: float) -> bool:
     """Whether this sample of the stream is a mixed one; for 0.25 every fourth."""
     return math.floor((sample + 1) * fraction) > math.floor(sample * fraction)
-
-
-def normalise(hu: Tensor, window_hu: tuple[float, float]) -> Tensor:
-    """HU to [-1, 1], float32; values outside the window are clipped."""
-    low, high = window_hu
-    scale = 2 / (high - low)
-    # One copy and two passes over it: at 256x256 pixels that is most of what a batch costs.
-    image = hu.to(torch.float32, copy=True)
-    return torch.add(image.new_full((), -1 - low * scale), image, alpha=scale, out=image).clamp_(-1, 1)
-
-
-def to_hu(image: Tensor, window_hu: tuple[float, float]) -> Tensor:
-    """[-1, 1] back to HU."""
-    low, high = window_hu
-    return (image + 1) * ((high - low) / 2) + low

@@ -20,6 +20,8 @@ from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filte
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from microsr.blocks import average_pool
+
 SOLID_HU = -300.0
 """More than two thirds tissue: vessels, tumour and airway walls are above it, ground glass (up to -450 HU) is below."""
 RAYS = 16
@@ -156,8 +158,7 @@ def small_solids(image: np.ndarray, truth: np.ndarray, lung: np.ndarray, spacing
 
 def pool(image: np.ndarray) -> np.ndarray:
     """Means of blocks of LESION_POOL x LESION_POOL pixels, [rows, columns] -> float32: what `lesions` takes."""
-    blocks = np.reshape(image, (image.shape[0] // LESION_POOL, LESION_POOL, image.shape[1] // LESION_POOL, LESION_POOL))
-    return blocks.mean(axis=(1, 3), dtype=np.float32)
+    return average_pool(image, LESION_POOL, np.float32)
 
 
 def lesions(

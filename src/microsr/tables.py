@@ -8,11 +8,11 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from microsr import UserError, brief
+from microsr import UserError
+from microsr.csv_files import read_rows
 from microsr.files import replacing, write_csv
 
 COLUMNS = ["case", "method", "training_set", "seed", "protocol", "metric", "value", "unit"]
@@ -28,38 +28,6 @@ Row = tuple[str, str, float, str]
 def write_table(output: Path, names: Names, rows: Iterable[Row]) -> None:
     """Write the metrics of one case and model as a tidy .csv; an undefined value (NaN) is left empty."""
     write_csv(output, pd.DataFrame([(*names, *row) for row in rows], columns=COLUMNS), float_format="%.6g")
-
-
-def read_columns(path: Path, columns: Iterable[str], what: str, command: str, **how: Any) -> pd.DataFrame:
-    """Read a .csv that a step wrote, checked to have `columns`; it may have no rows.
-
-    what: as "no table of airways". command: what makes it, as "microsr simulate". how: options of pandas.read_csv.
-
-    Raises
-    ------
-    UserError
-        The file cannot be read, or a column is missing.
-    """
-    try:
-        found = pd.read_csv(path, **how)
-    except (
-        OSError,
-        ValueError,
-        OverflowError,
-    ) as error:  # pandas' errors of parsing and of empty files are ValueErrors
-        raise UserError(f"{path} is {what} ({brief(error)}); make it with `{command}`") from None
-    missing = [column for column in columns if column not in found]
-    if missing:
-        raise UserError(f"{path} has no column {missing[0]}; make it with `{command}`")
-    return found
-
-
-def read_rows(path: Path, columns: Iterable[str], what: str, command: str, **how: Any) -> pd.DataFrame:
-    """As `read_columns`, and there must be rows."""
-    found = read_columns(path, columns, what, command, **how)
-    if found.empty:
-        raise UserError(f"{path} has no rows; make it with `{command}`")
-    return found
 
 
 def read_table(path: Path) -> pd.DataFrame:

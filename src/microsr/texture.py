@@ -11,7 +11,7 @@ from scipy.ndimage import minimum_filter, uniform_filter
 from scipy.stats import wasserstein_distance
 
 from microsr import SCALE
-from microsr.metrics import Moments
+from microsr.moments import Moments
 
 SOLID_HU = -300.0
 """A clinical pixel above this is more than two thirds tissue."""

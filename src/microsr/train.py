@@ -24,11 +24,12 @@ import torch
 import microsr
 from microsr import UserError, config
 from microsr.attempts import sole_attempt
-from microsr.checkpoint import explain_fresh, identify, load_state, save_generator, save_state, state_folder
+from microsr.checkpoint import explain_fresh, identify, load_state, save_state, state_folder
 from microsr.code_version import code_version
 from microsr.cyclegan import CycleGAN
 from microsr.devices import choose_algorithms, choose_device, choose_precision
 from microsr.files import write_csv
+from microsr.model_file import save_generator
 from microsr.monitor import Board, History, diverged
 from microsr.networks import build_g1
 from microsr.parallel import Agreement, join

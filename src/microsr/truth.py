@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from microsr import UserError, airways, bronchioles, config, metrics, nullspace, overlay, structures
+from microsr.moments import Moments
 from microsr.progress import Progress
 from microsr.scanner import KERNELS
 from microsr.storage import Volume, create_volume, open_volume
@@ -116,9 +117,9 @@ class _Measures:
         self.spacing, self.data_range = sr.spacing, data_range
         clinical = tuple(s * sr.shape[1] / shape[0] for s in sr.spacing[:2])
         self.split = nullspace.Split(kernel, clinical, shape)
-        self.difference, self.similarity, self.measured = metrics.Moments(), metrics.Moments(), metrics.Moments()
+        self.difference, self.similarity, self.measured = Moments(), Moments(), Moments()
         self.multiscale: list[tuple[float, int]] = []
-        self.by_tissue = {t: (metrics.Moments(), metrics.Moments()) for t in LUNG_TISSUES}
+        self.by_tissue = {t: (Moments(), Moments()) for t in LUNG_TISSUES}
         self.solids = np.zeros(4, int)
         self.walls: list[np.ndarray] = []
         self.borders: list[np.ndarray] = []

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from microsr.csv_files import read_rows
 from microsr.figure_style import MODALITY_NAMES
 from microsr.files import replacing
 from microsr.report_metrics import PROTOCOLS, Cell, Row, Table, read_summary, tables
-from microsr.tables import read_rows
 
 COLUMNS = {
     "Case": "case",

@@ -19,13 +19,13 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from microsr import SCALE
-from microsr.checkpoint import load_generator
 from microsr.devices import choose_device, choose_precision, keep_freed_memory
 from microsr.layers import bicubic_upsample
+from microsr.model_file import load_generator
 from microsr.networks import NO_SIDE, Sides, without_halo
 from microsr.provenance import checksum
-from microsr.sampling import normalise, to_hu
 from microsr.streams import Stream, philox_stream
+from microsr.window import normalise, to_hu
 
 TILE = {"cpu": 64, "cuda": 256}
 """Side of a tile, clinical pixels, at which a network is fast: a CPU's caches hold it, a GPU is kept busy."""
@@ -120,7 +120,7 @@ class Generator:
     Raises
     ------
     UserError
-        The model cannot be used (see `checkpoint.load_generator`), or there is no such device.
+        The model cannot be used (see `model_file.load_generator`), or there is no such device.
     """
 
     def __init__(self, model: Path, device: str = "auto", precision: str = "auto") -> None:

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from microsr import config
-from microsr.checkpoint import load_generator, save_generator
 from microsr.cyclegan import CycleGAN
 from microsr.layers import InstanceNorm
 from microsr.losses import SCALE
+from microsr.model_file import load_generator, save_generator
 from microsr.networks import build, draw_noise
 from microsr.passes import WEIGHT_OF, gigaflops_per_pair
 from microsr.readers import read_scan

@@ -203,8 +203,8 @@ def judge_model(target: Path, sound: Path) -> str:
     """Weights and facts as they are in the file; an image that it makes is one of finite numbers."""
     import torch
 
-    from microsr.checkpoint import load_generator
     from microsr.info import describe
+    from microsr.model_file import load_generator
 
     g1, facts = load_generator(target)
     saved = torch.load(target, map_location="cpu", weights_only=True)

@@ -194,7 +194,7 @@ def model_files(folder: Path) -> dict[str, bytes]:
     """A model file, written by microsr."""
     import torch
 
-    from microsr.checkpoint import save_generator
+    from microsr.model_file import save_generator
     from microsr.networks import build_g1
 
     torch.manual_seed(0)

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from microsr import networks
-from microsr.checkpoint import save_generator
 from microsr.layers import InstanceNorm
+from microsr.model_file import save_generator
 
 torch.set_num_threads(
     1

@@ -17,12 +17,11 @@ from microsr import UserError
 from microsr.checkpoint import (
     explain_fresh,
     identify,
-    load_generator,
     load_state,
-    save_generator,
     save_state,
     state_folder,
 )
+from microsr.model_file import load_generator, save_generator
 from microsr.networks import FAMILIES, build_g1
 
 FACTS = {

@@ -7,11 +7,12 @@ import pytest
 import SimpleITK as sitk
 
 from microsr import UserError, cli, config
-from microsr.checkpoint import identify, save_generator, save_state, state_folder
+from microsr.checkpoint import identify, save_state, state_folder
 from microsr.code_version import code_version
 from microsr.dicom_series import write_series
 from microsr.export import export
 from microsr.info import describe
+from microsr.model_file import save_generator
 from microsr.networks import build
 from microsr.outputs import Partial
 from microsr.patches import extract

@@ -16,13 +16,13 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from microsr import UserError, __version__, checkpoint, config, losses, monitor, train
+from microsr import UserError, __version__, checkpoint, config, losses, model_file, monitor, train
 from microsr.code_version import code_version
 from microsr.cyclegan import CycleGAN
 from microsr.monitor import Board, History
 from microsr.progress import Progress
 from microsr.provenance import checksum
-from microsr.sampling import normalise
+from microsr.window import normalise
 
 WINDOW = (-1000.0, 400.0)
 STEPS, BATCH = 12, 2
@@ -399,7 +399,7 @@ def test_a_model_says_what_it_was_trained_on_and_how(known, files, tmp_path):
         files["clinical"][1].with_suffix(".run.json").unlink()
         files["micro"][0].with_suffix(".run.json").write_text("{}")
     record = run(files, tmp_path)
-    _, facts = checkpoint.load_generator(tmp_path / "model" / "generator.pt")
+    _, facts = model_file.load_generator(tmp_path / "model" / "generator.pt")
     assert facts["clinical_spacing_mm"] == (pytest.approx(0.65) if known else None)
     assert facts["micro_spacing_mm"] == (pytest.approx(0.08) if known else None)
     assert (facts["network"], facts["window_hu"], facts["seed"], facts["steps"]) == ("compact", list(WINDOW), 5, STEPS)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from microsr import checkpoint
+from microsr import checkpoint, model_file
 from microsr.networks import build_g1
 from microsr.parallel import Agreement, Processes
 from microsr.train import STOPPED
@@ -37,7 +37,7 @@ def run(patches, folder, processes, *more, epochs=2):
         capture_output=True, text=True, timeout=SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
-    g1, _ = checkpoint.load_generator(folder / "model" / "generator.pt")
+    g1, _ = model_file.load_generator(folder / "model" / "generator.pt")
     return flat(g1), pd.read_csv(folder / "model" / "history.csv"), done.stderr
 
 

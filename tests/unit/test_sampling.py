@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from microsr import UserError, config, sampling
-from microsr.sampling import Batch, Batches, Mapped, Resident, normalise, symmetric
+from microsr.sampling import Batch, Batches, Mapped, Resident, symmetric
+from microsr.window import normalise
 
 WINDOW = (-1000.0, 400.0)
 SCANNER = config.Scanner(noise_hu=70)

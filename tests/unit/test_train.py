@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from microsr import UserError, config, cyclegan, losses, passes, train
-from microsr.sampling import Batches, is_mixed, normalise, to_hu
+from microsr.sampling import Batches, is_mixed
+from microsr.window import normalise, to_hu
 
 WINDOW = (-1000.0, 400.0)
 SETTINGS = config.Train(epochs=2, patches_per_case=12, batch_size=4, learning_rate=1e-3, precision="float32")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from microsr import upsamplers
-from microsr.checkpoint import load_generator
+from microsr.model_file import load_generator
 from microsr.upsamplers import Bicubic, Generator, Magnifier, standard_normal, tiles, upsample_slice
 
 
