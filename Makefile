@@ -5,8 +5,8 @@
 VENV := .venv
 
 help:
-	@echo "make figures   the default experiment: simulated lungs, results/demo/figures/comparison.png"
-	@echo "make report    the same as one HTML file to look into: results/demo/report.html; Snakemake's own beside it"
+	@echo "make figures   the figures of the default experiment: simulated lungs, results/demo/figures/comparison.png"
+	@echo "make report    all of it as one HTML file to look into: results/demo/report.html; Snakemake's own beside it"
 	@echo "make docs      the documentation as a site: docs/_build/index.html"
 	@echo "make test      every test"
 	@echo "make env       only the environment, .venv, in the exact versions of requirements.lock"
@@ -15,9 +15,10 @@ help:
 env: $(VENV)/package.stamp
 
 figures: env
-	$(VENV)/bin/snakemake --cores all
+	$(VENV)/bin/snakemake --cores all figures
 
-report: figures
+report: env
+	$(VENV)/bin/snakemake --cores all
 	$(VENV)/bin/snakemake --report results/demo/snakemake_report.html
 
 docs: env

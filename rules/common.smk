@@ -24,7 +24,7 @@ prepend("PYTHONPATH", SOURCE)
 prepend("PATH", Path(sys.executable).parent)
 
 from microsr import UserError
-from microsr.config import EXPORTED, OF_TRAINING, flags, load
+from microsr.config import EXPORTED, OF_PLAN, OF_TRAINING, flags, load
 from microsr.sheet import read_sheet, sheet_text, simulated_cases
 from microsr.ending import ending, left_out, unused_gpu
 from microsr.progress import SHARED
@@ -113,14 +113,18 @@ def superresolved():
 
 
 SUPERRESOLVED = superresolved()
+FURTHER_PROTOCOLS = EXPERIMENT.evaluate.further_protocols
 
 
 def inputs_of(case):
-    """What is super-resolved of a case, by the name of its result: the clinical CT, its repetition, its down-sampled uCT."""
+    """What is super-resolved of a case, by the name of its result: the clinical CT, and what further protocols compare with.
+
+    These are its repetition and its down-sampled uCT.
+    """
     found = {case: "clinical"}
-    if CASES[case].repeat is not None:
+    if CASES[case].repeat is not None and "repeatability" in FURTHER_PROTOCOLS:
         found[f"{case}.repeat"] = "repeat"
-    if CASES[case].micro is not None:
+    if CASES[case].micro is not None and "downsampled" in FURTHER_PROTOCOLS:
         found[f"{case}.downsampled"] = "downsampled"
     return found
 
@@ -130,7 +134,7 @@ INPUTS = {name: (case, modality) for case in CASES for name, modality in inputs_
 
 def protocols_of(case):
     """The tables of metrics that a case allows: `images` holds the protocols no_reference and truth."""
-    found = ["images", "distribution"]
+    found = ["images"] + ["distribution"] * ("distribution" in FURTHER_PROTOCOLS)
     return found + [{"repeat": "repeatability"}.get(m, m) for m in inputs_of(case).values() if m != "clinical"]
 
 
@@ -454,8 +458,7 @@ def reference_micro(wildcards):
     return volumes("micro", [wildcards.case]) or volumes("micro", TRAINING_CASES)
 
 
-# Only the validation reads the kernel pair.
-EVALUATION = flags(EXPERIMENT.evaluate, without=["kernel_pair"])
+EVALUATION = flags(EXPERIMENT.evaluate, without=OF_PLAN)
 
 
 # Figures and tables
@@ -544,14 +547,16 @@ def stem(wildcards, output):
     return str(Path(output[0]).with_suffix(""))
 
 
-TABLES = [f"<results>/tables/{name}.csv" for name in ("volumes", "metrics", "summary", "validation")]
+# The lung that it measures is made for it alone.
+VALIDATED = ["validation"] * EXPERIMENT.evaluate.validate_simulation
+TABLES = [f"<results>/tables/{name}.csv" for name in ("volumes", "metrics", "summary", *VALIDATED)]
 TYPESET = {
     "volumes": "volumes",
     "metrics": "summary",
     "summary": "summary",
 }  # table for a paper -> what it is made from
 TABLES += [f"<results>/tables/{name}.{ending}" for name in TYPESET for ending in ("tex", "md")]
-FIGURE_NAMES = [*COMPARISONS, *METRIC_FIGURES, *HALLUCINATIONS, "volumes", "validation"] + ["bronchioles"] * bool(KNOWN)
+FIGURE_NAMES = [*COMPARISONS, *METRIC_FIGURES, *HALLUCINATIONS, "volumes", *VALIDATED] + ["bronchioles"] * bool(KNOWN)
 if TRAININGS:
     TABLES += [f"<results>/tables/{name}.csv" for name in DOMAINS]
     TABLES.append("<results>/tables/tiling.csv")

@@ -99,7 +99,7 @@ def _sections(model: type[config.Section], prefix: str = "") -> Iterator[tuple[s
 
 def _setting(key: str, field: FieldInfo, reach: dict[str, str]) -> Setting:
     if key == "methods":
-        default = "`proposed`, `bicubic`, `cyclegan` and `noise_aware`, as in config.yaml"
+        default = "`proposed`, `bicubic` and `cyclegan`, as in config.yaml"
     elif field.is_required():
         default = "none: it must be given"
     else:

@@ -328,19 +328,36 @@ OF_TRAINING = ("devices", "nodes", "accumulate", "compile", "checkpoint_minutes"
 """Keys of Compute that concern a training only."""
 
 
+FurtherProtocol = Literal["distribution", "downsampled", "repeatability"]
+FURTHER_PROTOCOLS = get_args(FurtherProtocol)
+"""Protocols of evaluation that are made where they are asked for; no_reference, and truth where it is known, are always made."""
+
+
 class Evaluate(Section):
     """Metrics."""
 
     data_range_hu: Positive = 1400.0
     """Data range of PSNR and SSIM, HU; the width of the intensity window."""
+    further_protocols: list[FurtherProtocol] = []
+    """Protocols evaluated beside no_reference and truth, for the cases that allow them; each costs time on every result (docs/metrics.md)."""
+    validate_simulation: bool = False
+    """Measure the simulated lung and scanner beside published figures: figures/validation, of a simulated lung made for it."""
     kernel_pair: Annotated[list[str], Field(max_length=2)] = []
-    """One scan reconstructed with two kernels, [sharp, soft]: files under cases.data_root that test the simulated scanner's PSF; empty: none."""
+    """One scan reconstructed with two kernels, [sharp, soft]: files under cases.data_root by which validate_simulation tests the simulated scanner's PSF; empty: none."""
 
     @model_validator(mode="after")
     def _pair(self) -> Evaluate:
         if len(self.kernel_pair) == 1:
             raise ValueError("kernel_pair must name two files, [sharp, soft], or none")
+        if self.kernel_pair and not self.validate_simulation:
+            raise ValueError("kernel_pair is read by the validation of the simulated scanner only; set validate_simulation: true")
+        if len(set(self.further_protocols)) != len(self.further_protocols):
+            raise ValueError("further_protocols lists one twice")
         return self
+
+
+OF_PLAN = ("further_protocols", "validate_simulation", "kernel_pair")
+"""Keys of Evaluate that decide what is evaluated, and no number of it."""
 
 
 class Inset(Section):
@@ -371,7 +388,6 @@ def _default_methods() -> dict[str, Method]:
         "proposed": Method(),
         "bicubic": Method(upsampler="bicubic"),
         "cyclegan": Method(losses=cyclegan, mix_fraction=0),
-        "noise_aware": Method(losses=Losses(repeat=1, forgive_px=1), mix_noise=True),
     }
 
 

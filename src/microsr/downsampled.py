@@ -97,7 +97,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `microsr evaluate downsampled`, without those that every protocol has."""
     parser.add_argument("--superresolved", required=True, type=Path, help="super-resolved down-sampled uCT (OME-Zarr)")
     parser.add_argument("--micro", required=True, type=Path, help="the uCT itself (OME-Zarr with its specimen mask)")
-    config.add_flags(parser, config.Evaluate)
+    config.add_flags(parser, config.Evaluate, without=config.OF_PLAN)
 
 
 def run(ns: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from microsr.config import ENOUGH_SEEDS, Experiment
+from microsr.config import ENOUGH_SEEDS, FURTHER_PROTOCOLS, Experiment
 from microsr.progress import duration
 from microsr.sheet import Case
 
@@ -59,12 +59,19 @@ def left_out(
     for modality, name in (("clinical", "clinical CT"), ("micro", "uCT")) if trained else ():
         lacking = [case.case for case in cases.values() if case.split == "train" and getattr(case, modality) is None]
         lines += [f"{name} of {_names(lacking)} in training: none in the sheet"] if lacking else []
+    asked = experiment.evaluate.further_protocols
+    if unasked := [protocol for protocol in FURTHER_PROTOCOLS if protocol not in asked]:
+        lines.append(f"metrics {', '.join(unasked)}: not asked for (evaluate.further_protocols)")
     for protocol, (column, why) in TESTS.items():
+        if protocol in unasked:
+            continue
         lacking = [case for case in tested if getattr(cases[case], column) is None]
         lines += [f"metrics {protocol} of {_names(lacking)}: {why} in the sheet"] if lacking else []
     unknown = [name for name in tested if not (cases[name].truth and cases[name].labels and cases[name].airways)]
     if unknown:
         lines.append(f"bronchioles and hallucination of {_names(unknown)}: truth, labels and airways are not all known")
+    if not experiment.evaluate.validate_simulation:
+        lines.append("validation of the simulated lung and scanner: not asked for (evaluate.validate_simulation)")
     if experiment.superresolve.slices != "all":
         lines.append(f"slices: only {experiment.superresolve.slices} are super-resolved (superresolve.slices)")
     if not trained:

@@ -46,7 +46,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     one.add_argument(
         "--output", required=True, type=Path, help="table (.csv); with --airways, .bronchioles.csv beside it"
     )
-    config.add_flags(one, config.Evaluate)
+    config.add_flags(one, config.Evaluate, without=config.OF_PLAN)
     config.add_flags(one, config.Scanner)
 
     for name, text in PROTOCOLS.items():

@@ -37,7 +37,7 @@ def test_defaults_that_the_paper_fixes():
     experiment = load({"experiment": "x"})
     assert (experiment.patches.clinical_size, experiment.patches.micro_size) == (32, 256)
     assert experiment.train.epochs == 200
-    assert list(experiment.methods) == ["proposed", "bicubic", "cyclegan", "noise_aware"]
+    assert list(experiment.methods) == ["proposed", "bicubic", "cyclegan"]
     assert (
         experiment.methods["proposed"].mix_fraction == 0.25
         and experiment.methods["proposed"].losses.pixel_norm == "mse"

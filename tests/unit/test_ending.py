@@ -16,6 +16,7 @@ EVERYTHING = {name: {"path": f"{name}.nii"} for name in ("clinical", "micro", "t
 SETTINGS = {
     "experiment": "x",
     "train": {"repeats": 3},
+    "evaluate": {"further_protocols": ["distribution", "downsampled", "repeatability"], "validate_simulation": True},
     "methods": {"proposed": {}, "other": {"train": {"network": "compact"}}, "bicubic": {"upsampler": "bicubic"}},
 }
 
@@ -46,6 +47,9 @@ def test_an_experiment_that_makes_everything_leaves_nothing_out():
         ({"without": ["airways"]}, ["bronchioles and hallucination of test1: truth, labels and airways are not all known"]),
         ({"without": ["repeat"], "cases": [f"c{n}" for n in range(7)]},
          ["metrics repeatability of c0, c1, c2, c3, c4 and 2 more: no second scan in the sheet"]),
+        ({"without": ["repeat"], "settings": {"evaluate": {"further_protocols": ["distribution"]}}},
+         ["metrics downsampled, repeatability: not asked for (evaluate.further_protocols)",
+          "validation of the simulated lung and scanner: not asked for (evaluate.validate_simulation)"]),
         ({"training": ["micro"]}, ["uCT of train1 in training: none in the sheet"]),
         ({"training": ["clinical"]}, ["clinical CT of train1 in training: none in the sheet"]),
         ({"settings": {"train": {"repeats": 2}}},

@@ -12,7 +12,7 @@ from microsr.sheet import MODALITIES
 
 ROOT = Path(__file__).parent.parent.parent
 EXPERIMENTS = sorted(path.name for path in (ROOT / "experiments").glob("*.yaml"))
-TRAINED = ("proposed", "cyclegan", "noise_aware")
+TRAINED = ("proposed", "cyclegan")
 OVERLAYS = [
     name
     for name in EXPERIMENTS
@@ -44,6 +44,15 @@ def test_the_default_experiment_is_the_demo(planned):
     done = planned.snakemake("-n")
     assert "results/demo/figures/comparison.png" in done.stdout
     assert not (planned.folder / "results").exists()
+
+
+def test_the_demo_pays_for_the_paper_s_figure_only(planned):
+    """Lungs are simulated, scans super-resolved and protocols evaluated only where something that is asked for shows them."""
+    jobs = planned.plan()
+    assert jobs["train"] == 2 and jobs["superresolve"] == jobs["evaluate_known"] == 3
+    assert jobs["simulate_training_case"] + jobs["simulate_test_case"] == 4, "no lung for features or validation"
+    further = ("evaluate_distribution", "evaluate_repeatability", "evaluate_downsampled", "learn_features", "import_repeat")
+    assert not any(jobs[rule] for rule in (*further, "validate_simulation", "draw_validation"))
 
 
 def test_figures_alone_can_be_asked_for(planned):
@@ -162,8 +171,12 @@ def models_and_tests(workflow, *arguments: str) -> tuple[set[str], set[str]]:
 def test_pooled_trains_on_all_cases_and_tests_on_the_held_out_one(planned):
     models, tested = models_and_tests(planned)
     assert models == {f"{method}/pooled" for method in TRAINED}
+    assert tested == {f"{model}/test1" for model in models | {"bicubic/none"}}
+    every = ["--config", "evaluate={further_protocols: [repeatability, downsampled]}"]
     scans = {"test1", "test1.repeat", "test1.downsampled"}
-    assert tested == {f"{model}/{scan}" for model in models | {"bicubic/none"} for scan in scans}
+    assert models_and_tests(planned, *every) == (
+        models, {f"{model}/{scan}" for model in models | {"bicubic/none"} for scan in scans},
+    )  # fmt: skip
 
 
 def test_a_repeated_training_differs_in_its_seed_only(planned):
@@ -181,7 +194,7 @@ def test_a_repeated_training_differs_in_its_seed_only(planned):
 
 
 def test_only_a_method_that_learns_from_noise_depends_on_the_scanner(planned):
-    text = planned.snakemake("-n", "-p").stdout
+    text = planned.snakemake("-n", "-p", "--configfile", "experiments/smoke.yaml").stdout
     told = re.findall(r"^Shell command: microsr train .*models/(\w+)/.*--noise_hu", text, re.MULTILINE)
     assert told == ["noise_aware"]
 
@@ -212,9 +225,9 @@ def test_the_domain_check_comes_before_training(planned):
 
 def test_without_a_trained_method_nothing_is_trained(planned, tmp_path):
     overlay = tmp_path / "bicubic.yaml"
-    overlay.write_text("methods: {proposed: null, cyclegan: null, noise_aware: null}\n")
+    overlay.write_text("methods: {proposed: null, cyclegan: null}\n")
     jobs = planned.plan("--configfile", str(overlay))
-    assert jobs["superresolve"] == 3, "the clinical CT, its repetition and the down-sampled uCT"
+    assert jobs["superresolve"] == 1
     assert jobs["draw_comparison"] == 1
     assert jobs["train"] == jobs["extract_patches"] == 0
 

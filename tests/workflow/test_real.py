@@ -12,7 +12,7 @@ from microsr import storage
 
 pytestmark = pytest.mark.workflow
 SHORT = (
-    "methods: {cyclegan: null, noise_aware: null}\ntrain: {epochs: 1, patches_per_case: 16}\npatches: {per_case: 40}\n"
+    "methods: {cyclegan: null}\ntrain: {epochs: 1, patches_per_case: 16}\npatches: {per_case: 40}\n"
 )
 
 

@@ -104,6 +104,8 @@ JOBS = {
     "protocols": "test_further_models_leave_the_others_as_they_are",
     "train.repeats": "test_further_models_leave_the_others_as_they_are",
     "superresolve.formats": "test_a_further_format_is_an_export_only",
+    "evaluate.further_protocols": "test_protocols_that_are_not_asked_for_are_not_made",
+    "evaluate.validate_simulation": "test_protocols_that_are_not_asked_for_are_not_made",
     "evaluate.kernel_pair": "test_a_kernel_pair_is_for_the_validation_only",
     "compute.parts": "test_other_parts_super_resolve_again_but_train_nothing",
 }
@@ -266,6 +268,21 @@ def test_a_kernel_pair_is_for_the_validation_only(finished, tmp_path):
     assert set(finished.plan(*overlay(tmp_path, settings))) == {
         "validate_simulation", "draw_validation", "write_report", "all",
     }  # fmt: skip
+
+
+def test_protocols_that_are_not_asked_for_are_not_made(finished, tmp_path):
+    """What is there already stays as it is; what depended on it is put together without it."""
+    fewer = {"evaluate.further_protocols": ["downsampled"], "evaluate.validate_simulation": False}
+    assert set(finished.plan(*overlay(tmp_path, fewer))) == {
+        "collect_metrics", "summarise_metrics", "draw_metrics", "typeset_table", "write_report", "all",
+    }  # fmt: skip
+    other = {"experiment": "other", "methods.noise_aware": None}
+    jobs = set(finished.plan(*overlay(tmp_path, other | fewer)))
+    assert "evaluate_downsampled" in jobs and "evaluate_known" in jobs
+    unasked = {"learn_features", "evaluate_distribution", "evaluate_repeatability", "import_repeat"}
+    assert not jobs & (unasked | {"validate_simulation", "draw_validation"})
+    every = set(finished.plan(*overlay(tmp_path, other)))
+    assert every - jobs == unasked | {"validate_simulation", "draw_validation"}
 
 
 def test_other_parts_super_resolve_again_but_train_nothing(finished, tmp_path):
