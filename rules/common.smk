@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import yaml
+from snakemake.logging import logger as snakemake_logger
 
 
 def prepend(variable, folder):
@@ -16,6 +17,7 @@ def prepend(variable, folder):
 
 
 BEGAN = time.time()
+WATCHES = []
 
 # The steps run the code of this clone, with the Python that runs Snakemake or, with --sdm conda, the environment's.
 SOURCE = Path(workflow.basedir) / "src"
@@ -31,6 +33,7 @@ from microsr.progress import SHARED
 from microsr.code_version import code_version, step_version
 from microsr.provenance import write_atomically
 from microsr.running import claim, drop_stale_locks
+from microsr.whole_run import Forecast, Watch, plan_of, training_seconds
 
 os.environ[SHARED] = "1"  # jobs run side by side: they tell of themselves in whole lines
 
@@ -232,12 +235,32 @@ def start():
         record_experiment()
     except UserError as error:
         stop(error)
+    if not workflow.touch:
+        watch_run()
     if workflow.non_local_exec:
         print(f"To see how far the jobs are: tail -F {RESULTS}/logs/train/*/*.log", file=sys.stderr)
 
 
+def watch_run():
+    """Say now and then how long the whole run will still take, until it ends or fails."""
+    training, size = EXPERIMENT.training_of, EXPERIMENT.patches.micro_size
+    seconds = {method: training_seconds(training(method), len(TRAINING_CASES), size) for method in TRAINED_METHODS}
+    plan = plan_of(workflow.dag.needrun_jobs(), workflow.dag.dependencies, seconds)
+    watch = Watch(Forecast(plan, workflow.nodes if workflow.non_local_exec else workflow.cores))
+    snakemake_logger.addHandler(watch)
+    watch.begin()
+    WATCHES.append(watch)
+
+
+def stop_watching():
+    """Say no more of the time left."""
+    for watch in WATCHES:
+        watch.end()
+
+
 def tell_what_failed():
     """Say at the very end, below all that Snakemake shows, why steps failed: the errors that their logs end with."""
+    stop_watching()
     for log in sorted(Path(RESULTS, "logs").rglob("*.log")):
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.stat().st_mtime >= BEGAN else []
         _, found, why = (lines or [""])[-1].partition(" ERROR error: ")
@@ -248,6 +271,7 @@ def tell_what_failed():
 
 def tell_the_end():
     """Say at the very end where things are, how long they took, and what was left out: of a whole run, not of single files."""
+    stop_watching()
     asked = workflow.dag_settings
     targets = set(asked.targets) or {"all"}
     partly = workflow.touch or asked.until or asked.omit_from or asked.batch

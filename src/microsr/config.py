@@ -350,7 +350,9 @@ class Evaluate(Section):
         if len(self.kernel_pair) == 1:
             raise ValueError("kernel_pair must name two files, [sharp, soft], or none")
         if self.kernel_pair and not self.validate_simulation:
-            raise ValueError("kernel_pair is read by the validation of the simulated scanner only; set validate_simulation: true")
+            raise ValueError(
+                "kernel_pair is read by the validation of the simulated scanner only; set validate_simulation: true"
+            )
         if len(set(self.further_protocols)) != len(self.further_protocols):
             raise ValueError("further_protocols lists one twice")
         return self

@@ -17,10 +17,16 @@ from microsr.sheet import read_sheet
         ("superresolve: {slices: 188}", 'slices must be "all", a list, or a range in quotation marks, as "3:8"'),
         ("superresolve: {slices: [1, 2, 5]}", "slices must be evenly spaced, as [3, 5, 7]"),
         ("evaluate: {kernel_pair: [sharp]}", "kernel_pair must name two files, [sharp, soft], or none"),
-        ("evaluate: {kernel_pair: [sharp, soft]}", "kernel_pair is read by the validation of the simulated scanner only"),
+        (
+            "evaluate: {kernel_pair: [sharp, soft]}",
+            "kernel_pair is read by the validation of the simulated scanner only",
+        ),
         ("evaluate: {further_protocols: [downsampled, downsampled]}", "further_protocols lists one twice"),
         ("evaluate: {further_protocols: [truth]}", "Input should be 'distribution', 'downsampled' or 'repeatability'"),
-        ("scanner: {noise_hu: 0}\nmethods: {noise_aware: {mix_noise: true}}", "scanner.noise_hu is 0, but method noise_aware learns from the scanner's noise"),
+        (
+            "scanner: {noise_hu: 0}\nmethods: {noise_aware: {mix_noise: true}}",
+            "scanner.noise_hu is 0, but method noise_aware learns from the scanner's noise",
+        ),
         (
             "superresolve: {slices: [1, 2]}\nfigures: {slice: 3}",
             "figures.slice is 3, must be one of superresolve.slices",

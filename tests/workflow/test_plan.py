@@ -51,7 +51,13 @@ def test_the_demo_pays_for_the_paper_s_figure_only(planned):
     jobs = planned.plan()
     assert jobs["train"] == 2 and jobs["superresolve"] == jobs["evaluate_known"] == 3
     assert jobs["simulate_training_case"] + jobs["simulate_test_case"] == 4, "no lung for features or validation"
-    further = ("evaluate_distribution", "evaluate_repeatability", "evaluate_downsampled", "learn_features", "import_repeat")
+    further = (
+        "evaluate_distribution",
+        "evaluate_repeatability",
+        "evaluate_downsampled",
+        "learn_features",
+        "import_repeat",
+    )
     assert not any(jobs[rule] for rule in (*further, "validate_simulation", "draw_validation"))
 
 

@@ -11,9 +11,7 @@ import pytest
 from microsr import storage
 
 pytestmark = pytest.mark.workflow
-SHORT = (
-    "methods: {cyclegan: null}\ntrain: {epochs: 1, patches_per_case: 16}\npatches: {per_case: 40}\n"
-)
+SHORT = "methods: {cyclegan: null}\ntrain: {epochs: 1, patches_per_case: 16}\npatches: {per_case: 40}\n"
 
 
 def run_short(workflow, experiment, shared_data):
