@@ -8,7 +8,7 @@ import torch
 
 from microsr import UserError, config, sampling
 from microsr.sampling import Batch, Batches, Mapped, Resident, symmetric
-from microsr.window import normalise
+from microsr.window import normalise, to_hu
 
 WINDOW = (-1000.0, 400.0)
 SCANNER = config.Scanner(noise_hu=70)
@@ -151,7 +151,7 @@ def test_mixed_inputs_are_other_patches_than_the_uct_of_their_step(tmp_path):
     stream = batches(levels, patches_per_case=800, mix_fraction=1.0, mix_noise=None, augment=False)
     drawn = [stream.batch(step) for step in range(160)]
     mixed, micro, clinical = (
-        sampling.to_hu(torch.cat([getattr(batch, name) for batch in drawn])[:, 0, 0, 0], WINDOW).round()
+        to_hu(torch.cat([getattr(batch, name) for batch in drawn])[:, 0, 0, 0], WINDOW).round()
         for name in ("a", "b", "clinical")
     )
     for one, other in ((mixed, micro), (mixed, clinical), (micro, clinical)):
