@@ -81,7 +81,7 @@ class Textbook:
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Structural similarity by convolution with an 11 x 11 Gaussian, one axis after the other, as it is usually written."""
-    x = torch.arange(11, dtype=torch.float32, device=a.device) - 5
+    x = torch.arange(11.0, device=a.device) - 5
     window = torch.exp(-(x**2) / (2 * 1.5**2))
     window = window / window.sum()
 

@@ -119,7 +119,7 @@ def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) ->
 
 @functools.cache
 def _gaussian(size: int, sigma: float, device: torch.device) -> Tensor:
-    x = torch.arange(size, dtype=torch.float32, device=device) - (size - 1) / 2
+    x = torch.arange(size, device=device) - (size - 1) / 2
     weights = torch.exp(-(x**2) / (2 * sigma**2))
     return weights / weights.sum()
 
