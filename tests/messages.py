@@ -52,6 +52,7 @@ class Message:
     """One place in the code that has a message for the user, and what it says."""
 
     module: str
+    """By its dotted name in microsr."""
     kind: str
     first: int
     last: int
@@ -60,7 +61,9 @@ class Message:
     @property
     def file(self) -> Path:
         """The module, as a path in the repository."""
-        return Path("rules/common.smk") if self.module == "common.smk" else Path("src/microsr") / f"{self.module}.py"
+        if self.module == "common.smk":
+            return Path("rules/common.smk")
+        return Path("src/microsr", *self.module.split(".")).with_suffix(".py")
 
     @property
     def name(self) -> str:
@@ -76,7 +79,8 @@ class Message:
         """Whether it is what was said at a line of a file; a reason is met in the text of any message."""
         if self.kind == "reason":
             return bool(self.regex.search(text))
-        return file.stem == self.module and file.parent.name == "microsr" and self.first <= line <= self.last
+        own = self.file.parts
+        return file.parts[-len(own) :] == own and self.first <= line <= self.last
 
     @functools.cached_property
     def regex(self) -> re.Pattern:
@@ -88,14 +92,14 @@ class Message:
 def messages() -> tuple[Message, ...]:
     """All of them, by module and line."""
     found = []
-    for file in sorted(SOURCE.glob("*.py")):
+    for file in sorted(SOURCE.rglob("*.py")):
         found += sorted(_of_module(file), key=lambda message: message.first)
     return (*found, *_of_rules(ROOT / "rules" / "common.smk"))
 
 
 def _of_module(file: Path) -> Iterator[Message]:
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    module = file.stem
+    module = ".".join(file.relative_to(SOURCE).with_suffix("").parts)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and node.args:
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")

@@ -36,8 +36,24 @@ STEPS = {
     "figures": "draw the figures",
     "report": "make one HTML file of an experiment to look into and to send",
 }
-MODULES = {"provenance": "provenance_report"}
-"""Of steps whose module has another name."""
+MODULES = {
+    "simulate": "microsr.simulate",
+    "volumes": "microsr.volumes",
+    "patches": "microsr.patches",
+    "domain": "microsr.domain",
+    "train": "microsr.train",
+    "superresolve": "microsr.superresolve",
+    "gather": "microsr.gather",
+    "export": "microsr.export",
+    "info": "microsr.info",
+    "provenance": "microsr.provenance_report",
+    "validate": "microsr.validate",
+    "features": "microsr.features",
+    "evaluate": "microsr.evaluate",
+    "figures": "microsr.figures",
+    "report": "microsr.report",
+}
+"""Where a step's commands are, imported when they are asked for."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -54,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
             common = argparse.ArgumentParser(add_help=False)
             common.add_argument("--log", type=Path, help="file that also gets the messages")
             common.add_argument("--debug", action="store_true", help="show the traceback of an error")
-            module = importlib.import_module(f"microsr.{MODULES.get(step, step)}")
+            module = importlib.import_module(MODULES[step])
             module.arguments(sub)
             _add_everywhere(sub, common)
     namespace = parser.parse_args(argv)

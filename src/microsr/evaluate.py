@@ -20,10 +20,16 @@ from microsr.provenance import write_run
 from microsr.storage import open_mask, open_volume
 
 PROTOCOLS = {
-    "downsampled": "compare a super-resolved down-sampled uCT with the uCT itself",
-    "distribution": "compare the tissue features of a super-resolved CT with those of uCT",
-    "repeatability": "compare the super-resolved CTs of two scans of one lung",
-}
+    "downsampled": (
+        "microsr.downsampled", "compare a super-resolved down-sampled uCT with the uCT itself",
+    ),
+    "distribution": (
+        "microsr.distribution", "compare the tissue features of a super-resolved CT with those of uCT",
+    ),
+    "repeatability": (
+        "microsr.repeatability", "compare the super-resolved CTs of two scans of one lung",
+    ),
+}  # fmt: skip
 """Protocols with a module each, imported by name, so that a change of one makes no other one old (see
 `code_version`), and when they are asked for: one loads PyTorch."""
 
@@ -49,10 +55,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     config.add_flags(one, config.Evaluate, without=config.OF_PLAN)
     config.add_flags(one, config.Scanner)
 
-    for name, text in PROTOCOLS.items():
+    for name, (module, text) in PROTOCOLS.items():
         protocol = _command(commands, name, None, text)
         _add_names(protocol)
-        protocol.module = name
+        protocol.module = module
         protocol.add_argument("--output", required=True, type=Path, help="table (.csv)")
 
     many = _command(commands, "collect", _collect, "put the tables of all cases and protocols into one")
@@ -70,7 +76,7 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, *given: Any, **more: Any) -> tuple[argparse.Namespace, list[str]]:
         """Load the module first."""
         if self.module is not None:
-            module = importlib.import_module(f"microsr.{self.module}")
+            module = importlib.import_module(self.module)
             module.arguments(self)
             self.set_defaults(run=module.run)
             self.module = None

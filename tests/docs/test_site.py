@@ -1,6 +1,8 @@
 """The site is whole: it builds without a warning, needs no network, and has every page, setting and function that is named."""
 
+import contextlib
 import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -161,9 +163,10 @@ def is_function(mention: str) -> bool:
     """Whether `module.name`, with or without microsr before it, is something that can be imported or an attribute of it."""
     thing = importlib.import_module("microsr")
     for name in mention.removeprefix("microsr.").removesuffix("()").split("."):
-        if getattr(thing, "__name__", "") == "microsr" and (ROOT / f"src/microsr/{name}.py").exists():
-            thing = importlib.import_module(f"microsr.{name}")
-            continue
+        if inspect.ismodule(thing) and hasattr(thing, "__path__"):  # a package
+            with contextlib.suppress(ModuleNotFoundError):
+                thing = importlib.import_module(f"{thing.__name__}.{name}")
+                continue
         if not hasattr(thing, name) and name not in getattr(thing, "__dataclass_fields__", {}):
             return False
         thing = getattr(thing, name, None)
@@ -178,7 +181,7 @@ def is_setting(mention: str) -> bool:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_functions_and_settings_that_a_page_names_exist(page):
-    modules = {path.stem for path in (ROOT / "src/microsr").glob("*.py")} | {"microsr", *Experiment.model_fields}
+    modules = {path.stem for path in (ROOT / "src/microsr").iterdir()} | {"microsr", *Experiment.model_fields}
     named = [mention.split(":")[0] for mention in mentions(page)]
     named = [m for m in named if re.fullmatch(r"[a-z_]+(\.[\w<>]+)+(\(\))?", m) and m.split(".")[0] in modules]
     named = [m for m in named if not m.endswith(FILES)]

@@ -1,6 +1,7 @@
 """How a command ends that cannot do what it is asked: one line, the right status, a traceback only with --debug."""
 
 import errno
+import importlib
 import os
 import signal
 import subprocess
@@ -109,7 +110,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(refused, tm
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_traceback_comes_only_with_debug(step, monkeypatch, capsys, tmp_path):
-    module = __import__(f"microsr.{cli.MODULES.get(step, step)}", fromlist=["main"])
+    module = importlib.import_module(cli.MODULES[step])
     monkeypatch.setattr(module, "arguments", lambda parser: None)
 
     def fail(namespace):

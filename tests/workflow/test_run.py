@@ -75,7 +75,7 @@ def test_a_volume_made_by_several_jobs_is_that_of_one_in_every_format_asked_for(
 @pytest.fixture
 def edited(finished):
     """The finished workflow; what a test edits in it is put back."""
-    parts = ("src/microsr/*.py", "rules/*.smk", "envs/*.yaml", "profiles/*/*.yaml", "report/*.rst")
+    parts = ("src/microsr/**/*.py", "rules/*.smk", "envs/*.yaml", "profiles/*/*.yaml", "report/*.rst")
     before = {path: path.read_bytes() for part in parts for path in finished.folder.glob(part)}
     yield finished
     for path, content in before.items():
@@ -84,7 +84,7 @@ def edited(finished):
 
 def test_what_decides_no_result_re_runs_nothing(edited):
     """Comments and docstrings, messages, resources, threads, profiles, environments, captions: all at once."""
-    for source in (edited.folder / "src/microsr").glob("*.py"):
+    for source in (edited.folder / "src/microsr").rglob("*.py"):
         text = source.read_text(encoding="utf-8")
         source.write_text(f"{text.replace('    Raises', '    Can raise')}\n\n# A remark.\n", encoding="utf-8")
     with (edited.folder / "src/microsr/progress.py").open("a") as source:
@@ -116,21 +116,29 @@ def test_a_folder_that_was_moved_re_runs_nothing(finished, tmp_path):
 @pytest.mark.parametrize(
     ("module", "again", "kept"),
     [
-        ("figure_losses", {"draw_losses"}, {"train", "draw_comparison"}),
-        ("figures", {"draw_comparison", "draw_losses"}, {"train", "evaluate_known"}),
+        ("src/microsr/figure_losses.py", {"draw_losses"}, {"train", "draw_comparison"}),
+        ("src/microsr/figures.py", {"draw_comparison", "draw_losses"}, {"train", "evaluate_known"}),
         (
-            "metrics",
+            "src/microsr/metrics.py",
             {"evaluate_known", "collect_metrics", "draw_metrics"},
             {"train", "superresolve", "extract_patches"},
         ),
-        ("domain", {"check_domain", "draw_domain"}, {"train", "extract_patches"}),
-        ("repeatability", {"evaluate_repeatability", "collect_metrics"}, {"evaluate_known", "evaluate_distribution"}),
-        ("losses", {"train", "superresolve", "evaluate_known"}, {"extract_patches", "check_domain", "import_micro"}),
-        ("simulate", {"simulate_test_case", "import_clinical", "train"}, set()),
+        ("src/microsr/domain.py", {"check_domain", "draw_domain"}, {"train", "extract_patches"}),
+        (
+            "src/microsr/repeatability.py",
+            {"evaluate_repeatability", "collect_metrics"},
+            {"evaluate_known", "evaluate_distribution"},
+        ),
+        (
+            "src/microsr/losses.py",
+            {"train", "superresolve", "evaluate_known"},
+            {"extract_patches", "check_domain", "import_micro"},
+        ),
+        ("src/microsr/simulate.py", {"simulate_test_case", "import_clinical", "train"}, set()),
     ],
 )
 def test_an_edit_of_code_re_runs_what_it_decides(edited, module, again, kept):
-    with (edited.folder / f"src/microsr/{module}.py").open("a") as source:
+    with (edited.folder / module).open("a") as source:
         source.write("\nEDITED = True\n")
     jobs = edited.plan(*SMOKE)
     assert again <= set(jobs)
