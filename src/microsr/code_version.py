@@ -33,7 +33,7 @@ STEPS = {
     "evaluate.downsampled": "microsr.downsampled",
     "evaluate.distribution": "microsr.distribution",
     "evaluate.repeatability": "microsr.repeatability",
-    "evaluate.collect": "microsr.tables",
+    "evaluate.collect": "microsr.collect",
     "evaluate.summarise": "microsr.summary",
     "figures": "microsr.figures",
     "figures.bronchioles": "microsr.figure_bronchioles",

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from microsr import UserError, config, no_reference, overlay, summary, tables, truth
+from microsr import UserError, config, no_reference, overlay, tables, truth
 from microsr.files import replacing, write_csv
 from microsr.provenance import write_run
 from microsr.storage import open_mask, open_volume
@@ -32,6 +32,11 @@ PROTOCOLS = {
 }  # fmt: skip
 """Protocols with a module each, imported by name, so that a change of one makes no other one old (see
 `code_version`), and when they are asked for: one loads PyTorch."""
+TABLES = {
+    "collect": ("microsr.collect", "put the tables of all cases and protocols into one"),
+    "summarise": ("microsr.summary", "mean and interval of each metric"),
+}
+"""What is made of all tables, by the same rule: its module, and what it does."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,11 +66,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         protocol.module = module
         protocol.add_argument("--output", required=True, type=Path, help="table (.csv)")
 
-    many = _command(commands, "collect", _collect, "put the tables of all cases and protocols into one")
-    many.add_argument("--inputs", required=True, nargs="+", type=Path, help="tables of the other commands")
-    many.add_argument("--output", required=True, type=Path, help="table (.csv)")
-
-    summary.arguments(_command(commands, "summarise", summary.run, "mean and interval of each metric"))
+    for name, (module, text) in TABLES.items():
+        _command(commands, name, None, text).module = module
 
 
 class _Parser(argparse.ArgumentParser):
@@ -101,12 +103,6 @@ def _add_names(parser: argparse.ArgumentParser) -> None:
 def main(ns: argparse.Namespace) -> None:
     """Run the step from its command line."""
     ns.run(ns)
-
-
-def _collect(ns: argparse.Namespace) -> None:
-    started = time.time()
-    tables.collect(ns.inputs, ns.output)
-    write_run(ns.output, "evaluate.collect", {}, ns.inputs, started)
 
 
 def run(ns: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from microsr import UserError
+from microsr.catalogue import HEADLINE, find_metric, find_protocol
 from microsr.figure_style import (
     COLOURS,
     GREY,
@@ -29,20 +30,6 @@ from microsr.figure_style import (
 from microsr.summary import interval
 from microsr.tables import read_table
 
-HEADLINE = (
-    ("no_reference", "consistency_rmse"),
-    ("no_reference", "spectrum_distance"),
-    ("distribution", "kernel_distance_tissue_features"),
-    ("truth", "psnr"),
-    ("truth", "ssim"),
-    ("truth", "bronchiole_detected"),
-    ("truth", "small_lost"),
-    ("truth", "small_invented"),
-    ("repeatability", "disagreement_rmse"),
-)
-BETTER = {"mean_shift": "nearer to 0 is better"} | dict.fromkeys(
-    ("psnr", "ssim", "ms_ssim", "texture_correlation", "bronchiole_detected"), "↑ higher is better"
-)
 LAYOUTS = (
     (3, 0.19, 0.22, 0.1),
     (3, 0.14, 0.22, 0.05),
@@ -53,14 +40,6 @@ LAYOUTS = (
 """Columns of panels; inches a method, between columns and above a title: from the roomiest, the first that fits on a page."""
 LABEL = 0.46
 """Inches kept free for the number behind a bar."""
-LOWER = "↓ lower is better"
-PROTOCOLS = {
-    "no_reference": "no reference",
-    "truth": "against the truth",
-    "downsampled": "down-sampled uCT",
-    "distribution": "distribution",
-    "repeatability": "two scans",
-}
 
 
 def make_metrics(table: Path, output: Path, protocol: str | None = None) -> list[str]:
@@ -121,8 +100,8 @@ def draw_metrics(table: pd.DataFrame) -> Figure:
 def name_metric(axes: Axes, protocol: str, metric: str, unit: str, width: float) -> None:
     """Write above a panel what it shows, which way is better and the protocol, in at most `width` inches."""
     axes.set_title(_title(metric, unit, width), pad=12, loc="left", fontweight="bold", fontsize=7, linespacing=1)
-    better = next((words for name, words in BETTER.items() if metric.startswith(name)), LOWER)
-    about = f"{better}, {PROTOCOLS.get(protocol, protocol)}" if width > 1.6 else better
+    better = find_metric(protocol, metric).better
+    about = f"{better}, {find_protocol(protocol).short}" if width > 1.6 else better
     axes.annotate(
         about, (0, 1), xytext=(0, 3), xycoords="axes fraction", textcoords="offset points", fontsize=6, color=GREY
     )

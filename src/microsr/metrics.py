@@ -48,10 +48,10 @@ def pooled_difference(superresolved: np.ndarray, clinical: np.ndarray, mask: np.
 def consistency_rmse(differences: Moments) -> float:
     """How far the SR image departs from its own input: root mean square of `pooled_difference`, HU.
 
-    Lower is better; 0 means that pooling gives the input back. The test of the paper's l_downsample on unseen data.
-    What fools it: nearest-neighbour up-sampling scores 0 without adding anything, and a network that keeps the
-    scan's noise scores better than one that removes it; a good value is near the noise of the scan, not far below.
-    The truth itself does not score 0, for the scan blurs it and averages over the slice's thickness.
+    The test of the paper's l_downsample on unseen data. Best is the truth's own value, which is not 0: the scan has noise,
+    blurs, and averages over the slice's thickness. 0 means that pooling gives the input back. What fools it:
+    nearest-neighbour up-sampling scores 0 without adding anything, and a network that keeps the scan's noise scores below
+    the truth.
     """
     return float(np.sqrt(differences.mean_square))
 
@@ -79,9 +79,9 @@ def scanned_difference(
 def consistency_psf_rmse(differences: Moments) -> float:
     """How far the SR image, scanned again, departs from its own input: root mean square of `scanned_difference`, HU.
 
-    Lower is better, down to the scan's noise: this, not 0, is the score of the truth (but for the slice thickness, which no
-    slice-by-slice method sees). Tests what training does not optimise: the paper's f is average pooling, the scanner is not.
-    What fools it: an image that explains the noise too scores below the noise, which is over-fitting, not quality; and a
+    Best is the truth's own value, which is not 0 but the scan's noise and what its thicker slices average, which no
+    slice-by-slice method sees. Tests what training does not optimise: the paper's f is average pooling, the scanner is not.
+    What fools it: an image that explains the noise too scores below the truth, which is over-fitting, not quality; and a
     kernel that is not the scan's (config `scanner.kernel`) shifts all methods alike.
     """
     return float(np.sqrt(differences.mean_square))
@@ -118,7 +118,7 @@ def checkerboard(power: np.ndarray) -> float:
 
     Up-sampling by strides leaves a pattern that repeats with the stride, hence power at multiples of 1/8 cycles per
     pixel along rows, columns and both. Each such point is compared with what its neighbourhood predicts for it; 1
-    means ten times the power. Lower is better; chance gives up to about 0.2, and 0.3 from a dozen windows. power: 2-D
+    means ten times the power. Best is what chance gives, up to about 0.2, and 0.3 from a dozen windows. power: 2-D
     power spectrum of windows of a multiple of 8 pixels, at least 32, from `spectrum.mean_power`. What fools it: a
     pattern that changes with the image hides (nearest-neighbour up-sampling, all of blocks, gets about 0.5), small
     windows show a weak one less (64 against 128: half a unit), and a true lattice at such a frequency would count.

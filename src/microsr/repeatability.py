@@ -63,7 +63,8 @@ def disagreement_rmse(differences: Moments) -> float:
     """Root mean square of one SR image minus the other, inside the lung, HU.
 
     Lower is better, 0 for a pair that is the same. The same number of the average-pooled images (`disagreement_pooled_rmse`)
-    tells what of it a clinical scanner would see, and that of the two inputs (`input_disagreement_rmse`) what noise alone makes.
+    tells what of it a clinical scanner would see; its best value is that of the two inputs (`input_disagreement_rmse`), which is
+    what noise alone makes.
     What fools it: an image without detail, as bicubic's, or one that ignores its input has little to disagree about; read it
     beside the spectrum and the consistency.
     """

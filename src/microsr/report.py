@@ -17,7 +17,8 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from microsr import UserError, report_metrics
+from microsr import UserError, metric_tables
+from microsr.catalogue import PROTOCOLS, find_protocol
 from microsr.config import named_paths
 from microsr.csv_files import read_rows
 from microsr.figure_style import MODALITY_NAMES
@@ -100,7 +101,7 @@ def _page(ns: argparse.Namespace) -> None:
     sources = [read_source(words) for words in ns.view][:MOST_VIEWS]
     views, read = make_views(sources)
     figures, left_out = show_figures(ns.figures, ns.captions, as_tree(ns.settings) | {"note": ns.note})
-    summary = report_metrics.read_summary(ns.summary)
+    summary = metric_tables.read_summary(ns.summary)
     text = render(
         experiment=ns.experiment,
         note=ns.note,
@@ -109,7 +110,7 @@ def _page(ns: argparse.Namespace) -> None:
         window=ns.window,
         figures=figures,
         left_out=left_out,
-        headline=report_metrics.tables(summary),
+        headline=metric_tables.tables(summary),
         protocols=protocols(summary),
         volumes=table_1(ns.volumes),
         settings=[setting.partition("=")[::2] for setting in ns.settings],
@@ -152,13 +153,11 @@ def render(**facts: Any) -> str:
 
 def protocols(summary: pd.DataFrame) -> list[dict[str, Any]]:
     """Each protocol that was evaluated: "key", "title", "reading" (how to read it) and its "tables"."""
-    there = list(dict.fromkeys(summary["protocol"]))
-    known = report_metrics.PROTOCOLS
-    keys = [key for key in known if key in there] + [key for key in there if key not in known]
+    there = [find_protocol(key) for key in dict.fromkeys(summary["protocol"])]
     return [
-        dict(zip(("title", "reading"), known.get(key, (key.replace("_", " ").capitalize(), "")), strict=True))
-        | {"key": key, "tables": report_metrics.tables(summary, key)}
-        for key in keys
+        {"key": protocol.key, "title": protocol.title, "reading": protocol.reading}
+        | {"tables": metric_tables.tables(summary, protocol.key)}
+        for protocol in sorted(there, key=PROTOCOLS.index)
     ]
 
 

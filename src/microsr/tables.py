@@ -5,15 +5,13 @@ Rows of case, method, training_set, seed, protocol, metric, value, unit. `seed` 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from microsr import UserError
 from microsr.csv_files import read_rows
-from microsr.files import replacing, write_csv
+from microsr.files import write_csv
 
 COLUMNS = ["case", "method", "training_set", "seed", "protocol", "metric", "value", "unit"]
 KEYS = COLUMNS[:6]
@@ -41,29 +39,3 @@ def read_table(path: Path) -> pd.DataFrame:
     types = dict.fromkeys(KEYS, str) | {"value": float}
     how = {"keep_default_na": False, "na_values": {"value": [""]}, "dtype": types}
     return read_rows(path, COLUMNS, "no table of metrics", "microsr evaluate collect", **how)
-
-
-def collect(inputs: list[Path], output: Path) -> None:
-    """Put several tables into one, sorted by what identifies a row; values are copied as they are written.
-
-    Raises
-    ------
-    UserError
-        A file has other columns, is empty, or repeats a row.
-    """
-    rows: dict[tuple[str, ...], list[str]] = {}
-    for path in inputs:
-        with path.open(encoding="utf-8", newline="") as stream:
-            header, *body = list(csv.reader(stream)) or [[]]
-        if header != COLUMNS:
-            raise UserError(f"{path} has columns {', '.join(header) or '(none)'}; expected {', '.join(COLUMNS)}")
-        if not body:
-            raise UserError(f"{path} holds no metrics; make it again with `microsr evaluate metrics`")
-        for row in body:
-            key = tuple(row[: len(KEYS)])
-            if key in rows:
-                raise UserError(f"{path} has a second row for {', '.join(key)}; give each table once")
-            rows[key] = row
-    with replacing(output) as part, part.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerows([COLUMNS, *(rows[key] for key in sorted(rows))])

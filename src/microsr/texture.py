@@ -60,7 +60,7 @@ def _spread(detail: Moments) -> float:
 def texture_in_vessels(detail: Moments) -> float:
     """Grain where the input says solid tissue: root mean square of `detail_at` the `solid_places`, HU.
 
-    Lower is better, down to the noise of the uCT (a tissue's real micro-structure is some tens of HU at most); NaN if the slices
+    Best is the noise of the uCT (a tissue's real micro-structure is some tens of HU at most), not 0; NaN if the slices
     hold no vessel of three clinical pixels. What fools it: smooth images score 0, bicubic too, so read it beside
     spectrum_distance; calcium and air in a tumour are real detail; a vessel lost altogether (turned to alveoli) counts as
     grain, which is right, but a vessel turned to smooth air scores 0; what the input does not show as solid is not looked at.
@@ -71,7 +71,7 @@ def texture_in_vessels(detail: Moments) -> float:
 def texture_in_airways(detail: Moments) -> float:
     """Grain where the input says air: root mean square of `detail_at` the `airway_places`, HU.
 
-    Lower is better, down to the noise of the uCT; NaN if the slices hold no airway of about two clinical pixels across. What
+    Best is the noise of the uCT, not 0; NaN if the slices hold no airway of about two clinical pixels across. What
     fools it: smooth images score 0; severe emphysema and trapped air are as black as an airway and have real walls.
     """
     return _spread(detail)

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from microsr.catalogue import find_protocol
 from microsr.csv_files import read_rows
 from microsr.figure_style import MODALITY_NAMES
 from microsr.files import replacing
-from microsr.report_metrics import PROTOCOLS, Cell, Row, Table, read_summary, tables
+from microsr.metric_tables import Cell, Row, Table, read_summary, tables
 
 COLUMNS = {
     "Case": "case",
@@ -126,7 +127,7 @@ KINDS = {"volumes": typeset_volumes, "metrics": typeset_metrics, "summary": type
 
 
 def _title(table: Table, protocol: str | None) -> str:
-    name = "What matters most" if protocol is None else PROTOCOLS.get(protocol, (protocol, ""))[0]
+    name = "What matters most" if protocol is None else find_protocol(protocol).title
     trained = "" if table.training_set in ("pooled", "none") else f", {table.training_set}"
     seeds, cases = (f"{n} {what}{'s' * (n != 1)}" for n, what in ((table.seeds, "training"), (table.cases, "case")))
     return f"{name}{trained}: {seeds}, {cases}"

@@ -2,10 +2,12 @@
 
 import contextlib
 import importlib
+import importlib.util
 import inspect
 import re
 import subprocess
 import sys
+import types
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pages
 import pytest
 from pages import PAGES, ROOT
 
+from microsr.catalogue import METRICS
 from microsr.config import Experiment, Inset, Method, Section
 
 CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
@@ -152,6 +155,28 @@ def test_a_page_s_mention_of_a_setting_or_function_is_a_link(site):
     method = (site / "method.html").read_text(encoding="utf-8")
     assert 'href="api.html#microsr.losses.downsample_loss"' in method
     assert 'href="configuration.html#setting-methods.-name-.losses.downsample"' in method
+
+
+def metric_tables() -> types.ModuleType:
+    """docs/extensions/metric_tables.py."""
+    spec = importlib.util.spec_from_file_location("metric_tables", ROOT / "docs/extensions/metric_tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_of_metrics_are_those_of_the_catalogue():
+    """Name, unit, what is best and what fools it, of every metric; else run docs/extensions/metric_tables.py."""
+    made, page = metric_tables(), (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+    assert made.renewed(page) == page
+    rows = re.findall(r"^\| `([a-z_<>-]+)` \| [^|]+ \| ([^|]+) \| [^|]+ \| [^|]+ \|$", page, re.MULTILINE)
+    assert rows == [(metric.key, metric.better.removeprefix("best: ")) for metric in METRICS]
+
+
+def test_a_table_of_metrics_that_is_lost_is_told():
+    page = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="no table under the heading 'truth'"):
+        metric_tables().renewed(page.replace("## truth", "## the truth"))
 
 
 def mentions(page: Path) -> list[str]:

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from microsr import UserError, cli, no_reference, truth
+from microsr.collect import collect
 from microsr.config import Evaluate, Scanner
 from microsr.evaluate import evaluate
 from microsr.storage import Volume, magnified_geometry, open_mask, open_volume, write_volume
-from microsr.tables import COLUMNS, collect
+from microsr.tables import COLUMNS
 from microsr.truth import Reference
 
 SPACING, ORIGIN = (0.625, 0.625, 0.6), (-30.0, 12.0, -200.0)

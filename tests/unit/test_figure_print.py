@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from printing import faults, read_page
 
+from microsr.catalogue import HEADLINE
 from microsr.config import Inset, Losses, Method, Train
 from microsr.figure_bronchioles import draw_bronchioles
 from microsr.figure_comparison import Field, Panel, draw_comparison
@@ -17,7 +18,7 @@ from microsr.figure_domain import draw_domain
 from microsr.figure_efficiency import SHOWN, draw_efficiency
 from microsr.figure_hallucination import draw_hallucination
 from microsr.figure_losses import draw_losses
-from microsr.figure_metrics import HEADLINE, draw_metrics
+from microsr.figure_metrics import draw_metrics
 from microsr.figure_network import draw_network
 from microsr.figure_patches import draw_patches
 from microsr.figure_style import COLUMN, LINES, new_figure, save, styled

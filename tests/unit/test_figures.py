@@ -377,7 +377,7 @@ def test_the_metrics_figure_has_bars_to_the_mean_dots_by_case_and_says_which_way
     assert [bar.get_width() for bar in first.patches] == [31.0, 10.0]
     dots = [line.get_xdata().tolist() for line in first.lines if line.get_marker() == "o"]
     assert dots == [[30.0, 32.0], [9.0, 11.0]]
-    assert any("lower is better" in t.get_text() for t in first.texts)
+    assert any("best: the truth's own" in t.get_text() for t in first.texts)
     assert any("higher is better" in t.get_text() for t in second.texts)
 
 

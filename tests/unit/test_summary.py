@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from microsr import UserError, summary, tables
+from microsr.collect import collect
 
 
 def table(*values):
@@ -38,7 +39,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
     rows = [("truth", "psnr", 17.25, "dB"), ("truth", "smallest_bronchiole", float("nan"), "mm")]
     tables.write_table(tmp_path / "a.csv", ("a", "bicubic", "none", "none"), rows)
     tables.write_table(tmp_path / "b.csv", ("b", "bicubic", "none", "none"), rows)
-    tables.collect([tmp_path / "b.csv", tmp_path / "a.csv"], tmp_path / "all.csv")
+    collect([tmp_path / "b.csv", tmp_path / "a.csv"], tmp_path / "all.csv")
     found = tables.read_table(tmp_path / "all.csv")
     assert list(found["case"]) == ["a", "a", "b", "b"] and set(found["seed"]) == {"none"}
     assert found["value"].iloc[0] == 17.25 and np.isnan(found["value"].iloc[1])
@@ -50,10 +51,10 @@ def test_a_foreign_or_empty_table_is_refused(tmp_path, content):
     with pytest.raises(UserError, match=r"x\.csv"):
         tables.read_table(tmp_path / "x.csv")
     with pytest.raises(UserError, match=r"x\.csv"):
-        tables.collect([tmp_path / "x.csv"], tmp_path / "all.csv")
+        collect([tmp_path / "x.csv"], tmp_path / "all.csv")
 
 
 def test_a_row_twice_is_refused(tmp_path):
     tables.write_table(tmp_path / "a.csv", ("a", "m", "pooled", "1"), [("truth", "psnr", 1.0, "dB")])
     with pytest.raises(UserError, match="second row for a, m, pooled, 1, truth, psnr"):
-        tables.collect([tmp_path / "a.csv", tmp_path / "a.csv"], tmp_path / "all.csv")
+        collect([tmp_path / "a.csv", tmp_path / "a.csv"], tmp_path / "all.csv")
