@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from scipy import ndimage
-from skimage.filters import threshold_otsu
 
 from microsr import UserError
 from microsr.config import Calibration
@@ -116,6 +115,8 @@ class Sample:
                 "has no contrast: nearly all of its values are the same; give a uCT volume of tissue and air"
             )
         counts, edges = np.histogram(np.clip(found.values, low, high).astype(np.float32), BINS, weights=found.counts)
+        from skimage.filters import threshold_otsu  # only here: clinical CT needs none
+
         return float(threshold_otsu(hist=(counts, (edges[:-1] + edges[1:]) / 2)))
 
     @property

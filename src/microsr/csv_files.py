@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from microsr import UserError, brief
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def read_columns(path: Path, columns: Iterable[str], what: str, command: str, **how: Any) -> pd.DataFrame:
@@ -21,6 +22,8 @@ def read_columns(path: Path, columns: Iterable[str], what: str, command: str, **
     UserError
         The file cannot be read, or a column is missing.
     """
+    import pandas as pd  # only here, as in `tables`
+
     try:
         found = pd.read_csv(path, **how)
     except (

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 import SimpleITK as sitk
 
 from microsr import UserError
@@ -213,6 +212,8 @@ def _damage(path: Path, size: tuple[int, int], rescale: list[str]) -> str | None
 
     size: columns and rows as GDCM has them. rescale: slope and intercept as the header says them.
     """
+    import pydicom  # only here: an imported volume, or a scan of another format, needs none of it
+
     try:
         slope, intercept = (float(text or default) for text, default in zip(rescale, "10", strict=True))
         if slope == 0 or not np.isfinite([slope, intercept]).all():

@@ -17,11 +17,9 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from microsr import UserError, __version__
-from microsr.dicom import is_dicom
 from microsr.storage import Volume
 
 INTERCEPT = -1024
@@ -38,6 +36,8 @@ INHERITED: dict[str, tuple[str, ...] | type[float]] = {
 }  # fmt: skip
 """What a derived series has from its source: how the scan was taken, and that values were once compressed with loss. Numbers,
 and the terms that DICOM defines, so that no text and no identifier of a header comes through."""
+SPATIAL_RESAMPLING = ("113085", "DCM", "Spatial resampling")
+"""Value, scheme and meaning of the code."""
 LUNG_WINDOW = (-600, 1500)
 """Centre and width, HU, that a viewer starts with."""
 PLACE = (
@@ -146,7 +146,7 @@ class DerivedSeries:
         data.DerivationDescription = _ascii(
             volume.attributes.get("derivation", f"Processed by microsr {__version__}"), 1024
         )
-        data.DerivationCodeSequence = [_code(codes.cid7203.SpatialResampling)]
+        data.DerivationCodeSequence = [_resampled()]
         data.SeriesInstanceUID = _uid(*self._entropy, "series")
         data.SOPInstanceUID = _uid(*self._entropy, "image", position)
         data.BurnedInAnnotation = "NO"
@@ -161,6 +161,8 @@ class DerivedSeries:
 
 def _read_source(source: Path, series: str | None, volume: Volume, shape: tuple[int, int, int]) -> _Source:
     """The one series at `source` (of the UID `series`, if given)."""
+    from microsr.dicom import is_dicom  # only here: a simulated scan, which has no source, is spared SimpleITK
+
     if not source.exists():
         raise UserError(f"{source}: does not exist; give the DICOM folder that the volume was made from")
     found: dict[str, list[tuple[Dataset, Path]]] = {}
@@ -283,9 +285,10 @@ def _save(path: Path, data: FileDataset, stored: np.ndarray) -> None:
         stream.write(np.ascontiguousarray(stored).data)
 
 
-def _code(code: object) -> Dataset:
+def _resampled() -> Dataset:
+    """The code of what was done (CID 7203); pydicom's dictionary of all codes takes longer to load than a slice to write."""
     item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = SPATIAL_RESAMPLING
     return item
 
 

@@ -14,9 +14,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from microsr import SCALE, UserError
 from microsr.blocks import average_pool
@@ -26,6 +26,9 @@ from microsr.patches import open_patches
 from microsr.progress import logger
 from microsr.provenance import write_run
 from microsr.spectrum import mean_power, radial_power
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = ["domain", "quantity", "x", "value", "unit"]
 HISTOGRAM_EDGES_HU = np.arange(-1200, 601, 25)
@@ -206,6 +209,8 @@ def _table(clinical: Profile, micro: Profile, differences: dict[str, float]) -> 
         rows.append(("difference", quantity, None, differences[quantity], unit))
         rows.append(("limit", quantity, None, limits[quantity], unit))
     rows.append(("difference", "verdict", None, float(not disagreeing(differences)), "1 = agree"))
+    import pandas as pd  # only here, as in `tables`
+
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

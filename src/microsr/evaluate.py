@@ -12,12 +12,15 @@ import importlib
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from microsr import UserError, config, no_reference, overlay, tables, truth
+from microsr import UserError, config, overlay, tables
 from microsr.files import replacing, write_csv
 from microsr.provenance import write_run
 from microsr.storage import open_mask, open_volume
+
+if TYPE_CHECKING:
+    from microsr import truth
 
 PROTOCOLS = {
     "downsampled": (
@@ -107,6 +110,9 @@ def main(ns: argparse.Namespace) -> None:
 
 def run(ns: argparse.Namespace) -> None:
     """Run `microsr evaluate metrics`."""
+    if ns.truth:  # only here, as below, since each command loads what it needs
+        from microsr import truth
+
     evaluate(
         (ns.case, ns.method, ns.training_set, ns.seed),
         ns.superresolved,
@@ -142,6 +148,8 @@ def evaluate(
     UserError
         A volume is not in HU, the volumes do not overlay, or there is no lung in the super-resolved slices.
     """
+    from microsr import no_reference
+
     started = time.time()
     sr, ct, references = open_volume(superresolved), open_volume(clinical), [open_volume(path) for path in micro]
     for path, volume in zip([superresolved, clinical, *micro], [sr, ct, *references], strict=True):
@@ -156,6 +164,8 @@ def evaluate(
     rows += no_reference.window_rows(sr, superresolved, mask, slices, references, [open_mask(p) for p in micro], micro)
     inputs, results = [superresolved, clinical, *micro], [output] + ([maps] if maps else [])
     if reference is not None:
+        from microsr import truth
+
         inputs += reference.paths
         with replacing(maps) if maps is not None else contextlib.nullcontext() as part:
             found, crossings = truth.rows(sr, superresolved, mask, slices, reference, settings, scanner, part)

@@ -12,10 +12,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from microsr import config, typeset
+from microsr import config
 from microsr.config import named_paths
 from microsr.progress import logger
 from microsr.provenance import write_run
+
+TABLES = ("volumes", "metrics", "summary")
+"""Kinds of table that `microsr.typeset` has."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +86,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("--table", required=True, type=Path, help="table of `microsr volumes table` (.csv)")
 
     sub = figure("typeset", _typeset, "a table for a paper, as LaTeX and Markdown", (".tex", ".md"))
-    sub.add_argument("--kind", required=True, choices=typeset.KINDS, help="what the table is of")
+    sub.add_argument("--kind", required=True, choices=TABLES, help="what the table is of")
     sub.add_argument(
         "--table",
         required=True,
@@ -209,6 +212,8 @@ def _volumes(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[s
 
 
 def _typeset(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
+    from microsr import typeset
+
     typeset.KINDS[ns.kind](ns.table, ns.output)
     return {"kind": ns.kind}, [ns.table], {}
 

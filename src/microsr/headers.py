@@ -12,13 +12,16 @@ import re
 import struct
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
-import tifffile
 
 from microsr import UserError
 from microsr.sheet import Scan
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+    import tifffile
 
 FINEST, COARSEST = 1e-6, 1e3
 """Spacings, mm, beyond which a header is damaged."""
@@ -220,6 +223,8 @@ def tiff_spacing(path: Path, reader: sitk.ImageFileReader) -> tuple[float, float
 
 def check_tiff(path: Path) -> int:
     """Number of slices; refuses what SimpleITK would read in part or in another way than it is meant."""
+    import tifffile  # only here: few scans are TIFF
+
     try:
         with tifffile.TiffFile(path) as tiff:
             pages, series = list(tiff.pages), tiff.series

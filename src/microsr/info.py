@@ -14,11 +14,8 @@ from typing import Any
 import numpy as np
 
 from microsr import UserError, config
-from microsr.model_file import load_generator
 from microsr.outputs import read_journal
-from microsr.patches import open_patches, read_index
 from microsr.provenance import checksum, find_run
-from microsr.readers import read_scan
 from microsr.sheet import Scan
 from microsr.storage import Volume, open_levels, open_mask, open_volume
 
@@ -104,6 +101,8 @@ def _volume(path: Path) -> dict[str, Any]:
 
 
 def _scan(scan: Scan) -> dict[str, Any]:
+    from microsr.readers import read_scan
+
     volume = read_scan(scan)
     attributes = dict(volume.attributes)
     source = attributes.pop("source", {})
@@ -147,6 +146,8 @@ def _partial(output: Path, journal: dict[str, Any]) -> dict[str, Any]:
 
 
 def _patches(path: Path) -> dict[str, Any]:
+    from microsr.patches import open_patches, read_index
+
     patches = open_patches(path)
     found: dict[str, Any] = {"kind": "patches", "number": len(patches), "size": list(patches.shape[:0:-1])}
     found["type"] = str(patches.dtype)
@@ -160,6 +161,9 @@ def _patches(path: Path) -> dict[str, Any]:
 
 
 def _model(path: Path) -> dict[str, Any]:
+    # Only here, as above: PyTorch takes seconds to load, and what is asked of may be no model.
+    from microsr.model_file import load_generator
+
     g1, facts = load_generator(path)
     provenance = facts.pop("provenance")
     return {

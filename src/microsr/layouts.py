@@ -14,8 +14,6 @@ import threading
 from pathlib import Path
 
 import numpy as np
-import tifffile
-from tifffile import COMPRESSION
 
 from microsr import headers
 from microsr.rawfile import Layout, damaged
@@ -25,7 +23,8 @@ from microsr.textheaders import text_header
 NIFTI_TYPES = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
 }  # fmt: skip
-TIFF_PACKED = (COMPRESSION.LZW, COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE, COMPRESSION.PACKBITS)
+TIFF_PACKED = ("LZW", "ADOBE_DEFLATE", "DEFLATE", "PACKBITS")
+"""Names of the ways of packing, of tifffile.COMPRESSION."""
 
 
 def nifti(path: Path, dtype: np.dtype) -> Layout | None:
@@ -101,7 +100,9 @@ def _is_file(path: Path) -> bool:
 
 def tiff(path: Path, dtype: np.dtype) -> Layout | Slices | None:
     """Of a TIFF stack: where its pages lie, or the pages, decoded one by one; None: read it whole."""
-    stack = tifffile.TiffFile(path)
+    import tifffile  # only here, as in `headers`
+
+    stack, plain = tifffile.TiffFile(path), tifffile.COMPRESSION.NONE
     try:
         pages = list(stack.pages)
         first = pages[0]
@@ -113,10 +114,10 @@ def tiff(path: Path, dtype: np.dtype) -> Layout | Slices | None:
     except Exception as error:  # whatever a damaged file provokes in tifffile
         stack.close()
         raise damaged(path, headers.reason(error)) from None
-    if not upright or not alike or not ways <= {COMPRESSION.NONE, *TIFF_PACKED}:
+    if not upright or not alike or not ways <= {plain, *(tifffile.COMPRESSION[name] for name in TIFF_PACKED)}:
         stack.close()
         return None
-    if ways == {COMPRESSION.NONE} and all(page.is_contiguous for page in pages):
+    if ways == {plain} and all(page.is_contiguous for page in pages):
         stack.close()
         return Layout(path, np.array([page.dataoffsets[0] for page in pages], np.int64), stored)
     lock = threading.RLock()

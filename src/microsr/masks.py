@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
-from skimage.morphology import convex_hull_image
 
 from microsr import UserError
 from microsr.config import ClinicalVolume
@@ -117,6 +116,8 @@ def _within_body(low: Masks, parts: Parts, hu: np.ndarray | Slices, padding: np.
         soft = Runs.of(image[::step, ::step] > SOFT_ABOVE_HU)
         body = np.zeros(part.shape, bool)
         if len(soft):
+            from skimage.morphology import convex_hull_image  # only here: uCT, which needs none, is spared its loading
+
             body = convex_hull_image(soft.painted(soft.parts[1] == soft.part_sizes.argmax()))
         return at_border, part[part > 0] - 1, part[body & (part > 0)] - 1
 

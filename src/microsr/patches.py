@@ -11,10 +11,9 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from microsr import UserError, brief, config
 from microsr.csv_files import read_rows
@@ -23,6 +22,9 @@ from microsr.progress import Progress, logger
 from microsr.provenance import write_run
 from microsr.storage import open_mask, open_volume
 from microsr.streams import Stream, numpy_stream
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 INDEX_COLUMNS = ["case", "modality", "slice", "row", "column", "size"]
 
@@ -87,6 +89,8 @@ def extract(
             progress.advance()
         progress.close()
         patches.flush()
+
+    import pandas as pd  # only here, as in `tables`
 
     table = pd.DataFrame(positions, columns=["slice", "row", "column"]).assign(case=case, modality=modality, size=size)
     write_csv(index, table[INDEX_COLUMNS])

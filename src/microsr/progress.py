@@ -15,8 +15,6 @@ import time
 from collections import deque
 from pathlib import Path
 
-from tqdm import tqdm
-
 logger = logging.getLogger("microsr")
 
 SHARED = "MICROSR_SHARED_TERMINAL"
@@ -94,7 +92,7 @@ class _Terminal(logging.StreamHandler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a message in one piece, so that those of other processes do not get into it."""
-        with tqdm.external_write_mode(self.stream) if _shows_bars() else contextlib.nullcontext():
+        with _tqdm().external_write_mode(self.stream) if _shows_bars() else contextlib.nullcontext():
             super().emit(record)
 
     def format(self, record: logging.LogRecord) -> str:
@@ -130,7 +128,7 @@ class Progress:
         self._spoken = False
         speaks = logger.isEnabledFor(logging.INFO)  # of several processes, the first one does
         self._bar = (
-            tqdm(total=total, initial=start, unit=self._unit, mininterval=1.0) if speaks and _shows_bars() else None
+            _tqdm()(total=total, initial=start, unit=self._unit, mininterval=1.0) if speaks and _shows_bars() else None
         )
 
     def advance(self, units: int = 1, note: str = "") -> None:
@@ -176,6 +174,13 @@ class Progress:
 
 def _count(number: int, unit: str) -> str:
     return f"{number} {unit}" + "s" * (number != 1)
+
+
+def _tqdm() -> type:
+    """The class of the bars, which is loaded where one is shown: most steps, of a pipeline, show none."""
+    from tqdm import tqdm
+
+    return tqdm
 
 
 def _shows_bars() -> bool:

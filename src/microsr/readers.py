@@ -13,25 +13,26 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module, util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
 
-from microsr import UserError, dicom, headers, layouts, textheaders
+from microsr import UserError, headers, layouts, textheaders
 from microsr.rawfile import Layout, kept, open_slices
 from microsr.sheet import Scan
 from microsr.slices import Slices
 from microsr.storage import IDENTITY, Volume
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 FORMATS = {
     ".nii": "NIfTI", ".nii.gz": "NIfTI", ".nrrd": "NRRD", ".nhdr": "NRRD", ".mha": "MetaImage", ".mhd": "MetaImage",
     ".tif": "TIFF", ".tiff": "TIFF", ".png": "PNG",
 }  # fmt: skip
 IMAGES = (".png", ".tif", ".tiff")
-PIXELS = {
-    getattr(sitk, f"sitk{name}"): np.dtype(name.lower())
-    for name in ("UInt8", "Int8", "UInt16", "Int16", "UInt32", "Int32", "UInt64", "Int64", "Float32", "Float64")
-}
+PIXELS = ("UInt8", "Int8", "UInt16", "Int16", "UInt32", "Int32", "UInt64", "Int64", "Float32", "Float64")
+"""SimpleITK's types of one value a pixel, by the names that are NumPy's too."""
 
 
 def read_scan(scan: Scan, scratch: Path | None = None) -> Volume:
@@ -52,6 +53,8 @@ def read_scan(scan: Scan, scratch: Path | None = None) -> Volume:
         Anything that keeps the values or the geometry from being certain; what only the voxels can tell, such as NaN, when
         they are read.
     """
+    from microsr import dicom
+
     path = Path(scan.path)
     if not path.exists():
         raise UserError(f"{path}: does not exist; correct the path")
@@ -76,6 +79,8 @@ def _suffix(path: Path) -> str:
 
 
 def _read_folder(path: Path, scan: Scan, scratch: Path | None) -> Volume:
+    from microsr import dicom
+
     files = sorted((p for p in path.iterdir() if p.is_file() and not p.name.startswith(".")), key=_natural)
     images = [p for p in files if _suffix(p) in IMAGES]
     slices = [p for p in files if _suffix(p) not in FORMATS and dicom.is_dicom(p)]
@@ -112,6 +117,8 @@ def _numbers(array: Slices, path: Path) -> Slices:
 
 def _reader(path: Path) -> sitk.ImageFileReader:
     """A reader whose header is read."""
+    import SimpleITK as sitk  # only here, as below: most that is read has been imported before
+
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -126,9 +133,19 @@ def _reader(path: Path) -> sitk.ImageFileReader:
     return reader
 
 
+def _dtype(reader: sitk.ImageFileReader, other: np.dtype | None = None) -> np.dtype | None:
+    """Type of the voxels; `other` if they have one that is none of PIXELS."""
+    import SimpleITK as sitk
+
+    kinds = {getattr(sitk, f"sitk{name}"): np.dtype(name.lower()) for name in PIXELS}
+    return kinds.get(reader.GetPixelID(), other)
+
+
 def _array(reader: sitk.ImageFileReader) -> np.ndarray:
     """All voxels, [slices, rows, columns]."""
-    needed = math.prod(reader.GetSize()) * PIXELS.get(reader.GetPixelID(), np.dtype("f8")).itemsize
+    import SimpleITK as sitk
+
+    needed = math.prod(reader.GetSize()) * _dtype(reader, np.dtype("f8")).itemsize
     if needed > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
         raise UserError(
             f"{reader.GetFileName()}: has {needed / 1e9:.0f} GB of voxels by its header, more than the memory; copy it again if "
@@ -206,7 +223,7 @@ def _voxels(
     kind: str, path: Path, reader: sitk.ImageFileReader, shape: tuple[int, int, int], scratch: Path | None
 ) -> Slices:
     """The voxels of a file, unread if they lie in it in a known way."""
-    dtype = PIXELS.get(reader.GetPixelID())
+    dtype = _dtype(reader)
     find = {"NIfTI": layouts.nifti, "NRRD": layouts.nrrd, "MetaImage": layouts.meta, "TIFF": layouts.tiff}[kind]
     found = find(path, dtype) if dtype is not None else None
     if isinstance(found, Layout):
@@ -274,7 +291,7 @@ def _alike(files: list[Path]) -> tuple[int, int, np.dtype]:
         elif headers.check_tiff(path) != 1:
             raise UserError(f"{path}: is a stack inside a folder of images; give the file itself")
         reader = _reader(path)
-        dtype = PIXELS.get(reader.GetPixelID(), np.dtype(object))
+        dtype = _dtype(reader, np.dtype(object))
         here = (reader.GetSize()[1], reader.GetSize()[0], np.dtype(np.float32) if dtype == np.float64 else dtype)
         found = found or here
         if here != found:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.fft import next_fast_len
-from scipy.optimize import brentq
 from scipy.sparse import csr_array
 from scipy.special import ndtr
 
@@ -56,6 +55,8 @@ class Kernel:
     @functools.cached_property
     def weights(self) -> tuple[float, float]:
         """Weights of the mixture's Gaussians; their sum is 1."""
+        from scipy.optimize import brentq  # only here: the module is large, and many steps need no kernel
+
         a = brentq(lambda a: frequency_ratio(a) - self.mtf10 / self.mtf50, FLATTEST, STEEPEST)
         return 1 + a, -a
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 from microsr.config import ENOUGH_SEEDS
 from microsr.files import write_csv
@@ -42,9 +43,7 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     """Student's t interval of the mean of `values` [n]; (NaN, NaN) for fewer than ENOUGH_SEEDS."""
     if len(values) < ENOUGH_SEEDS or not np.isfinite(values).all():
         return float("nan"), float("nan")
-    from scipy.stats import t  # only here: it takes half a second to load
-
-    half = t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    half = stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean() - half), float(values.mean() + half)
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from microsr.csv_files import read_rows
 from microsr.files import write_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = ["case", "method", "training_set", "seed", "protocol", "metric", "value", "unit"]
 KEYS = COLUMNS[:6]
@@ -25,6 +27,8 @@ Row = tuple[str, str, float, str]
 
 def write_table(output: Path, names: Names, rows: Iterable[Row]) -> None:
     """Write the metrics of one case and model as a tidy .csv; an undefined value (NaN) is left empty."""
+    import pandas as pd  # only here: it takes as long to load as the rest of most steps, which read no table
+
     write_csv(output, pd.DataFrame([(*names, *row) for row in rows], columns=COLUMNS), float_format="%.6g")
 
 

@@ -10,12 +10,15 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
 
 from microsr import UserError
 from microsr.headers import GIVE_SPACING, STRAIGHT, positive
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 MEND = "mend its header, or save it anew"
 NRRD_SPACES = {

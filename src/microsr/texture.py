@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.ndimage import minimum_filter, uniform_filter
-from scipy.stats import wasserstein_distance
 
 from microsr import SCALE
 from microsr.moments import Moments
@@ -91,5 +90,6 @@ def histogram_distance(superresolved: np.ndarray, micro: np.ndarray) -> float:
     it does not see where a pixel is, so that shuffled pixels score as well as lung; a lung less inflated than the specimen is
     shifted through no fault of the method, and so is one with more vessels in its windows; the uCT's own noise widens the target.
     """
-    values = np.arange(HISTOGRAM_HU[0], HISTOGRAM_HU[1] + 1)
-    return float(wasserstein_distance(values, values, superresolved, micro))
+    # As scipy.stats.wasserstein_distance, whose module takes a second to load: the area between the cumulative shares.
+    own, reference = np.cumsum(superresolved), np.cumsum(micro)
+    return float(np.sum(np.abs(own / own[-1] - reference / reference[-1])))

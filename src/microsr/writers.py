@@ -10,15 +10,15 @@ import os
 import shutil
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import imagecodecs
-import nibabel
 import numpy as np
 
 from microsr import UserError, config
-from microsr.dicom_series import DerivedSeries
 from microsr.storage import CHUNK, Volume, create_volume, level_shapes, open_levels, placed, write_slice
+
+if TYPE_CHECKING:
+    from microsr.dicom_series import DerivedSeries
 
 ENDINGS = {
     ".ome.zarr": "ome-zarr", ".zarr": "ome-zarr", ".nii.gz": "nifti.gz", ".nii": "nifti", ".nrrd": "nrrd", ".mha": "metaimage",
@@ -128,6 +128,8 @@ def open_writer(
     if kind == "ome-zarr":
         return _OmeZarr(path, shape, volume, state)
     if kind == "dicom":
+        from microsr.dicom_series import DerivedSeries  # only here, as below: each format has its own library
+
         return _Dicom(path, shape, DerivedSeries(path, shape, volume, source, series, made_of), state)
     if kind in FURTHER:
         return import_module(f"microsr.format_{kind}").writer(path, shape, volume, state)
@@ -254,6 +256,8 @@ def write_nifti(path: Path, volume: Volume) -> None:
 
 def _packed(content: Any) -> bytes:
     """A gzip member; members one after the other are one gzip file."""
+    import imagecodecs
+
     return imagecodecs.gzip_encode(content, level=GZIP_LEVEL)
 
 
@@ -271,7 +275,9 @@ def nifti_header(shape: tuple[int, int, int], volume: Volume, dtype: Any = "<i2"
     affine[:3, :3] = np.reshape(volume.direction, (3, 3)) * volume.spacing
     affine[:3, 3] = volume.origin
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-    header = nibabel.Nifti1Header(endianness="<")
+    from nibabel import Nifti1Header
+
+    header = Nifti1Header(endianness="<")
     header.set_data_dtype(dtype)
     header.set_data_shape(shape[::-1])
     header.set_sform(affine, code="scanner")

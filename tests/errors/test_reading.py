@@ -136,9 +136,9 @@ def test_a_dicom_header_that_two_readers_read_differently_is_refused(refused, tm
         data.Rows = 9
         return data
 
-    monkeypatch.setattr(dicom.pydicom, "dcmread", other)
+    monkeypatch.setattr(pydicom, "dcmread", other)
     assert "has a damaged header; copy it again" in refused("info", tmp_path / "ct")
-    monkeypatch.setattr(dicom.pydicom, "dcmread", lambda path, **how: pydicom.Dataset())
+    monkeypatch.setattr(pydicom, "dcmread", lambda path, **how: pydicom.Dataset())
     assert "has a damaged header; copy it again" in refused("info", tmp_path / "ct")
 
 

@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 import pydicom
 import pytest
+from pydicom.sr.codedict import codes
 
 from microsr import UserError
-from microsr.dicom_series import DerivedSeries, write_series
+from microsr.dicom_series import SPATIAL_RESAMPLING, DerivedSeries, write_series
 from microsr.readers import read_scan
 from microsr.sheet import Scan
 from microsr.storage import Volume, magnified_geometry
@@ -111,6 +112,11 @@ def test_a_derived_series_says_that_it_is_derived_and_of_nobody(tmp_path, volume
         and len({h.SeriesInstanceUID for h in (first, *others)}) == 1
     )
     assert np.array_equal(first.pixel_array, volume.array[0]) and "SourceImageSequence" not in first
+
+
+def test_the_code_of_a_derivation_is_pydicoms():
+    code = codes.cid7203.SpatialResampling
+    assert (code.value, code.scheme_designator, code.meaning) == SPATIAL_RESAMPLING
 
 
 def test_all_int16_hu_are_kept(tmp_path):

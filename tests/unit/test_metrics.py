@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, zoom
+from scipy.signal import windows
 from scipy.spatial import cKDTree
 from skimage.metrics import structural_similarity
 
@@ -25,7 +26,7 @@ from microsr.metrics import (
     truth_difference,
 )
 from microsr.scanner import KERNELS
-from microsr.spectrum import mean_power, radial_power, windows_at
+from microsr.spectrum import hann, mean_power, radial_power, windows_at
 
 SIDE = 512
 
@@ -116,6 +117,10 @@ def test_white_noise_has_its_variance_as_power_at_every_frequency(rng):
         frequencies, power = radial_power(mean_power(rng.normal(0, 50, (400, size, size))))
         assert frequencies[0] == 1 / size and frequencies[-1] == 0.5 and len(frequencies) == size // 2
         assert np.abs(power[2:] - np.log10(2500)).max() < 0.06
+
+
+def test_the_taper_is_scipys():
+    assert all(np.array_equal(hann(size), windows.hann(size, sym=False)) for size in (2, 31, 64, 128))
 
 
 def test_a_wave_has_its_power_at_its_own_frequency():

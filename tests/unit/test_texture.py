@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy.stats import wasserstein_distance
 
 from microsr.metrics import Moments
 from microsr.texture import (
+    HISTOGRAM_HU,
     airway_places,
     detail_at,
     histogram,
@@ -80,6 +82,12 @@ def test_stripes_in_a_vessel_are_seen():
 def test_without_a_vessel_there_is_no_number():
     clinical, mask = lung_with(40, 2)
     assert np.isnan(vessel_texture(np.zeros((96, 96)), solid_places(clinical, mask)))
+
+
+def test_histogram_distance_is_scipys(rng):
+    values = np.arange(HISTOGRAM_HU[0], HISTOGRAM_HU[1] + 1)
+    own, other = histogram(rng.normal(-800, 60, 4000)), histogram(rng.normal(-700, 300, 9000))
+    assert histogram_distance(own, other) == pytest.approx(wasserstein_distance(values, values, own, other), rel=1e-14)
 
 
 def test_histogram_distance_is_the_shift_and_half_the_mixture(rng):

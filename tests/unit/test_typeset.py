@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from microsr import UserError, cli
+from microsr import UserError, cli, figures, typeset
 from microsr.figure_volumes import make_volumes
 from microsr.summary import summarise
 from microsr.tables import COLUMNS
@@ -175,3 +175,7 @@ def test_other_tables_are_refused(volumes, tmp_path):
     with pytest.raises(UserError, match=r"volumes\.csv has no column protocol"):
         typeset_summary(volumes, tmp_path / "out")
     assert not (tmp_path / "out.tex").exists()
+
+
+def test_the_command_knows_every_kind_of_table_without_loading_them():
+    assert tuple(typeset.KINDS) == figures.TABLES
