@@ -53,8 +53,6 @@ def read_scan(scan: Scan, scratch: Path | None = None) -> Volume:
         Anything that keeps the values or the geometry from being certain; what only the voxels can tell, such as NaN, when
         they are read.
     """
-    from microsr import dicom
-
     path = Path(scan.path)
     if not path.exists():
         raise UserError(f"{path}: does not exist; correct the path")
@@ -64,10 +62,12 @@ def read_scan(scan: Scan, scratch: Path | None = None) -> Volume:
         volume = (_read_images if FORMATS[suffix] == "PNG" else _read_file)([path], scan, scratch)
     elif suffix[1:].isidentifier() and util.find_spec(f"microsr.format_{suffix[1:]}"):
         volume = import_module(f"microsr.format_{suffix[1:]}").read(path, scan, scratch)
-    elif dicom.is_dicom(path):
-        volume = dicom.read([path], scan, scratch)
     else:
-        raise UserError(f"{path}: is of no known format; give DICOM, NIfTI, NRRD, MetaImage, TIFF or PNG")
+        from microsr import dicom  # only here, as below: most scans that are read again have been imported before
+
+        if not dicom.is_dicom(path):
+            raise UserError(f"{path}: is of no known format; give DICOM, NIfTI, NRRD, MetaImage, TIFF or PNG")
+        volume = dicom.read([path], scan, scratch)
     if scan.slices:
         volume.attributes["slices"] = list(headers.chosen_range(scan, volume.attributes["source"]["size"][2]))
     return replace(volume, array=_numbers(volume.array, path)) if volume.array.dtype.kind == "f" else volume
@@ -117,7 +117,7 @@ def _numbers(array: Slices, path: Path) -> Slices:
 
 def _reader(path: Path) -> sitk.ImageFileReader:
     """A reader whose header is read."""
-    import SimpleITK as sitk  # only here, as below: most that is read has been imported before
+    import SimpleITK as sitk  # only here, as below
 
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     reader = sitk.ImageFileReader()

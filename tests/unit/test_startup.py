@@ -30,7 +30,7 @@ COMMANDS = {
     f"evaluate metrics {NAMES} --clinical no.ome.zarr --micro no.ome.zarr --output out.csv": (),
     f"evaluate downsampled {NAMES} --micro no.ome.zarr --output out.csv": (),
     "evaluate collect --inputs no.csv --output out.csv": ("pandas",),
-    "simulate --help": ("pandas", "pydicom"),
+    "simulate --help": ("pandas", "pydicom", "tqdm"),
     "superresolve --help": ("torch",),
 }
 """What of HEAVY each command may load, to its help or, of one with a missing file, to its error."""
