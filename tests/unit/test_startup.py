@@ -8,7 +8,7 @@ import pytest
 
 HEAVY = (
     "torch", "torchmetrics", "pandas", "matplotlib", "SimpleITK", "pydicom", "nibabel", "tifffile", "skimage.metrics",
-    "scipy.signal", "scipy.stats", "scipy.optimize", "scipy.interpolate", "pylinac", "bokeh", "tensorboard", "tqdm", "jinja2",
+    "scipy.signal", "scipy.stats", "scipy.optimize", "scipy.interpolate", "pylinac", "bokeh", "tensorboard", "jinja2",
 )  # fmt: skip
 """What takes a tenth of a second or more to load, or brings what does."""
 NAMES = "--case c --method m --training_set t --seed 1 --superresolved no.ome.zarr"
@@ -30,13 +30,13 @@ COMMANDS = {
     f"evaluate metrics {NAMES} --clinical no.ome.zarr --micro no.ome.zarr --output out.csv": (),
     f"evaluate downsampled {NAMES} --micro no.ome.zarr --output out.csv": (),
     "evaluate collect --inputs no.csv --output out.csv": ("pandas",),
-    "simulate --help": ("pandas", "pydicom", "tqdm"),
+    "simulate --help": ("pandas", "pydicom"),
     "superresolve --help": ("torch",),
 }
 """What of HEAVY each command may load, to its help or, of one with a missing file, to its error."""
 SCRIPT = """
 import contextlib, io, json, os, sys
-import zarr, pydantic, yaml  # what all of them may load, once
+import pydantic, scipy.ndimage, scipy.sparse.csgraph, yaml, zarr  # loaded once of what all of them may load
 from microsr.cli import main
 commands, heavy = json.loads(sys.argv[1])
 for command in commands:
