@@ -38,7 +38,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from microsr import config, sampling, window
-from microsr.patches import admissible, extract
+from microsr.patches import extract
+from microsr.positions import admissible
 from microsr.storage import Volume, open_mask, open_volume, write_volume
 
 WINDOW_HU = (-1000.0, 400.0)

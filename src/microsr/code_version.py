@@ -54,8 +54,9 @@ STEPS = {
     "report.panels": "microsr.report_panels",
 }
 """The module of each step. A step is named as its command, with dots: it is what run.json says, wherever the module lies."""
-NOT_DECISIVE = ("cli", "code_version", "config", "files", "progress", "provenance", "streams", "__main__")
-"""Modules and packages that decide no result by themselves: settings reach a step by value, a stream's name draws the same for ever."""
+NOT_DECISIVE = ("attempts", "cli", "code_version", "config", "files", "progress", "provenance", "streams", "__main__")
+"""Modules and packages that decide no result by themselves: settings reach a step by value, a stream's name draws the
+same for ever, and an attempt at a training changes nothing of it."""
 
 
 def step_version(step: str) -> str:

@@ -20,7 +20,7 @@ from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from microsr import SCALE, UserError, overlay, patches, tables
+from microsr import SCALE, UserError, overlay, positions, tables
 from microsr.features import cut, load
 from microsr.progress import logger
 from microsr.provenance import write_run
@@ -148,7 +148,7 @@ def _size(lung: Part, halves: list[tuple[Part, Part]], path: Path, micro: list[P
     """The largest window that has room in the lung and in each half of each specimen, and the positions on their slices."""
     for size in SIZES:
         parts = [(lung, size // SCALE), *((half, size) for pair in halves for half in pair)]
-        counts = [patches.count_positions(m, side, 1.0, z) for (m, z), side in parts]
+        counts = [positions.count_positions(m, side, 1.0, z) for (m, z), side in parts]
         room = [n.sum() / (side / 2) ** 2 for n, (_, side) in zip(counts, parts, strict=True)]
         if min(room) >= ENOUGH_ROOM:
             return size, counts
@@ -166,10 +166,10 @@ def _places(
 ) -> np.ndarray:
     """Places [number, 3] of aerated windows inside a part of a volume in HU, drawn evenly.
 
-    counts: of `patches.count_positions` in the part.
+    counts: of `positions.count_positions` in the part.
     """
     mask, slices = part
-    drawn = patches.draw_positions(mask, size, 1.0, CANDIDATES * number, stream, counts, slices)
+    drawn = positions.draw_positions(mask, size, 1.0, CANDIDATES * number, stream, counts, slices)
     mean = cut(array, drawn, size).mean(axis=(1, 2))
     taken = np.argsort(np.maximum(mean, AERATED_HU), kind="stable")[:number]
     dense = np.count_nonzero(mean[taken] > AERATED_HU)

@@ -22,7 +22,7 @@ from microsr import SCALE, UserError
 from microsr.blocks import average_pool
 from microsr.files import write_csv
 from microsr.moments import Moments
-from microsr.patches import open_patches
+from microsr.patch_files import open_patches
 from microsr.progress import logger
 from microsr.provenance import write_run
 from microsr.spectrum import mean_power, radial_power

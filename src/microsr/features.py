@@ -19,7 +19,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 from torch.nn import functional
 
-from microsr import UserError, config, patches
+from microsr import UserError, config, positions
 from microsr.files import replacing
 from microsr.progress import Progress, logger
 from microsr.provenance import write_run
@@ -136,11 +136,11 @@ def _scanned(hu: np.ndarray, stream: np.random.Generator) -> np.ndarray:
 def _standardise(network: TissueNetwork, truth: np.ndarray, labels: np.ndarray, stream: np.random.Generator) -> None:
     """Take the features' mean and spread from windows of lung without chest wall, or from any where there is no room."""
     lung = labels != Tissue.OUTSIDE
-    counts = patches.count_positions(lung, SIZE, 1.0)
+    counts = positions.count_positions(lung, SIZE, 1.0)
     if not counts.any():
         lung = np.ones_like(lung)
-        counts = patches.count_positions(lung, SIZE, 1.0)
-    places = patches.draw_positions(lung, SIZE, 1.0, STATISTICS, stream, counts)
+        counts = positions.count_positions(lung, SIZE, 1.0)
+    places = positions.draw_positions(lung, SIZE, 1.0, STATISTICS, stream, counts)
     windows = cut(truth, places, SIZE)
     found = network.describe(np.stack([_scanned(window, stream) for window in windows]))
     network.usual.copy_(torch.from_numpy(found.mean(axis=0)))

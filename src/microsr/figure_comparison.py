@@ -33,7 +33,7 @@ from microsr.figure_style import (
     scale_bar,
     styled,
 )
-from microsr.patches import admissible
+from microsr.positions import admissible
 from microsr.progress import logger
 from microsr.storage import Volume, open_mask, open_volume
 

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from microsr import UserError
 from microsr.blocks import average_pool
 from microsr.figure_style import COLOURS, PAGE, bare, new_figure, radiological, save, scale_bar, styled
-from microsr.patches import read_index
+from microsr.patch_files import read_index
 from microsr.storage import Volume, open_mask, open_volume
 
 SLICES = 3

@@ -146,7 +146,7 @@ def _partial(output: Path, journal: dict[str, Any]) -> dict[str, Any]:
 
 
 def _patches(path: Path) -> dict[str, Any]:
-    from microsr.patches import open_patches, read_index
+    from microsr.patch_files import open_patches, read_index
 
     patches = open_patches(path)
     found: dict[str, Any] = {"kind": "patches", "number": len(patches), "size": list(patches.shape[:0:-1])}

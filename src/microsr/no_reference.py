@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from microsr import SCALE, UserError, config, metrics, patches, spectrum, texture
+from microsr import SCALE, UserError, config, metrics, positions, spectrum, texture
 from microsr.moments import Moments
 from microsr.progress import Progress, logger
 from microsr.scanner import KERNELS
@@ -85,12 +85,12 @@ def window_rows(
     size, counts = _window_size(mask, slices, sr_path, masks, paths)
     logger.info("spectra from %d windows of %dx%d pixels in each volume", WINDOWS, size, size)
     stream = numpy_stream(Stream.TEXTURE_WINDOWS, WINDOW_SEED)
-    places = patches.draw_positions(mask, size // SCALE, 1.0, WINDOWS, stream, counts[0], slices)
+    places = positions.draw_positions(mask, size // SCALE, 1.0, WINDOWS, stream, counts[0], slices)
     places = np.column_stack([np.searchsorted(slices, places[:, 0]), SCALE * places[:, 1:]])
     power, share = _power_and_histogram(sr.array, places, size)
     reference_power, reference_share = np.zeros_like(power), np.zeros_like(share)
     for volume, specimen, count in zip(references, masks, counts[1:], strict=True):
-        places = patches.draw_positions(specimen, size, 1.0, WINDOWS, stream, count)
+        places = positions.draw_positions(specimen, size, 1.0, WINDOWS, stream, count)
         one_power, one_share = _power_and_histogram(volume.array, places, size)
         reference_power += one_power / len(references)
         reference_share += one_share / len(references)
@@ -116,8 +116,8 @@ def _window_size(
 ) -> tuple[int, list[np.ndarray]]:
     """The largest window with room in every volume, and the number of its positions on each slice of each volume."""
     for size in WINDOW_SIZES:
-        counts = [patches.count_positions(mask, size // SCALE, 1.0, slices)]
-        counts += [patches.count_positions(m, size, 1.0) for m in masks]
+        counts = [positions.count_positions(mask, size // SCALE, 1.0, slices)]
+        counts += [positions.count_positions(m, size, 1.0) for m in masks]
         steps = [size // SCALE / 2] + [size / 2] * len(masks)
         if all(c.sum() >= ENOUGH_ROOM * step**2 for c, step in zip(counts, steps, strict=True)):
             return size, counts

@@ -7,26 +7,20 @@ came from. Zheng et al. 2020, section 2: "2D patches clipped from the volumes", 
 from __future__ import annotations
 
 import argparse
-import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from microsr import UserError, brief, config
-from microsr.csv_files import read_rows
+from microsr import UserError, config
 from microsr.files import replacing, reserve, write_csv
+from microsr.patch_files import INDEX_COLUMNS
+from microsr.positions import count_positions, draw_positions
 from microsr.progress import Progress, logger
 from microsr.provenance import write_run
 from microsr.storage import open_mask, open_volume
 from microsr.streams import Stream, numpy_stream
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-INDEX_COLUMNS = ["case", "modality", "slice", "row", "column", "size"]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,95 +99,6 @@ def extract(
         spacing_mm=list(source.spacing[:2]),
         admissible_positions=int(counts.sum()),
     )
-
-
-def open_patches(path: Path) -> np.ndarray:
-    """The patches at `path`, int16 HU [patch, row, column], memory-mapped.
-
-    Raises
-    ------
-    UserError
-        The file holds no square patches.
-    """
-    try:
-        patches = np.load(path, mmap_mode="r")
-    except PermissionError:
-        raise
-    except Exception as error:  # whatever a damaged header provokes; code in a file is not run
-        raise UserError(f"{path} holds no patches ({brief(error)}); make it with `microsr patches`") from None
-    if not isinstance(patches, np.ndarray):
-        raise UserError(f"{path} holds no patches, but an archive; make it with `microsr patches`")
-    if patches.ndim != 3 or patches.shape[1] != patches.shape[2] or not len(patches):
-        raise UserError(f"{path} has shape {patches.shape}, not (patches, size, size); make it with `microsr patches`")
-    if patches.dtype.kind not in "iuf" or patches.offset + patches.nbytes != path.stat().st_size:
-        raise UserError(
-            f"{path} holds no patches, but {patches.dtype}, or not as many as it says; make it with `microsr patches`"
-        )
-    return patches
-
-
-def read_index(path: Path) -> pd.DataFrame:
-    """Where patches came from, INDEX_COLUMNS, a row for each patch.
-
-    Raises
-    ------
-    UserError
-        The file is no such table, or lists places that are none.
-    """
-    places = dict.fromkeys(INDEX_COLUMNS[2:], "int64")
-    how = {"dtype": {"case": str, "modality": str, **places}, "keep_default_na": False}
-    table = read_rows(path, INDEX_COLUMNS, "no index of patches", "microsr patches", **how)
-    if (table[list(places)] < [0, 0, 0, 1]).to_numpy().any():
-        raise UserError(f"{path} lists patches at places that are none; make it with `microsr patches`")
-    return table
-
-
-def admissible(mask: np.ndarray, size: int, inside: float) -> np.ndarray:
-    """Where a size x size window may start: at least the share `inside` of it lies in the mask.
-
-    mask: [rows, columns], non-zero inside. Returns bool [rows - size + 1, columns - size + 1], empty if the window does
-    not fit. Box sums come from an integral image, so that the cost does not grow with the window.
-    """
-    if min(mask.shape) < size:
-        return np.zeros((max(mask.shape[0] - size + 1, 0), max(mask.shape[1] - size + 1, 0)), bool)
-    integral = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int32)
-    integral[1:, 1:] = (mask != 0).cumsum(0, dtype=np.int32).cumsum(1, dtype=np.int32)
-    box = integral[size:, size:] - integral[:-size, size:] - integral[size:, :-size] + integral[:-size, :-size]
-    # The share is a decimal fraction from the user: 0.7 of 100 pixels must mean 70, not 71.
-    return box >= math.ceil(inside * size**2 - 1e-6)
-
-
-def count_positions(mask: Any, size: int, inside: float, slices: Sequence[int] | None = None) -> np.ndarray:
-    """Number of admissible positions on each of `slices` (None: all) of a mask [slices, rows, columns], read by slice."""
-    chosen = range(mask.shape[0]) if slices is None else slices
-    return np.array([np.count_nonzero(admissible(np.asarray(mask[int(z)]), size, inside)) for z in chosen], np.int64)
-
-
-def draw_positions(
-    mask: Any,
-    size: int,
-    inside: float,
-    number: int,
-    stream: np.random.Generator,
-    counts: np.ndarray,
-    slices: Sequence[int] | None = None,
-) -> np.ndarray:
-    """Draw windows uniformly, with replacement, from the admissible positions of a mask [slices, rows, columns].
-
-    counts: from `count_positions` with the same mask, size, share and slices. Returns int64 [number, 3]: slice,
-    first row, first column. The first windows of a longer draw are those of a shorter one.
-    """
-    chosen = np.arange(mask.shape[0]) if slices is None else np.asarray(slices)
-    ends = np.cumsum(counts)
-    ranks = stream.integers(ends[-1], size=number)
-    which = np.searchsorted(ends, ranks, side="right")
-    positions = np.empty((number, 3), np.int64)
-    for i in np.unique(which):
-        allowed = admissible(np.asarray(mask[int(chosen[i])]), size, inside)
-        here = which == i
-        flat = np.flatnonzero(allowed)[ranks[here] - (ends[i] - counts[i])]
-        positions[here] = np.column_stack([np.full(flat.size, chosen[i]), *np.unravel_index(flat, allowed.shape)])
-    return positions
 
 
 def _check_volume(source: Any, case: str, modality: str, path: Path, size: int) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from microsr import SCALE, UserError, config
 from microsr.layers import average_pool
-from microsr.patches import open_patches
+from microsr.patch_files import open_patches
 from microsr.scanner import noise
 from microsr.streams import Stream, numpy_stream
 from microsr.window import normalise

@@ -21,7 +21,8 @@ from microsr import (
     figure_style,
     figure_tiling,
     parallel,
-    patches,
+    patch_files,
+    positions,
     report,
     report_figures,
     report_panels,
@@ -66,14 +67,14 @@ def test_a_range_without_slices_is_refused(tmp_path):
 def test_patches_that_are_no_numbers_are_refused(tmp_path):
     np.save(tmp_path / "clinical.npy", np.full((2, 4, 4), "a"))
     with pytest.raises(UserError, match="holds no patches, but <U1"):
-        patches.open_patches(tmp_path / "clinical.npy")
+        patch_files.open_patches(tmp_path / "clinical.npy")
 
 
 def test_an_index_of_patches_that_lie_nowhere_is_refused(tmp_path):
-    index = pd.DataFrame([["a", "clinical", -1, 0, 0, 8]], columns=patches.INDEX_COLUMNS)
+    index = pd.DataFrame([["a", "clinical", -1, 0, 0, 8]], columns=patch_files.INDEX_COLUMNS)
     index.to_csv(tmp_path / "index.csv", index=False)
     with pytest.raises(UserError, match="lists patches at places that are none"):
-        patches.read_index(tmp_path / "index.csv")
+        patch_files.read_index(tmp_path / "index.csv")
 
 
 def test_a_domain_check_that_is_none_is_refused(tmp_path):
@@ -209,7 +210,7 @@ def test_a_specimen_below_air_reaches_no_mean():
 
 def test_windows_of_solid_tissue_are_told(caplog):
     mask = np.ones((1, 32, 32), bool)
-    counts = patches.count_positions(mask, 8, 1.0, [0])
+    counts = positions.count_positions(mask, 8, 1.0, [0])
     distribution._places(np.full(mask.shape, 40.0), (mask, [0]), counts, 8, 5, np.random.default_rng(0))
     assert "5 of 5 windows are denser than" in caplog.text
 

@@ -223,7 +223,7 @@ def judge_model(target: Path, sound: Path) -> str:
 
 def judge_patches(target: Path, sound: Path) -> str:
     from microsr.info import describe
-    from microsr.patches import open_patches, read_index
+    from microsr.patch_files import open_patches, read_index
     from microsr.train import spacing_of
 
     spacing = spacing_of([target])

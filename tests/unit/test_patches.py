@@ -8,7 +8,9 @@ import pytest
 
 from microsr import UserError, cli
 from microsr.config import Patches
-from microsr.patches import admissible, count_positions, draw_positions, extract, open_patches
+from microsr.patch_files import open_patches
+from microsr.patches import extract
+from microsr.positions import admissible, count_positions, draw_positions
 from microsr.storage import Volume, write_volume
 
 SETTINGS = Patches(clinical_size=4, micro_size=32, per_case=40)
