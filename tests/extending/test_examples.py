@@ -243,3 +243,44 @@ def test_a_damaged_file_of_the_new_format_is_refused(extended, tmp_path):
     said = run(extended, "-c", code, *sorted(tmp_path.glob("*.vtk"))).splitlines()
     assert len(said) == len(expected)
     assert all(words in line for words, line in zip(expected.values(), said, strict=True)), said
+
+
+# A down-sampled uCT and the same 10 HU denser, which is evaluated; then the tables are put together.
+MEASURE = """
+import sys
+from pathlib import Path
+import numpy as np
+from microsr import UserError, collect, config, downsampled
+from microsr.storage import Volume, write_volume
+folder = Path(sys.argv[1])
+hu = np.random.default_rng(0).normal(-800, 100, (2, 64, 64)).round()
+write_volume(folder / "micro", Volume(hu, (0.05, 0.05, 0.05)), np.ones(hu.shape))
+write_volume(folder / "sr", Volume(hu + 10, (0.05, 0.05, 0.05), attributes={"slices": [0, 1]}))
+downsampled.evaluate(("c", "m", "pooled", "1"), folder / "sr", folder / "micro", folder / "t.csv", config.Evaluate())
+try:
+    collect.collect([folder / "t.csv"], folder / "metrics.csv")
+    print((folder / "metrics.csv").read_text())
+except UserError as error:
+    print(error)
+"""
+
+
+def test_a_metric_needs_its_entry_and_then_is_in_tables_figures_and_documentation(tmp_path):
+    copy = copy_workflow(tmp_path / "clone")
+    shutil.copytree(ROOT / "docs", copy.folder / "docs", dirs_exist_ok=True, ignore=shutil.ignore_patterns("_build"))
+    text = re.search(r"^## A metric\n(.*?)(?=^## )", PAGE, re.MULTILINE | re.DOTALL)[1]
+    diffs = [diff.splitlines() for diff in re.findall(r"^```diff\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
+    before = versions(copy)
+    told = []
+    for old, _, _, *lines in diffs:
+        context, whole = ("".join(f"{line[1:]}\n" for line in lines if line[0] in signs) for signs in (" ", " +"))
+        copy.edit(old.removeprefix("--- a/"), context, whole)
+        told.append(run(copy, "-c", MEASURE, tmp_path))
+    assert "the protocol 'downsampled' has no metric 'mean_error'" in told[0]
+    assert "c,m,pooled,1,downsampled,mean_error,10,HU" in told[1]
+    assert versions(copy) == before, "nothing but the protocol is made anew"
+    run(copy, "docs/extensions/metric_tables.py")
+    page = (copy.folder / "docs/metrics.md").read_text(encoding="utf-8")
+    assert "| `mean_error` | HU | nearer to 0 is better | Mean error. Mean of the specimen, " in page
+    code = "from microsr.catalogue import find_metric; print(find_metric('downsampled', 'mean_error').better)"
+    assert run(copy, "-c", code).strip() == "nearer to 0 is better"
