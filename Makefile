@@ -1,6 +1,6 @@
 # The two commands of the project: `make figures` and `make test`. Both make the environment first, in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help env figures report docs test lock
+.PHONY: help env figures report docs test test-mutations lock
 
 VENV := .venv
 
@@ -9,6 +9,7 @@ help:
 	@echo "make report    all of it as one HTML file to look into: results/demo/report.html; Snakemake's own beside it"
 	@echo "make docs      the documentation as a site: docs/_build/index.html"
 	@echo "make test      every test"
+	@echo "make test-mutations   how many made-up faults the tests see, an hour"
 	@echo "make env       only the environment, .venv, in the exact versions of requirements.lock"
 	@echo "make lock      solve requirements.in into requirements.lock and envs/"
 
@@ -26,6 +27,9 @@ docs: env
 
 test: env
 	$(VENV)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 25
+
+test-mutations: env
+	$(VENV)/bin/python tests/mutation/run.py
 
 # Finds a Python that is new enough and makes an empty environment $(1) with it.
 define make_environment

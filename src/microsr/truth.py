@@ -165,8 +165,7 @@ class _Measures:
         """
         weights = [w for _, w in self.multiscale]
         alike = np.average([v for v, _ in self.multiscale], weights=weights) if self.multiscale else np.nan
-        number = max(self.difference.number, 1)
-        measured = self.measured.squares / number
+        measured = self.measured.squares / self.difference.number
         found = [
             ("psnr", metrics.psnr(self.difference, self.data_range), "dB"),
             ("ssim", metrics.ssim(self.similarity), "1"),

@@ -20,6 +20,8 @@ OPERATORS = {
 }  # fmt: skip
 SAME = ("float",)
 """Functions that are not dropped: NumPy's float64 is a float."""
+EITHER_WAY = ("min", "max", "np.minimum", "np.maximum", "np.hypot", "np.logical_or")
+"""Functions whose arguments are not swapped: their order does not matter."""
 SPEED = ("overwrite_x", "non_blocking", "copy")
 """Named arguments that are not dropped: what is computed does not hang on them."""
 
@@ -44,7 +46,7 @@ class Mutant:
 
     def order(self, seed: int, source: str) -> str:
         """By which a sample is drawn: it hangs on what the fault is, not on where it lies, so that other edits leave a sample alone."""
-        return hashlib.sha256(f"{seed} {self.within} {self.before(source)} {self.new} {self.old}".encode()).hexdigest()
+        return hashlib.sha256(f"{seed} {self.within} {self.before(source)} {self.after(source)}".encode()).hexdigest()
 
     def diff(self, source: str, name: str) -> str:
         """What `diff -u` would print."""
@@ -186,5 +188,6 @@ def _other_calls(node: ast.Call) -> Iterator[ast.AST]:
     for place, keyword in enumerate(node.keywords):
         if keyword.arg is not None and keyword.arg not in SPEED:
             yield _with(node, keywords=node.keywords[:place] + node.keywords[place + 1 :])
-    if len(plain) >= 2 and plain == node.args and ast.dump(plain[0]) != ast.dump(plain[1]):
+    alike = len(plain) < 2 or plain != node.args or ast.dump(plain[0]) == ast.dump(plain[1])
+    if not alike and ast.unparse(node.func) not in EITHER_WAY:
         yield _with(node, args=[plain[1], plain[0], *plain[2:]])

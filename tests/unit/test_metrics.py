@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, zoom
-from scipy.signal import windows
 from scipy.spatial import cKDTree
 from skimage.metrics import structural_similarity
 
@@ -26,7 +25,7 @@ from microsr.metrics import (
     truth_difference,
 )
 from microsr.scanner import KERNELS
-from microsr.spectrum import hann, mean_power, radial_power, windows_at
+from microsr.spectrum import mean_power, windows_at
 
 SIDE = 512
 
@@ -110,42 +109,6 @@ def test_only_the_lung_counts():
     superresolved[:8, :8], superresolved[8:, 8:] = 7, 999
     mask = np.array([[1, 1], [1, 0]], np.uint8)
     assert mean_shift(difference(superresolved, clinical, mask)) == pytest.approx(7 / 3)
-
-
-def test_white_noise_has_its_variance_as_power_at_every_frequency(rng):
-    for size in (8, 32, 128):
-        frequencies, power = radial_power(mean_power(rng.normal(0, 50, (400, size, size))))
-        assert frequencies[0] == 1 / size and frequencies[-1] == 0.5 and len(frequencies) == size // 2
-        assert np.abs(power[2:] - np.log10(2500)).max() < 0.06
-
-
-def test_the_taper_is_scipys():
-    assert all(np.array_equal(hann(size), windows.hann(size, sym=False)) for size in (2, 31, 64, 128))
-
-
-def test_a_wave_has_its_power_at_its_own_frequency():
-    wave = 100 * np.cos(2 * np.pi * np.arange(64) * 12 / 64) * np.ones((64, 1))
-    frequencies, power = radial_power(mean_power([wave - 800]))
-    assert frequencies[power.argmax()] == 12 / 64
-    others = np.abs(frequencies - 12 / 64) > 2.5 / 64
-    assert np.allclose(power[others], np.log10(1 / 12))
-
-
-def test_a_flat_image_has_the_power_of_rounding_and_no_more():
-    _, power = radial_power(mean_power([np.full((32, 32), -800)]))
-    assert np.allclose(power, np.log10(1 / 12))
-
-
-def test_a_window_loses_its_mean_as_the_taper_weighs_it():
-    """Else what is bright in the middle, where the taper is 1, would leak a constant into the lowest rings."""
-    middle = np.zeros((64, 64))
-    middle[24:40, 24:40] = 100
-    power = mean_power([middle - 800])
-    assert power[0, 0] == pytest.approx(0, abs=1e-12)
-    taper = np.outer(*[np.sin(np.pi * np.arange(64) / 64) ** 2] * 2)
-    values = (middle - np.sum(middle * taper) / np.sum(taper)) * taper
-    by_hand = np.sum(values * np.exp(-2j * np.pi * np.arange(64) / 64))
-    assert power[0, 1] == pytest.approx(abs(by_hand) ** 2 / np.sum(taper**2))
 
 
 def test_spectrum_distance_of_uct_to_itself_is_zero_and_to_other_windows_of_it_small(alveoli):

@@ -56,12 +56,20 @@ def test_a_pixel_at_the_border_of_the_mask_or_of_the_image_is_no_airway():
     ]
 
 
+def test_a_vessel_begins_above_minus_300_and_an_airway_below_minus_950_hu():
+    mask = np.ones((12, 12))
+    assert [solid_places(np.full((12, 12), hu), mask).any() for hu in (-300.0, -299.0)] == [False, True]
+    assert [airway_places(np.full((12, 12), hu), mask).any() for hu in (-950.0, -951.0)] == [False, True]
+
+
 def test_white_noise_in_a_vessel_has_its_own_standard_deviation(rng):
     clinical, mask = lung_with(40, 8)
     places = solid_places(clinical, mask)
     image = rng.normal(40, 25, (96, 96))
     assert vessel_texture(image, places) == pytest.approx(25, rel=0.05)
     assert texture_in_airways(Moments().add(detail_at(image, places))) == pytest.approx(25, rel=0.05)
+    large = rng.normal(0, 25, (800, 800))
+    assert vessel_texture(large, np.ones((100, 100), bool)) == pytest.approx(25, rel=0.004), "64/61, not 64/62"
 
 
 def test_grain_elsewhere_and_gradients_do_not_count(rng):
