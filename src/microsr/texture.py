@@ -46,7 +46,7 @@ def detail_at(superresolved: np.ndarray, places: np.ndarray) -> np.ndarray:
     """
     rows, columns = places.shape
     blocks = np.reshape(superresolved, (rows, SCALE, columns, SCALE)).transpose(0, 2, 1, 3)[places]
-    values = blocks.reshape(len(blocks), SCALE * SCALE).astype(float)
+    values = blocks.reshape(len(blocks), SCALE * SCALE)
     y, x = np.indices((SCALE, SCALE)) - (SCALE - 1) / 2
     plane, _ = np.linalg.qr(np.column_stack([np.ones(SCALE * SCALE), y.ravel(), x.ravel()]))
     return ((values - values @ plane @ plane.T) * np.sqrt(SCALE**2 / (SCALE**2 - 3))).ravel()

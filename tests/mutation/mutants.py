@@ -22,8 +22,8 @@ SAME = ("float",)
 """Functions that are not dropped: NumPy's float64 is a float."""
 EITHER_WAY = ("min", "max", "np.minimum", "np.maximum", "np.hypot", "np.logical_or")
 """Functions whose arguments are not swapped: their order does not matter."""
-SPEED = ("overwrite_x", "non_blocking", "copy")
-"""Named arguments that are not dropped: what is computed does not hang on them."""
+LEFT = ("overwrite_x", "non_blocking", "copy", "strict")
+"""Named arguments that are left alone: speed, or a guard against what cannot happen, as zip's."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,8 @@ def _changes(tree: ast.Module) -> Iterator[tuple[ast.AST, ast.AST, tuple[str, tu
 
 
 def _children(node: ast.AST) -> Iterator[ast.AST]:
+    if isinstance(node, ast.keyword) and node.arg in LEFT:
+        return
     for field, value in ast.iter_fields(node):
         unread = field in ("annotation", "returns", "type_comment", "decorator_list")
         if unread or isinstance(node, ast.Raise | ast.JoinedStr | ast.Import | ast.ImportFrom | ast.Assert):
@@ -186,7 +188,7 @@ def _other_calls(node: ast.Call) -> Iterator[ast.AST]:
     elif len(node.args) == 1 and plain and not node.keywords and ast.unparse(node.func) not in SAME:
         yield node.args[0]
     for place, keyword in enumerate(node.keywords):
-        if keyword.arg is not None and keyword.arg not in SPEED:
+        if keyword.arg is not None and keyword.arg not in LEFT:
             yield _with(node, keywords=node.keywords[:place] + node.keywords[place + 1 :])
     alike = len(plain) < 2 or plain != node.args or ast.dump(plain[0]) == ast.dump(plain[1])
     if not alike and ast.unparse(node.func) not in EITHER_WAY:

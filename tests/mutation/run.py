@@ -199,18 +199,19 @@ def load(names: list[str]) -> None:
 
 
 def equivalents() -> list[dict[str, str]]:
-    """The entries of equivalent.yaml: module, before and after (the changed lines), reason."""
+    """The entries of equivalent.yaml: module, before and after (the changed lines; no after: whatever becomes of them), reason."""
     return yaml.safe_load((Path(__file__).parent / "equivalent.yaml").read_text(encoding="utf-8")) or []
 
 
 def sample(source: str, module: str, number: int, seed: int) -> list[Mutant]:
     """Up to `number` mutants of a module's text, none known to be equivalent, in the order of the text."""
-    known = {(e["before"].strip(), e["after"].strip()) for e in equivalents() if e["module"] == module}
     every = mutants(source)
-    pairs = {(mutant.before(source), mutant.after(source)) for mutant in every}
-    for before, after in sorted(known - pairs):
-        print(f"{module}: equivalent.yaml lists a fault that is no longer possible:\n- {before}\n+ {after}", flush=True)
-    every = [mutant for mutant in every if (mutant.before(source), mutant.after(source)) not in known]
+    for entry in (entry for entry in equivalents() if entry["module"] == module):
+        before, after = (entry.get(key, "").strip() for key in ("before", "after"))
+        others = [m for m in every if m.before(source) != before or (after and m.after(source) != after)]
+        if len(others) == len(every):
+            print(f"{module}: equivalent.yaml lists what is no fault any longer:\n- {before}\n+ {after}", flush=True)
+        every = others
     chosen = sorted(every, key=lambda mutant: mutant.order(seed, source))[:number]
     return sorted(chosen, key=lambda mutant: mutant.start)
 

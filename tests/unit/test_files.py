@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from microsr import UserError
-from microsr.files import explain, locked, put_in_place, replacing, reserve, write_csv
+from microsr.files import explain, lock, locked, put_in_place, replacing, reserve, unlock, write_csv
 
 
 def names(folder):
@@ -94,6 +94,16 @@ def test_a_lock_keeps_another_process_out_and_dies_with_its_process(tmp_path):
     with locked(path, "the cat sleeps"):
         assert path.read_text(encoding="utf-8").startswith(f"process {os.getpid()} on ")
     assert not path.exists()
+
+
+def test_a_lock_is_given_back_once_with_its_file(tmp_path):
+    held = lock(tmp_path / "lock", "", ", for a while")
+    assert (tmp_path / "lock").read_text(encoding="utf-8").endswith(", for a while\n")
+    unlock(held)
+    assert held.closed and names(tmp_path) == []
+    (tmp_path / "lock").write_text("another's")
+    unlock(held)
+    assert names(tmp_path) == ["lock"]
 
 
 def test_two_that_write_the_same_are_told_so(tmp_path):
