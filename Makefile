@@ -1,6 +1,6 @@
 # The two commands of the project: `make figures` and `make test`. Both make the environment first, in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help env figures report docs test test-mutations lock
+.PHONY: help env figures report docs test test-all test-mutations lock
 
 VENV := .venv
 
@@ -8,7 +8,8 @@ help:
 	@echo "make figures   the figures of the default experiment: simulated lungs, results/demo/figures/comparison.png"
 	@echo "make report    all of it as one HTML file to look into: results/demo/report.html; Snakemake's own beside it"
 	@echo "make docs      the documentation as a site: docs/_build/index.html"
-	@echo "make test      every test"
+	@echo "make test      the tests of every change; says at its end what it left out"
+	@echo "make test-all  every test, nightly ones and test-mutations too: hours on two cores"
 	@echo "make test-mutations   how many made-up faults the tests see, an hour"
 	@echo "make env       only the environment, .venv, in the exact versions of requirements.lock"
 	@echo "make lock      solve requirements.in into requirements.lock and envs/"
@@ -25,8 +26,14 @@ report: env
 docs: env
 	$(VENV)/bin/python -m sphinx -W --keep-going -q docs docs/_build
 
+PYTEST := $(VENV)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 25
+
 test: env
-	$(VENV)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 25
+	$(PYTEST)
+
+test-all: env
+	$(PYTEST) --nightly
+	$(VENV)/bin/python tests/mutation/run.py
 
 test-mutations: env
 	$(VENV)/bin/python tests/mutation/run.py

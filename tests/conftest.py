@@ -11,10 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from patience import limit
 
 ROOT = Path(__file__).parent.parent
-pytest_plugins = ("workflows", "disks", "provoked")
+pytest_plugins = ("workflows", "disks", "provoked", "choosing")
 """Beside this file."""
+HANGS = 900
+"""Seconds, see `patience`, after which a test fails by itself: far more than any takes."""
 LONGEST = (
     "test_slurm",
     "test_blocks",
@@ -29,9 +32,14 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files, so that at the end no process is busy while the others have nothing left."""
+    """Begin with the longest files, so that at the end no process is busy while the others have nothing left; end what hangs."""
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+    for item in items:
+        if (
+            item.get_closest_marker("timeout") is None
+        ):  # of the test alone: a fixture may be a whole run, which has its own
+            item.add_marker(pytest.mark.timeout(limit(HANGS), func_only=True))
 
 
 @pytest.fixture(scope="session")

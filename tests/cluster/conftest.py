@@ -6,12 +6,12 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from patience import limit, wait_for
 from workflows import Workflow
 
 CONF = Path("/etc/slurm/slurm.conf")
@@ -43,7 +43,7 @@ PreemptMode=REQUEUE
 SlurmdParameters=config_overrides
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=5
 MinJobAge=3600
-KillWait=15
+KillWait={patience}
 NodeName={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=64000
 PartitionName=normal Nodes={host} Default=YES PriorityTier=1 State=UP
 PartitionName=urgent Nodes={host} PriorityTier=10 State=UP
@@ -72,17 +72,15 @@ class Submission:
 
     def wait_for(self, condition: Callable[[], object], what: str, seconds: float = 600) -> object:
         """What `condition` gives once it is true."""
-        end = time.monotonic() + seconds
-        while not (found := condition()):
-            assert self.process.poll() is None, f"Snakemake ended before: {what}\n{self.post_mortem()}"
-            assert time.monotonic() < end, f"did not happen: {what}\n{self.post_mortem()}"
-            time.sleep(0.3)
-        return found
+        try:
+            return wait_for(condition, lambda: self.process.poll() is None, seconds, every=0.3)
+        except AssertionError as error:
+            pytest.fail(f"{what}: {error}\n{self.post_mortem()}")
 
     def end(self, seconds: float = 1500) -> tuple[int, str]:
         """Exit status, and all that a user has seen."""
         try:
-            status = self.process.wait(timeout=seconds)
+            status = self.process.wait(timeout=limit(seconds))
         except subprocess.TimeoutExpired:
             pytest.fail(f"Snakemake has not ended within {seconds} s\n{self.post_mortem()}")
         return status, self.said.read_text(encoding="utf-8")
@@ -177,7 +175,9 @@ def cluster() -> Iterator[Slurm]:
         for part in ("state", "spool"):
             (folder / part).mkdir()
         CONF.parent.mkdir(parents=True, exist_ok=True)
-        settings = SETTINGS.format(ours=OURS, host=node, folder=folder, ports=(free_port(), free_port()))
+        settings = SETTINGS.format(
+            ours=OURS, host=node, folder=folder, ports=(free_port(), free_port()), patience=round(limit(15))
+        )
         CONF.write_text(settings, encoding="utf-8")  # not elsewhere: jobs do not inherit SLURM_CONF
         started = []
         try:
@@ -193,7 +193,7 @@ def cluster() -> Iterator[Slurm]:
         finally:
             for daemon in started[::-1]:
                 daemon.terminate()
-                daemon.wait(timeout=60)
+                daemon.wait(timeout=limit(60))
             CONF.unlink()
 
 
@@ -209,9 +209,8 @@ def sinfo() -> str:
 
 def until(condition: Callable[[], bool], folder: Path) -> None:
     """Wait for the cluster to come up; what its daemons said if it does not."""
-    end = time.monotonic() + 60
-    while not condition():
-        if time.monotonic() > end:
-            logs = {log.name: log.read_text(encoding="utf-8")[-2000:] for log in folder.glob("*.log")}
-            pytest.fail(f"the cluster does not come up: {logs}")
-        time.sleep(0.2)
+    try:
+        wait_for(condition, seconds=60, every=0.2)
+    except AssertionError:
+        logs = {log.name: log.read_text(encoding="utf-8")[-2000:] for log in folder.glob("*.log")}
+        pytest.fail(f"the cluster does not come up: {logs}")

@@ -15,9 +15,10 @@ import pytest
 import SimpleITK as sitk
 import torch
 from comparing import differences
+from patience import limit
 from workflows import training_in
 
-pytestmark = [pytest.mark.workflow, pytest.mark.timeout(3000)]
+pytestmark = pytest.mark.workflow
 SMOKE = ("--configfile", "experiments/smoke.yaml")
 MODEL = "results/smoke/models/cyclegan/pooled"
 STATE = "results/smoke/.state/cyclegan/pooled"
@@ -62,6 +63,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / MODEL / "generator.pt", weights_only=True)["weights"]
 
 
+@pytest.mark.nightly
 def test_a_training_lives_through_all_that_befalls_it(slurm, prepared, tmp_path):
     """Too little memory, scancel, a lost node, preemption and a time limit; the weights are those of a quiet training."""
     folder, epochs = prepared.folder, 150
@@ -112,13 +114,14 @@ def test_a_training_lives_through_all_that_befalls_it(slurm, prepared, tmp_path)
     record = json.loads((folder / MODEL / "run.json").read_text(encoding="utf-8"))
     starts = [attempt["start_step"] for attempt in record["attempts"]]
     assert starts[0] == 0 and len(starts) >= 5 and starts == sorted(set(starts)), "each went on where one before it was"
-    assert alone.wait(timeout=1200) == 0
+    assert alone.wait(timeout=limit(1200)) == 0
     one, other = weights(folder), weights(quiet.folder)
     assert all(torch.equal(one[name], other[name]) for name in one | other)
     history = [pd.read_csv(clone / MODEL / "history.csv") for clone in (folder, quiet.folder)]
     pd.testing.assert_frame_equal(*history, check_exact=True)
 
 
+@pytest.mark.nightly
 def test_a_main_process_that_is_killed_is_started_again(slurm, prepared):
     folder, arguments = prepared.folder, training_of(120)
     said = slurm.submit(prepared, *arguments)
@@ -141,6 +144,7 @@ def test_a_main_process_that_is_killed_is_started_again(slurm, prepared):
     assert starts[0] == 0 < starts[1]
 
 
+@pytest.mark.nightly
 def test_what_fails_for_good_shows_why_where_the_user_looks(slurm, workflow, chest, tmp_path):
     """A scan that is not in HU: its line of error is in what Snakemake says, and the other case is finished.
 
@@ -166,6 +170,19 @@ def test_what_fails_for_good_shows_why_where_the_user_looks(slurm, workflow, che
     assert [(workflow.folder / target).exists() for target in targets] == [False, True]
 
 
+def test_steps_that_share_jobs_make_what_one_machine_makes(slurm, workflow, finished):
+    """A short run: simulated, imported, matched and cut into patches, by jobs that wait for each other."""
+    before, target = len(slurm.jobs()), "results/smoke/patches/train1/micro.npy"
+    status, said = slurm.submit(workflow, target, *SMOKE).end()
+    assert status == 0, said[-6000:]
+    assert "To see how far the jobs are: tail -F results/smoke/logs/train" in said
+    assert (workflow.folder / target).read_bytes() == (finished.folder / target).read_bytes()
+    jobs, steps = slurm.jobs()[before:], int(re.findall(r"of (\d+) steps", said)[-1])
+    assert {job["state"] for job in jobs} == {"COMPLETED"} and 1 < len(jobs) <= steps
+    assert max(int(job["cpus"]) for job in jobs) <= 4
+
+
+@pytest.mark.nightly
 def test_the_whole_experiment_is_that_of_one_machine(slurm, workflow, finished):
     before = len(slurm.jobs())
     status, said = slurm.submit(workflow, *SMOKE).end()

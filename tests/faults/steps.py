@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from patience import limit
+
 PRELOADED = [
     "steps", "microsr.cli", "microsr.simulate", "microsr.volumes", "microsr.chunks", "microsr.pooling", "microsr.patches",
     "microsr.domain", "microsr.train", "microsr.superresolve", "microsr.gather", "microsr.export", "microsr.validate",
@@ -22,7 +24,7 @@ PRELOADED = [
     "microsr.figures", "microsr.report", "torch.utils.tensorboard", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf",
 ]  # fmt: skip
 SECONDS = 300
-"""Patience with a step on a loaded machine."""
+"""Patience with a step, see `limit`."""
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link"}
 """System calls, by their names as audit events, that change a folder; beside those that open a file to write it."""
 DIFFERENT = ("started", "seconds", "attempts", "speed", "parts", "code")
@@ -151,7 +153,7 @@ class Runner:
             if after is not None:
                 _wait_for_seconds(process, note, after)
                 process.kill()
-            process.join(SECONDS)
+            process.join(limit(SECONDS))
             assert process.exitcode is not None, f"{step.rule} hangs"
             facts = (
                 json.loads(note.with_suffix(".json").read_text(encoding="utf-8"))

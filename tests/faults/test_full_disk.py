@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from choosing import taken
 from steps import contents, repeat
 from test_kills import rules
 
@@ -73,16 +74,18 @@ def fill_and_repeat(rule: str, steps, runner, folder: Path, seed: int) -> list[s
 
 
 @pytest.fixture(scope="module")
-def filled(steps, runner, tmp_path_factory):
+def filled(request, steps, runner, tmp_path_factory):
     """What was wrong with each step on a full disk, two at a time."""
     folder = tmp_path_factory.mktemp("full")
     with ThreadPoolExecutor(2) as pool:
         yield {
             rule: pool.submit(fill_and_repeat, rule, steps, runner, folder / rule, seed)
             for seed, rule in enumerate(rules())
+            if rule in taken(request, "rule")
         }
 
 
+@pytest.mark.quarters("rule", rules())
 @pytest.mark.parametrize("rule", rules())
 def test_a_full_disk_is_told_in_one_line_and_the_step_repeated_when_there_is_room(rule, filled):
     assert filled[rule].result() == []

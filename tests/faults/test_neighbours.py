@@ -6,14 +6,15 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import limit, wait_for
 from steps import content
 from test_full_disk import mount, mounted
+from workflows import HANGS
 
 from microsr.files import remove
 
@@ -21,7 +22,6 @@ pytestmark = pytest.mark.workflow
 SMOKE = ("--configfile", "experiments/smoke.yaml")
 NETWORK = "results/{}/figures/network.png"
 KILLS = 4
-SECONDS = 300
 
 
 def start(workflow, *arguments: str) -> subprocess.Popen:
@@ -35,16 +35,8 @@ def start(workflow, *arguments: str) -> subprocess.Popen:
 def end(process: subprocess.Popen, number: int = signal.SIGKILL) -> str:
     """Send a signal to Snakemake and all its jobs; what they said until then."""
     os.killpg(process.pid, number)
-    said = process.communicate(timeout=SECONDS)[0]
+    said = process.communicate(timeout=limit(HANGS))[0]
     return said
-
-
-def wait_for(condition: Callable[[], object], process: subprocess.Popen) -> None:
-    until = time.monotonic() + SECONDS
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 def records(folder: Path) -> set[str]:
@@ -70,7 +62,7 @@ def test_a_workflow_that_is_killed_again_and_again_ends_as_one_that_never_was(wo
     for kill in range(KILLS):
         before = records(made)
         snakemake = start(workflow, target)
-        wait_for(lambda before=before: records(made) - before, snakemake)
+        wait_for(lambda before=before: records(made) - before, lambda process=snakemake: process.poll() is None)
         time.sleep(random.uniform(0, 1))
         said = end(snakemake)
         assert snakemake.returncode == -signal.SIGKILL, f"it was to be killed (number {kill}): {said}"
@@ -84,7 +76,7 @@ def test_a_workflow_that_is_killed_again_and_again_ends_as_one_that_never_was(wo
 
 def test_two_experiments_in_one_clone_run_side_by_side(workflow):
     both = [start(workflow, NETWORK.format(name), "--config", f"experiment={name}") for name in "ab"]
-    said = [process.communicate(timeout=SECONDS)[0] for process in both]
+    said = [process.communicate(timeout=limit(HANGS))[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     pictures = [(workflow.folder / NETWORK.format(name)).read_bytes() for name in "ab"]
     assert pictures[0] == pictures[1]
@@ -94,7 +86,7 @@ def test_a_second_snakemake_of_the_same_experiment_is_refused_and_the_first_is_n
     target = NETWORK.format("smoke")
     first = start(workflow, target)
     running = workflow.folder / "results/smoke/.running"
-    wait_for(running.exists, first)
+    wait_for(running.exists, lambda: first.poll() is None)
     os.killpg(first.pid, signal.SIGSTOP)
     try:
         by_snakemake = workflow.snakemake("--cores", "1", target, *SMOKE)
@@ -108,7 +100,7 @@ def test_a_second_snakemake_of_the_same_experiment_is_refused_and_the_first_is_n
         )
     finally:
         os.killpg(first.pid, signal.SIGCONT)
-    said = first.communicate(timeout=SECONDS)[0]
+    said = first.communicate(timeout=limit(HANGS))[0]
     assert first.returncode == 0, said
     assert not running.exists()
     assert (workflow.folder / target).read_bytes() == (finished.folder / target).read_bytes()

@@ -10,7 +10,7 @@ import pytest
 
 from microsr import storage
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.nightly]
 SHORT = "methods: {cyclegan: null}\ntrain: {epochs: 1, patches_per_case: 16}\npatches: {per_case: 40}\n"
 
 

@@ -3,7 +3,7 @@
 import pytest
 from comparing import differences
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.nightly]
 SMOKE = ["--configfile", "experiments/smoke.yaml"]
 MADE = (
     "models/proposed/pooled/generator.pt",
