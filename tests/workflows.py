@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -124,10 +124,26 @@ def copied_workflow(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     return copy_workflow(tmp_path_factory.mktemp("module") / "clone")
 
 
+@dataclass(frozen=True)
+class Planned(Workflow):
+    """A copy that nobody changes: the same dry run is made once for all who ask."""
+
+    known: dict[tuple[str, ...], subprocess.CompletedProcess] = field(default_factory=dict)
+
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
+        """As ever; a plan has the commands of its jobs, asked for or not."""
+        if "-n" in arguments:
+            arguments = ("-n", "-p", *(word for word in arguments if word not in ("-n", "-p")))
+            if arguments not in self.known:
+                self.known[arguments] = super().snakemake(*arguments)
+            return self.known[arguments]
+        return super().snakemake(*arguments)
+
+
 @pytest.fixture(scope="session")
-def planned(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+def planned(tmp_path_factory: pytest.TempPathFactory) -> Planned:
     """A copy for dry runs, which leave nothing behind."""
-    return copy_workflow(tmp_path_factory.mktemp("planned") / "clone")
+    return Planned(copy_workflow(tmp_path_factory.mktemp("planned") / "clone").folder)
 
 
 @pytest.fixture(scope="session")

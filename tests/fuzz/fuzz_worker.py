@@ -23,10 +23,11 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 import fuzz_mutations
 import fuzz_oracles
+from patience import limit
 
 ROOM = 3 << 30
 """Bytes of memory that an input may take, beyond what the program takes itself."""
-PATIENCE = 60.0
+PATIENCE = limit(60)
 """Seconds without an answer after which an input is said to hang."""
 AT_ONCE = 2
 """Processes."""
@@ -156,9 +157,9 @@ def main(kind: str, first: str = "", end: str = "") -> None:
     with tempfile.TemporaryDirectory(prefix="fuzz-seeds-") as seeds:
         if kind == "serve":
             for line in sys.stdin:
-                one, number = line.split()
+                one, begin, stop = line.split()
                 (Path(seeds) / one).mkdir()
-                outcomes, wrong = run(one, 0, int(number), Path(seeds) / one)
+                outcomes, wrong = run(one, int(begin), int(stop), Path(seeds) / one)
                 print(json.dumps({"outcomes": outcomes, "wrong": wrong}), flush=True)
         elif end.isdecimal():
             started = time.monotonic()

@@ -1,5 +1,7 @@
 """Spoilt inputs of every kind: each is refused in one line, or read as an independent program reads it, and none ends the process.
 
+A run has a quarter of them (--quarter), pytest --nightly all.
+
 MICROSR_FUZZ=10 pytest tests/fuzz        ten times as many
 """
 
@@ -14,6 +16,7 @@ import fuzz_oracles
 import fuzz_seeds
 import fuzz_worker
 import pytest
+from choosing import QUARTERS
 
 from microsr import UserError
 
@@ -40,9 +43,12 @@ def worker():
 
 
 @pytest.mark.parametrize("kind", fuzz_mutations.KINDS)
-def test_a_spoilt_input_is_refused_or_read_rightly(worker, kind):
-    number = round(COUNTS[kind] * TIMES)
-    worker.stdin.write(f"{kind} {number}\n")
+def test_a_spoilt_input_is_refused_or_read_rightly(worker, kind, pytestconfig):
+    number, first = round(COUNTS[kind] * TIMES), 0
+    if not pytestconfig.option.nightly:
+        number = -(-number // QUARTERS)
+        first = number * pytestconfig.option.quarter
+    worker.stdin.write(f"{kind} {first} {first + number}\n")
     worker.stdin.flush()
     found = json.loads(worker.stdout.readline())
     outcomes = found["outcomes"]
@@ -119,11 +125,11 @@ def test_a_refusal_that_is_no_good_line_is_noticed(sound, monkeypatch, message):
 
 SPOILT = """
 import os, signal, sys, time, pathlib
-import fuzz_worker, fuzz_mutations, fuzz_oracles
-fuzz_worker.PATIENCE = 8.0
+import fuzz_worker, fuzz_mutations, fuzz_oracles, patience
+fuzz_worker.PATIENCE = patience.limit(8)
 fuzz_mutations.mutated = lambda kind, number, seeds: (str(number), {str(number): b"x"}, {str(number): b""})
 def judge(kind, target, sound):
-    {2: os.abort, 3: lambda: 1 / 0, 5: lambda: time.sleep(60), 6: lambda: bytearray(2 * fuzz_worker.ROOM)}.get(int(target.name), int)()
+    {2: os.abort, 3: lambda: 1 / 0, 5: lambda: time.sleep(1e6), 6: lambda: bytearray(2 * fuzz_worker.ROOM)}.get(int(target.name), int)()
     return fuzz_oracles.SOUND
 fuzz_oracles.judge = judge
 outcomes, wrong = fuzz_worker.run("x", 0, 9, pathlib.Path("."))

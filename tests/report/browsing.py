@@ -3,11 +3,11 @@
 import base64
 import io
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from patience import wait_for
 from PIL import Image
 from selenium.webdriver.support.select import Select
 
@@ -37,11 +37,11 @@ class Opened:
         return self.driver.execute_script(script, *arguments)
 
     def wait(self, condition: Callable[[], object], what: str, seconds: float = 60) -> object:
-        end = time.monotonic() + seconds
-        while not (found := condition()):
-            assert time.monotonic() < end, f"did not happen: {what}; console: {self.console()}"
-            time.sleep(0.05)
-        return found
+        try:
+            return wait_for(condition, seconds=seconds, every=0.05)
+        except AssertionError as error:
+            error.add_note(f"waited for: {what}; console: {self.console()}")
+            raise
 
     def settle(self) -> None:
         """Until Bokeh has painted: two frames, and what was put off to idle times."""

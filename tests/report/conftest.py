@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from browsing import Opened
+from patience import limit
 from selenium import webdriver
 from small_results import Results
 
@@ -43,7 +44,7 @@ def chromium() -> Iterator[object]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    driver.set_script_timeout(60)
+    driver.set_script_timeout(limit(60))
     yield driver
     driver.quit()
 

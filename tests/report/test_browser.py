@@ -136,10 +136,8 @@ def test_left_and_right_of_the_divider_can_be_chosen(opened):
 def test_blinking_alternates_two_images_until_it_is_stopped(opened):
     assert opened.js("return document.getElementById('blink').getAttribute('aria-pressed')") == "false", "not by itself"
     opened.press("b")
-    seen, end = set(), time.monotonic() + 20
-    while len(seen) < 2 and time.monotonic() < end:
-        seen.add(opened.text("#left-name"))
-        time.sleep(0.1)
+    seen = set()
+    opened.wait(lambda: seen.add(opened.text("#left-name")) or len(seen) == 2, "the other image")
     assert seen == {"Clinical CT", "Proposed"}
     opened.press("b")
     assert opened.js("return document.getElementById('blink').getAttribute('aria-pressed')") == "false"

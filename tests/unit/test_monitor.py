@@ -232,7 +232,6 @@ def test_a_panel_of_a_broken_network_is_drawn_without_complaint(tmp_path):
     assert len(board_of(tmp_path / "tensorboard")[1]["clinical_and_superresolved"]) == 1
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("room", [4, 8, 200])
 def test_tensorboard_gives_up_on_a_full_disk_in_one_line(room, full_disk, caplog, capfd):
@@ -265,7 +264,6 @@ def test_errors_of_other_threads_are_shown_as_ever(tmp_path, monkeypatch):
     assert shown == ["division by zero"]
 
 
-@pytest.mark.timeout(120)
 def test_a_training_whose_board_finds_no_room_ends_as_one_that_has_it(files, tmp_path, small_disk, monkeypatch, caplog):
     run(files, tmp_path / "roomy")
     disk, board = small_disk(16), Board.__init__

@@ -4,11 +4,12 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
+import held
 import pandas as pd
 import pytest
 import torch
+from patience import limit, wait_for
 
 from microsr import checkpoint, model_file
 from microsr.networks import build_g1
@@ -16,6 +17,7 @@ from microsr.parallel import Agreement, Processes
 from microsr.train import STOPPED
 
 SECONDS = 180
+"""Patience with a training, see `limit`."""
 FLAGS = [
     "--seed", "3", "--window_hu", "-1000", "400", "--patches_per_case", "12", "--batch_size", "4", "--learning_rate", "1e-3",
     "--pool_size", "3", "--precision", "float32", "--losses.repeat", "5", "--losses.forgive_px", "1", "--mix_noise", "true",
@@ -34,7 +36,7 @@ def run(patches, folder, processes, *more, epochs=2):
     """Weights and history of a training that comes to its end."""
     done = subprocess.run(
         command(patches, folder, processes, *more, epochs=epochs),
-        capture_output=True, text=True, timeout=SECONDS, check=False,
+        capture_output=True, text=True, timeout=limit(SECONDS), check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     g1, _ = model_file.load_generator(folder / "model" / "generator.pt")
@@ -75,29 +77,20 @@ def test_gradients_gathered_over_parts_by_two_processes_too(patches, alone, tmp_
 def test_a_training_goes_on_under_another_number_of_processes(patches, tmp_path):
     """Stopped by a signal to torchrun, gone on with alone: the history has no gap and no step twice."""
     long = 400
-    process = subprocess.Popen(
-        command(patches, tmp_path, 2, "--network", "compact", epochs=long), stderr=subprocess.PIPE, text=True
-    )
+    process = waiting(patches, tmp_path, 2, 40, long)
     try:
-        wait_for(lambda: list(tmp_path.glob("state/*/tensorboard/*")), process)
-        time.sleep(3)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=300)
+        process.communicate(timeout=limit(SECONDS))
     finally:
         process.kill()
     assert process.returncode != 0
     (state,) = tmp_path.glob("state/*/step-*.pt")
     step = int(state.stem.removeprefix("step-"))
-    assert 0 < step < 3 * long
-    events = len(list(tmp_path.glob("state/*/tensorboard/*")))
-    stopped = subprocess.Popen(
-        command(patches, tmp_path, 1, "--network", "compact", epochs=long), stderr=subprocess.PIPE, text=True
-    )
+    assert step > 40
+    stopped = waiting(patches, tmp_path, 1, step + 20, long)
     try:
-        wait_for(lambda: len(list(tmp_path.glob("state/*/tensorboard/*"))) > events, stopped)
-        time.sleep(3)
         stopped.terminate()
-        _, said = stopped.communicate(timeout=300)
+        _, said = stopped.communicate(timeout=limit(SECONDS))
     finally:
         stopped.kill()
     assert stopped.returncode == STOPPED, said
@@ -110,16 +103,25 @@ def test_a_training_goes_on_under_another_number_of_processes(patches, tmp_path)
     assert [attempt["processes"] for attempt in record["attempts"]] == [2, 1]
 
 
-def wait_for(condition, process):
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert process.poll() is None and time.monotonic() < end
-        time.sleep(0.1)
+def waiting(patches, folder, processes, step, epochs):
+    """A training of which each process waits in a step for a signal."""
+    words = command(patches, folder, processes, "--network", "compact", epochs=epochs)
+    begin, note = words.index("microsr"), folder / f"held{step}"
+    launch = [word for word in words[:begin] if word not in ("-m", "--")] if processes == 1 else words[: begin - 2]
+    process = subprocess.Popen(
+        [*launch, held.__file__, str(step), str(note), *words[begin + 1 :]], stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: len(list(folder.glob(f"{note.name}.*"))) == processes, lambda: process.poll() is None, SECONDS)
+    return process
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(patches, tmp_path):
     done = subprocess.run(
-        command(patches, tmp_path, 2, "--batch_size", "3"), capture_output=True, text=True, timeout=SECONDS, check=False
+        command(patches, tmp_path, 2, "--batch_size", "3"),
+        capture_output=True,
+        text=True,
+        timeout=limit(SECONDS),
+        check=False,
     )
     assert done.returncode != 0
     assert "train.batch_size is 3, must be divisible by processes x accumulate = 2" in done.stderr
@@ -150,7 +152,7 @@ for _ in range(40):
 
 def test_a_training_that_is_done_ends():
     """Where the network frees the group of processes, some hang for good: the 16th of one try, the 57th of another."""
-    subprocess.run([sys.executable, "-c", HANGS_AT_THE_END], check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", HANGS_AT_THE_END], check=True, timeout=limit(300))
 
 
 def test_alone_a_process_is_all_of_them():

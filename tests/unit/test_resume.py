@@ -6,15 +6,19 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import held
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from patience import limit, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from microsr import UserError, cli, config, train
@@ -31,7 +35,7 @@ ALWAYS = 1e-9
 NOISE_AWARE = config.Method(losses=config.Losses(repeat=5, forgive_px=1), mix_noise=True)
 EVERYTHING = {"ema_decay": 0.9, "gradient_penalty": 1.0}
 SECONDS = 120
-"""Patience with a process on a loaded machine."""
+"""Patience with a process, see `limit`."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -377,7 +381,7 @@ def test_a_disk_too_full_for_the_model_is_told_in_one_line(patches, tmp_path, sm
     assert differences(outcome(disk), outcome(tmp_path / "straight")) == []
 
 
-LONG = 50
+LONG = 25
 """Epochs of the trainings that are killed."""
 KILLS = 8
 
@@ -387,7 +391,7 @@ def prepared():
     """Where processes start from that have loaded all of microsr already: a second each."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["microsr.train", "torch.utils.tensorboard"])
-    return lambda arguments: context.Process(target=cli.main, args=(arguments,))
+    return lambda arguments, way=cli.main, *more: context.Process(target=way, args=(arguments, *more))
 
 
 @pytest.fixture(scope="module")
@@ -395,16 +399,9 @@ def undisturbed(patches, prepared, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     process = prepared(flags(patches, folder, LONG))
     process.start()
-    process.join(SECONDS)
+    process.join(limit(SECONDS))
     assert process.exitcode == 0
     return outcome(folder)
-
-
-def wait_until(condition, running):
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert running() and time.monotonic() < end
-        time.sleep(0.001)
 
 
 def states(folder):
@@ -415,38 +412,56 @@ def half_written(folder):
     return list(folder.glob("state/*/.step-*.part"))
 
 
-def halt_in_a_save(process, folder):
-    """Stop a process, as by Ctrl-Z, while a state of it is half written."""
-    while True:
-        wait_until(lambda: half_written(folder), process.is_alive)
-        os.kill(process.pid, signal.SIGSTOP)
-        if half_written(folder):
-            return
-        os.kill(process.pid, signal.SIGCONT)
+def wait_in_step(arguments, last):
+    """A training that comes to a step, where it waits to be killed."""
+    plain = CycleGAN.step
+
+    def step(self, at, *more):
+        while at >= last:
+            time.sleep(1)
+        return plain(self, at, *more)
+
+    CycleGAN.step = step
+    cli.main(arguments)
+
+
+def die_in_save(arguments, last):
+    """A training that is killed when half of its state after a step is written."""
+    sync = os.fsync
+
+    def die(descriptor):
+        written = re.search(r"/\.step-(\d+)\.pt\.part$", str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        if written and int(written[1]) >= last:
+            os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        sync(descriptor)
+
+    os.fsync = die
+    cli.main(arguments)
 
 
 def test_kills_in_the_middle_of_steps_and_saves_change_nothing(patches, prepared, undisturbed, tmp_path):
-    """kill -9 at chance moments, and whenever a state is half written; no attempt is let come far."""
-    random = np.random.default_rng(0)
+    """kill -9 at chance moments, and while a state is half written; no attempt comes far, however fast the machine is."""
+    random, each = np.random.default_rng(0), 2 * LONG // (KILLS + 1)
     arguments = flags(patches, tmp_path, LONG, "--checkpoint_minutes", ALWAYS)
     for attempt in range(KILLS):
-        before = states(tmp_path)
-        process = prepared(arguments)
+        before, last = states(tmp_path), each * attempt + int(random.integers(3, each + 1))
+        process = prepared(arguments, wait_in_step if attempt % 2 else die_in_save, last)
         process.start()
         try:
-            wait_until(lambda before=before: states(tmp_path) != before, process.is_alive)
             if attempt % 2:
+                wait_for(lambda before=before: states(tmp_path) != before, process.is_alive, SECONDS, every=0.001)
                 time.sleep(random.uniform(0, 0.1))
             else:
-                halt_in_a_save(process, tmp_path)
+                process.join(limit(SECONDS))
         finally:
             process.kill()
             process.join()
-        assert process.exitcode == -signal.SIGKILL, "it was not at its end yet"
+        assert process.exitcode == -signal.SIGKILL
         assert attempt % 2 or half_written(tmp_path)
     process = prepared(arguments)
     process.start()
-    process.join(SECONDS)
+    process.join(limit(SECONDS))
     assert process.exitcode == 0
     assert differences(outcome(tmp_path), undisturbed) == []
     record = json.loads((tmp_path / "model" / "run.json").read_text(encoding="utf-8"))
@@ -455,31 +470,27 @@ def test_kills_in_the_middle_of_steps_and_saves_change_nothing(patches, prepared
     assert (tmp_path / "log").read_text(encoding="utf-8").count("going on at step") == KILLS
 
 
-def test_the_command_stops_within_seconds_at_a_signal_and_goes_on_when_called_again(patches, undisturbed, tmp_path):
+def test_the_command_stops_after_its_step_at_a_signal_and_goes_on_when_called_again(patches, undisturbed, tmp_path):
     """kill -9 before there is a state, then SIGTERM, then SIGUSR1, then to the end."""
-    command = [sys.executable, "-m", "microsr", *flags(patches, tmp_path, LONG)]
-    for number, status in ((signal.SIGKILL, -9), (signal.SIGTERM, train.STOPPED), (signal.SIGUSR1, train.STOPPED)):
-        seen = set(tmp_path.glob("state/*/tensorboard/*"))
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+    training = flags(patches, tmp_path, LONG)
+    ways = ((2, signal.SIGKILL, -9), (5, signal.SIGTERM, train.STOPPED), (20, signal.SIGUSR1, train.STOPPED))
+    for step, number, status in ways:
+        note = tmp_path / f"held{step}"
+        with subprocess.Popen(
+            [sys.executable, held.__file__, str(step), str(note), *training], stderr=subprocess.DEVNULL
+        ) as process:
             try:
-                wait_until(
-                    lambda seen=seen: any(  # its first row of losses
-                        path.stat().st_size > 1000 for path in set(tmp_path.glob("state/*/tensorboard/*")) - seen
-                    ),
-                    lambda process=process: process.poll() is None,
-                )
-                signalled = time.monotonic()
+                wait_for(Path(f"{note}.0").exists, lambda process=process: process.poll() is None, SECONDS)
                 process.send_signal(number)
-                assert process.wait(SECONDS) == status
-                assert time.monotonic() - signalled < 20
+                assert process.wait(limit(SECONDS)) == status
             finally:
                 process.kill()
     log = (tmp_path / "log").read_text(encoding="utf-8")
-    reached = [int(name.removeprefix("step-").removesuffix(".pt")) for name in states(tmp_path)]
-    for step, number in zip(reached, (signal.SIGTERM, signal.SIGUSR1), strict=True):
+    assert states(tmp_path) == ["step-000000006.pt", "step-000000021.pt"], "of the steps in which the signals came"
+    for step, number in ((6, signal.SIGTERM), (21, signal.SIGUSR1)):
         assert f"stopped by signal {int(number)} after step {step}; the state is saved, run again to go on" in log
-    assert 0 < reached[0] < reached[1] < 2 * LONG
-    assert subprocess.run(command, stderr=subprocess.DEVNULL, timeout=SECONDS).returncode == 0
+    command = [sys.executable, "-m", "microsr", *training]
+    assert subprocess.run(command, stderr=subprocess.DEVNULL, timeout=limit(SECONDS)).returncode == 0
     assert differences(outcome(tmp_path), undisturbed) == []
     history = pd.read_csv(tmp_path / "model" / "history.csv")
     assert list(history["step"]) == list(range(1, 2 * LONG + 1))

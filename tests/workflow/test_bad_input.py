@@ -1,41 +1,58 @@
 """Bad input stops with one line that says what is wrong and where, before any work is lost."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import yaml
+from snakemake.utils import update_config
+from workflows import ROOT
+
+from microsr import UserError
+from microsr.config import Cases, load
+from microsr.sheet import read_sheet
 
 PAPER = ["-n", "--configfile", "experiments/paper.yaml"]
 
 
 @pytest.mark.parametrize(
-    ("argument", "expected"),
+    ("change", "expected"),
     [
-        ("train={epoch: 3}", "train.epoch: unknown key; allowed here: network, repeats, epochs"),
-        ("experiments=demo", "experiments: unknown key; allowed here: experiment, "),
-        ("patches={clinical_size: 32, micro_size: 100}", "patches: micro_size is 100, must be 8 x clinical_size = 256"),
-        ("superresolve={slices: some}", "superresolve.slices: "),
-        ("simulate={test_cases: 0}", "simulate.test_cases: "),
-        ("protocols=[pooled, half]", "protocols.1: "),
-        ("cases={sheet: nowhere.tsv}", "cases.sheet: nowhere.tsv does not exist"),
-        ("compute={device: tpu}", "compute.device: "),
+        ("train: {epoch: 3}", "train.epoch: unknown key; allowed here: network, repeats, epochs"),
+        ("experiments: demo", "experiments: unknown key; allowed here: experiment, "),
+        (
+            "patches: {clinical_size: 32, micro_size: 100}",
+            "patches: micro_size is 100, must be 8 x clinical_size = 256",
+        ),
+        ("superresolve: {slices: some}", "superresolve.slices: "),
+        ("simulate: {test_cases: 0}", "simulate.test_cases: "),
+        ("protocols: [pooled, half]", "protocols.1: "),
+        ("compute: {device: tpu}", "compute.device: "),
     ],
 )
-def test_a_wrong_setting_is_named_with_what_is_allowed(planned, argument, expected):
-    assert expected in planned.fails("--config", argument)
-    assert not (planned.folder / "results").exists()
+def test_a_wrong_setting_is_named_with_what_is_allowed(change, expected):
+    whole = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    update_config(whole, yaml.safe_load(change))
+    with pytest.raises(UserError) as error:
+        load(whole)
+    assert expected in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_wrong_key_is_found_in_the_file_that_has_it(planned, tmp_path):
+def test_the_workflow_stops_with_the_line_and_the_file_of_a_wrong_key(planned, tmp_path):
+    """The way of all errors above from the reader to the terminal."""
     overlay = tmp_path / "mine.yaml"
     overlay.write_text("train: {learning_rat: 1}\n")
     assert "mine.yaml: train.learning_rat: unknown key" in planned.fails("--configfile", str(overlay))
+    assert "train.epoch: unknown key; allowed here: network, " in planned.fails("--config", "train={epoch: 3}")
+    assert not (planned.folder / "results").exists()
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        (None, "cases.sheet: sheet.tsv does not exist"),
         ("", ": is empty"),
         ("case,split\n", "line 1: column 'case' is missing"),
         ("case\tsplit\tct\n", "line 1: column 'ct' is unknown"),
@@ -44,6 +61,22 @@ def test_a_wrong_key_is_found_in_the_file_that_has_it(planned, tmp_path):
         ("case\tsplit\tclinical\tmicro\na\ttrain\tscan\tmissing.nii\n", "line 2: micro: missing.nii does not exist"),
         ("case\tsplit\tclinical\tmicro\na\ttrain\tscan\tscan\na\ttest\tscan\tscan\n", "line 3: case 'a' appears twice"),
         ("case\tsplit\tclinical\tmicro\na\ttest\t\tscan\n", "line 2: test case 'a' has no clinical CT"),
+    ],
+)
+def test_a_malformed_sheet_is_named_with_its_line(tmp_path, monkeypatch, text, expected):
+    monkeypatch.chdir(tmp_path)
+    Path("scan").touch()
+    if text is not None:
+        Path("sheet.tsv").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        read_sheet(Cases(sheet="sheet.tsv", data_root="."))
+    assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("case\tsplit\tct\n", "sheet.tsv, line 1: column 'ct' is unknown"),
         ("case\tsplit\tclinical\nb\ttest\tscan\n", "no case has split 'train'"),
         ("case\tsplit\tclinical\tmicro\na\ttrain\tscan\tscan\n", "no case to test on"),
         ("case\tsplit\tclinical\na\ttrain\tscan\nb\ttest\tscan\n", "'pooled' (cases: a) has no micro volume"),
@@ -53,7 +86,7 @@ def test_a_wrong_key_is_found_in_the_file_that_has_it(planned, tmp_path):
         ),
     ],
 )
-def test_a_malformed_sheet_is_named_with_its_line(workflow, text, expected):
+def test_cases_that_do_not_allow_what_is_asked_for_stop_the_workflow(workflow, text, expected):
     (workflow.folder / "scan").touch()
     (workflow.folder / "sheet.tsv").write_text(text)
     line = workflow.fails(*PAPER, "--config", "cases={sheet: sheet.tsv, data_root: .}")

@@ -6,11 +6,11 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 from dataclasses import replace
 
 import pandas as pd
 import pytest
+from patience import limit, wait_for
 from workflows import training_in
 
 pytestmark = pytest.mark.workflow
@@ -145,9 +145,11 @@ def test_an_edit_of_code_re_runs_what_it_decides(edited, module, again, kept):
     assert not kept & set(jobs)
 
 
-def test_a_killed_training_goes_on_where_it_was(workflow):
+def test_a_killed_training_goes_on_where_it_was(finished, tmp_path):
     """`kill -9` of a training: Snakemake starts it again by itself, and it does not begin anew."""
-    settings = ["train={epochs: 30}", "compute={checkpoint_minutes: 0.01}"]
+    workflow = replace(finished, folder=tmp_path / "clone")  # which finds its patches made
+    shutil.copytree(finished.folder, workflow.folder, symlinks=True)
+    settings = ["train={epochs: 30}", "compute={checkpoint_minutes: 1.0e-9}"]
     target = "results/smoke/models/cyclegan/pooled/run.json"
     with subprocess.Popen(
         workflow.command("--cores", "2", target, *SMOKE, "--config", *settings),
@@ -155,18 +157,14 @@ def test_a_killed_training_goes_on_where_it_was(workflow):
     ) as snakemake:  # fmt: skip
         state = workflow.folder / "results/smoke/.state/cyclegan/pooled"
         try:
-            wait_for(lambda: len(list(state.rglob("*.pt"))) >= 1 and training_in(workflow.folder), snakemake)
+            wait_for(
+                lambda: len(list(state.rglob("*.pt"))) >= 1 and training_in(workflow.folder),
+                lambda: snakemake.poll() is None,
+            )
             os.kill(training_in(workflow.folder), signal.SIGKILL)
-            assert snakemake.wait(timeout=900) == 0
+            assert snakemake.wait(timeout=limit(900)) == 0
         finally:
             snakemake.terminate()
     attempts = json.loads((workflow.folder / target).read_text(encoding="utf-8"))["attempts"]
     assert len(attempts) == 2
     assert attempts[0]["start_step"] == 0 < attempts[1]["start_step"]
-
-
-def wait_for(condition, process, seconds=600):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None and time.monotonic() < end, "training did not come to a checkpoint"
-        time.sleep(0.2)
