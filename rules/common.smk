@@ -482,7 +482,7 @@ def reference_micro(wildcards):
     return volumes("micro", [wildcards.case]) or volumes("micro", TRAINING_CASES)
 
 
-EVALUATION = flags(EXPERIMENT.evaluate, without=OF_PLAN)
+EVALUATION = flags(EXPERIMENT.evaluate, without=[*OF_PLAN, "feature_steps"])
 
 
 # Figures and tables

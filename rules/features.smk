@@ -20,7 +20,8 @@ rule learn_features:
         runtime=more_each_time(60),
     params:
         seed=EXPERIMENT.seed,
+        steps=EXPERIMENT.evaluate.feature_steps,
         code=code_version("features"),
     shell:
         "microsr features --truth {input.truth} --labels {input.labels} --output {output.features}"
-        " --seed {params.seed} --log {log}"
+        " --seed {params.seed} --feature_steps {params.steps} --log {log}"

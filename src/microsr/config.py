@@ -343,6 +343,8 @@ class Evaluate(Section):
     """Data range of PSNR and SSIM, HU; the width of the intensity window."""
     further_protocols: list[FurtherProtocol] = []
     """Protocols evaluated beside no_reference and truth, for the cases that allow them; each costs time on every result (docs/metrics.md)."""
+    feature_steps: Annotated[int, Field(ge=2)] = 400
+    """Steps of the small network whose features the protocol distribution compares; fewer are quicker, and their distances tell less."""
     validate_simulation: bool = False
     """Measure the simulated lung and scanner beside published figures: figures/validation, of a simulated lung made for it."""
     kernel_pair: Annotated[list[str], Field(max_length=2)] = []

@@ -34,7 +34,7 @@ FEATURES = 32
 """Numbers that describe a window: few enough that a few hundred windows estimate their covariance."""
 SIZE = 64
 """Side of the windows the network is trained on, pixels: 5 mm at a clinical pixel of 0.625 mm / 8."""
-STEPS, BATCH, RATE = 400, 16, 3e-3
+BATCH, RATE = 16, 3e-3
 BLUR, NOISE_HU = 1.0, 50.0
 """Largest blur (Gaussian sigma, pixels) and white noise that the network learns to see through."""
 HELD_OUT = 4
@@ -84,8 +84,10 @@ class TissueNetwork(nn.Module):
         return normalise(hu, self.window_hu)
 
 
-def train(truth: np.ndarray, labels: np.ndarray, seed: int, window_hu: tuple[float, float]) -> TissueNetwork:
-    """Train on slices of truth, HU, and labels, codes of Tissue; both [slices, rows, columns], at least SIZE pixels a side.
+def train(
+    truth: np.ndarray, labels: np.ndarray, seed: int, window_hu: tuple[float, float], steps: int
+) -> TissueNetwork:
+    """Train for `steps` steps, at least 2, on slices of truth, HU, and labels, codes of Tissue; both [slices, rows, columns], at least SIZE pixels a side.
 
     Every tissue is in the middle of equally many windows; rare ones weigh more in the cross-entropy, by the root of their
     share. What is outside the lung counts nowhere: no window of the distances holds it, and at this size chest wall is as
@@ -100,10 +102,10 @@ def train(truth: np.ndarray, labels: np.ndarray, seed: int, window_hu: tuple[flo
     weights = torch.tensor(np.where(share > 0, share, 1) ** -0.5, dtype=torch.float32)
     present = np.flatnonzero(share)
     optimiser = torch.optim.Adam(network.parameters(), lr=RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=STEPS)
-    progress = Progress(STEPS, "steps")
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps)
+    progress = Progress(steps, "steps")
     limit = np.subtract(labels.shape[1:], SIZE)
-    for _ in range(STEPS):
+    for _ in range(steps):
         images, answers = [], []
         for tissue in stream.choice(present, BATCH):
             z, row, column = np.unravel_index(stream.choice(pixels[tissue]), labels.shape)
@@ -169,8 +171,8 @@ def recall(network: TissueNetwork, truth: np.ndarray, labels: np.ndarray) -> dic
     return {t.name.lower(): float(right[t] / there[t]) for t in Tissue if there[t] and t != Tissue.OUTSIDE}
 
 
-def learn(truth: Path, labels: Path, output: Path, seed: int, window_hu: tuple[float, float]) -> None:
-    """Train on a simulated case and write features.pt with the network, its facts and its accuracy on held-out slices.
+def learn(truth: Path, labels: Path, output: Path, seed: int, window_hu: tuple[float, float], steps: int) -> None:
+    """Train for `steps` steps on a simulated case and write features.pt with the network, its facts and its accuracy on held-out slices.
 
     The held-out slices are of the same lung: the accuracy says that the network learned tissues, not that it knows others.
 
@@ -183,7 +185,7 @@ def learn(truth: Path, labels: Path, output: Path, seed: int, window_hu: tuple[f
     images, answers = (_even(read_scan(Scan(path=str(path))).array) for path in (truth, labels))
     _check(images, answers, truth, labels)
     kept = len(images) - max(1, len(images) // HELD_OUT)
-    network = train(images[:kept], answers[:kept], seed, window_hu)
+    network = train(images[:kept], answers[:kept], seed, window_hu, steps)
     found = recall(network, images[kept:], answers[kept:])
     accuracy = float(np.mean(list(found.values())))
     logger.info("held-out balanced accuracy %.2f: %s", accuracy, ", ".join(f"{k} {v:.2f}" for k, v in found.items()))
@@ -191,7 +193,7 @@ def learn(truth: Path, labels: Path, output: Path, seed: int, window_hu: tuple[f
         "window_hu": list(map(float, window_hu)),
         "features": FEATURES,
         "size": SIZE,
-        "steps": STEPS,
+        "steps": steps,
         "seed": seed,
         "tissues": [t.name.lower() for t in Tissue],
         "held_out_slices": len(images) - kept,
@@ -251,6 +253,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", required=True, type=Path, help="its tissues (labels.nii.gz)")
     parser.add_argument("--output", required=True, type=Path, help="the network (features.pt)")
     parser.add_argument("--seed", required=True, type=int)
+    steps = config.Evaluate.model_fields["feature_steps"].default
+    parser.add_argument(
+        "--feature_steps", type=int, default=steps, help=f"training steps, at least 2 (default {steps})"
+    )
     default = config.Experiment.model_fields["window_hu"].default
     parser.add_argument("--window_hu", type=float, nargs=2, default=default, help="HU that become -1 and 1")
 
@@ -258,4 +264,4 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(ns: argparse.Namespace) -> None:
     """Run the step from its command line."""
     torch.set_num_threads(1)  # sums in one order, so that the same seed gives the same file
-    learn(ns.truth, ns.labels, ns.output, ns.seed, tuple(ns.window_hu))
+    learn(ns.truth, ns.labels, ns.output, ns.seed, tuple(ns.window_hu), ns.feature_steps)

@@ -81,10 +81,6 @@ def steps(finished, runner, tmp_path_factory) -> Steps:
         *(f"{figure}.{ending}" for ending in ("png", "pdf", "run.json")),
     ]
     others.append(Step("draw_efficiency", tuple(command), (table.format("metrics"), run), tuple(outputs)))
-
-    others.append(
-        found["learn_features"].making("learn_features", "results/smoke/features/few.pt")
-    )  # see `steps._work`
     for step in [*parts, *others]:
         found[step.rule] = step
         step.prepare(made, made, finished.folder)

@@ -215,9 +215,8 @@ def _work(
         os.setuid(user)
     counted = _Changes(kill_at)
     sys.addaudithook(counted)
-    from microsr import cli, features
+    from microsr import cli
 
-    features.STEPS = 10  # what it learns is of no matter here
     code = 0
     try:
         cli.main(command)

@@ -12,6 +12,8 @@ from microsr import UserError, cli, features
 from microsr.tissues import Tissue
 
 SIDE = 128
+STEPS = 40
+"""After 25, half of the seeds miss vessels; after 40 none."""
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +40,13 @@ def files(tmp_path, painted):
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch):
-    monkeypatch.setattr(features, "STEPS", 40)  # after 25, half of the seeds miss vessels; after 40 none
     monkeypatch.setattr(features, "BATCH", 8)
     monkeypatch.setattr(features, "STATISTICS", 64)
 
 
 def command(files, output, seed=1):
     paths = ["--truth", str(files[0]), "--labels", str(files[1]), "--output", str(output)]
+    paths += ["--feature_steps", str(STEPS)]
     cli.main(["features", *paths, "--seed", str(seed)])
 
 
@@ -70,14 +72,14 @@ def test_the_held_out_slice_decides_the_accuracy_and_not_the_network(files, tmp_
 
 
 def test_chest_wall_is_no_tissue_that_it_names(painted):
-    network = features.train(*painted, 1, (-1000, 400))
+    network = features.train(*painted, 1, (-1000, 400), STEPS)
     found = network(torch.from_numpy(painted[0][:1, None].astype(np.float32))).argmax(dim=1)
     assert Tissue.OUTSIDE not in found
 
 
 def test_the_same_seed_gives_the_same_features_and_another_seed_others(painted):
     windows = painted[0][:, :64, :64]
-    found = [features.train(*painted, seed, (-1000, 400)).describe(windows) for seed in (1, 1, 2)]
+    found = [features.train(*painted, seed, (-1000, 400), STEPS).describe(windows) for seed in (1, 1, 2)]
     assert found[0].shape == (4, features.FEATURES) and found[0].dtype == np.float64
     assert np.array_equal(found[0], found[1]) and not np.allclose(found[0], found[2])
 
@@ -85,7 +87,7 @@ def test_the_same_seed_gives_the_same_features_and_another_seed_others(painted):
 def test_training_takes_a_dozen_bytes_a_voxel(painted, peak_memory):
     def peak(times):
         truth, labels = (np.tile(array, (times, 1, 1)) for array in painted)
-        return peak_memory(lambda: features.train(truth, labels, 1, (-1000, 400)))
+        return peak_memory(lambda: features.train(truth, labels, 1, (-1000, 400), STEPS))
 
     assert peak(16) - peak(4) < 12 * 12 * painted[0].size
 
@@ -94,12 +96,12 @@ def test_training_leaves_the_random_numbers_of_others_alone(painted):
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    features.train(*painted, 1, (-1000, 400))
+    features.train(*painted, 1, (-1000, 400), STEPS)
     assert torch.rand(1) == expected
 
 
 def test_features_are_about_0_with_spread_1_on_the_lung_they_were_learned_from(painted):
-    network = features.train(*painted, 1, (-1000, 400))
+    network = features.train(*painted, 1, (-1000, 400), STEPS)
     places = np.random.default_rng(4).integers((0, 0, 0), (4, 64, 36), (128, 3))
     found = network.describe(features.cut(painted[0], places, 64))
     assert np.abs(found.mean(axis=0)).mean() < 0.7
@@ -129,7 +131,7 @@ def test_what_does_not_fit_is_refused(files, tmp_path, painted):
         for path, array in zip(files, (truth, labels), strict=True):
             sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
         with pytest.raises(UserError, match=match):
-            features.learn(*files, tmp_path / "f.pt", 1, (-1000, 400))
+            features.learn(*files, tmp_path / "f.pt", 1, (-1000, 400), STEPS)
 
     truth, labels = painted
     refused(truth, labels[:3], "labels.nii.gz has shape .* give those of one case")

@@ -96,9 +96,8 @@ def marks(images, tmp_path_factory):
     texture = Volume(lung(4, 6)[0], (0.078,) * 3)
     write_volume(folder / "texture", texture, np.ones(texture.shape))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(features, "STEPS", 50)
         patch.setattr(features, "BATCH", 8)
-        network = features.train(*lung(5), 1, (-1000, 400))
+        network = features.train(*lung(5), 1, (-1000, 400), 50)
     content = {"format": features.FORMAT, "version": features.VERSION, "weights": network.state_dict()}
     facts = {"window_hu": [-1000, 400], "features": features.FEATURES}
     torch.save({**content, "facts": facts}, folder / "features.pt")

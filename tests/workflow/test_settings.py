@@ -71,6 +71,7 @@ REACHES: dict[str, tuple[Any, set[str]]] = {
     },
     "superresolve.slices": ([0, 1], {"superresolve"}),
     "superresolve.precision": ("bfloat16", {"superresolve"}),
+    "evaluate.feature_steps": (11, {"learn_features"}),
     "evaluate.data_range_hu": (1401.0, {"evaluate_known", "evaluate_downsampled"}),
     "figures.slice": (1, {"draw_comparison", "draw_hallucination", "draw_tiling"}),
     "figures.insets": ([{"row": 1, "column": 2, "size": 25}], {"draw_comparison", "draw_hallucination"}),
