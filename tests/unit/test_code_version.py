@@ -2,9 +2,11 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
+from microsr import scanner
 from microsr.code_version import SOURCE, STEPS, code_version, decisive_modules, fingerprint, step_version
 
 PROGRAM = {
@@ -129,19 +131,17 @@ def test_a_real_module_can_be_moved(tmp_path):
     steps = {step: fingerprint(module) for step, module in STEPS.items()}
     (copy / "further").mkdir()
     (copy / "further/__init__.py").touch()
-    place = next(copy.rglob("scanner.py"))
-    was = ".".join(("microsr", *place.relative_to(copy).with_suffix("").parts))
-    place.rename(copy / "further/ct.py")
+    was = scanner.__name__
     package, _, name = was.rpartition(".")
+    (copy / Path(scanner.__file__).relative_to(SOURCE)).rename(copy / "further/ct.py")
     changed = 0
     for file in copy.rglob("*.py"):
         text = file.read_text(encoding="utf-8")
         new = text.replace(f"from {was} import", "from microsr.further.ct import")
-        alias = rf"(?m)^from {re.escape(package)} import (.*)\b{name}\b(, )?(.*)$"
-        if re.search(alias, new):
-            new = re.sub(alias, rf"from microsr.further import ct\nfrom {package} import \1\3", new).replace(
-                ", \n", "\n"
-            )
+        if found := re.search(rf"(?m)^from {re.escape(package)} import (.*\b{name}\b.*)$", new):
+            others = [other for other in found[1].split(", ") if other != name]
+            left = f"from {package} import {', '.join(others)}\n" if others else ""
+            new = new.replace(f"{found[0]}\n", f"from microsr.further import ct\n{left}")
             new = re.sub(rf"\b{name}\.(?=[a-z_]+\(|[A-Z])", "ct.", new)
         changed += new != text
         file.write_text(new, encoding="utf-8")
