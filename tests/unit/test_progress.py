@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import microsr
 from microsr import progress
 from microsr.progress import Progress, duration, label, logger, start_log
 
@@ -137,7 +138,7 @@ def test_a_short_step_says_in_its_log_alone_how_long_it_took(clock, tmp_path, ca
 
 def start(terminal: int, log: Path, shared: bool = True, note: str = LOSSES, rank: int = 0) -> subprocess.Popen:
     """A step of 0.4 s that writes to a file descriptor."""
-    source = str(Path(progress.__file__).parent.parent)
+    source = str(Path(microsr.__file__).parent.parent)
     environment = {k: v for k, v in os.environ.items() if k != progress.SHARED} | {"PYTHONPATH": source}
     environment |= {progress.SHARED: "1"} if shared else {}
     return subprocess.Popen([sys.executable, "-c", STEP, log, str(rank), note], stderr=terminal, env=environment)
