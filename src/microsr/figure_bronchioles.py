@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from microsr import UserError
 from microsr.bronchioles import COLUMNS, SHARE, detection_curve, interval, resampled, smallest_diameter
 from microsr.csv_files import read_columns
-from microsr.figure_style import COLOURS, COLUMN, GREY, LINES, method_name, new_figure, save, styled, tidy_panel
+from microsr.figure_style import COLOURS, COLUMN, GREY, LINES, new_figure, save, styled, tidy_panel
+from microsr.names import method_name
 
 DRAWS = 400
 POINTS = 200

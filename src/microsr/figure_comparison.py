@@ -26,13 +26,13 @@ from microsr.figure_style import (
     bare,
     fitting,
     grey_bar,
-    method_name,
     new_figure,
     radiological,
     save,
     scale_bar,
     styled,
 )
+from microsr.names import method_name
 from microsr.positions import admissible
 from microsr.progress import logger
 from microsr.storage import Volume, open_mask, open_volume

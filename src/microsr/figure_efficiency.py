@@ -16,8 +16,9 @@ from scipy.optimize import isotonic_regression
 
 from microsr import UserError
 from microsr.figure_metrics import name_metric
-from microsr.figure_style import COLOURS, GREY, PAGE, method_name, new_figure, save, styled, tidy_panel
+from microsr.figure_style import COLOURS, GREY, PAGE, new_figure, save, styled, tidy_panel
 from microsr.files import write_csv
+from microsr.names import method_name
 from microsr.summary import interval
 from microsr.tables import read_table
 

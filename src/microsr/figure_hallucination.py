@@ -17,20 +17,9 @@ from matplotlib.figure import Figure
 from microsr import SCALE, UserError
 from microsr.config import Figures, Inset
 from microsr.figure_comparison import choose_insets, choose_slice
-from microsr.figure_style import (
-    GREY,
-    PAGE,
-    bare,
-    fitting,
-    grey_bar,
-    method_name,
-    new_figure,
-    radiological,
-    save,
-    scale_bar,
-    styled,
-)
+from microsr.figure_style import GREY, PAGE, bare, fitting, grey_bar, new_figure, radiological, save, scale_bar, styled
 from microsr.metrics import magnify
+from microsr.names import method_name
 from microsr.overlay import check_overlay, held_slices
 from microsr.storage import Volume, open_mask, open_volume
 

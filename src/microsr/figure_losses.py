@@ -12,18 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from microsr.csv_files import read_rows
-from microsr.figure_style import (
-    COLOURS,
-    LINES,
-    PAGE,
-    SMALLEST_TEXT,
-    TALLEST,
-    method_name,
-    new_figure,
-    save,
-    styled,
-    tidy_panel,
-)
+from microsr.figure_style import COLOURS, LINES, PAGE, SMALLEST_TEXT, TALLEST, new_figure, save, styled, tidy_panel
+from microsr.names import method_name
 
 FACTS = ("step", "epoch", "learning_rate")
 NO_LOSS = (*FACTS, "skipped")

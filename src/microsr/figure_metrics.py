@@ -15,18 +15,8 @@ from matplotlib.ticker import MaxNLocator
 
 from microsr import UserError
 from microsr.catalogue import HEADLINE, find_metric, find_protocol
-from microsr.figure_style import (
-    COLOURS,
-    GREY,
-    PAGE,
-    TALLEST,
-    method_name,
-    method_rank,
-    new_figure,
-    save,
-    styled,
-    tidy_panel,
-)
+from microsr.figure_style import COLOURS, GREY, PAGE, TALLEST, new_figure, save, styled, tidy_panel
+from microsr.names import method_name, method_rank
 from microsr.summary import interval
 from microsr.tables import read_table
 

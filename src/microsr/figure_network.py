@@ -14,7 +14,8 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon, Rectang
 
 from microsr import SCALE, UserError
 from microsr.config import Method, Train
-from microsr.figure_style import GREY, PAGE, method_name, new_figure, save, styled
+from microsr.figure_style import GREY, PAGE, new_figure, save, styled
+from microsr.names import method_name
 
 LOW, HIGH = 0.46, 0.84
 """Sides of a patch on the clinical and on the uCT grid, inches."""

@@ -26,9 +26,6 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 LINES = ("-", (0, (5, 1.4)), (0, (1.2, 1.1)), (0, (5, 1.2, 1.2, 1.2)))
 """One for each curve of a panel: in grey print the first three colours are one."""
 GREY = "#555555"
-METHOD_NAMES = {"proposed": "Proposed", "bicubic": "Bicubic", "cyclegan": "CycleGAN", "noise_aware": "Noise-aware"}
-MODALITY_NAMES = {"clinical": "clinical CT", "micro": "uCT"}
-DEFAULT_TRAINING_SETS = ("pooled", "none")
 
 styled = context(
     [
@@ -77,19 +74,6 @@ def save(figure: Figure, output: Path) -> list[Path]:
         with replacing(file) as part:
             figure.savefig(part, metadata=metadata, facecolor="white")
     return files
-
-
-def method_name(label: str) -> str:
-    """`proposed/pooled` as a reader sees it: the method's name, and the training set unless it is the usual one."""
-    method, _, training_set = label.partition("/")
-    name = METHOD_NAMES.get(method, method)
-    return name if not training_set or training_set in DEFAULT_TRAINING_SETS else f"{name} ({training_set})"
-
-
-def method_rank(label: str) -> tuple[int, str]:
-    """Key to sort `proposed` or `proposed/pooled` by: the paper's order of methods, then all others by name."""
-    known, method = list(METHOD_NAMES), label.partition("/")[0]
-    return (known.index(method) if method in known else len(known)), label
 
 
 def nice_length(extent_mm: float) -> float:

@@ -26,7 +26,6 @@ from microsr.figure_style import (
     bare,
     fitting,
     grey_bar,
-    method_name,
     new_figure,
     radiological,
     save,
@@ -34,6 +33,7 @@ from microsr.figure_style import (
     styled,
 )
 from microsr.files import write_csv
+from microsr.names import method_name
 from microsr.storage import Volume, open_mask, open_volume
 from microsr.upsamplers import Bicubic, Generator, Magnifier, Upsampler, tiles, upsample_slice, whole
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from microsr.catalogue import HEADLINE, Best, find_metric
 from microsr.csv_files import read_rows
-from microsr.figure_style import method_name, method_rank
+from microsr.names import method_name, method_rank
 from microsr.summary import GROUP
 
 MARKED = {Best.HIGHER: lambda value: -value, Best.LOWER: lambda value: value, Best.ZERO: abs}

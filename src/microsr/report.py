@@ -21,8 +21,8 @@ from microsr import UserError, metric_tables
 from microsr.catalogue import PROTOCOLS, find_protocol
 from microsr.config import named_paths
 from microsr.csv_files import read_rows
-from microsr.figure_style import MODALITY_NAMES
 from microsr.files import replacing
+from microsr.names import MODALITY_NAMES
 from microsr.progress import logger
 from microsr.provenance import write_run
 from microsr.report_figures import show_figures

@@ -17,7 +17,7 @@ from jinja2 import Environment
 from PIL import Image
 
 from microsr import UserError, brief
-from microsr.figure_style import MODALITY_NAMES
+from microsr.names import MODALITY_NAMES
 
 WIDEST = 1800
 """Pixels: a wider figure is scaled down; at its full size it lies in the folder `figures`."""

@@ -16,7 +16,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import IMAGES, EventAccumulator
 
 from microsr import UserError, brief
-from microsr.figure_style import GREY, PAGE, fitting, method_name, new_figure, save, styled
+from microsr.figure_style import GREY, PAGE, fitting, new_figure, save, styled
+from microsr.names import method_name
 from microsr.progress import logger
 
 TAG = "clinical_and_superresolved"

@@ -23,7 +23,7 @@ from bokeh.resources import Resources
 from microsr import SCALE, UserError, brief
 from microsr.config import Inset
 from microsr.figure_comparison import MARGIN_MM, Field, lung_field
-from microsr.figure_style import method_name
+from microsr.names import method_name
 from microsr.storage import Volume, open_mask, open_volume
 
 MOST_PIXELS = 4_000_000

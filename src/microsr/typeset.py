@@ -13,9 +13,9 @@ import pandas as pd
 
 from microsr.catalogue import find_protocol
 from microsr.csv_files import read_rows
-from microsr.figure_style import MODALITY_NAMES
 from microsr.files import replacing
 from microsr.metric_tables import Cell, Row, Table, read_summary, tables
+from microsr.names import MODALITY_NAMES
 
 COLUMNS = {
     "Case": "case",

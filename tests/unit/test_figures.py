@@ -23,7 +23,8 @@ from microsr.figure_losses import draw_losses, make_losses, smoothed
 from microsr.figure_metrics import draw_metrics
 from microsr.figure_network import draw_network
 from microsr.figure_patches import coverage, draw_patches, fullest_slices, make_patches
-from microsr.figure_style import method_name, nice_length, save
+from microsr.figure_style import nice_length, save
+from microsr.names import method_name
 from microsr.provenance import checksum
 from microsr.storage import Volume, magnified_geometry, write_volume
 from microsr.tables import COLUMNS
