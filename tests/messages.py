@@ -63,7 +63,8 @@ class Message:
         """The module, as a path in the repository."""
         if self.module == "common.smk":
             return Path("rules/common.smk")
-        return Path("src/microsr", *self.module.split(".")).with_suffix(".py")
+        path = Path("src/microsr", *self.module.split("."))
+        return path / "__init__.py" if (ROOT / path).is_dir() else path.with_suffix(".py")
 
     @property
     def name(self) -> str:
@@ -99,7 +100,7 @@ def messages() -> tuple[Message, ...]:
 
 def _of_module(file: Path) -> Iterator[Message]:
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    module = ".".join(file.relative_to(SOURCE).with_suffix("").parts)
+    module = ".".join(file.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and node.args:
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
