@@ -117,7 +117,7 @@ def copied(folder: Path) -> None:
 
 
 def found(folder: Path, name: str) -> Path:
-    """The one file of that name below a folder."""
+    """The one file below a folder whose path ends in `name`."""
     files = sorted(folder.rglob(name))
     if len(files) != 1:
         raise SystemExit(f"error: {len(files)} files {name} under {folder}, not one")
@@ -218,14 +218,16 @@ def sample(source: str, module: str, number: int, seed: int) -> list[Mutant]:
 
 def survivors(folder: Path, name: str, number: int, seed: int) -> tuple[list[str], int]:
     """Of a module: the mutants that no test saw, as diffs, and how many there were in all."""
-    module, tests = found(folder / "src", f"{name}.py"), [found(folder / "tests", f"test_{name}.py")]
+    *package, last = name.split(".")
+    module = found(folder / "src", "/".join([*package, f"{last}.py"]))
+    tests = [found(folder / "tests", "/".join([*package, f"test_{last}.py"]))]
     source = module.read_text(encoding="utf-8")
     known = without_fault(folder, module, tests)
     load(known.modules)
     chosen, left = sample(source, name, number, seed), []
     limit = SLOWER * known.cpu_s + SPARE_S
     try:
-        for compiled in module.parent.glob(f"__pycache__/{name}.*"):
+        for compiled in module.parent.glob(f"__pycache__/{last}.*"):
             compiled.unlink()
         sys.dont_write_bytecode, os.environ["PYTHONDONTWRITEBYTECODE"] = True, "1"
         for mutant in chosen:
