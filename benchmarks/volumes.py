@@ -128,7 +128,8 @@ def make(folder: Path, share: float, files: list[str]) -> None:
             for number, image in enumerate(np.memmap(raw, np.int16, shape=(count, rows, columns))):
                 write_dicom(folder / "dicom" / f"{number:04}.dcm", image, number)
         (folder / f"{modality}.mhd").write_text(
-            f"ObjectType = Image\nNDims = 3\nBinaryData = True\nElementSpacing = {x} {y} {z}\nDimSize = {columns} {rows} {count}\n"
+            "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
+            f"ElementSpacing = {x} {y} {z}\nDimSize = {columns} {rows} {count}\n"
             f"ElementType = MET_SHORT\nElementDataFile = {modality}.raw\n"
         )
 
@@ -179,7 +180,7 @@ def compare(folder: Path, name: str, repeats: int) -> dict[str, float | str]:
         shutil.rmtree(output.parent)
         found["peer"].append(measured([sys.executable, "-c", PEER, str(source), str(folder / "peer.mha")]))
         (folder / "peer.mha").unlink()
-    (seconds, processor, peak), (peer_seconds, _, peer_peak) = (
+    (seconds, processor, peak), (peer_seconds, peer_processor, peer_peak) = (
         tuple(statistics.median(one) for one in zip(*rows, strict=True)) for rows in found.values()
     )
     return {
@@ -190,6 +191,7 @@ def compare(folder: Path, name: str, repeats: int) -> dict[str, float | str]:
         "times_the_peer": seconds / peer_seconds,
         "megabytes_per_second": megabytes(source) / seconds,
         "processor_seconds": processor,
+        "peer_processor_seconds": peer_processor,
         "peak_mb": peak,
         "peer_peak_mb": peer_peak,
     }
