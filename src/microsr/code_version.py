@@ -191,11 +191,12 @@ class _Reading(ast.NodeTransformer):
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         """In a function, what has a module's name may be a value of its own."""
-        outside, own = (
-            self._named,
-            {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)},
-        )
-        own |= {n.arg for n in ast.walk(node) if isinstance(n, ast.arg)}
+        outside, own = self._named, set()
+        for inner in ast.walk(node):
+            if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
+                own.add(inner.id)
+            elif isinstance(inner, ast.arg):
+                own.add(inner.arg)
         node.args = self.visit(node.args)
         self._named = {name: module for name, module in outside.items() if name not in own}
         node = self.generic_visit(node)

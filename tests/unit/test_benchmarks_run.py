@@ -55,7 +55,9 @@ def test_every_command_has_its_start_measured():
     assert {command.split()[0] for command in commands} == {"--help", *STEPS}
 
 
-@pytest.mark.parametrize("kind", ["slices", "patches", "steps", "cases"])
+@pytest.mark.parametrize(
+    "kind", ["cases", *(pytest.param(kind, marks=pytest.mark.nightly) for kind in ("slices", "patches", "steps"))]
+)
 def test_the_commands_whose_growth_is_measured_are_sound(tmp_path, kind):
     scaling = load("scaling")
     smallest, *_, largest = scaling.sizes(kind, 0)
