@@ -90,6 +90,8 @@ def test_the_ring_of_a_tilted_airway_is_an_ellipse_along_its_direction():
     assert np.abs(x + y).max() * SPACING / np.sqrt(2) == pytest.approx(2 * 0.9, abs=1.5 * SPACING)
     assert np.abs(x - y).max() * SPACING / np.sqrt(2) == pytest.approx(0.9, abs=1.5 * SPACING)
     assert along.weights.sum() == pytest.approx(0)
+    assert len(along.weights) == 2 * (24 + 1) + 1, "1.8 mm are 24 pixels, one more is passed in part"
+    assert along.fits((160 + 28, 320)) and not along.fits((160 + 27, 320)), "two pixels are for the search"
 
 
 def test_a_ring_out_of_place_by_two_pixels_is_found_and_one_by_eight_is_not(lung):

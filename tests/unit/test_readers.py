@@ -148,9 +148,17 @@ def test_a_rescaling_that_itk_ignores_is_refused(tmp_path, values):
     refused("rescaled", path, spacing="1x1x1")
 
 
-def test_sheared_axes_are_refused(tmp_path, values):
+@pytest.mark.parametrize("last", [b"0 0.3 1", b"0 0.6 0.8", b"0 -0.6 0.8"])
+def test_sheared_axes_are_refused(tmp_path, values, last):
     path = save(values, tmp_path / "a.mhd", direction=np.eye(3).ravel())
-    refused("sheared", replace_text(path, (b"= 1 0 0 0 1 0 0 0 1", b"= 1 0 0 0 1 0 0 0.3 1")))
+    refused("sheared", replace_text(path, (b"= 1 0 0 0 1 0 0 0 1", b"= 1 0 0 0 1 0 " + last)))
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nrrd", "a.mha"])
+def test_a_fourth_dimension_of_one_volume_is_none(tmp_path, values, name):
+    sitk.WriteImage(sitk.JoinSeries([sitk.GetImageFromArray(values)]), str(tmp_path / name))
+    volume = read(tmp_path / name)
+    assert np.array_equal(volume.array, values) and volume.direction == tuple(np.eye(3).ravel())
 
 
 def test_contradicting_nifti_transforms_are_refused(tmp_path, values):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from microsr.resampling import averaged, gathered, in_plane, resampled, unchanged
+from microsr.resampling import BAND, averaged, bands, gathered, in_plane, resampled, unchanged
 
 
 def run(volume, x, y, z):
@@ -73,6 +73,13 @@ def test_bands_and_strips_of_a_large_slice_are_its_whole_product(shape):
     assert np.allclose(in_plane(image, y.weight_bands, x.weight_bands), y.weights @ image @ x.weights.T, atol=0.01)
     assert np.allclose(in_plane(image, y.cover_bands, None), y.cover @ image, atol=0.01)
     assert np.allclose(in_plane(image, None, x.cover_bands), image @ x.cover.T, atol=0.01)
+
+
+def test_bands_hold_each_new_row_once_and_few_old_ones():
+    found = bands(resampled(400, 1, 1.6).weights)
+    assert [new for new, _, _ in found] == [slice(first, min(first + BAND, 250)) for first in range(0, 250, BAND)]
+    assert all(weights.shape == (new.stop - new.start, old.stop - old.start) for new, old, weights in found)
+    assert max(old.stop - old.start for _, old, _ in found) < 1.6 * (BAND + 5)
 
 
 class Plane:

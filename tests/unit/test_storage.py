@@ -54,6 +54,8 @@ def test_slices_are_read_one_at_a_time(volume, tmp_path):
     write_volume(tmp_path / "v.ome.zarr", volume)
     array = open_volume(tmp_path / "v.ome.zarr").array
     assert array.chunks[0] == 1 and array[1].shape == (3, 4)
+    voxels, mask = create_volume(tmp_path / "large.ome.zarr", (2, 1024, 2048), volume, mask=True)
+    assert voxels.chunks == mask.chunks == (1, 1024, 1024)
 
 
 def test_writing_again_replaces_what_was_there(volume, tmp_path):

@@ -95,6 +95,12 @@ def test_what_was_measured_and_what_was_made_up_add_up_and_the_map_shows_the_lat
     assert "rmse_parenchyma" not in value
 
 
+def test_the_truth_itself_has_no_error_of_either_kind_and_an_empty_map(case):
+    value, _ = case.rows(case.truth + 300 * (case.labels == Tissue.OUTSIDE), maps=case.folder / "maps")
+    assert value["measured_rmse"] == value["null_rmse"] == 0
+    assert not np.asarray(open_volume(case.folder / "maps").array).any()
+
+
 def test_of_one_slice_its_own_truth_mask_and_airways_count(case):
     case.lung[1, 12:] = False
     image = case.truth[1].copy()
