@@ -18,8 +18,8 @@ OPERATORS = {
     ast.Pow: ast.Mult, ast.MatMult: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.LShift: ast.RShift,
     ast.RShift: ast.LShift,
 }  # fmt: skip
-SAME = ("float",)
-"""Functions that are not dropped: NumPy's float64 is a float."""
+SAME = ("float", "np.asarray", "tolist")
+"""Functions that are not dropped: what they convert is as good before, as NumPy's float64 is a float."""
 EITHER_WAY = ("min", "max", "np.minimum", "np.maximum", "np.hypot", "np.logical_or")
 """Functions whose arguments are not swapped: their order does not matter."""
 LEFT = ("overwrite_x", "non_blocking", "copy", "strict")
@@ -184,7 +184,8 @@ def _other_calls(node: ast.Call) -> Iterator[ast.AST]:
     """The call without its function, without one of its named arguments, with two arguments swapped."""
     plain = [argument for argument in node.args if not isinstance(argument, ast.Starred)]
     if isinstance(node.func, ast.Attribute) and not isinstance(node.func.value, ast.Name):
-        yield node.func.value
+        if node.func.attr not in SAME:
+            yield node.func.value
     elif len(node.args) == 1 and plain and not node.keywords and ast.unparse(node.func) not in SAME:
         yield node.args[0]
     for place, keyword in enumerate(node.keywords):

@@ -141,6 +141,16 @@ def test_vessels_lost_and_vessels_invented_are_counted_in_the_lung_only():
     assert small_solids(other, two, lung, SPACING).tolist() == [0, 1, 0, 1]
 
 
+def test_a_vessel_with_pores_of_a_pixel_is_solid_and_two_that_nearly_touch_are_two():
+    """Noise makes such pores; the blur of 0.1 mm closes them."""
+    lung = np.ones((SIDE, SIDE), bool)
+    porous = blob(40, 40, 0.7)
+    porous[::4, ::4] = -860
+    two = np.maximum(blob(90, 64, 0.5), blob(90, 64 + 1.4 / SPACING, 0.5))
+    assert small_solids(porous, porous, lung, SPACING).tolist() == [0, 1, 0, 1]
+    assert small_solids(two, two, lung, SPACING).tolist() == [0, 2, 0, 2]
+
+
 def test_a_thin_wall_is_no_solid_structure():
     thin = np.full((SIDE, SIDE), -860.0)
     thin[:, 60:65] = 40
