@@ -22,8 +22,8 @@ SAME = ("float", "np.asarray", "tolist")
 """Functions that are not dropped: what they convert is as good before, as NumPy's float64 is a float."""
 EITHER_WAY = ("min", "max", "np.minimum", "np.maximum", "np.hypot", "np.logical_or")
 """Functions whose arguments are not swapped: their order does not matter."""
-LEFT = ("overwrite_x", "non_blocking", "copy", "strict")
-"""Named arguments that are left alone: speed, or a guard against what cannot happen, as zip's."""
+LEFT = ("overwrite_x", "non_blocking", "copy", "strict", "encoding")
+"""Named arguments that are left alone: speed, a guard against what cannot happen, as zip's, or what ruff looks after."""
 
 
 @dataclass(frozen=True)

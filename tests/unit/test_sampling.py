@@ -174,6 +174,15 @@ def test_each_mixed_sample_gets_noise_of_its_own_with_the_scanners_sd(tmp_path):
     assert torch.corrcoef(noise).fill_diagonal_(0).abs().mean() < 2 / np.sqrt(noise.shape[1])
 
 
+def test_noise_is_added_as_the_scanner_draws_it_and_stays_in_the_window():
+    patches = torch.linspace(-1, 1, 2 * 64).reshape(2, 1, 8, 8)
+    found = sampling.add_noise(patches, SCANNER, WINDOW, np.random.default_rng(5))
+    drawn = sampling.noise((2, 8, 8), SCANNER, sampling.UNRELATED_MM, np.random.default_rng(5))
+    expected = np.clip(patches.numpy()[:, 0] + 70 / 700 * drawn, -1, 1)
+    assert found.dtype == torch.float32 and found[:, 0].numpy() == pytest.approx(expected, abs=1e-6)
+    assert found.min() == -1 and found.max() == 1
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

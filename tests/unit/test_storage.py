@@ -124,6 +124,38 @@ def test_what_is_no_volume_is_refused_in_one_line(tmp_path):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("fact", "value"),
+    [
+        ("spacing", [0.5, np.inf, 2.0]),
+        ("spacing", [0.5, np.nan, 2.0]),
+        ("spacing", [0.5, 0.0, 2.0]),
+        ("spacing", [0.5, -0.6, 2.0]),
+        ("spacing", [0.5, 0.6]),
+        ("origin", [1.0, np.inf, 3.0]),
+        ("origin", [1.0, np.nan, 3.0]),
+        ("origin", [1.0, 2.0]),
+        ("direction", [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, np.inf]),
+        ("direction", [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]),
+        ("direction", [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, -0.6, 0.8]),
+        ("direction", [2.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]),
+        ("unit", 3),
+        ("attributes", {"slices": [0, -1]}),
+        ("attributes", {"corner": [1]}),
+        ("attributes", {"corner": [1, 2, 3]}),
+        ("attributes", {"case": 7}),
+        ("attributes", {"independent_slices": "yes"}),
+    ],
+)
+def test_a_volume_of_an_impossible_place_or_kind_is_refused(volume, tmp_path, fact, value):
+    path = tmp_path / "v.ome.zarr"
+    write_volume(path, volume)
+    group = zarr.open_group(str(path), mode="r+")
+    group.attrs["microsr"] = group.attrs["microsr"] | {fact: value}
+    with pytest.raises(UserError, match=rf"v\.ome\.zarr is not a volume in the working format \(.*{fact}"):
+        open_volume(path)
+
+
 def files_of(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
