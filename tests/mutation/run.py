@@ -37,9 +37,11 @@ from mutants import Mutant, mutants
 ROOT = Path(__file__).parents[2]
 MODULES = (
     "losses", "sampling", "storage", "slices", "resampling", "readers", "metrics", "texture", "spectrum", "nullspace", "structures",
-    "bronchioles", "truth", "checkpoint", "files",
+    "bronchioles", "truth", "moments", "blocks", "checkpoint", "model_file", "files",
 )  # fmt: skip
 """Numbers that look right when they are wrong, and files that must be whole."""
+TESTED_WITH = {"moments": "metrics", "blocks": "metrics", "model_file": "checkpoint"}
+"""Modules whose tests are those of another one; both without their packages."""
 SLOWER, SPARE_S = 3, 5
 """A mutant may take this many times the processor time of the tests without a fault, and so much more."""
 WAITING = 20
@@ -199,14 +201,14 @@ def load(names: list[str]) -> None:
 
 
 def equivalents() -> list[dict[str, str]]:
-    """The entries of equivalent.yaml: module, before and after (the changed lines; no after: whatever becomes of them), reason."""
+    """The entries of equivalent.yaml: module (without its package), before and after (the changed lines; no after: whatever becomes of them), reason."""
     return yaml.safe_load((Path(__file__).parent / "equivalent.yaml").read_text(encoding="utf-8")) or []
 
 
 def sample(source: str, module: str, number: int, seed: int) -> list[Mutant]:
     """Up to `number` mutants of a module's text, none known to be equivalent, in the order of the text."""
     every = mutants(source)
-    for entry in (entry for entry in equivalents() if entry["module"] == module):
+    for entry in (entry for entry in equivalents() if entry["module"] == module.split(".")[-1]):
         before, after = (entry.get(key, "").strip() for key in ("before", "after"))
         others = [m for m in every if m.before(source) != before or (after and m.after(source) != after)]
         if len(others) == len(every):
@@ -220,7 +222,8 @@ def survivors(folder: Path, name: str, number: int, seed: int) -> tuple[list[str
     """Of a module: the mutants that no test saw, as diffs, and how many there were in all."""
     *package, last = name.split(".")
     module = found(folder / "src", "/".join([*package, f"{last}.py"]))
-    tests = [found(folder / "tests", "/".join([*package, f"test_{last}.py"]))]
+    own = [f"test_{TESTED_WITH[last]}.py"] if last in TESTED_WITH else [*package, f"test_{last}.py"]
+    tests = [found(folder / "tests", "/".join(own))]
     source = module.read_text(encoding="utf-8")
     known = without_fault(folder, module, tests)
     load(known.modules)

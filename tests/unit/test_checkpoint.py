@@ -81,6 +81,11 @@ def test_without_a_state_there_is_nothing_to_go_on_from(tmp_path, caplog):
     assert not caplog.records
 
 
+def test_a_state_is_saved_where_no_folder_is_yet(tmp_path):
+    save_state(tmp_path / "not" / "there", 1, state_of(1))
+    assert load_state(tmp_path / "not" / "there", "cpu")["step"] == 1
+
+
 def test_a_state_is_on_the_disk_before_it_gets_its_name_and_its_name_before_older_ones_go(tmp_path, monkeypatch):
     for step in (1, 2):
         save_state(tmp_path, step, state_of(step))
