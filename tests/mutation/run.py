@@ -201,7 +201,10 @@ def load(names: list[str]) -> None:
 
 
 def equivalents() -> list[dict[str, str]]:
-    """The entries of equivalent.yaml: module (without its package), before and after (the changed lines; no after: whatever becomes of them), reason."""
+    """The entries of equivalent.yaml: module (without its package), before, after, reason.
+
+    Before and after are the changed lines; without after, whatever becomes of them.
+    """
     return yaml.safe_load((Path(__file__).parent / "equivalent.yaml").read_text(encoding="utf-8")) or []
 
 

@@ -89,6 +89,22 @@ def test_ssim_agrees_with_an_independent_implementation():
     assert ours == pytest.approx(image[5:-5, 5:-5].mean(), abs=1e-5)
 
 
+@pytest.mark.parametrize(("size", "taps"), [(4, 3), (7, 5), (8, 7), (12, 11)])
+def test_the_window_of_a_small_patch_is_the_largest_odd_one_with_two_positions(size, taps):
+    a, b = (random_image(size, seed)[:1] for seed in (0, 1))
+    weights = np.exp(-((np.arange(taps) - taps // 2) ** 2) / (2 * 1.5**2))
+    weights = np.outer(weights, weights) / weights.sum() ** 2
+    found = []
+    for row, column in np.ndindex(size - taps + 1, size - taps + 1):
+        x, y = (image[0, 0].double().numpy()[row : row + taps, column : column + taps] for image in (a, b))
+        mean_x, mean_y = (weights * x).sum(), (weights * y).sum()
+        variances = (weights * x * x).sum() - mean_x**2 + (weights * y * y).sum() - mean_y**2
+        covariance = (weights * x * y).sum() - mean_x * mean_y
+        luminance = (2 * mean_x * mean_y + 0.02**2) / (mean_x**2 + mean_y**2 + 0.02**2)
+        found.append(luminance * (2 * covariance + 0.06**2) / (variances + 0.06**2))
+    assert losses.ssim(a, b).item() == pytest.approx(np.mean(found), abs=1e-5)
+
+
 def test_ssim_of_two_constants_is_the_luminance_term():
     # (2 * 0.2 * 0.6 + c1) / (0.04 + 0.36 + c1) with c1 = (0.01 * 2)^2
     assert losses.ssim(constant(0.2, 16), constant(0.6, 16)).item() == pytest.approx(0.2404 / 0.4004, rel=1e-5)
