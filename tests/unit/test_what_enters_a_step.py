@@ -21,7 +21,7 @@ PACKAGES = {
     "inference": "superresolve upsamplers gather export",
     "evaluation": (
         "evaluate tables collect summary catalogue metrics texture structures bronchioles features no_reference truth downsampled "
-        "distribution repeatability"
+        "distribution repeatability names"
     ),
     "figures": (
         "figures figure_style figure_bronchioles figure_comparison figure_domain figure_efficiency figure_hallucination figure_losses "
