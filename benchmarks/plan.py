@@ -33,7 +33,6 @@ EXPERIMENT = """
 experiment: plan
 cases: {sheet: sheet.tsv, data_root: data}
 protocols: [leave_one_out]
-methods: {noise_aware: null}
 """
 PEER = """
 import json

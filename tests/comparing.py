@@ -12,7 +12,7 @@ import yaml
 
 LEFT_OUT = ("logs", "benchmarks", ".state")
 """Folders of an experiment that hold no result."""
-TIMES = ("started", "seconds", "attempts", "speed")
+TIMES = ("started", "seconds", "cpu_seconds", "attempts", "speed")
 """Of a record, run.json: when and how fast."""
 TIMED = ("figures/efficiency", "tables/efficiency")
 """Results that show measured speed."""

@@ -113,11 +113,12 @@ def write_run(
     slices_read: Mapping[Path, Sequence[int]] | None = None,
     **facts: Any,
 ) -> None:
-    """Write run.json: settings, input checksums, code, package versions, platform and time, and further `facts`.
+    """Write run.json: settings, input checksums, code, package versions, platform, times, and further `facts`.
 
     results: what was made; each has its record in its `run_file`. step: one of `code_version.STEPS`. inputs: paths, or
     their checksums by path. started: time.time() at the start. slices_read: of inputs that are large volumes, the slices that
-    count; only they are in the checksum. Paths are written relative to the working folder, or absolute where they are given so
+    count; only they are in the checksum. The processor's time is that of this process and of those it has waited for, since its
+    start. Paths are written relative to the working folder, or absolute where they are given so
     and lie outside it.
     """
     status, slices_read = _git("status", "--porcelain"), slices_read or {}
@@ -135,6 +136,7 @@ def write_run(
         "cpus": os.cpu_count(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 1),
+        "cpu_seconds": round(sum(os.times()[:4]), 1),
         **facts,
     }
     for file in dict.fromkeys(map(run_file, [results] if isinstance(results, (str, Path)) else results)):
