@@ -382,7 +382,8 @@ def network_flags(method):
 
 def training_flags(method):
     """All that decides a training besides its patches."""
-    scanner = f" {flags(EXPERIMENT.scanner)}" if METHODS[method].uses_noise else ""
+    learns_noise = METHODS[method].uses_noise or EXPERIMENT.training_of(method).start_steps
+    scanner = f" {flags(EXPERIMENT.scanner)}" if learns_noise else ""
     return network_flags(method) + scanner
 
 

@@ -226,6 +226,10 @@ class Train(Section):
     """Flip and rotate patches by multiples of 90 degrees."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 autocast where the hardware computes in it, else float32; losses are float32 always."""
+    start_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps before all others in which G1 alone learns from pairs, uCT patches and what the scanner would make of them (beyond the paper; docs/method.md)."""
+    noise_gain: Positive = 1.0
+    """Strength of G1's and G2's random planes in the first weights, beside that of a feature (efficient, compact; beyond the paper)."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay per step of the exponential moving average of G1's weights that is saved as the model; 0: the weights themselves (beyond the paper)."""
     gradient_penalty: Weight = 0.0

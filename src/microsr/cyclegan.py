@@ -18,11 +18,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrize
 
 from microsr import config
-from microsr.layers import InstanceNorm
+from microsr.layers import InstanceNorm, NoiseConv
+from microsr.losses import start_loss
 from microsr.networks import Networks, build, draw_noise
 from microsr.parallel import Processes
 from microsr.passes import DiscriminatorPass, GeneratorPass, frozen
-from microsr.sampling import Batch, add_noise
+from microsr.sampling import Batch, Pairs, add_noise
 from microsr.streams import Stream, numpy_stream, seed_torch, torch_stream
 
 SKIPPED = "skipped"
@@ -80,6 +81,9 @@ class CycleGAN:
         self.processes = processes or Processes()
         device = torch.device(self.processes.device)
         nets = build(settings.network, *sizes, settings.spectral_norm)
+        for module in itertools.chain(nets.g1.modules(), nets.g2.modules()):
+            if isinstance(module, NoiseConv) and settings.noise_gain != 1:
+                module.strengthen(settings.noise_gain)
         self.nets = Networks(*(n.to(device, memory_format=torch.channels_last).train() for n in nets))
         self._ema_decay = settings.ema_decay
         self.averaged = {k: v.clone() for k, v in self.nets.g1.state_dict().items()} if self._ema_decay else {}
@@ -123,14 +127,43 @@ class CycleGAN:
 
         broken = self._broken()
         for optimiser in (self.generators, self.discriminators):
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate
-            optimiser.found_inf = broken  # with 1, fused Adam leaves everything as it is
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            self._update(optimiser, learning_rate, broken)
         self._follow(number)
         means = torch.stack([torch.stack(list(values.values())) for values in found]).mean(0)
         return dict(zip(found[0], self.processes.mean(means), strict=True)) | {SKIPPED: broken}
+
+    def start(self, number: int, pairs: Pairs, learning_rate: float) -> dict[str, Tensor]:
+        """Let G1 alone learn from pairs of the start's step `number`; returns the loss as a mean over the whole batch, and SKIPPED.
+
+        pairs: this process's share. G1's random planes are 0: they are texture that no pair determines, and to be trained they
+        would only be suppressed.
+        """
+        g1, share = self.nets.g1, len(pairs.a)
+        size = share // self._accumulate
+        found = []
+        for k in range(0, share, size):
+            a, b = (x[k : k + size].contiguous(memory_format=torch.channels_last) for x in pairs)
+            rows, columns = a.shape[-2:]
+            planes = [a.new_zeros((size, 1, scale * rows, scale * columns)) for scale in g1.noise_scales]
+            with self._autocast:
+                restored = g1(a, planes)
+            loss = start_loss(b, restored)
+            (loss / self._accumulate).backward()
+            found.append(loss.detach())
+        for weight in g1.parameters():
+            if weight.grad is not None:
+                weight.grad = self.processes.mean(weight.grad)
+        broken = self._broken()
+        self._update(self.generators, learning_rate, broken)
+        self._follow(number)
+        return {"start_loss": self.processes.mean(torch.stack(found).mean())} | {SKIPPED: broken}
+
+    def _update(self, optimiser: torch.optim.Optimizer, learning_rate: float, broken: Tensor) -> None:
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate
+        optimiser.found_inf = broken  # with 1, fused Adam leaves everything as it is
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
 
     def _broken(self) -> Tensor:
         """1 if a gradient is not finite, else 0: what an instance norm makes of a constant image grows from layer to layer."""

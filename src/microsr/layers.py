@@ -131,6 +131,11 @@ class NoiseConv(nn.Conv2d):
         super().__init__(inputs + 1, outputs, 3, padding=1)
         self.register_buffer("_phases", None, persistent=False)
 
+    @torch.no_grad()
+    def strengthen(self, gain: float) -> None:
+        """Let the plane count `gain` times as much as before beside the features."""
+        self.weight[:, -1] *= gain
+
     def forward(self, x: Tensor, plane: Tensor) -> Tensor:
         """[batch, inputs, h, w] and [batch, 1, h, w] to [batch, outputs, h, w]."""
         # Put together they would be copied, and an odd number of channels is slow.

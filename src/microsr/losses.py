@@ -91,6 +91,11 @@ def cycle_loss(image: Tensor, cycled: Tensor, seen: Callable[[Tensor], Tensor] =
     return functional.l1_loss(seen(cycled), seen(image))
 
 
+def start_loss(b: Tensor, restored: Tensor) -> Tensor:
+    """MSE(B, G1(what the scanner would make of B)): what a start minimises. Beyond the paper."""
+    return functional.mse_loss(restored.float(), b.float())
+
+
 def repeat_loss(a_sr: Tensor, repeated_sr: Tensor) -> Tensor:
     """MSE(G1(A), G1(A + noise)): how far the SR image follows its input's noise. Beyond the paper."""
     return functional.mse_loss(repeated_sr.float(), a_sr.float())

@@ -166,6 +166,15 @@ class PatchStream:
         return np.column_stack([order, symmetries])
 
 
+class Pairs(NamedTuple):
+    """Pairs of a start's step, float32 [batch, 1, rows, columns] in [-1, 1]."""
+
+    a: Tensor
+    """uCT patches as the scanner would show them: average-pooled, with its noise."""
+    b: Tensor
+    """The uCT patches themselves."""
+
+
 class Batches:
     """Batches of clinical inputs A, real clinical patches and uCT patches B, normalised to [-1, 1]."""
 
@@ -181,9 +190,11 @@ class Batches:
         window_hu: tuple[float, float],
         seed: int,
         mix_noise: config.Scanner | None = None,
+        start_noise: config.Scanner | None = None,
         device: str = "cpu",
     ) -> None:
         """clinical, micro: patch files, one a case; mix_noise: the scanner whose noise the mixed samples get (None: none).
+        start_noise: the one whose noise the pairs of a start get (None: none).
 
         device: where the batches are wanted.
 
@@ -204,6 +215,7 @@ class Batches:
             )
         self._clinical = stream(stored_clinical, name="clinical")
         self._micro, self._mixed = stream(stored_micro, name="micro"), stream(stored_micro, name="mixed")
+        self._start, self._start_noise = stream(stored_micro, name="start"), start_noise
         self.clinical_size, self.micro_size = stored_clinical.size, stored_micro.size
         self._batch, self._mix, self._mix_noise = batch_size, mix_fraction, mix_noise
         self._window, self._seed, self._device = window_hu, seed, device
@@ -223,12 +235,22 @@ class Batches:
         pooled = average_pool(self._mixed.take(epoch, positions[is_mix]))
         a = clean = clinical.index_copy(0, mixed, pooled)
         if self._mix_noise is not None and is_mix.any():
-            a = clean.index_copy(0, mixed, self._with_noise(pooled, samples[is_mix]))
+            a = clean.index_copy(0, mixed, self._with_noise(pooled, self._mix_noise, Stream.MIX_NOISE, samples[is_mix]))
         return Batch(a, clinical, micro, clean, self._on_device(~is_mix).view(-1, 1, 1, 1))
 
-    def _with_noise(self, pooled: Tensor, samples: np.ndarray) -> Tensor:
-        randoms = (numpy_stream(Stream.MIX_NOISE, self._seed, sample) for sample in samples.tolist())
-        noisy = (add_noise(p[None], self._mix_noise, self._window, r) for p, r in zip(pooled, randoms, strict=True))
+    def pairs(self, step: int, part: slice | None = None) -> Pairs:
+        """The pairs of a start's step, or of a part of its samples: what the same part of the whole is, bit for bit."""
+        epoch, step_of_epoch = divmod(step, self.steps_per_epoch)
+        chosen = np.arange(self._batch)[part or slice(None)]
+        b = self._start.take(epoch, step_of_epoch * self._batch + chosen)
+        a = average_pool(b)
+        if self._start_noise is not None:
+            a = self._with_noise(a, self._start_noise, Stream.START_NOISE, step * self._batch + chosen)
+        return Pairs(a, b)
+
+    def _with_noise(self, pooled: Tensor, scanner: config.Scanner, stream: Stream, samples: np.ndarray) -> Tensor:
+        randoms = (numpy_stream(stream, self._seed, sample) for sample in samples.tolist())
+        noisy = (add_noise(p[None], scanner, self._window, r) for p, r in zip(pooled, randoms, strict=True))
         return torch.cat(list(noisy))
 
     def _on_device(self, facts: np.ndarray) -> Tensor:

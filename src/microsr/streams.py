@@ -43,6 +43,8 @@ class Stream(IntEnum):
     """Airways and trainings that are drawn anew for an interval."""
     VALIDATION = 11
     """The simulator's checks beside the literature."""
+    START_NOISE = 12
+    """The noise that is added to the pairs of a start (sample)."""
 
     # Their keys hold no number.
     TEXTURE_WINDOWS = 100

@@ -90,7 +90,8 @@ def train(
         batches = Batches(
             clinical, micro, patches_per_case=settings.patches_per_case, batch_size=settings.batch_size,
             mix_fraction=method.mix_fraction, augment=settings.augment, window_hu=window_hu, seed=seed,
-            mix_noise=scanner if method.mix_noise else None, device=processes.device,
+            mix_noise=scanner if method.mix_noise else None, start_noise=scanner if settings.start_steps else None,
+            device=processes.device,
         )  # fmt: skip
         sizes = (batches.clinical_size, batches.micro_size)
         precision = choose_precision(settings.precision, processes.device)
@@ -105,7 +106,7 @@ def train(
             "seed": seed,
             "precision": precision,  # "auto" may mean another one on another machine
         }
-        if method.uses_noise:
+        if method.uses_noise or settings.start_steps:
             described["scanner"] = scanner.model_dump()
         identity = identify(described, [*clinical, *micro], code_version("train"))
         folder = processes.tell(state_folder(state, identity) if processes.first else None)
@@ -113,7 +114,7 @@ def train(
             history, attempts = _run(model, batches, folder, identity, settings, compute)
             if not processes.first:
                 return
-            steps = settings.epochs * batches.steps_per_epoch
+            steps = settings.start_steps + settings.epochs * batches.steps_per_epoch
             g1 = build_g1(settings.network)
             g1.load_state_dict(model.generator())
             facts = {
@@ -179,7 +180,7 @@ def _run(
             board.flush()
             save_state(folder, step, model.state() | record)
 
-    steps = settings.epochs * batches.steps_per_epoch
+    steps, first = settings.start_steps + settings.epochs * batches.steps_per_epoch, settings.start_steps
     every, panel_every = max(1, steps // HISTORY_ROWS), max(1, steps // PANELS)
     share = processes.share(settings.batch_size)
     examples = batches.batch(0).clinical[:4]
@@ -194,13 +195,17 @@ def _run(
         _stop_requested() as stop,
     ):
         while step < steps:
-            if step >= settings.constant_fraction * steps:
-                model.fix_normalisation()
-            rate = learning_rate_at(step, steps, settings)
-            history.add(model.step(step, batches.batch(step, share), rate))
+            if step < first:
+                rate = settings.learning_rate
+                history.add(model.start(step, batches.pairs(step, share), rate))
+            else:
+                if step - first >= settings.constant_fraction * (steps - first):
+                    model.fix_normalisation()
+                rate = learning_rate_at(step - first, steps - first, settings)
+                history.add(model.step(step - first, batches.batch(step - first, share), rate))
             step += 1
-            if step % every == 0 or step == steps:
-                row = history.close_row(step, step / batches.steps_per_epoch, rate)
+            if step % every == 0 or step in (first, steps):
+                row = history.close_row(step, max(step - first, 0) / batches.steps_per_epoch, rate)
                 if board is not None:
                     board.show_row(row)
             if board is not None and step % panel_every == 0:

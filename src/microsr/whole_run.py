@@ -45,6 +45,8 @@ OTHERWISE = 3.0
 PAIR = {"resnet": 5.9, "efficient": 0.18, "compact": 0.1}
 """Seconds of training with a pair of patches of 16x16 and 128x128 pixels, on the same core, by family of networks."""
 PAIR_SIZE = 128
+START = 0.25
+"""What a step of a start takes beside one of the others."""
 FIRST = 30.0
 """Seconds until the first line after the one at the beginning, and between two lines at first."""
 UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
@@ -186,7 +188,7 @@ def told_left(log: Path, began: float) -> float | None:
 
 def training_seconds(settings: config.Train, cases: int, micro_size: int) -> float:
     """Typical seconds of a training on so many cases, with uCT patches of so many pixels along a side."""
-    pairs = settings.epochs * settings.patches_per_case * cases
+    pairs = settings.epochs * settings.patches_per_case * cases + START * settings.start_steps * settings.batch_size
     return pairs * PAIR.get(settings.network, PAIR["efficient"]) * (micro_size / PAIR_SIZE) ** 2
 
 

@@ -66,7 +66,7 @@ REACHES: dict[str, tuple[Any, set[str]]] = {
         for key, value in {
             "network": "compact", "epochs": 2, "patches_per_case": 12, "batch_size": 8, "learning_rate": 0.0005,
             "adam_betas": [0.6, 0.99], "constant_fraction": 0.6, "pool_size": 40, "augment": False, "precision": "float32",
-            "ema_decay": 0.9, "gradient_penalty": 0.5, "spectral_norm": False,
+            "start_steps": 2, "noise_gain": 2.0, "ema_decay": 0.9, "gradient_penalty": 0.5, "spectral_norm": False,
         }.items()
     },
     "superresolve.slices": ([0, 1], {"superresolve"}),
