@@ -33,7 +33,7 @@ KEYS = {
     Stream.PATCHES: {("ab/micro",): [7, *b"ab/micro"]},
     Stream.ORDER: {("micro", 3): [7, *b"micro", 3]},
 }
-NAMES = ("micro", "clinical", "mixed")
+NAMES = ("micro", "clinical", "mixed", "start")
 
 
 def test_each_stream_has_its_key_for_ever():
