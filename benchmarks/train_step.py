@@ -1,20 +1,28 @@
-"""Patch pairs a second of a training step, beside a textbook CycleGAN step with the same networks and losses in the same run.
+"""What a training step costs, beside a textbook step of the same networks and the first author's networks, in the same run.
 
     python benchmarks/train_step.py --network resnet compact efficient --threads 1 --output train_step.csv
+    ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 python benchmarks/train_step.py   # as on a laptop
 
 The textbook step is what a plain PyTorch program does: float32, eager, contiguous tensors, PyTorch's own reflection and
 instance norm, one evaluation of a network for each place in the formulas, discriminators frozen while the generators learn,
-Adam as it comes. Both take turns, so that a machine whose speed drifts slows both. The arithmetic of a step, counted, over
-its time is its rate; the share is that of the rate at which this machine multiplies matrices, measured in the same run.
+Adam as it comes. The author's is the same step with the networks that the first author published (docs/paper.md), written here
+once more from their description; identity losses are off. Ours is measured in each --precision. All take turns, so that a
+machine whose speed drifts slows all. Times are CPU seconds of all threads where there is no GPU, and seconds by the clock beside
+them: on a machine that does other work, only the first compare. The arithmetic of a step, counted, over its time is its rate; the
+share is that of the rate at which this machine multiplies matrices of the same type, measured in the same run and in the same
+seconds. Our rate counts each convolution as it is written: what minimal filtering saves of it raises the share.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import platform
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,8 +31,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from microsr import SCALE, config, losses
+from microsr.convolution import Conv2d
 from microsr.cyclegan import CycleGAN, ImagePool
-from microsr.devices import choose_device, choose_precision
+from microsr.devices import choose_device, choose_precision, keep_freed_memory
 from microsr.layers import InstanceNorm, ReflectPad
 from microsr.networks import Networks, build, draw_noise
 from microsr.parallel import Processes
@@ -37,9 +46,19 @@ MATRIX = {"cpu": 2048, "cuda": 8192}
 class Textbook:
     """The modified CycleGAN as one writes it down from the paper."""
 
-    def __init__(self, settings: config.Train, method: config.Method, sizes: tuple[int, int], seed: int, device: str):
+    def __init__(
+        self,
+        settings: config.Train,
+        method: config.Method,
+        sizes: tuple[int, int],
+        seed: int,
+        device: str,
+        networks: Networks | None = None,
+    ) -> None:
+        """networks: those of `settings` if None."""
         torch.manual_seed(seed)
-        self.nets = Networks(*(with_pytorchs_layers(n).to(device) for n in build(settings.network, *sizes)))
+        nets = networks or Networks(*(with_pytorchs_layers(n) for n in build(settings.network, *sizes)))
+        self.nets = Networks(*(n.to(device) for n in nets))
         adam = {"lr": settings.learning_rate, "betas": settings.adam_betas}
         self.generators = torch.optim.Adam([*self.nets.g1.parameters(), *self.nets.g2.parameters()], **adam)
         self.discriminators = torch.optim.Adam([*self.nets.d1.parameters(), *self.nets.d2.parameters()], **adam)
@@ -79,6 +98,72 @@ class Textbook:
         self.discriminators.step()
 
 
+class Residual(nn.Module):
+    """Reflection, convolution and instance norm, twice, and a skip."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        first, second = (
+            _normalised(channels, nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3)) for _ in range(2)
+        )
+        self.body = nn.Sequential(*first, nn.ReLU(True), *second)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, channels, h, w], same shape out."""
+        return x + self.body(x)
+
+
+def _normalised(channels: int, *layers: nn.Module) -> list[nn.Module]:
+    return [*layers, nn.InstanceNorm2d(channels)]
+
+
+def authors_networks(clinical_size: int) -> Networks:
+    """The first author's: see docs/paper.md for what is known of them."""
+
+    def layer(channels: int, *layers: nn.Module) -> list[nn.Module]:
+        return [*_normalised(channels, *layers), nn.ReLU(True)]
+
+    def around(inputs: int, outputs: int) -> list[nn.Module]:
+        return [nn.ReflectionPad2d(3), nn.Conv2d(inputs, outputs, 7)]
+
+    def down(channels: int) -> list[nn.Module]:
+        return layer(2 * channels, nn.Conv2d(channels, 2 * channels, 3, 2, 1))
+
+    def up(channels: int) -> list[nn.Module]:
+        return layer(channels // 2, nn.ConvTranspose2d(channels, channels // 2, 3, 2, 1, output_padding=1))
+
+    def discriminator(depth: int) -> nn.Module:
+        layers: list[nn.Module] = [nn.Conv2d(1, 64, 4, 2, 1), nn.LeakyReLU(0.2, True)]
+        channels = 64
+        for stride in [2] * (depth - 1) + [1]:
+            layers += [
+                *_normalised(2 * channels, nn.Conv2d(channels, 2 * channels, 4, stride, 1)),
+                nn.LeakyReLU(0.2, True),
+            ]
+            channels *= 2
+        return nn.Sequential(*layers, nn.Conv2d(channels, 1, 4, 1, 1))
+
+    g1 = [*layer(64, *around(1, 64)), *(Residual(64) for _ in range(9))]
+    for inputs in (64, 16, 16):
+        g1 += layer(16, nn.Conv2d(inputs, 64, 3, padding=1), nn.PixelShuffle(2))
+    g2 = [*layer(64, *around(1, 64)), *down(64), *down(128), *(Residual(256) for _ in range(9)), *up(256), *up(128)]
+    g2 += [*down(64), *down(128), *down(256), *around(512, 1), nn.Tanh()]
+    nets = Networks(
+        nn.Sequential(*g1, *around(16, 1), nn.Tanh()),
+        nn.Sequential(*g2),
+        discriminator(3),
+        discriminator(3 if clinical_size >= 32 else 2),
+    )
+    for network in nets[:2]:
+        network.forward = functools.partial(_without_noise, network)
+        network.noise_scales = ()
+    return nets
+
+
+def _without_noise(network: nn.Sequential, image: Tensor, noise: object) -> Tensor:
+    return nn.Sequential.forward(network, image)
+
+
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Structural similarity by convolution with an 11 x 11 Gaussian, one axis after the other, as it is usually written."""
     x = torch.arange(11.0, device=a.device) - 5
@@ -97,13 +182,15 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def with_pytorchs_layers(network: nn.Module) -> nn.Module:
-    """The network with PyTorch's reflection and instance norm in place of this project's."""
+    """The network with PyTorch's reflection, instance norm and convolution in place of this project's."""
     for parent in list(network.modules()):
         for name, layer in parent.named_children():
             if isinstance(layer, ReflectPad):
                 setattr(parent, name, nn.ReflectionPad2d(layer.width))
             elif isinstance(layer, InstanceNorm):
                 setattr(parent, name, nn.InstanceNorm2d(layer.channels, track_running_stats=layer.track))
+            elif type(layer) is Conv2d:
+                layer.__class__ = nn.Conv2d
     return network
 
 
@@ -115,61 +202,109 @@ def a_batch(n: int, clinical_size: int, device: str) -> Batch:
     return Batch(a, a, b, a, torch.ones(n, 1, 1, 1, dtype=torch.bool, device=device))
 
 
-def seconds(device: str, work: Callable[..., object], *given: object) -> float:
+class Taken(NamedTuple):
+    """What a call took."""
+
+    cpu: float
+    """CPU seconds of all threads; on a GPU, seconds by the clock."""
+    clock: float
+
+
+def taken(device: str, work: Callable[..., object], *given: object) -> Taken:
     """How long one call takes."""
     finish = torch.cuda.synchronize if device == "cuda" else lambda: None
     finish()
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     work(*given)
     finish()
-    return time.perf_counter() - began
+    clock = time.perf_counter() - began
+    return Taken(clock if device == "cuda" else time.process_time() - cpu, clock)
 
 
 def matmul_rate(dtype: torch.dtype, device: str) -> float:
-    """10^9 floating point operations a second of a product of large matrices: the best of several."""
+    """10^9 floating point operations a CPU second (see `Taken`) of a product of large matrices: the best of several."""
     n = MATRIX[device]
     a, b = torch.randn(2, n, n, device=device).to(dtype)
-    return 2 * n**3 / min(seconds(device, torch.matmul, a, b) for _ in range(8)) / 1e9
+    return 2 * n**3 / min(taken(device, torch.matmul, a, b).cpu for _ in range(8)) / 1e9
 
 
-def measure(network: str, arguments: argparse.Namespace, device: str) -> dict[str, float | str]:
-    """A row of the table: one network, textbook and ours in turn."""
+def processor(device: str) -> str:
+    """What computes, and of a CPU the instructions that PyTorch uses."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{[*names, platform.machine()][0]}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def measure(network: str, arguments: argparse.Namespace, device: str) -> list[dict[str, float | str]]:
+    """Rows of the table, one a precision: one network, the textbook's, the author's and ours in turn."""
     sizes = (arguments.clinical_size, SCALE * arguments.clinical_size)
     settings = config.Train(network=network, batch_size=arguments.batch_size)
     method, batch = config.Method(), a_batch(arguments.batch_size, arguments.clinical_size, device)
-    precision = choose_precision(settings.precision, device)
+    precisions = list(dict.fromkeys(choose_precision(wanted, device) for wanted in arguments.precision))
     textbook = Textbook(settings, method, sizes, 1, device)
-    ours = CycleGAN(
-        settings, method, sizes, 1, precision=precision, processes=Processes(device=device), compiled=arguments.compile
-    )
-    times: dict[str, list[float]] = {"textbook": [], "microsr": []}
+    author = Textbook(settings, method, sizes, 1, device, authors_networks(arguments.clinical_size))
+    work = {
+        "textbook": lambda number: textbook.step(number, batch),
+        "author": lambda number: author.step(number, batch),
+    }
+    for precision in precisions:
+        ours = CycleGAN(
+            settings,
+            method,
+            sizes,
+            1,
+            precision=precision,
+            processes=Processes(device=device),
+            compiled=arguments.compile,
+        )
+        work[precision] = functools.partial(ours.step, batch=batch, learning_rate=settings.learning_rate)
+    if arguments.without_author:
+        del work["author"]
+    times: dict[str, list[Taken]] = {way: [] for way in work}
     for number in range(-arguments.warm_up, arguments.repeats):
-        taken = {
-            "textbook": seconds(device, textbook.step, abs(number), batch),
-            "microsr": seconds(device, ours.step, abs(number), batch, settings.learning_rate),
-        }
-        for way, time_taken in taken.items() if number >= 0 else ():
-            times[way].append(time_taken)
+        for way, step in work.items():
+            one = taken(device, step, abs(number))
+            if number >= 0:
+                times[way].append(one)
     gigaflops = gigaflops_per_pair(settings, method.losses, sizes)
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    peak = max(matmul_rate(dtype, device) for _ in range(2))
-    textbook_time, own_time = (statistics.median(times[way]) for way in ("textbook", "microsr"))
-    return {
+    return [_row(times, precision, network, gigaflops, arguments, device) for precision in precisions]
+
+
+def _row(
+    times: dict[str, list[Taken]],
+    precision: str,
+    network: str,
+    gigaflops: float,
+    arguments: argparse.Namespace,
+    device: str,
+) -> dict[str, float | str]:
+    peak = max(matmul_rate(getattr(torch, precision), device) for _ in range(2))
+    median = {way: statistics.median(one.cpu for one in found) / arguments.batch_size for way, found in times.items()}
+    clock = statistics.median(one.clock for one in times[precision]) / arguments.batch_size
+    row = {
         "network": network,
         "clinical_size": arguments.clinical_size,
         "batch_size": arguments.batch_size,
-        "device": device if device == "cpu" else torch.cuda.get_device_name(),
+        "device": processor(device),
         "threads": arguments.threads,
         "precision": precision,
         "gflop_per_pair": gigaflops,
-        "textbook_pairs_per_second": arguments.batch_size / textbook_time,
-        "pairs_per_second": arguments.batch_size / own_time,
-        "ratio": statistics.median(t / o for t, o in zip(times["textbook"], times["microsr"], strict=True)),
-        "gflop_per_second": gigaflops * arguments.batch_size / own_time,
-        "matmul_gflop_per_second": peak,
-        "matmul_float32_gflop_per_second": matmul_rate(torch.float32, device),
-        "share_of_matmul": gigaflops * arguments.batch_size / own_time / peak,
+        "cpu_seconds_per_pair": median[precision],
+        "clock_seconds_per_pair": clock,
+        "pairs_per_second": 1 / clock,
+        "gflop_per_cpu_second": gigaflops / median[precision],
+        "matmul_gflop_per_cpu_second": peak,
+        "share_of_matmul": gigaflops / median[precision] / peak,
     }
+    for peer in times.keys() - {"float32", "bfloat16"}:
+        both = zip(times[peer], times[precision], strict=True)
+        row |= {
+            f"{peer}_cpu_seconds_per_pair": median[peer],
+            f"times_{peer}s_speed": statistics.median(their.cpu / own.cpu for their, own in both),
+        }
+    return row
 
 
 def main() -> None:
@@ -182,13 +317,18 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--warm_up", type=int, default=1)
+    parser.add_argument("--precision", nargs="+", default=["float32", "auto"], choices=["auto", "float32", "bfloat16"])
+    parser.add_argument(
+        "--without_author", action="store_true", help="the author's step takes 50 times a compact one's"
+    )
     parser.add_argument("--compile", action="store_true", help="ours with torch.compile")
     parser.add_argument("--output", type=Path, help="the table as .csv")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()  # as a training does; the peers gain from it too
     device = choose_device(arguments.device)
     torch.backends.cudnn.benchmark = True
-    table = pd.DataFrame([measure(network, arguments, device) for network in arguments.network])
+    table = pd.DataFrame([row for network in arguments.network for row in measure(network, arguments, device)])
     print(f"torch {torch.__version__}; medians of {arguments.repeats} steps of each, in turn")
     print(table.T.to_string(header=False, float_format=lambda value: f"{value:.4g}"))
     if arguments.output is not None:

@@ -13,6 +13,7 @@ from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
 from microsr import SCALE
+from microsr.convolution import convolve
 
 EPSILON = 1e-5
 
@@ -142,7 +143,7 @@ class NoiseConv(nn.Conv2d):
         return self._of_features(x) + self._of_noise(plane)
 
     def _of_features(self, x: Tensor) -> Tensor:
-        return functional.conv2d(x, self.weight[:, :-1], self.bias, padding=1)
+        return convolve(x, self.weight[:, :-1], self.bias, 1)
 
     def _of_noise(self, plane: Tensor) -> Tensor:
         return functional.conv2d(plane, self.weight[:, -1:], padding=1)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from microsr import SCALE
+from microsr.convolution import Conv2d
 from microsr.layers import InstanceNorm, NoiseConv, ReflectPad, average_pool, bicubic_upsample, fold
 
 Sides = tuple[bool, bool, bool, bool]
@@ -112,12 +113,12 @@ def without_halo(x: Tensor, sides: Sides, width: int, needed: int = 0) -> Tensor
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
-    return [ReflectPad(kernel // 2), nn.Conv2d(inputs, outputs, kernel, stride)]
+    return [ReflectPad(kernel // 2), Conv2d(inputs, outputs, kernel, stride)]
 
 
 def _plain_conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     # Reflection costs a copy of every feature map, a third of the compact networks' time on a CPU.
-    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2)
+    return Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2)
 
 
 class ResidualBlock(nn.Module):
@@ -129,7 +130,7 @@ class ResidualBlock(nn.Module):
             layers = [*_conv(channels, channels, 3), InstanceNorm(channels), nn.ReLU(True)]
             layers += [*_conv(channels, channels, 3), InstanceNorm(channels)]
         else:
-            layers = [_plain_conv(channels, channels, 3), nn.LeakyReLU(0.1), _plain_conv(channels, channels, 3)]
+            layers = [_plain_conv(channels, channels, 3), nn.LeakyReLU(0.1, True), _plain_conv(channels, channels, 3)]
         self.body = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -250,7 +251,9 @@ class LightG1(nn.Module):
         self.head = nn.Sequential(_plain_conv(1, width, 3), *(ResidualBlock(width, norm=False) for _ in range(blocks)))
         inputs = (width, *up[:-1])
         self.noisy = nn.ModuleList(NoiseConv(i, o) for i, o in zip(inputs, up, strict=True))
-        self.up = nn.ModuleList(nn.Sequential(nn.LeakyReLU(0.1), _plain_conv(o, o, 3), nn.LeakyReLU(0.1)) for o in up)
+        self.up = nn.ModuleList(
+            nn.Sequential(nn.LeakyReLU(0.1, True), _plain_conv(o, o, 3), nn.LeakyReLU(0.1, True)) for o in up
+        )
         self.tail = _plain_conv(up[-1], 1, 3)
 
     def forward(self, a: Tensor, noise: Sequence[Tensor]) -> Tensor:
@@ -259,9 +262,6 @@ class LightG1(nn.Module):
 
     def fix(self) -> None:
         """Take the weights for final, for speed; thereafter it can be neither trained nor saved."""
-        for module in self.modules():
-            if isinstance(module, nn.LeakyReLU):
-                module.inplace = True  # nothing looks again at what they were given
         for noisy in self.noisy:
             noisy.fix()
 
@@ -296,11 +296,11 @@ class LightG2(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for inputs, outputs in zip((1, *widths[:-1]), widths, strict=True):
-            layers += [_plain_conv(inputs, outputs, 5, stride=2), nn.LeakyReLU(0.1)]
+            layers += [_plain_conv(inputs, outputs, 5, stride=2), nn.LeakyReLU(0.1, True)]
         self.down = nn.Sequential(*layers)
         self.noisy = NoiseConv(widths[-1], widths[-1])
         self.tail = nn.Sequential(
-            nn.LeakyReLU(0.1), ResidualBlock(widths[-1], norm=False), _plain_conv(widths[-1], 1, 3)
+            nn.LeakyReLU(0.1, True), ResidualBlock(widths[-1], norm=False), _plain_conv(widths[-1], 1, 3)
         )
 
     def forward(self, b: Tensor, noise: Sequence[Tensor]) -> Tensor:
@@ -318,9 +318,9 @@ class LightDiscriminator(nn.Module):
         channels = 1
         for i in range(depth):
             outputs = min(2 * width, width * 2**i)
-            layers += [nn.Conv2d(channels, outputs, 4, 2, 1), nn.LeakyReLU(0.2)]
+            layers += [nn.Conv2d(channels, outputs, 4, 2, 1), nn.LeakyReLU(0.2, True)]
             channels = outputs
-        layers += [nn.Conv2d(channels, channels, 3, 1, 1), nn.LeakyReLU(0.2)]
+        layers += [nn.Conv2d(channels, channels, 3, 1, 1), nn.LeakyReLU(0.2, True)]
         self.body = nn.Sequential(*layers, nn.Conv2d(channels, 1, 3, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:

@@ -4,10 +4,12 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from microsr import config, cyclegan
+from microsr import config, cyclegan, networks
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -47,10 +49,31 @@ def flat(net):
     return torch.cat([p.detach().flatten() for p in net.parameters()])
 
 
-def test_the_benchmark_prints_its_table(benchmark, monkeypatch, capsys, tmp_path):
+def test_the_authors_networks_are_of_the_size_that_is_known(benchmark):
+    nets = benchmark.authors_networks(32)
+    g1, g2, d1, d2 = (sum(p.numel() for p in net.parameters()) for net in nets)
+    assert (g1 / 1e6, g2 / 1e6, d1) == (pytest.approx(0.73, abs=0.01), pytest.approx(12.9, abs=0.05), d2)
+    for own, network, size in zip(networks.build("resnet", 32, 256), nets, (32, 256, 256, 32), strict=True):
+        counted = []
+        for one in (own, network):
+            image = torch.zeros(1, 1, size, size, device="meta")
+            with FlopCounterMode(display=False) as counter:
+                one.to("meta")(*(image, ())[: 2 if network in nets[:2] else 1])
+            counted.append(counter.get_total_flops())
+        assert counted[0] == counted[1]
+
+
+def test_the_benchmark_prints_its_table(benchmark, monkeypatch, capsys, tmp_path, small_resnet):
     flags = f"--network compact --clinical_size 12 --batch_size 2 --repeats 2 --device cpu --output {tmp_path / 'table.csv'}"
-    monkeypatch.setattr(sys, "argv", ["train_step.py", *flags.split()])
+    monkeypatch.setattr(sys, "argv", ["train_step.py", *flags.split(), "--precision", "float32", "bfloat16"])
+    monkeypatch.setattr(benchmark, "authors_networks", lambda size: networks.build("resnet", size, 8 * size))
     benchmark.MATRIX["cpu"] = 256
     benchmark.main()
-    assert "ratio" in capsys.readouterr().out
-    assert (tmp_path / "table.csv").read_text(encoding="utf-8").startswith("network,")
+    assert "times_textbooks_speed" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "table.csv")
+    assert list(table["precision"]) == ["float32", "bfloat16"]
+    shares = table["gflop_per_pair"] / table["cpu_seconds_per_pair"] / table["matmul_gflop_per_cpu_second"]
+    assert list(table["share_of_matmul"]) == pytest.approx(list(shares))
+    for peer in ("textbook", "author"):
+        assert (table[f"times_{peer}s_speed"] > 0).all()
+        assert table[f"{peer}_cpu_seconds_per_pair"].nunique() == 1, "one peer for both precisions"

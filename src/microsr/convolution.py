@@ -1,0 +1,179 @@
+"""Convolutions as a training computes them in float32 on a CPU without AVX-512, where oneDNN's own are slow in channels-last order.
+
+There, measured in shares of the rate of matrix products (docs/training.md): forwards and backwards to the input 0.9 to 1.0 in this
+order as in the other; the gradient of the weights 0.3 to 0.6 for images of 128 and 256 pixels and for 256 channels, for want of a
+kernel. So that gradient is computed by matrix products here, strip by strip, and a 3x3 convolution of many channels by the
+minimal filtering of Winograd, which takes 4 products of 9. All give what PyTorch's give, but for rounding.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+from torch.nn import functional
+
+STRIP_ROWS = 16
+"""Rows of an image whose gradients a core's cache holds."""
+TILES = 256
+"""Tiles of 2 x 2 outputs that are transformed at once."""
+WIDE = 128
+"""Channels, in and out, from which minimal filtering is faster: its transformations cost the same for each."""
+LARGE = 128
+"""Rows from which an image's gradient of the weights is faster as matrix products."""
+
+_INPUT = torch.tensor([[1.0, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
+_WEIGHT = torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+_OUTPUT = torch.tensor([[1.0, 1, 1, 0], [0, 1, -1, -1]])
+"""F(2x2, 3x3) in one dimension (Lavin and Gray 2016, section 4.1)."""
+
+
+class Conv2d(nn.Conv2d):
+    """PyTorch's convolution, faster in training where this module's ways are."""
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.stride == (1, 1):
+            return convolve(x, weight, bias, self.padding[0])
+        return super()._conv_forward(x, weight, bias)
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor, padding: int = 0) -> Tensor:
+    """As torch.nn.functional.conv2d of stride 1: [batch, inputs, h, w] to [batch, outputs, h + 2 padding - k + 1, ...]."""
+    if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and weight.requires_grad and _suits(x)):
+        return functional.conv2d(x, weight, bias, padding=padding)
+    wide = padding == 0 and _is_wide(x, weight)
+    if wide or (x.shape[2] >= LARGE and x.shape[1] > 1):
+        return _Convolution.apply(x, weight, bias, padding, wide)
+    return functional.conv2d(x, weight, bias, padding=padding)
+
+
+def _suits(x: Tensor) -> bool:
+    """Whether CPU, precision and order are those that the ways of this module are for."""
+    if x.device.type != "cpu" or x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu"):
+        return False
+    return torch.backends.cpu.get_cpu_capability() == "AVX2" and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _is_wide(x: Tensor, weight: Tensor) -> bool:
+    """Whether minimal filtering is faster, and of whole tiles."""
+    return min(weight.shape[:2]) >= WIDE and weight.shape[2:] == (3, 3) and not any(n % 2 for n in x.shape[2:])
+
+
+class _Convolution(torch.autograd.Function):
+    """A convolution of stride 1 in channels-last order; wide: by minimal filtering."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, padding: int, wide: bool) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.padding, ctx.wide = padding, wide
+        if wide:
+            return winograd(x, _transformed(weight)).add_(bias[:, None, None])
+        return functional.conv2d(x, weight, bias, padding=padding)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        to_x, to_weight, to_bias = ctx.needs_input_grad[:3]
+        k = weight.shape[2]
+        if torch.is_grad_enabled():  # someone will differentiate this, too
+            return *_pytorchs(gradient, x, weight, ctx.padding, (to_x, to_weight, to_bias)), None, None
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        of_x = of_weight = None
+        if to_x and ctx.wide:
+            of_x = winograd(functional.pad(gradient, (k - 1,) * 4), _transformed(weight.flip(2, 3).transpose(0, 1)))
+        elif to_x:
+            of_x = _pytorchs(gradient, x, weight, ctx.padding, (True, False, False))[0]
+        if to_weight:
+            of_weight = (
+                winograd_weight_gradient(gradient, x) if ctx.wide else weight_gradient(gradient, x, k, ctx.padding)
+            )
+        return of_x, of_weight, gradient.sum((0, 2, 3)) if to_bias else None, None, None
+
+
+def _pytorchs(
+    gradient: Tensor, x: Tensor, weight: Tensor, padding: int, wanted: tuple[bool, bool, bool]
+) -> tuple[Tensor | None, ...]:
+    """Gradients of the input, the weight and the bias."""
+    sizes = [weight.shape[0]], [1, 1], [padding, padding], [1, 1], False, [0, 0], 1
+    return torch.ops.aten.convolution_backward(gradient, x, weight, *sizes, wanted)
+
+
+def weight_gradient(gradient: Tensor, x: Tensor, k: int, padding: int) -> Tensor:
+    """Of a convolution of stride 1 and a kernel of k x k: [outputs, inputs, k, k].
+
+    gradient: of the output [batch, outputs, h, w]. x: the input [batch, inputs, h', w']. Both in channels-last order.
+    """
+    outputs, rows, columns = gradient.shape[1:]
+    inputs, height, width = x.shape[1:]
+    found = x.new_zeros(k, k * outputs, inputs)
+    # Beside each pixel of the input, the gradients of the k outputs of its row that it is part of; 0 beyond the image.
+    strip = x.new_zeros(min(STRIP_ROWS, rows), width, k, outputs)
+    for image, arriving in zip(x.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1), strict=True):
+        for first in range(0, rows, STRIP_ROWS):
+            count = min(STRIP_ROWS, rows - first)
+            for b in range(k):
+                shift = b - padding  # of the input's column against the output's
+                start, stop = max(0, -shift), min(columns, width - shift)
+                strip[:count, start + shift : stop + shift, b] = arriving[first : first + count, start:stop]
+            for a in range(k):
+                above = first + a - padding
+                skip, end = max(0, -above), min(count, height - above)
+                if skip < end:
+                    beside = strip[skip:end].view(-1, k * outputs)
+                    found[a].addmm_(beside.T, image[above + skip : above + end].reshape(-1, inputs))
+    return found.view(k, k, outputs, inputs).permute(2, 3, 0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def _twice(matrix: Tensor, like: Tensor) -> Tensor:
+    """What a matrix does to rows and then to columns, as one matrix."""
+    return torch.kron(matrix, matrix).to(like.dtype)
+
+
+def _transformed(weight: Tensor) -> Tensor:
+    """[outputs, inputs, 3, 3] to [16, inputs, outputs]."""
+    outputs, inputs = weight.shape[:2]
+    return (_twice(_WEIGHT, weight) @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(16, inputs, outputs)
+
+
+def _strips(x: Tensor) -> list[tuple[int, slice]]:
+    """The number of an image and some of its rows of tiles, one after the other."""
+    down, across = ((n - 2) // 2 for n in x.shape[2:])
+    step = max(1, TILES // across)
+    return [(n, slice(k, min(k + step, down))) for n in range(len(x)) for k in range(0, down, step)]
+
+
+def _tiles(x: Tensor, number: int, rows: slice) -> Tensor:
+    """The transformed 4 x 4 inputs of each 2 x 2 outputs: [16, tiles, channels]."""
+    image = x[number].permute(1, 2, 0)[2 * rows.start :]
+    down, across, channels = rows.stop - rows.start, (x.shape[3] - 2) // 2, x.shape[1]
+    by_row, by_column, by_channel = image.stride()
+    strides = by_row, by_column, 2 * by_row, 2 * by_column, by_channel
+    tiles = image.as_strided((4, 4, down, across, channels), strides, image.storage_offset())
+    return (_twice(_INPUT, x) @ tiles.reshape(16, -1)).view(16, -1, channels)
+
+
+def winograd(x: Tensor, transformed: Tensor) -> Tensor:
+    """A 3x3 convolution without padding: [batch, inputs, h, w] of even size to [batch, outputs, h - 2, w - 2]."""
+    batch, _, rows, columns = x.shape
+    outputs = transformed.shape[2]
+    y = x.new_empty(batch, rows - 2, columns - 2, outputs)
+    by_tile = y.view(batch, (rows - 2) // 2, 2, (columns - 2) // 2, 2, outputs)
+    back = _twice(_OUTPUT, x)
+    for number, part in _strips(x):
+        products = torch.bmm(_tiles(x, number, part), transformed)
+        into = by_tile[number, part]
+        made = (back @ products.view(16, -1)).view(2, 2, into.shape[0], into.shape[2], outputs)
+        into.copy_(made.permute(2, 0, 3, 1, 4))
+    return y.permute(0, 3, 1, 2)
+
+
+def winograd_weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
+    """Of `winograd`: [outputs, inputs, 3, 3]."""
+    batch, outputs, rows, columns = gradient.shape
+    by_tile = gradient.permute(0, 2, 3, 1).view(batch, rows // 2, 2, columns // 2, 2, outputs)
+    found, spread = x.new_zeros(16, x.shape[1], outputs), _twice(_OUTPUT, x).T
+    for number, part in _strips(x):
+        arriving = (spread @ by_tile[number, part].permute(1, 3, 0, 2, 4).reshape(4, -1)).view(16, -1, outputs)
+        found.baddbmm_(_tiles(x, number, part).transpose(1, 2), arriving)
+    whole = (_twice(_WEIGHT, x).T @ found.view(16, -1)).view(3, 3, x.shape[1], outputs)
+    return whole.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
