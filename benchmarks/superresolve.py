@@ -12,7 +12,8 @@ precision, threads and device; MONAI's windows get noise of their own, drawn by 
 counts. Peak memory is the process's; the part of it that Python, PyTorch and the model take by themselves is listed too.
 
 The arithmetic is that of the network on the whole slice, once, and the share is that of the rate at which this machine
-multiplies matrices of the same type, measured in the same run; likewise the share of the rate at which it writes a large file.
+multiplies matrices of the same type, measured in the same run, both by CPU seconds of all threads, as a machine that does other
+work spoils the clock's; likewise, by the clock, the share of the rate at which it writes a large file.
 --slices 554 is a whole scan: microsr's memory stays what it is with 8, MONAI's grows by 34 MB a slice.
 """
 
@@ -126,14 +127,14 @@ def child(arguments: argparse.Namespace) -> None:
 
         g1, facts = load_generator(model)
         work, way = by_monai, (g1.to(device, memory_format=torch.channels_last), facts)
-    start_memory, started = peak_memory(), time.perf_counter()
+    start_memory, started, cpu = peak_memory(), time.perf_counter(), time.process_time()
     output = work(folder, arguments, way)
-    seconds = time.perf_counter() - started
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     files = [output] if output.is_file() else [p for p in output.rglob("*") if p.is_file()]
     written = sum(file.stat().st_size for file in files)
     gpu = torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else 0.0
     print(json.dumps({
-        "seconds": seconds, "peak_mb": peak_memory(), "start_mb": start_memory, "gpu_mb": gpu, "written_mb": written / 1e6,
+        "seconds": seconds, "cpu_seconds": seconds if device == "cuda" else cpu, "peak_mb": peak_memory(), "start_mb": start_memory, "gpu_mb": gpu, "written_mb": written / 1e6,
     }))  # fmt: skip
 
 
@@ -148,17 +149,17 @@ def run(way: str, network: str, folder: Path, arguments: argparse.Namespace) -> 
 
 
 def matmul_rate(precision: str, device: str) -> float:
-    """10^9 floating point operations a second of a product of large matrices: the best of several."""
-    n = MATRIX[device]
+    """10^9 floating point operations a second, on a CPU a CPU second, of a product of large matrices: the best of several."""
+    n, clock = MATRIX[device], time.process_time if device == "cpu" else time.perf_counter
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     a, b = torch.randn(2, n, n, device=device).to(dtype)
     times = []
     for _ in range(10):
-        started = time.perf_counter()
+        started = clock()
         torch.matmul(a, b)
         if device == "cuda":
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
+        times.append(clock() - started)
     return 2 * n**3 / min(times) / 1e9
 
 
@@ -203,16 +204,17 @@ def rows(network: str, folder: Path, arguments: argparse.Namespace) -> list[dict
         one = {key: statistics.median(r[key] for r in runs[way]) for key in runs[way][0]}
         row = {
             "network": network, "way": way, "precision": precision, "threads": arguments.threads, "device": device,
-            "slices": arguments.slices, "megapixels_per_second": megapixels / one["seconds"],
+            "instructions": torch.backends.cpu.get_cpu_capability(), "slices": arguments.slices,
+            "megapixels_per_second": megapixels / one["seconds"], "cpu_seconds_per_slice": one["cpu_seconds"] / arguments.slices,
             "peak_mb": one["peak_mb"], "of_which_at_start_mb": one["start_mb"], "gpu_mb": one["gpu_mb"],
             "written_mb_per_second": one["written_mb"] / one["seconds"],
             "share_of_write_rate": one["written_mb"] / one["seconds"] / max(rates),
         }  # fmt: skip
         if network != "bicubic":
-            rate = gigaflops(network, arguments.size) * arguments.slices / one["seconds"]
+            rate = gigaflops(network, arguments.size) * arguments.slices / one["cpu_seconds"]
             row |= {
-                "gflop_per_second": rate,
-                "matmul_gflop_per_second": max(peaks),
+                "gflop_per_cpu_second": rate,
+                "matmul_gflop_per_cpu_second": max(peaks),
                 "share_of_matmul": rate / max(peaks),
             }
         if len(ways) == 2:

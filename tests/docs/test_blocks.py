@@ -19,6 +19,7 @@ from microsr.sheet import read_sheet
 
 NOT_RUN = {
     ("training.md", "python benchmarks/train_step.py"): "a benchmark: it takes minutes, and measures this machine",
+    ("training.md", "ONEDNN_MAX_CPU_ISA=AVX2"): "the same benchmark, with other instructions",
     ("training.md", "python benchmarks/patches.py"): "the same, and it needs benchmarks/requirements.txt",
 }
 """Page and start of a block that is not run: why."""
