@@ -31,7 +31,7 @@ import torch
 
 from microsr import SCALE, config
 from microsr.cyclegan import CycleGAN
-from microsr.devices import choose_algorithms, choose_device, keep_freed_memory
+from microsr.devices import choose_algorithms, choose_device
 from microsr.model_file import load_generator, save_generator
 from microsr.networks import build, build_g1
 from microsr.parallel import Processes
@@ -246,7 +246,6 @@ def main() -> int:
     parser.add_argument("--output", type=Path, help="path without ending: .csv and .md are written")
     arguments = parser.parse_args()
     device, began = choose_device(arguments.device), time.monotonic()
-    keep_freed_memory()
     choose_algorithms(deterministic=False)
     rows: list[Row] = []
     for part, network, way, work in parts(device, arguments.quick):

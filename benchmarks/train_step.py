@@ -33,7 +33,7 @@ from torch.nn import functional
 from microsr import SCALE, config, losses
 from microsr.convolution import Conv2d
 from microsr.cyclegan import CycleGAN, ImagePool
-from microsr.devices import choose_device, choose_precision, keep_freed_memory
+from microsr.devices import choose_device, choose_precision
 from microsr.layers import InstanceNorm, ReflectPad
 from microsr.networks import Networks, build, draw_noise
 from microsr.parallel import Processes
@@ -325,7 +325,6 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="the table as .csv")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    keep_freed_memory()  # as a training does; the peers gain from it too
     device = choose_device(arguments.device)
     torch.backends.cudnn.benchmark = True
     table = pd.DataFrame([row for network in arguments.network for row in measure(network, arguments, device)])

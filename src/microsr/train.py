@@ -27,7 +27,7 @@ from microsr.attempts import sole_attempt
 from microsr.checkpoint import explain_fresh, identify, load_state, save_state, state_folder
 from microsr.code_version import code_version
 from microsr.cyclegan import CycleGAN
-from microsr.devices import choose_algorithms, choose_device, choose_precision, keep_freed_memory
+from microsr.devices import choose_algorithms, choose_device, choose_precision
 from microsr.files import write_csv
 from microsr.model_file import save_generator
 from microsr.monitor import Board, History, diverged
@@ -81,7 +81,6 @@ def train(
     started = time.time()
     torch.set_num_threads(compute.threads)
     choose_algorithms(compute.deterministic)
-    keep_freed_memory()
     with join(choose_device(compute.device)) as processes:
         parts = processes.count * compute.accumulate
         if settings.batch_size % parts:
