@@ -204,6 +204,17 @@ def test_the_bootstrap_draws_the_same_airways_in_every_run():
     assert {tuple(runs[rows[[0, 3]]]) for rows in draws} == {("1", "1"), ("1", "2"), ("2", "1"), ("2", "2")}
 
 
+def test_the_bootstrap_draws_all_rows_of_an_airway_or_none():
+    units, runs = np.array(["b", "a", "b", "c", "b", "c", "a"]), np.array([1, 1, 1, 1, 2, 2, 2])
+    for rows in resampled(units, runs, 50):
+        drawn = np.bincount(rows, minlength=7)
+        assert drawn[0] == drawn[2]
+        assert drawn[:4].sum() + drawn[4:].sum() == len(rows)
+        of_run = [{unit: int(drawn[(units == unit) & (runs == run)].max()) for unit in "abc"} for run in (1, 2)]
+        times = [sum(counts.values()) for counts in of_run]
+        assert sum(times) == 6 and all(number % 3 == 0 for number in times)
+
+
 def test_rows_give_the_share_of_each_bin_and_all_bins_the_same_weight():
     table = pd.DataFrame({"diameter_mm": [0.6] * 4 + [1.0], "detected": [1, 0, 0, 0, 1], "airway": range(5)})
     rows = {name: value for name, value, _ in curve_rows(table)}

@@ -58,6 +58,10 @@ def test_area_averages_are_plain_means_and_leave_out_the_rest():
     assert averaged(7, 0.1, 2).spacing == pytest.approx(0.2)
 
 
+def test_means_of_one_are_the_pixels_as_they_are():
+    assert averaged(7, 0.1, 1) == unchanged(7, 0.1)
+
+
 def test_slices_are_resampled_along_with_rows_and_columns():
     rng = np.random.default_rng(0)
     volume = rng.normal(size=(12, 10, 14))

@@ -151,6 +151,11 @@ def test_a_vessel_with_pores_of_a_pixel_is_solid_and_two_that_nearly_touch_are_t
     assert small_solids(two, two, lung, SPACING).tolist() == [0, 2, 0, 2]
 
 
+def test_solid_is_above_minus_300_hu():
+    lung, dense = np.ones((32, 32), bool), np.full((32, 32), -299.0)
+    assert small_solids(dense, dense - 2, lung, SPACING).tolist() == [0, 0, 1, 1]
+
+
 def test_a_thin_wall_is_no_solid_structure():
     thin = np.full((SIDE, SIDE), -860.0)
     thin[:, 60:65] = 40
