@@ -10,7 +10,7 @@ PACKAGES = {
     "volume": "storage slices chunks overlay",
     "physics": "scanner nullspace spectrum tissues airways window blocks moments",
     "formats": "readers writers headers textheaders layouts rawfile dicom dicom_series outputs",
-    "networks": "networks layers model_file devices",
+    "networks": "networks layers convolution model_file devices",
     "preprocessing": (
         "volumes hounsfield calibration masks parts morphology resampling regridding pooling patches patch_files positions domain"
     ),
