@@ -1,6 +1,6 @@
 # The two commands of the project: `make figures` and `make test`. Both make the environment first, in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help env figures report docs test test-all test-mutations lock
+.PHONY: help env figures report docs lint test test-all test-mutations lock
 
 VENV := .venv
 
@@ -8,6 +8,7 @@ help:
 	@echo "make figures   the figures of the default experiment: simulated lungs, results/demo/figures/comparison.png"
 	@echo "make report    all of it as one HTML file to look into: results/demo/report.html; Snakemake's own beside it"
 	@echo "make docs      the documentation as a site: docs/_build/index.html"
+	@echo "make lint      style, format and layers of the code and the rules"
 	@echo "make test      the tests of every change; says at its end what it left out"
 	@echo "make test-all  every test, nightly ones and test-mutations too: hours on two cores"
 	@echo "make test-mutations   how many made-up faults the tests see, an hour"
@@ -22,6 +23,13 @@ figures: env
 report: env
 	$(VENV)/bin/snakemake --cores all
 	$(VENV)/bin/snakemake --report results/demo/snakemake_report.html
+
+lint: env
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/snakefmt --check Snakefile rules
+	$(VENV)/bin/snakemake --lint
+	$(VENV)/bin/lint-imports
 
 docs: env
 	$(VENV)/bin/python -m sphinx -W --keep-going -q docs docs/_build

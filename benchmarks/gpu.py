@@ -29,16 +29,17 @@ import pandas as pd
 import SimpleITK as sitk
 import torch
 
-from microsr import SCALE, config
-from microsr.cyclegan import CycleGAN
-from microsr.devices import choose_algorithms, choose_device
-from microsr.model_file import load_generator, save_generator
-from microsr.networks import build, build_g1
-from microsr.parallel import Processes
-from microsr.passes import gigaflops_per_pair
-from microsr.sampling import Batch
-from microsr.superresolve import superresolve
-from microsr.upsamplers import Generator
+from microsr import config
+from microsr.core.scale import SCALE
+from microsr.inference.superresolve import superresolve
+from microsr.inference.upsamplers import Generator
+from microsr.networks.devices import choose_algorithms, choose_device
+from microsr.networks.families import build, build_g1
+from microsr.networks.model_file import load_generator, save_generator
+from microsr.training.batches import Batch
+from microsr.training.distributed import Processes
+from microsr.training.methods.cyclegan import CycleGAN
+from microsr.training.passes import gigaflops_per_pair
 
 NETWORKS = ("resnet", "efficient", "compact")
 EPOCHS, CASES, PATCHES, BATCH = 200, 5, 2000, 8

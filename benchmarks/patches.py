@@ -37,10 +37,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from microsr import config, sampling, window
-from microsr.patches import extract
-from microsr.positions import admissible
-from microsr.storage import Volume, open_mask, open_volume, write_volume
+from microsr import config
+from microsr.physics import window
+from microsr.preprocessing.patches import extract
+from microsr.preprocessing.positions import admissible
+from microsr.training import batches as sampling
+from microsr.volume.storage import Volume, open_mask, open_volume, write_volume
 
 WINDOW_HU = (-1000.0, 400.0)
 PAPER = config.Patches(clinical_size=32, micro_size=256)

@@ -41,14 +41,14 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from microsr import SCALE
-from microsr.devices import choose_device, choose_precision
-from microsr.model_file import load_generator, save_generator
-from microsr.networks import build_g1, draw_noise
-from microsr.progress import logger
-from microsr.superresolve import superresolve
-from microsr.upsamplers import Bicubic, Generator
-from microsr.window import normalise, to_hu
+from microsr.core.progress import logger
+from microsr.core.scale import SCALE
+from microsr.inference.superresolve import superresolve
+from microsr.inference.upsamplers import Bicubic, Generator
+from microsr.networks.devices import choose_device, choose_precision
+from microsr.networks.families import build_g1, draw_noise
+from microsr.networks.model_file import load_generator, save_generator
+from microsr.physics.window import normalise, to_hu
 
 WINDOW_HU = (-1000.0, 400.0)
 NETWORKS = ("efficient", "resnet", "compact")

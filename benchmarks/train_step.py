@@ -30,15 +30,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from microsr import SCALE, config, losses
-from microsr.convolution import Conv2d
-from microsr.cyclegan import CycleGAN, ImagePool
-from microsr.devices import choose_device, choose_precision
-from microsr.layers import InstanceNorm, ReflectPad
-from microsr.networks import Networks, build, draw_noise
-from microsr.parallel import Processes
-from microsr.passes import gigaflops_per_pair
-from microsr.sampling import Batch
+from microsr import config
+from microsr.core.scale import SCALE
+from microsr.networks.convolution import Conv2d
+from microsr.networks.devices import choose_device, choose_precision
+from microsr.networks.families import Networks, build, draw_noise
+from microsr.networks.layers import InstanceNorm, ReflectPad
+from microsr.training import losses
+from microsr.training.batches import Batch
+from microsr.training.distributed import Processes
+from microsr.training.methods.cyclegan import CycleGAN, ImagePool
+from microsr.training.passes import gigaflops_per_pair
 
 MATRIX = {"cpu": 2048, "cuda": 8192}
 

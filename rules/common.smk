@@ -25,15 +25,15 @@ sys.path.insert(0, str(SOURCE))
 prepend("PYTHONPATH", SOURCE)
 prepend("PATH", Path(sys.executable).parent)
 
-from microsr import UserError
+from microsr.core.errors import UserError
 from microsr.config import EXPORTED, OF_PLAN, OF_TRAINING, flags, load
-from microsr.sheet import read_sheet, sheet_text, simulated_cases
-from microsr.ending import ending, left_out, unused_gpu
-from microsr.progress import SHARED
-from microsr.code_version import code_version, step_version
-from microsr.provenance import write_atomically
-from microsr.running import claim, drop_stale_locks
-from microsr.whole_run import Forecast, Watch, plan_of, training_seconds
+from microsr.config.sheet import read_sheet, sheet_text, simulated_cases
+from microsr.workflow.end_of_run import ending, left_out, unused_gpu
+from microsr.core.progress import SHARED
+from microsr.core.code_version import code_version, step_version
+from microsr.core.provenance import write_atomically
+from microsr.workflow.lock import claim, drop_stale_locks
+from microsr.workflow.whole_run import Forecast, Watch, plan_of, training_seconds
 
 os.environ[SHARED] = "1"  # jobs run side by side: they tell of themselves in whole lines
 

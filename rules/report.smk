@@ -1,5 +1,5 @@
 # One HTML file of the experiment, and the two figures that are made for it.
-from microsr.report_provenance import changed_settings, page_version
+from microsr.report.provenance import changed_settings, page_version
 
 VIEWED = list(COMPARISONS)[:6]
 CALIBRATED = having("micro", TRAINING_CASES)[:4]  # a page of print

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from microsr import cli
-from microsr.cyclegan import CycleGAN
+from microsr.training.methods.cyclegan import CycleGAN
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 

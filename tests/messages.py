@@ -17,8 +17,13 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "microsr"
 ERRORS = {"UserError", "DivergedError"}
 REASONS = {
-    *(("files", "explain"), ("config", "describe"), ("patches", "_no_position"), ("checkpoint", "load_state")),
-    *(("dicom", "_header"), ("dicom", "_damage"), ("dicom", "_chosen")),
+    *(
+        ("core.files", "explain"),
+        ("config", "describe"),
+        ("preprocessing.patches", "_no_position"),
+        ("training.checkpoint", "load_state"),
+    ),
+    *(("formats.dicom", "_header"), ("formats.dicom", "_damage"), ("formats.dicom", "_chosen")),
 }
 """Functions that say why, for an error that is made elsewhere."""
 NAMES = {

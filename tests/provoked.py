@@ -16,7 +16,7 @@ import pytest
 from messages import Message, messages
 from workflows import Workflow
 
-from microsr import UserError
+from microsr.core.errors import UserError
 
 NOTES = "provoked"
 """Attribute of pytest's configuration, and name for its workers: the folder of the notes."""

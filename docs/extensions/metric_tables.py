@@ -6,7 +6,7 @@ They are in the page itself, as it is read on GitHub too; tests/docs tells wheth
 import re
 from pathlib import Path
 
-from microsr.catalogue import METRICS, PROTOCOLS
+from microsr.evaluation.catalogue import METRICS, PROTOCOLS
 
 PAGE = Path(__file__).parents[1] / "metrics.md"
 HEAD = "| metric | unit | best | what it is | what fools it |\n|---|---|---|---|---|\n"

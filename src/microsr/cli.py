@@ -15,9 +15,10 @@ import signal
 import sys
 from pathlib import Path
 
-from microsr import UserError, __version__
-from microsr.files import explain, explained, nearest_folder
-from microsr.progress import logger, start_log
+from microsr import __version__
+from microsr.core.errors import UserError
+from microsr.core.files import explain, explained, nearest_folder
+from microsr.core.progress import logger, start_log
 
 STEPS = {
     "simulate": "make a simulated lung, its clinical CT and its uCT",
@@ -37,21 +38,21 @@ STEPS = {
     "report": "make one HTML file of an experiment to look into and to send",
 }
 MODULES = {
-    "simulate": "microsr.simulate",
-    "volumes": "microsr.volumes",
-    "patches": "microsr.patches",
-    "domain": "microsr.domain",
-    "train": "microsr.train",
-    "superresolve": "microsr.superresolve",
-    "gather": "microsr.gather",
-    "export": "microsr.export",
+    "simulate": "microsr.simulation.simulate",
+    "volumes": "microsr.preprocessing.volumes",
+    "patches": "microsr.preprocessing.patches",
+    "domain": "microsr.preprocessing.domain",
+    "train": "microsr.training.train",
+    "superresolve": "microsr.inference.superresolve",
+    "gather": "microsr.inference.gather",
+    "export": "microsr.inference.export",
     "info": "microsr.info",
-    "provenance": "microsr.provenance_report",
-    "validate": "microsr.validate",
-    "features": "microsr.features",
-    "evaluate": "microsr.evaluate",
-    "figures": "microsr.figures",
-    "report": "microsr.report",
+    "provenance": "microsr.report.lineage",
+    "validate": "microsr.simulation.validation.validate",
+    "features": "microsr.evaluation.tissue_features",
+    "evaluate": "microsr.evaluation.evaluate",
+    "figures": "microsr.figures.figures",
+    "report": "microsr.report.report",
 }
 """Where a step's commands are, imported when they are asked for."""
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from microsr import UserError, config
-from microsr.outputs import read_journal
-from microsr.provenance import checksum, find_run
-from microsr.sheet import Scan
-from microsr.storage import Volume, open_levels, open_mask, open_volume
+from microsr import config
+from microsr.config.sheet import Scan
+from microsr.core.errors import UserError
+from microsr.core.provenance import checksum, find_run
+from microsr.formats.outputs import read_journal
+from microsr.volume.storage import Volume, open_levels, open_mask, open_volume
 
 STATE = re.compile(r"step-(\d+)\.pt")
 """Name of a training's state, and its step."""
@@ -101,7 +102,7 @@ def _volume(path: Path) -> dict[str, Any]:
 
 
 def _scan(scan: Scan) -> dict[str, Any]:
-    from microsr.readers import read_scan
+    from microsr.formats.readers import read_scan
 
     volume = read_scan(scan)
     attributes = dict(volume.attributes)
@@ -146,7 +147,7 @@ def _partial(output: Path, journal: dict[str, Any]) -> dict[str, Any]:
 
 
 def _patches(path: Path) -> dict[str, Any]:
-    from microsr.patch_files import open_patches, read_index
+    from microsr.preprocessing.patch_files import open_patches, read_index
 
     patches = open_patches(path)
     found: dict[str, Any] = {"kind": "patches", "number": len(patches), "size": list(patches.shape[:0:-1])}
@@ -162,7 +163,7 @@ def _patches(path: Path) -> dict[str, Any]:
 
 def _model(path: Path) -> dict[str, Any]:
     # Only here, as above: PyTorch takes seconds to load, and what is asked of may be no model.
-    from microsr.model_file import load_generator
+    from microsr.networks.model_file import load_generator
 
     g1, facts = load_generator(path)
     provenance = facts.pop("provenance")

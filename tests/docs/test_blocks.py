@@ -15,7 +15,7 @@ from pages import BLOCKS, PAGES, ROOT, Block
 from snakemake.utils import update_config
 
 from microsr import config
-from microsr.sheet import read_sheet
+from microsr.config.sheet import read_sheet
 
 NOT_RUN = {
     ("training.md", "python benchmarks/train_step.py"): "a benchmark: it takes minutes, and measures this machine",

@@ -56,4 +56,4 @@ def test_no_section_lists_a_message_twice():
     ],
 )
 def test_a_message_is_shown_with_what_is_filled_in(code, said):
-    assert pattern(ast.parse(code, mode="eval").body, "model_file") == said
+    assert pattern(ast.parse(code, mode="eval").body, "networks.model_file") == said

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from microsr import cli, files, info
+from microsr import cli, info
 from microsr.cli import STEPS, main
-from microsr.files import explain
+from microsr.core import files
+from microsr.core.files import explain
 
 
 @pytest.fixture

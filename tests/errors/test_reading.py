@@ -7,8 +7,9 @@ import SimpleITK as sitk
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGLosslessSV1
 
-from microsr import UserError, dicom, readers
-from microsr.sheet import Scan
+from microsr.config.sheet import Scan
+from microsr.core.errors import UserError
+from microsr.formats import dicom, readers
 
 META = {
     "ObjectType": "Image",

@@ -5,9 +5,9 @@ import yaml
 from messages import ROOT
 from snakemake.utils import update_config
 
-from microsr import UserError
 from microsr.config import Cases, load
-from microsr.sheet import read_sheet
+from microsr.config.sheet import read_sheet
+from microsr.core.errors import UserError
 
 
 @pytest.mark.parametrize(

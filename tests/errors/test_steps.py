@@ -10,33 +10,20 @@ import SimpleITK as sitk
 import zarr
 from PIL import Image
 
-from microsr import (
-    UserError,
-    calibration,
-    config,
-    devices,
-    distribution,
-    figure_comparison,
-    figure_hallucination,
-    figure_style,
-    figure_tiling,
-    parallel,
-    patch_files,
-    positions,
-    report,
-    report_figures,
-    report_panels,
-    report_viewer,
-    sheet,
-    superresolve,
-    train,
-    volumes,
-)
-from microsr.config import Calibration, Compute, Figures, Inset, Method, MicroVolume, Train
-from microsr.figure_domain import make_domain
-from microsr.figure_hallucination import make_hallucination
-from microsr.figure_metrics import make_metrics
-from microsr.storage import Volume, open_mask, open_volume, write_volume
+from microsr import config
+from microsr.config import Calibration, Compute, Figures, Inset, Method, MicroVolume, Train, sheet
+from microsr.core.errors import UserError
+from microsr.evaluation.protocols import distribution
+from microsr.figures import comparison, hallucination, style, tiling
+from microsr.figures.domain import make_domain
+from microsr.figures.hallucination import make_hallucination
+from microsr.figures.metrics import make_metrics
+from microsr.inference import superresolve
+from microsr.networks import devices
+from microsr.preprocessing import calibration, patch_files, positions, volumes
+from microsr.report import figures, panels, report, viewer
+from microsr.training import distributed, train
+from microsr.volume.storage import Volume, open_mask, open_volume, write_volume
 
 
 def volume(path, shape=(2, 16, 16), unit="HU", spacing=(0.6, 0.6, 1.0), **attributes):
@@ -52,10 +39,10 @@ def test_a_gpu_is_asked_for_where_there_is_none(monkeypatch):
 
 
 def test_more_gpus_are_asked_for_than_there_are(monkeypatch):
-    monkeypatch.setattr(parallel.torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(distributed.torch.cuda, "device_count", lambda: 1)
     for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match="more GPUs than the 1 of this machine"), parallel.join("cuda"):
+    with pytest.raises(UserError, match="more GPUs than the 1 of this machine"), distributed.join("cuda"):
         pass
 
 
@@ -93,30 +80,30 @@ def test_a_volume_of_grey_values_is_no_clinical_ct(tmp_path, refused):
 @pytest.mark.parametrize("words", [["record.json", "microscope=x"], ["record.json", "clinical=x"]])
 def test_a_view_that_names_too_little_is_refused(words):
     with pytest.raises(UserError, match="--view"):
-        report_viewer.read_source(words)
+        viewer.read_source(words)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", json.dumps({"slices_read": {}, "slice": "x", "insets": []})])
 def test_a_record_of_no_comparison_is_refused(tmp_path, text):
     (tmp_path / "record.json").write_text(text)
     with pytest.raises(UserError, match="is no record of a comparison figure"):
-        report_viewer._read_record(tmp_path / "record.json")
+        viewer._read_record(tmp_path / "record.json")
 
 
 def test_slices_that_a_view_needs_must_be_there(tmp_path):
     held = open_volume(volume(tmp_path / "ct.ome.zarr"))
     with pytest.raises(UserError, match="has no slice 9"):
-        report_viewer._check_holds(tmp_path, held, 9, tmp_path)
+        viewer._check_holds(tmp_path, held, 9, tmp_path)
     with pytest.raises(UserError, match="does not hold slice 9"):
-        report_viewer._position(tmp_path, [1, 2], 9)
+        viewer._position(tmp_path, [1, 2], 9)
 
 
 def test_what_is_no_picture_is_refused(tmp_path):
     (tmp_path / "figure.png").write_text("none")
     with pytest.raises(UserError, match="is no picture"):
-        report_figures.small(tmp_path / "figure.png")
+        figures.small(tmp_path / "figure.png")
     Image.new("L", (4, 4)).save(tmp_path / "figure.png")
-    assert report_figures.small(tmp_path / "figure.png")[1] == (4, 4)
+    assert figures.small(tmp_path / "figure.png")[1] == (4, 4)
 
 
 @pytest.mark.parametrize("pairs", [["proposed"], ["=x"], ["a=x", "a=y"]])
@@ -148,19 +135,19 @@ def test_a_figure_of_hallucinations_needs_maps_of_the_same_methods(tmp_path):
 
 def test_an_inset_beyond_the_slice_is_refused():
     with pytest.raises(UserError, match=r"figures.insets: the first one does not lie in the slice of 2 rows"):
-        figure_hallucination._crop(np.zeros((16, 16)), Inset(row=1, column=1, size=8))
+        hallucination._crop(np.zeros((16, 16)), Inset(row=1, column=1, size=8))
 
 
 @pytest.mark.parametrize("sides", [{"size": 0, "tile": 4}, {"size": 4, "tile": 0}])
 def test_a_tile_has_a_size(tmp_path, sides):
     with pytest.raises(UserError, match="is 0, must be at least 1"):
-        figure_tiling.make_tiling(tmp_path, {}, Figures(), output=tmp_path, table=tmp_path, **sides)
+        tiling.make_tiling(tmp_path, {}, Figures(), output=tmp_path, table=tmp_path, **sides)
 
 
 def test_a_volume_that_names_too_few_slices_is_refused(tmp_path):
     held = open_volume(volume(tmp_path / "sr.ome.zarr", slices=[3]))
     with pytest.raises(UserError, match="names 1 clinical slices but has 2; make it anew"):
-        figure_comparison._slices(tmp_path, held)
+        comparison._slices(tmp_path, held)
 
 
 def test_damaged_voxels_are_named(tmp_path):
@@ -193,10 +180,10 @@ def test_a_specimen_smaller_than_a_pixel_is_refused():
 
 
 def test_panels_that_are_not_kept_are_told(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(report_panels, "kept_panels", lambda record, states: {})
-    monkeypatch.setattr(report_panels, "draw_panels", lambda found: None)
-    monkeypatch.setattr(report_panels, "save", lambda figure, output: None)
-    report_panels.make_panels({"a": tmp_path}, {"a": tmp_path}, tmp_path / "panels")
+    monkeypatch.setattr(panels, "kept_panels", lambda record, states: {})
+    monkeypatch.setattr(panels, "draw_panels", lambda found: None)
+    monkeypatch.setattr(panels, "save", lambda figure, output: None)
+    panels.make_panels({"a": tmp_path}, {"a": tmp_path}, tmp_path / "panels")
     assert f"a: no sample panels are kept in {tmp_path}" in caplog.text
 
 
@@ -216,14 +203,14 @@ def test_windows_of_solid_tissue_are_told(caplog):
 
 
 def test_a_figure_taller_than_a_page_is_told(tmp_path, caplog):
-    figure_style.save(figure_style.new_figure(1, 9), tmp_path / "tall")
+    style.save(style.new_figure(1, 9), tmp_path / "tall")
     assert f"{tmp_path / 'tall'} is 9.0 in tall, a page 8.5; show fewer methods" in caplog.text
 
 
 def test_a_tiling_figure_needs_hu(tmp_path):
     write_volume(tmp_path / "grey", Volume(np.zeros((1, 8, 8), np.int16), (1, 1, 1), unit="grey"), np.ones((1, 8, 8)))
     with pytest.raises(UserError, match="has unit 'grey', not HU; give a clinical CT"):
-        figure_tiling.make_tiling(tmp_path / "grey", {}, Figures(), output=tmp_path, table=tmp_path, size=8, tile=4)
+        tiling.make_tiling(tmp_path / "grey", {}, Figures(), output=tmp_path, table=tmp_path, size=8, tile=4)
 
 
 def test_a_figure_of_metrics_needs_some_of_its_protocol(tmp_path):
@@ -271,7 +258,7 @@ def test_a_part_of_a_scan_that_is_none_is_refused(refused, tmp_path):
 
 def test_damaged_panels_are_told(tmp_path, caplog, monkeypatch):
     (tmp_path / "tensorboard").mkdir()
-    monkeypatch.setattr(report_panels, "_folder", lambda record, states: tmp_path)
-    monkeypatch.setattr(report_panels, "EventAccumulator", lambda *what, **how: 1 / 0)
-    assert report_panels.kept_panels(tmp_path, tmp_path) == {}
+    monkeypatch.setattr(panels, "_folder", lambda record, states: tmp_path)
+    monkeypatch.setattr(panels, "EventAccumulator", lambda *what, **how: 1 / 0)
+    assert panels.kept_panels(tmp_path, tmp_path) == {}
     assert f"{tmp_path}: its sample panels cannot be read" in caplog.text

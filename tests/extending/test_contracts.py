@@ -10,18 +10,18 @@ import pytest
 import torch
 
 from microsr import config
-from microsr.cyclegan import CycleGAN
-from microsr.layers import InstanceNorm
-from microsr.losses import SCALE
-from microsr.model_file import load_generator, save_generator
-from microsr.networks import build, draw_noise
-from microsr.passes import WEIGHT_OF, gigaflops_per_pair
-from microsr.readers import read_scan
-from microsr.sampling import Batch
-from microsr.sheet import Scan
-from microsr.storage import Volume
-from microsr.upsamplers import Generator, Magnifier, interpolation, upsample_slice
-from microsr.writers import ENDINGS, kind_of, open_writer
+from microsr.config.sheet import Scan
+from microsr.core.scale import SCALE
+from microsr.formats.readers import read_scan
+from microsr.formats.writers import ENDINGS, kind_of, open_writer
+from microsr.inference.upsamplers import Generator, Magnifier, interpolation, upsample_slice
+from microsr.networks.families import build, draw_noise
+from microsr.networks.layers import InstanceNorm
+from microsr.networks.model_file import load_generator, save_generator
+from microsr.training.batches import Batch
+from microsr.training.methods.cyclegan import CycleGAN
+from microsr.training.passes import WEIGHT_OF, gigaflops_per_pair
+from microsr.volume.storage import Volume
 
 NETWORKS = get_args(config.Train.model_fields["network"].annotation)
 WEIGHTS = [

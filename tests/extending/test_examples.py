@@ -13,10 +13,10 @@ import SimpleITK as sitk
 import yaml
 from workflows import ROOT, Workflow, copy_workflow
 
-from microsr import UserError
 from microsr.config import load
-from microsr.figure_losses import make_losses
-from microsr.upsamplers import Bicubic, upsample_slice
+from microsr.core.errors import UserError
+from microsr.figures.losses import make_losses
+from microsr.inference.upsamplers import Bicubic, upsample_slice
 
 PAGE = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
 PARTS = {
@@ -74,7 +74,7 @@ def run(copy: Workflow, *arguments: object) -> str:
 
 def versions(copy: Workflow) -> dict[str, str]:
     """The version of the code of each step."""
-    code = f"from microsr.code_version import code_version as v; print(*(v(step) for step in {STEPS}))"
+    code = f"from microsr.core.code_version import code_version as v; print(*(v(step) for step in {STEPS}))"
     return dict(zip(STEPS, run(copy, "-c", code).split(), strict=True))
 
 
@@ -157,7 +157,7 @@ def test_a_new_file_is_code_of_the_steps_that_can_use_it(kind, again, plain):
     ],
 )
 def test_without_its_line_an_experiment_is_refused(kind, said):
-    """`config.py` is what knows a name."""
+    """`config/` is what knows a name."""
     with pytest.raises(UserError) as error:
         load(yaml.safe_load(EXAMPLES[kind].experiment))
     assert said in str(error.value)
@@ -235,7 +235,7 @@ def test_a_damaged_file_of_the_new_format_is_refused(extended, tmp_path):
     for number, content in enumerate(expected):
         (tmp_path / f"{number}.vtk").write_bytes(content)
     code = (
-        "import sys; from microsr import UserError; from microsr.sheet import Scan; from microsr.readers import read_scan\n"
+        "import sys; from microsr.core.errors import UserError; from microsr.config.sheet import Scan; from microsr.formats.readers import read_scan\n"
         "for path in sys.argv[1:]:\n"
         "    try: print(read_scan(Scan(path=path)).shape)\n"
         "    except UserError as error: print(error)"
@@ -250,8 +250,8 @@ MEASURE = """
 import sys
 from pathlib import Path
 import numpy as np
-from microsr import UserError, collect, config, downsampled
-from microsr.storage import Volume, write_volume
+from microsr.core.errors import UserError; from microsr.evaluation import collect; from microsr import config; from microsr.evaluation.protocols import downsampled
+from microsr.volume.storage import Volume, write_volume
 folder = Path(sys.argv[1])
 hu = np.random.default_rng(0).normal(-800, 100, (2, 64, 64)).round()
 write_volume(folder / "micro", Volume(hu, (0.05, 0.05, 0.05)), np.ones(hu.shape))
@@ -282,5 +282,7 @@ def test_a_metric_needs_its_entry_and_then_is_in_tables_figures_and_documentatio
     run(copy, "docs/extensions/metric_tables.py")
     page = (copy.folder / "docs/metrics.md").read_text(encoding="utf-8")
     assert "| `mean_error` | HU | nearer to 0 is better | Mean error. Mean of the specimen, " in page
-    code = "from microsr.catalogue import find_metric; print(find_metric('downsampled', 'mean_error').better)"
+    code = (
+        "from microsr.evaluation.catalogue import find_metric; print(find_metric('downsampled', 'mean_error').better)"
+    )
     assert run(copy, "-c", code).strip() == "nearer to 0 is better"

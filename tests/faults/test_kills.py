@@ -11,7 +11,7 @@ from choosing import taken
 from steps import Step, contents, repeat
 from workflows import ROOT
 
-from microsr.files import remove
+from microsr.core.files import remove
 
 pytestmark = pytest.mark.workflow
 SAME_COMMAND = {"evaluate_images": "evaluate_known"}

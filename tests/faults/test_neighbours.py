@@ -16,7 +16,7 @@ from steps import content
 from test_full_disk import mount, mounted
 from workflows import HANGS
 
-from microsr.files import remove
+from microsr.core.files import remove
 
 pytestmark = pytest.mark.workflow
 SMOKE = ("--configfile", "experiments/smoke.yaml")

@@ -18,7 +18,7 @@ import fuzz_seeds
 import numpy as np
 from independent import Image, by_hand, by_nibabel, by_nrrd, by_pillow, by_pydicom, by_tifffile, place
 
-from microsr import UserError
+from microsr.core.errors import UserError
 
 REFUSED, SOUND, AGREED = "refused", "as it was", "as another reader says"
 
@@ -72,8 +72,8 @@ def _difference(one: Image, other: Image) -> str | None:
 
 
 def by_microsr(path: Path, spacing: str | None = None) -> Image:
-    from microsr.readers import read_scan
-    from microsr.sheet import Scan
+    from microsr.config.sheet import Scan
+    from microsr.formats.readers import read_scan
 
     volume = read_scan(Scan(path=str(path), spacing=spacing), path.parent)
     array = np.asarray(volume.array)
@@ -98,7 +98,7 @@ def _volume_judge(other: Callable[[Path], Image], spacing: str | None = None) ->
 def judge_working_format(target: Path, sound: Path) -> str:
     import tensorstore
 
-    from microsr.storage import open_mask, open_volume
+    from microsr.volume.storage import open_mask, open_volume
 
     def theirs(path: Path, name: str) -> np.ndarray:
         spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path / name)}}
@@ -172,7 +172,7 @@ def judge_config(target: Path, sound: Path) -> str:
 def judge_sheet(target: Path, sound: Path) -> str:
     """What is accepted is what the cells say, and is the same when it is written down."""
     from microsr import config
-    from microsr.sheet import read_sheet, sheet_text
+    from microsr.config.sheet import read_sheet, sheet_text
 
     cases = read_sheet(config.Cases(sheet=str(target), data_root=str(target.parent)))
     rows = list(csv.reader(io.StringIO(target.read_bytes().decode("utf-8-sig"), newline=""), delimiter="\t"))
@@ -204,7 +204,7 @@ def judge_model(target: Path, sound: Path) -> str:
     import torch
 
     from microsr.info import describe
-    from microsr.model_file import load_generator
+    from microsr.networks.model_file import load_generator
 
     g1, facts = load_generator(target)
     saved = torch.load(target, map_location="cpu", weights_only=True)
@@ -223,8 +223,8 @@ def judge_model(target: Path, sound: Path) -> str:
 
 def judge_patches(target: Path, sound: Path) -> str:
     from microsr.info import describe
-    from microsr.patch_files import open_patches, read_index
-    from microsr.train import spacing_of
+    from microsr.preprocessing.patch_files import open_patches, read_index
+    from microsr.training.train import spacing_of
 
     spacing = spacing_of([target])
     if spacing is not None and not 0 < spacing < math.inf:

@@ -169,7 +169,7 @@ SCANS = ("a.nii", "b c.tif", 'q "x".nii', "ü.nii")
 
 def zarr_files(folder: Path) -> dict[str, bytes]:
     """The files of a volume in the working format, written by microsr itself as nothing else knows it."""
-    from microsr.storage import Volume, write_volume
+    from microsr.volume.storage import Volume, write_volume
 
     volume = Volume(
         values(),
@@ -194,8 +194,8 @@ def model_files(folder: Path) -> dict[str, bytes]:
     """A model file, written by microsr."""
     import torch
 
-    from microsr.model_file import save_generator
-    from microsr.networks import build_g1
+    from microsr.networks.families import build_g1
+    from microsr.networks.model_file import save_generator
 
     torch.manual_seed(0)
     save_generator(folder / "generator.pt", build_g1("compact"), FACTS)

@@ -152,7 +152,7 @@ def run(kind: str, first: int, end: int, seeds: Path) -> tuple[Counter, list[dic
 def main(kind: str, first: str = "", end: str = "") -> None:
     faulthandler.enable()
     import microsr.info  # noqa: F401  # before any process is forked: each would import it again
-    import microsr.train  # noqa: F401
+    import microsr.training.train  # noqa: F401
 
     with tempfile.TemporaryDirectory(prefix="fuzz-seeds-") as seeds:
         if kind == "serve":

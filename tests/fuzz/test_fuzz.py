@@ -18,7 +18,7 @@ import fuzz_worker
 import pytest
 from choosing import QUARTERS
 
-from microsr import UserError
+from microsr.core.errors import UserError
 
 COUNTS = {
     "nifti": 350, "nifti.gz": 150, "nrrd": 300, "metaimage": 250, "tiff": 300, "png": 120, "dicom": 350, "series": 250,

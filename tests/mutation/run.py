@@ -36,11 +36,11 @@ from mutants import Mutant, mutants
 
 ROOT = Path(__file__).parents[2]
 MODULES = (
-    "losses", "sampling", "storage", "slices", "resampling", "readers", "metrics", "texture", "spectrum", "nullspace", "structures",
-    "bronchioles", "truth", "moments", "blocks", "checkpoint", "model_file", "files",
+    "training.losses", "training.batches", "volume.storage", "volume.slices", "preprocessing.resampling", "formats.readers", "evaluation.metrics", "evaluation.texture", "physics.spectrum", "physics.nullspace", "evaluation.structures",
+    "evaluation.bronchioles", "evaluation.protocols.truth", "physics.moments", "physics.pooling", "training.checkpoint", "networks.model_file", "core.files",
 )  # fmt: skip
 """Numbers that look right when they are wrong, and files that must be whole."""
-TESTED_WITH = {"moments": "metrics", "blocks": "metrics", "model_file": "checkpoint"}
+TESTED_WITH = {"moments": "metrics", "pooling": "metrics", "model_file": "checkpoint"}
 """Modules whose tests are those of another one; both without their packages."""
 SLOWER, SPARE_S = 3, 5
 """A mutant may take this many times the processor time of the tests without a fault, and so much more."""

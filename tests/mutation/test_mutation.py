@@ -74,8 +74,8 @@ def test_a_run_tells_faults_that_are_seen_from_those_that_are_not(tmp_path):
     """On a repository with one module, `texture`, one of whose functions is tested, the other is not."""
     files = {
         "src/microsr/__init__.py": "",
-        "src/microsr/texture.py": "def seen(x):\n    return x + 1\n\n\ndef unseen(x):\n    return x < 9\n",
-        "tests/deep/test_texture.py": "from microsr.texture import seen, unseen\n\n\ndef test_it():\n    assert seen(1) == 2\n    unseen(5)\n",
+        "src/microsr/evaluation/texture.py": "def seen(x):\n    return x + 1\n\n\ndef unseen(x):\n    return x < 9\n",
+        "tests/deep/evaluation/test_texture.py": "from microsr.evaluation.texture import seen, unseen\n\n\ndef test_it():\n    assert seen(1) == 2\n    unseen(5)\n",
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -88,10 +88,12 @@ def test_a_run_tells_faults_that_are_seen_from_those_that_are_not(tmp_path):
     )
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     done = subprocess.run(
-        [sys.executable, "tests/mutation/run.py", "--modules", "texture", "--number", "100"],
+        [sys.executable, "tests/mutation/run.py", "--modules", "evaluation.texture", "--number", "100"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert "-    return x < 9\n+    return x < 10\n" in done.stdout and "x <= 9" not in done.stdout
-    assert "texture: 2 of 4 seen" in done.stdout and "return x + 2" not in done.stdout
-    assert (tmp_path / "src/microsr/texture.py").read_text(encoding="utf-8") == files["src/microsr/texture.py"]
+    assert "evaluation.texture: 2 of 4 seen" in done.stdout and "return x + 2" not in done.stdout
+    assert (tmp_path / "src/microsr/evaluation/texture.py").read_text(encoding="utf-8") == files[
+        "src/microsr/evaluation/texture.py"
+    ]

@@ -9,10 +9,10 @@ import pandas as pd
 from PIL import Image
 
 from microsr import cli
-from microsr.provenance import write_run
-from microsr.storage import Volume, magnified_geometry, write_volume
-from microsr.summary import summarise
-from microsr.tables import COLUMNS
+from microsr.core.provenance import write_run
+from microsr.evaluation.summary import summarise
+from microsr.evaluation.tables import COLUMNS
+from microsr.volume.storage import Volume, magnified_geometry, write_volume
 
 ROOT = Path(__file__).parent.parent.parent
 METHODS = {"proposed": -700, "bicubic": -500, "cyclegan": -300}

@@ -5,7 +5,7 @@ import re
 import pytest
 from browsing import Opened
 
-from microsr.report_figures import AS_TABLE
+from microsr.report.figures import AS_TABLE
 
 pytestmark = pytest.mark.workflow
 SMOKE = ["--configfile", "experiments/smoke.yaml"]
@@ -30,7 +30,7 @@ def test_the_workflow_s_report_holds_every_figure_and_can_be_looked_into(finishe
 
 
 def test_another_template_makes_the_report_again_and_nothing_else(finished):
-    finished.edit("src/microsr/report_page/page.css", ":root {", ":root { --more: 1;")
+    finished.edit("src/microsr/report/page/page.css", ":root {", ":root { --more: 1;")
     assert set(finished.plan(*SMOKE)) == {"write_report", "all"}
-    finished.edit("src/microsr/report_page/page.css", ":root { --more: 1;", ":root {")
+    finished.edit("src/microsr/report/page/page.css", ":root { --more: 1;", ":root {")
     assert not finished.plan(*SMOKE)

@@ -6,8 +6,9 @@ import re
 import pytest
 from small_results import Results
 
-from microsr import UserError, cli
-from microsr.provenance_report import trace
+from microsr import cli
+from microsr.core.errors import UserError
+from microsr.report.lineage import trace
 
 
 def test_the_same_results_give_the_same_bytes(results):
@@ -98,14 +99,14 @@ def test_more_comparisons_and_figures_than_fit_are_named(results):
 
 
 def test_a_page_too_large_to_be_mailed_is_told(results, monkeypatch, caplog):
-    monkeypatch.setattr("microsr.report.LARGE", 1e6)
+    monkeypatch.setattr("microsr.report.report.LARGE", 1e6)
     results().report()
     assert "report.html is larger than 1 MB: too large for some mail servers" in caplog.text
 
 
 def test_large_images_stay_within_the_budget(results, monkeypatch):
-    monkeypatch.setattr("microsr.report_viewer.MOST_PIXELS", 4 * 16 * 16 * 64)
-    monkeypatch.setattr("microsr.report_viewer.make_views.__defaults__", (4 * 16 * 16 * 64,))
+    monkeypatch.setattr("microsr.report.viewer.MOST_PIXELS", 4 * 16 * 16 * 64)
+    monkeypatch.setattr("microsr.report.viewer.make_views.__defaults__", (4 * 16 * 16 * 64,))
     text = results().report().read_text(encoding="utf-8")
     views = json.loads(re.search(r'<script id="views" type="application/json">(.*?)</script>', text)[1])
     assert {layer["rows"] for layer in views[0]["layers"]} == {16, 128}
@@ -136,7 +137,7 @@ def test_what_cannot_be_read_is_one_line(results, tmp_path, capsys, break_it, sa
 
 
 def test_a_view_without_a_clinical_ct_is_refused(results, tmp_path):
-    from microsr.report_viewer import read_source
+    from microsr.report.viewer import read_source
 
     with pytest.raises(UserError, match="clinical=PATH and a method/NAME=PATH must follow"):
         read_source(["figures/comparison.run.json", "method/proposed=a"])

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from microsr import layers, losses, networks
-from microsr.layers import InstanceNorm
-from microsr.model_file import save_generator
+from microsr.networks import families, layers
+from microsr.networks.layers import InstanceNorm
+from microsr.networks.model_file import save_generator
+from microsr.training import losses
 
 torch.set_num_threads(
     1
@@ -17,12 +18,12 @@ torch.set_num_threads(
 def small_resnet(monkeypatch):
     """The published networks with an eighth of their channels and one block: the same layers, in seconds."""
     monkeypatch.setitem(
-        networks.FAMILIES,
+        families.FAMILIES,
         "resnet",
-        networks.Family(
-            lambda: networks.ResnetG1(8, 1),
-            lambda: networks.ResnetG2(8, 1),
-            lambda depth: networks.PatchDiscriminator(depth, 8),
+        families.Family(
+            lambda: families.ResnetG1(8, 1),
+            lambda: families.ResnetG2(8, 1),
+            lambda depth: families.PatchDiscriminator(depth, 8),
             spectral_norm=False,
         ),
     )
@@ -68,7 +69,7 @@ def trained_model(tmp_path):
         if path.exists():
             return path
         torch.manual_seed(0)
-        g1 = networks.build(family, 16, 128).g1
+        g1 = families.build(family, 16, 128).g1
         if family != "resnet":
             g1.tail.weight.data *= 10  # so that it matters beside the interpolated image, as when it is trained
         for _ in range(3):

@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from microsr import UserError, cli, config
-from microsr.checkpoint import identify, save_state, state_folder
-from microsr.code_version import code_version
-from microsr.dicom_series import write_series
-from microsr.export import export
+from microsr import cli, config
+from microsr.core.code_version import code_version
+from microsr.core.errors import UserError
+from microsr.core.provenance import checksum
+from microsr.formats.dicom_series import write_series
+from microsr.formats.outputs import Partial
+from microsr.inference.export import export
 from microsr.info import describe
-from microsr.model_file import save_generator
-from microsr.networks import build
-from microsr.outputs import Partial
-from microsr.patches import extract
-from microsr.provenance import checksum
-from microsr.storage import Volume, write_volume
+from microsr.networks.families import build
+from microsr.networks.model_file import save_generator
+from microsr.preprocessing.patches import extract
+from microsr.training.checkpoint import identify, save_state, state_folder
+from microsr.volume.storage import Volume, write_volume
 
 FACTS = {"window_hu": [-1000.0, 400.0], "seed": 3, "steps": 120, "clinical_spacing_mm": 0.625, "micro_spacing_mm": None}
 

@@ -10,9 +10,9 @@ import yaml
 from snakemake.utils import update_config
 from workflows import ROOT
 
-from microsr import UserError
 from microsr.config import Cases, load
-from microsr.sheet import read_sheet
+from microsr.config.sheet import read_sheet
+from microsr.core.errors import UserError
 
 PAPER = ["-n", "--configfile", "experiments/paper.yaml"]
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from microsr.config import Experiment
-from microsr.sheet import MODALITIES
+from microsr.config.sheet import MODALITIES
 
 ROOT = Path(__file__).parent.parent.parent
 EXPERIMENTS = sorted(path.name for path in (ROOT / "experiments").glob("*.yaml"))

@@ -8,7 +8,7 @@ import pandas as pd
 import pydicom
 import pytest
 
-from microsr import storage
+from microsr.volume import storage
 
 pytestmark = [pytest.mark.workflow, pytest.mark.nightly]
 SHORT = "methods: {cyclegan: null}\ntrain: {epochs: 1, patches_per_case: 16}\npatches: {per_case: 40}\n"

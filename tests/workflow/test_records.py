@@ -9,8 +9,8 @@ import shutil
 import pytest
 
 from microsr import cli
-from microsr.provenance import find_run
-from microsr.provenance_report import trace
+from microsr.core.provenance import find_run
+from microsr.report.lineage import trace
 
 pytestmark = pytest.mark.workflow
 SMOKE = ["--configfile", "experiments/smoke.yaml"]

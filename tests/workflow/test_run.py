@@ -87,7 +87,7 @@ def test_what_decides_no_result_re_runs_nothing(edited):
     for source in (edited.folder / "src/microsr").rglob("*.py"):
         text = source.read_text(encoding="utf-8")
         source.write_text(f"{text.replace('    Raises', '    Can raise')}\n\n# A remark.\n", encoding="utf-8")
-    with (edited.folder / "src/microsr/progress.py").open("a") as source:
+    with (edited.folder / "src/microsr/core/progress.py").open("a") as source:
         source.write("\nlogger.debug('loaded')\n")
     changed = 0
     for rules in (edited.folder / "rules").glob("*.smk"):
@@ -116,25 +116,25 @@ def test_a_folder_that_was_moved_re_runs_nothing(finished, tmp_path):
 @pytest.mark.parametrize(
     ("module", "again", "kept"),
     [
-        ("src/microsr/figure_losses.py", {"draw_losses"}, {"train", "draw_comparison"}),
-        ("src/microsr/figures.py", {"draw_comparison", "draw_losses"}, {"train", "evaluate_known"}),
+        ("src/microsr/figures/losses.py", {"draw_losses"}, {"train", "draw_comparison"}),
+        ("src/microsr/figures/figures.py", {"draw_comparison", "draw_losses"}, {"train", "evaluate_known"}),
         (
-            "src/microsr/metrics.py",
+            "src/microsr/evaluation/metrics.py",
             {"evaluate_known", "collect_metrics", "draw_metrics"},
             {"train", "superresolve", "extract_patches"},
         ),
-        ("src/microsr/domain.py", {"check_domain", "draw_domain"}, {"train", "extract_patches"}),
+        ("src/microsr/preprocessing/domain.py", {"check_domain", "draw_domain"}, {"train", "extract_patches"}),
         (
-            "src/microsr/repeatability.py",
+            "src/microsr/evaluation/protocols/repeatability.py",
             {"evaluate_repeatability", "collect_metrics"},
             {"evaluate_known", "evaluate_distribution"},
         ),
         (
-            "src/microsr/losses.py",
+            "src/microsr/training/losses.py",
             {"train", "superresolve", "evaluate_known"},
             {"extract_patches", "check_domain", "import_micro"},
         ),
-        ("src/microsr/simulate.py", {"simulate_test_case", "import_clinical", "train"}, set()),
+        ("src/microsr/simulation/simulate.py", {"simulate_test_case", "import_clinical", "train"}, set()),
     ],
 )
 def test_an_edit_of_code_re_runs_what_it_decides(edited, module, again, kept):

@@ -19,7 +19,13 @@ def test_snakemake_lints(planned):
 
 
 @pytest.mark.parametrize(
-    "tool", [["snakefmt", "--check", "Snakefile", "rules"], ["ruff", "check", "."], ["ruff", "format", "--check", "."]]
+    "tool",
+    [
+        ["snakefmt", "--check", "Snakefile", "rules"],
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["lint-imports"],
+    ],
 )
 def test_code_is_clean(tool):
     command = [str(Path(sys.executable).with_name(tool[0])), *tool[1:]]

@@ -1,0 +1,203 @@
+"""The case sheet: which files hold the volumes of each case.
+
+It is read before any job, so that a mistake in it stops the workflow with one line; a simulated experiment writes its own.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import os
+import re
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from microsr.config import SLICES, SPACING, Cases, Name, Section, Simulate, describe
+from microsr.core.errors import UserError
+
+UNSEEN = ("Cc", "Zl", "Zp")
+"""Unicode categories of control characters and line breaks."""
+
+
+class Scan(Section):
+    """One modality of one case, as the sheet gives it."""
+
+    path: str
+    """File or folder."""
+    series: str | None = None
+    """DICOM SeriesInstanceUID, where the folder holds several."""
+    slices: Annotated[str, Field(pattern=SLICES)] | None = None
+    """Range of slices to use, first:end (end excluded)."""
+    spacing: Annotated[str, Field(pattern=SPACING)] | None = None
+    """Pixel size in mm, x or XxY or XxYxZ, for formats that carry none; overrides the file's."""
+
+
+class Case(Section):
+    """One row of the sheet."""
+
+    case: Name
+    split: Literal["train", "test"]
+    clinical: Scan | None = None
+    micro: Scan | None = None
+    truth: Scan | None = None
+    """What `clinical` shows, at uCT scale: HU on the clinical grid magnified in-plane."""
+    labels: Scan | None = None
+    """Tissue of each pixel of `truth` (`microsr.physics.tissues.Tissue`)."""
+    repeat: Scan | None = None
+    """The same lung scanned again, or reconstructed with another kernel, on the grid of `clinical`."""
+    airways: str | None = None
+    """Table of the airways that cross the slices of `truth` (docs/simulation.md)."""
+
+
+MODALITIES = ("clinical", "micro", "truth", "labels", "repeat")
+SHEET_COLUMNS = (
+    "case", "split", *MODALITIES, "airways",
+    *(f"{m}_{f}" for m in MODALITIES for f in ("series", "slices", "spacing")),
+)  # fmt: skip
+
+
+def simulated_cases(settings: Simulate, folder: str) -> list[Case]:
+    """The sheet of the simulated cases, whose files the simulate step writes under `folder`."""
+
+    def case(name: str, split: str) -> Case:
+        modalities = MODALITIES if split == "test" else ("clinical", "micro")
+        scans = {m: Scan(path=f"{folder}/{name}/{m}.nii.gz") for m in modalities}
+        airways = f"{folder}/{name}/airways.csv" if split == "test" else None
+        return Case(case=name, split=split, airways=airways, **scans)
+
+    return [
+        *(case(f"train{i + 1}", "train") for i in range(settings.training_cases)),
+        *(case(f"test{i + 1}", "test") for i in range(settings.test_cases)),
+    ]
+
+
+def read_sheet(cases: Cases) -> list[Case]:
+    """Read and check the case sheet: one line a case, tab-separated, UTF-8, with a header.
+
+    Columns: case, split (train or test), clinical, micro, and optionally truth, labels, repeat and airways (see `Case`),
+    and for each scan <modality>_series, _slices and _spacing (see `Scan`). An empty cell means "none".
+
+    Raises
+    ------
+    UserError
+        One line that names the sheet, the line, what is wrong and what is allowed.
+    """
+    sheet = Path(cases.sheet)
+    rows = _cells(sheet, _text(sheet))
+    if not rows:
+        raise UserError(f"{sheet}: is empty; its first line must name the columns: case, split, clinical, micro")
+    header_line, header = rows[0]
+    for column in ("case", "split"):
+        if column not in header:
+            raise UserError(
+                f"{sheet}, line {header_line}: column '{column}' is missing; the first line must name the columns, separated "
+                f"by tabs (not by commas or semicolons): case, split, clinical, micro (found: {', '.join(header)[:200]})"
+            )
+    for column in header:
+        if column not in SHEET_COLUMNS or header.count(column) > 1:
+            raise UserError(
+                f"{sheet}, line {header_line}: column '{column}' is unknown or named twice; "
+                f"allowed: {', '.join(SHEET_COLUMNS)}"
+            )
+    found: list[Case] = []
+    for number, row in rows[1:]:
+        found.append(_read_row(sheet, number, header, row, Path(cases.data_root)))
+        if found[-1].case.lower() in [case.case.lower() for case in found[:-1]]:
+            raise UserError(f"{sheet}, line {number}: case '{found[-1].case}' appears twice; names must differ")
+    return found
+
+
+def sheet_text(cases: Sequence[Case]) -> str:
+    """The sheet that `read_sheet` reads as `cases`, with paths as they are used, relative to the working directory."""
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerow(SHEET_COLUMNS)
+    for case in cases:
+        cells = {"case": case.case, "split": case.split, "airways": case.airways}
+        for modality in MODALITIES:
+            scan = getattr(case, modality)
+            for key, value in scan.model_dump(exclude_none=True).items() if scan else ():
+                cells[modality if key == "path" else f"{modality}_{key}"] = value
+        writer.writerow([cells.get(column) or "" for column in SHEET_COLUMNS])
+    return text.getvalue()
+
+
+def _text(sheet: Path) -> str:
+    """The content of a case sheet."""
+    try:
+        content = sheet.read_bytes()
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise UserError(
+                f"cases.sheet: {sheet} is UTF-16, as a spreadsheet's 'Unicode text'; save it as UTF-8 text with tabs"
+            )
+        return content.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"cases.sheet: {sheet} does not exist; give the path of a case sheet") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"cases.sheet: {sheet} cannot be read as UTF-8 text: {error}; save it as UTF-8 text with tabs"
+        ) from None
+
+
+def _cells(sheet: Path, text: str) -> list[tuple[int, list[str]]]:
+    """Number and cells of each line that is no remark and not empty."""
+    rows = []
+    for number, line in enumerate(re.split("\r\n|\r|\n", text), start=1):
+        if not line.strip() or line.lstrip(" ").startswith("#"):
+            continue
+        try:
+            (row,) = csv.reader([line], delimiter="\t", strict=True)
+        except csv.Error as error:
+            raise UserError(
+                f"{sheet}, line {number}: cannot be read ({error}); a quotation mark that opens a cell must close it, and a "
+                "line break within a cell is not allowed"
+            ) from None
+        row = [cell.strip() for cell in row]
+        if unseen := [c for cell in row for c in cell if unicodedata.category(c) in UNSEEN]:
+            raise UserError(f"{sheet}, line {number}: holds the control character {unseen[0]!r}; remove it")
+        if any(row) and not row[0].startswith("#"):
+            rows.append((number, row))
+    return rows
+
+
+def _read_row(sheet: Path, number: int, header: list[str], row: list[str], root: Path) -> Case:
+    where = f"{sheet}, line {number}"
+    if len(row) < 2 or len(row) > len(header):
+        raise UserError(f"{where}: has {len(row)} tab-separated cells, the header has {len(header)}")
+    # Editors drop tabs at the end of a line: cells that are missing there are empty.
+    cells = {column: cell for column, cell in zip(header, row, strict=False) if cell}
+    values: dict[str, Any] = {key: cells[key] for key in ("case", "split") if key in cells}
+    for modality in MODALITIES:
+        extras = {f: cells[f"{modality}_{f}"] for f in ("series", "slices", "spacing") if f"{modality}_{f}" in cells}
+        if modality in cells:
+            path = root / cells[modality]
+            if not os.path.exists(path):  # noqa: PTH110 - of a name that no system can have, Path.exists raises an error
+                raise UserError(
+                    f"{where}: {modality}: {path} does not exist; correct the sheet, or cases.data_root (now '{root}')"
+                )
+            values[modality] = {"path": str(path), **extras}
+        elif extras:
+            raise UserError(f"{where}: {modality}_{next(iter(extras))} is given but {modality} is empty")
+    if "airways" in cells:
+        values["airways"] = str(root / cells["airways"])
+        if not os.path.isfile(values["airways"]):  # noqa: PTH113 - as above
+            raise UserError(
+                f"{where}: airways: {values['airways']} does not exist; correct the sheet, or cases.data_root"
+            )
+    for extra, needed in (("labels", "truth"), ("airways", "truth"), ("repeat", "clinical")):
+        if extra in values and needed not in values:
+            raise UserError(f"{where}: {extra} is given but {needed} is empty")
+    try:
+        case = Case.model_validate(values)
+    except ValidationError as error:
+        raise UserError(describe(error, where)) from None
+    if case.split == "test" and case.clinical is None:
+        raise UserError(f"{where}: test case '{case.case}' has no clinical CT to super-resolve; fill column 'clinical'")
+    if case.clinical is None and case.micro is None:
+        raise UserError(f"{where}: case '{case.case}' has neither clinical nor micro; fill at least one")
+    return case

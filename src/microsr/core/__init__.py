@@ -1,0 +1,1 @@
+"""What everything stands on: errors, whole files, progress, records, versions of code, random streams."""

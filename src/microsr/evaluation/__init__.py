@@ -1,0 +1,1 @@
+"""Metrics: what they are, and the tidy tables that hold them."""

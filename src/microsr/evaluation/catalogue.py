@@ -1,0 +1,388 @@
+"""Every metric, once: name, unit, protocol, what is best, and what fools it. Figures, tables, the report and docs/metrics.md read it.
+
+How a metric is computed is told where it is computed. A metric that is not here is refused when the tables are put together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from microsr.core.errors import UserError
+
+
+class Best(Enum):
+    """Which value of a metric is best."""
+
+    HIGHER = "↑ higher is better"
+    LOWER = "↓ lower is better"
+    ZERO = "nearer to 0 is better"
+    REFERENCE = "best: {}"
+    """Nearer to what a perfect image has, which is not 0 and which the metric's `reference` names. Of a patient it is not known, so no
+    method is marked as the best."""
+    NONE = "a reference, no score"
+    """It is no method's; others are read beside it."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A way of testing: its name in the tables; a few words for a panel; a title, and how to read its numbers."""
+
+    key: str
+    short: str
+    title: str
+    reading: str
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: protocol and name in the tables, name for people, unit, what is best, what it is, and what fools it.
+
+    key: may hold a word in brackets for a family's members, as `rmse_<tissue>`. unit: "1" for a share, "count" for a number of things.
+    reference: of Best.REFERENCE, in words.
+    """
+
+    protocol: str
+    key: str
+    name: str
+    unit: str
+    best: Best
+    about: str
+    fooled: str
+    reference: str = ""
+
+    @property
+    def better(self) -> str:
+        """Which values are better, in words."""
+        return self.best.value.format(self.reference)
+
+    @property
+    def sentence(self) -> str:
+        """What it is and what fools it."""
+        return f"{self.about} {self.fooled}"
+
+
+PROTOCOLS = (
+    Protocol(
+        "no_reference",
+        "no reference",
+        "Without a reference",
+        "Does the image fit its own input, and does its texture look like uCT? Read the consistency first: an image that does "
+        "not give its input back is another patient's. Then the spectrum and the histogram: without uCT's texture, an image is "
+        "only magnified.",
+    ),
+    Protocol(
+        "truth",
+        "against the truth",
+        "Against the truth",
+        "Is what the image shows there? Only a simulated case can say. PSNR and SSIM prefer a blur to any texture that is not in "
+        "its exact place, so they rank bicubic interpolation high; structures found, lost and invented matter more.",
+    ),
+    Protocol(
+        "downsampled",
+        "down-sampled uCT",
+        "Down-sampled uCT",
+        "Does a method give back a uCT that was made coarse? The input is easier than any patient's scan (no blur of a scanner, "
+        "no noise), so read these numbers as an upper bound.",
+    ),
+    Protocol(
+        "distribution",
+        "distribution",
+        "Distribution of texture",
+        "Does the texture belong to uCT, as a network that names lung tissue sees it? It asks for the kind of texture, not for "
+        "its place: any other lung would score nearly as well. Nobody can get below the floor, the distance between two halves "
+        "of the uCT.",
+    ),
+    Protocol(
+        "repeatability",
+        "two scans",
+        "Two scans of one lung",
+        "Does a second scan of the same lung give the same image? Walls and lumens that only one of the two images has are made "
+        "of noise. Low values mean something only beside a good spectrum: a grey image repeats itself perfectly.",
+    ),
+)
+
+METRICS = (
+    Metric(
+        "no_reference", "consistency_rmse", "Fit to the input", "HU", Best.REFERENCE,
+        "Averaged back to clinical pixels, minus the scan: the truth differs from its scan too, by noise, blur and thinner slices.",
+        "Nearest-neighbour up-sampling gets 0, and keeping the scan's noise gets below the truth.",
+        "the truth's own",
+    ),
+    Metric(
+        "no_reference", "consistency_psf_rmse", "Fit when scanned again", "HU", Best.REFERENCE,
+        "Scanned again (kernel and sampling of the settings), minus the scan: the truth differs by noise and by its thinner slices.",
+        "Explaining the noise too gets below the truth, and a wrong kernel shifts every method.",
+        "the truth's own",
+    ),
+    Metric(
+        "no_reference", "mean_shift", "Shift of the mean", "HU", Best.ZERO,
+        "Mean of the lung, minus that of the scan.",
+        "Regions that are too bright and too dark cancel.",
+    ),
+    Metric(
+        "no_reference", "spectrum_distance", "Spectrum", "log10 power", Best.LOWER,
+        "Distance to uCT in the strength of texture above the clinical Nyquist limit, wherever it is.",
+        "Noise shaped like uCT gets 0, and the uCT's own noise is part of the aim.",
+    ),
+    Metric(
+        "no_reference", "histogram_distance", "Histogram", "HU", Best.LOWER,
+        "Distance to uCT in which HU there are (Wasserstein-1), wherever they are.",
+        "Shuffled pixels get 0, and a specimen may be inflated otherwise than the patient.",
+    ),
+    Metric(
+        "no_reference", "checkerboard", "Checkerboard", "log10 ratio", Best.REFERENCE,
+        "Power at multiples of 1/8 cycles per pixel above that around them: a pattern with the period of a clinical pixel.",
+        "A pattern that changes with the image hides.",
+        "chance, 0 to 0.2",
+    ),
+    Metric(
+        "no_reference", "texture_in_vessels", "Grain in vessels", "HU", Best.REFERENCE,
+        "Texture where the scan shows solid tissue, which has no more of it than the uCT has noise.",
+        "Smooth images get 0, and air spaces of a tumour are real.",
+        "the uCT's own",
+    ),
+    Metric(
+        "no_reference", "texture_in_airways", "Grain in airways", "HU", Best.REFERENCE,
+        "Texture where the scan shows air, which has no more of it than the uCT has noise.",
+        "Smooth images get 0, and emphysema has walls.",
+        "the uCT's own",
+    ),
+    Metric(
+        "truth", "psnr", "PSNR", "dB", Best.HIGHER,
+        "Pixel by pixel, over the data range of the settings.",
+        "Blur is rewarded, and doubling the range adds 6 dB.",
+    ),
+    Metric(
+        "truth", "ssim", "SSIM", "1", Best.HIGHER,
+        "Likeness of small windows.",
+        "Blur is rewarded, and a wide data range makes flat tissue alike.",
+    ),
+    Metric(
+        "truth", "ms_ssim", "MS-SSIM", "1", Best.HIGHER,
+        "SSIM at several scales.",
+        "Blur is rewarded, and the coarse scales weigh most.",
+    ),
+    Metric(
+        "truth", "rmse_<tissue>", "Root mean square error", "HU", Best.LOWER,
+        "Pixel by pixel in one tissue.",
+        "Blur is rewarded, and rare tissues have few pixels.",
+    ),
+    Metric(
+        "truth", "ssim_<tissue>", "SSIM", "1", Best.HIGHER,
+        "Likeness of small windows in one tissue.",
+        "Blur is rewarded, and rare tissues have few pixels.",
+    ),
+    Metric(
+        "truth", "measured_rmse", "Error that the scan could prevent", "HU", Best.LOWER,
+        "The part of the error that lies in what the scanner measures.",
+        "Noise taken over from the scan counts as a mistake, and so does what neighbouring slices add to the scan.",
+    ),
+    Metric(
+        "truth", "null_rmse", "Error that no scan could prevent", "HU", Best.LOWER,
+        "The part of the error that lies in what the scanner cannot see.",
+        "Without any texture it is the truth's own content, and texture out of place costs more than none.",
+    ),
+    Metric(
+        "truth", "bronchiole_detected", "Bronchioles found", "1", Best.HIGHER,
+        "Share of airways that are detected, mean over the diameters below.",
+        "A ring drawn where airways use to be is a ring.",
+    ),
+    Metric(
+        "truth", "bronchiole_detected_<from>-<to>", "Bronchioles found", "1", Best.HIGHER,
+        "Share of airways that are detected, of those with a lumen of so many mm.",
+        "A ring drawn where airways use to be is a ring.",
+    ),
+    Metric(
+        "truth", "smallest_bronchiole", "Smallest bronchiole", "mm", Best.LOWER,
+        "Lumen from which on 90 % are detected; none: never.",
+        "With few airways the interval is the finding.",
+    ),
+    Metric(
+        "truth", "smallest_bronchiole_low", "Smallest bronchiole, low end of the interval", "mm", Best.LOWER,
+        "2.5th percentile over bootstrap draws of the airways.",
+        "With few airways it is wide.",
+    ),
+    Metric(
+        "truth", "smallest_bronchiole_high", "Smallest bronchiole, high end of the interval", "mm", Best.LOWER,
+        "97.5th percentile over bootstrap draws of the airways.",
+        "With few airways it is wide.",
+    ),
+    Metric(
+        "truth", "wall_error_um", "Error of airway walls", "um", Best.LOWER,
+        "Distance of the walls' inner borders, median.",
+        "Half of the rays may find no wall at all.",
+    ),
+    Metric(
+        "truth", "tumour_border_error_um", "Error of the tumour's border", "um", Best.LOWER,
+        "Distance of the borders in the slice's plane; 2000 if the tumour is gone.",
+        "Spicules below 0.15 mm do not count.",
+    ),
+    Metric(
+        "truth", "small_lost", "Structures lost", "1", Best.LOWER,
+        "Share of the truth's solid structures from 0.7 mm on, vessels mostly, that the image lacks.",
+        "One that is thinner by half its area counts as lost, and finer ones do not count.",
+    ),
+    Metric(
+        "truth", "small_invented", "Structures invented", "1", Best.LOWER,
+        "Share of the image's solid structures from 0.7 mm on that the truth lacks.",
+        "One that is more than twice as large counts as invented, and finer ones do not count.",
+    ),
+    Metric(
+        "truth", "lesions_lost", "Solid objects lost", "count", Best.LOWER,
+        "Solid objects of the truth, into which a 3 mm ball fits, that the image lacks.",
+        "Large vessels count, and 0 of few proves little.",
+    ),
+    Metric(
+        "truth", "lesions_invented", "Solid objects invented", "count", Best.LOWER,
+        "Solid objects of the image, into which a 3 mm ball fits, that the truth lacks.",
+        "Large vessels count, and 0 of few proves little.",
+    ),
+    Metric(
+        "downsampled", "psnr", "PSNR", "dB", Best.HIGHER,
+        "Pixel by pixel against the uCT.",
+        "Blur is rewarded, and the uCT's own noise, which nobody can restore, bounds it.",
+    ),
+    Metric(
+        "downsampled", "rmse", "Root mean square error", "HU", Best.LOWER,
+        "Pixel by pixel against the uCT.",
+        "Blur is rewarded, and the uCT's own noise, which nobody can restore, bounds it.",
+    ),
+    Metric(
+        "downsampled", "ssim", "SSIM", "1", Best.HIGHER,
+        "Likeness of small windows to the uCT's.",
+        "Blur is rewarded.",
+    ),
+    Metric(
+        "downsampled", "ms_ssim", "MS-SSIM", "1", Best.HIGHER,
+        "SSIM at several scales; none below 176 pixels.",
+        "Blur is rewarded, and the coarse scales weigh most.",
+    ),
+    Metric(
+        "distribution", "frechet_distance_tissue_features", "Fréchet distance", "1", Best.LOWER,
+        "To uCT, in the kind of texture as a network sees it; at best about its floor.",
+        "Any other lung's texture scores nearly as well, and it depends on the number and the size of the windows (run.json).",
+    ),
+    Metric(
+        "distribution", "frechet_distance_tissue_features_floor", "Fréchet distance, floor", "1", Best.NONE,
+        "Between two halves of the uCT.",
+        "A uCT of mixed tissue has a high one.",
+    ),
+    Metric(
+        "distribution", "kernel_distance_tissue_features", "Kernel distance", "1", Best.LOWER,
+        "To uCT, in the kind of texture as a network sees it; at best about its floor.",
+        "Any other lung's texture scores nearly as well, and by chance it may be negative.",
+    ),
+    Metric(
+        "distribution", "kernel_distance_tissue_features_floor", "Kernel distance, floor", "1", Best.NONE,
+        "Between two halves of the uCT.",
+        "A uCT of mixed tissue has a high one.",
+    ),
+    Metric(
+        "repeatability", "disagreement_rmse", "Two scans differ by", "HU", Best.LOWER,
+        "The images of two scans of one lung.",
+        "Images without detail, and methods that ignore their input, agree.",
+    ),
+    Metric(
+        "repeatability", "disagreement_pooled_rmse", "Disagreement after averaging", "HU", Best.REFERENCE,
+        "The images of two scans, averaged back to clinical pixels; more than the scans differ by is noise made stronger.",
+        "A method that ignores its input gets 0, as one would that removes all noise.",
+        "the two scans' own",
+    ),
+    Metric(
+        "repeatability", "disagreement_texture_rmse", "Disagreement of fine texture", "HU", Best.LOWER,
+        "The images of two scans, above the clinical Nyquist limit.",
+        "Images without detail, and methods that ignore their input, agree.",
+    ),
+    Metric(
+        "repeatability", "input_disagreement_rmse", "Disagreement of the two inputs", "HU", Best.NONE,
+        "What the scans themselves differ by: their noise, or their kernels.",
+        "Scans that are not well aligned differ by more.",
+    ),
+    Metric(
+        "repeatability", "texture_correlation", "Correlation of fine texture", "1", Best.HIGHER,
+        "Of the images of two scans.",
+        "A pattern of the network's own (a checkerboard) is in both, and bicubic has hardly any texture to correlate.",
+    ),
+    Metric(
+        "repeatability", "walls_in_one_only", "Walls in one image only", "1", Best.LOWER,
+        "Share of the length of bright structures (above -500 HU) with none within 2 pixels in the other image.",
+        "Unrelated lungs have 0.8 to 0.9, less where walls are dense, and images with few walls have little.",
+    ),
+    Metric(
+        "repeatability", "lumens_in_one_only", "Lumens in one image only", "1", Best.LOWER,
+        "Share of the dark regions (below -950 HU, 12 pixels and more) that the other image does not show.",
+        "Emphysema counts as lumens, and a handful of them is chance (run.json has the numbers).",
+    ),
+)  # fmt: skip
+
+HEADLINE = (
+    ("no_reference", "consistency_rmse"),
+    ("no_reference", "spectrum_distance"),
+    ("distribution", "kernel_distance_tissue_features"),
+    ("truth", "psnr"),
+    ("truth", "ssim"),
+    ("truth", "bronchiole_detected"),
+    ("truth", "small_lost"),
+    ("truth", "small_invented"),
+    ("repeatability", "disagreement_rmse"),
+)
+"""The few that answer the question of the comparison, in their order."""
+
+
+def find_protocol(key: str) -> Protocol:
+    """The protocol of this name.
+
+    Raises
+    ------
+    UserError
+        There is none.
+    """
+    found = next((protocol for protocol in PROTOCOLS if protocol.key == key), None)
+    if found is None:
+        raise UserError(
+            f"no protocol is called '{key}', but {', '.join(p.key for p in PROTOCOLS)}; make the tables again"
+        )
+    return found
+
+
+def find_metric(protocol: str, key: str) -> Metric:
+    """The metric of this name; a family's member as one of its own.
+
+    Raises
+    ------
+    UserError
+        There is none.
+    """
+    for metric in METRICS:
+        if metric.protocol == protocol and (member := _member(metric.key, key)) is not None:
+            return replace(metric, key=key, name=f"{metric.name}, {member}" if member else metric.name)
+    raise UserError(
+        f"the protocol '{protocol}' has no metric '{key}' that src/microsr/evaluation/catalogue.py describes; describe it there, or make the "
+        "tables again"
+    )
+
+
+def check_metrics(rows: Iterable[tuple[str, str, str]]) -> None:
+    """Refuse what is not described here. rows: protocol, name and unit of each metric.
+
+    Raises
+    ------
+    UserError
+        A metric is not described, or has another unit.
+    """
+    for protocol, key, unit in dict.fromkeys(rows):
+        metric = find_metric(protocol, key)
+        if unit != metric.unit:
+            raise UserError(
+                f"'{key}' of the protocol '{protocol}' is in '{unit}', not in '{metric.unit}'; make the tables again"
+            )
+
+
+def _member(pattern: str, key: str) -> str | None:
+    """What a name has in the place of a family's brackets, "" for a metric of its own; None if it is another's."""
+    words = re.sub(r"<\w+>", r"([a-z]+|\\d+(?:\\.\\d+)?)", re.escape(pattern))
+    found = re.fullmatch(words, key)
+    return None if found is None else "-".join(found.groups())

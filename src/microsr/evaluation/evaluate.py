@@ -1,0 +1,188 @@
+"""Metrics of super-resolved CT as tidy tables: one sub-command a protocol, and `collect` and `summarise` for all of them.
+
+Here: `metrics`, the protocols no_reference and truth. In: a super-resolved volume, its clinical input with the lung mask, the
+uCT that it should look like, and the truth with its labels and airways where they exist. Out: rows of `evaluation.tables.COLUMNS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from microsr import config
+from microsr.core.errors import UserError
+from microsr.core.files import replacing, write_csv
+from microsr.core.provenance import write_run
+from microsr.evaluation import tables
+from microsr.volume import alignment
+from microsr.volume.storage import open_mask, open_volume
+
+if TYPE_CHECKING:
+    from microsr.evaluation.protocols import truth
+
+PROTOCOLS = {
+    "downsampled": (
+        "microsr.evaluation.protocols.downsampled", "compare a super-resolved down-sampled uCT with the uCT itself",
+    ),
+    "distribution": (
+        "microsr.evaluation.protocols.distribution", "compare the tissue features of a super-resolved CT with those of uCT",
+    ),
+    "repeatability": (
+        "microsr.evaluation.protocols.repeatability", "compare the super-resolved CTs of two scans of one lung",
+    ),
+}  # fmt: skip
+"""Protocols with a module each, imported by name, so that a change of one makes no other one old (see
+`code_version`), and when they are asked for: one loads PyTorch."""
+TABLES = {
+    "collect": ("microsr.evaluation.collect", "put the tables of all cases and protocols into one"),
+    "summarise": ("microsr.evaluation.summary", "mean and interval of each metric"),
+}
+"""What is made of all tables, by the same rule: its module, and what it does."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Command-line arguments of the step."""
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    one = _command(commands, "metrics", run, "metrics of one super-resolved case: protocols no_reference and truth")
+    _add_names(one)
+    one.add_argument("--superresolved", required=True, type=Path, help="super-resolved CT (OME-Zarr)")
+    one.add_argument("--clinical", required=True, type=Path, help="its input (OME-Zarr with the lung mask)")
+    one.add_argument(
+        "--micro", required=True, nargs="+", type=Path, help="uCT volumes (OME-Zarr with the specimen mask)"
+    )
+    one.add_argument("--truth", type=Path, help="truth on the super-resolved grid, every clinical slice (OME-Zarr)")
+    one.add_argument("--labels", type=Path, help="tissue labels on the truth's grid (OME-Zarr)")
+    one.add_argument("--airways", type=Path, help="airways that cross the truth's slices (.csv); needs --labels")
+    one.add_argument("--maps", type=Path, help="volume of hallucinations to write (OME-Zarr); needs --truth")
+    one.add_argument(
+        "--output", required=True, type=Path, help="table (.csv); with --airways, .bronchioles.csv beside it"
+    )
+    config.add_flags(one, config.Evaluate, without=config.OF_PLAN)
+    config.add_flags(one, config.Scanner)
+
+    for name, (module, text) in PROTOCOLS.items():
+        protocol = _command(commands, name, None, text)
+        _add_names(protocol)
+        protocol.module = module
+        protocol.add_argument("--output", required=True, type=Path, help="table (.csv)")
+
+    for name, (module, text) in TABLES.items():
+        _command(commands, name, None, text).module = module
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser to which the arguments of a protocol's module are added when it is used."""
+
+    module: str | None = None
+
+    def parse_known_args(self, *given: Any, **more: Any) -> tuple[argparse.Namespace, list[str]]:
+        """Load the module first."""
+        if self.module is not None:
+            module = importlib.import_module(self.module)
+            module.arguments(self)
+            self.set_defaults(run=module.run)
+            self.module = None
+        return super().parse_known_args(*given, **more)
+
+
+def _command(
+    commands: argparse._SubParsersAction, name: str, function: Callable | None, text: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+    parser.set_defaults(run=function)
+    return parser
+
+
+def _add_names(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--case", required=True, help="name of the case")
+    parser.add_argument("--method", required=True, help="name of the method")
+    parser.add_argument("--training_set", required=True, help="name of the training set, or none")
+    parser.add_argument("--seed", required=True, help="seed of the training, or none")
+
+
+def main(ns: argparse.Namespace) -> None:
+    """Run the step from its command line."""
+    ns.run(ns)
+
+
+def run(ns: argparse.Namespace) -> None:
+    """Run `microsr evaluate metrics`."""
+    if ns.truth:  # only here, as below, since each command loads what it needs
+        from microsr.evaluation.protocols import truth
+
+    evaluate(
+        (ns.case, ns.method, ns.training_set, ns.seed),
+        ns.superresolved,
+        ns.clinical,
+        ns.micro,
+        ns.output,
+        config.from_flags(ns, config.Evaluate),
+        config.from_flags(ns, config.Scanner),
+        truth.Reference(ns.truth, ns.labels, ns.airways) if ns.truth else None,
+        ns.maps,
+    )
+
+
+def evaluate(
+    names: tables.Names,
+    superresolved: Path,
+    clinical: Path,
+    micro: list[Path],
+    output: Path,
+    settings: config.Evaluate,
+    scanner: config.Scanner,
+    reference: truth.Reference | None = None,
+    maps: Path | None = None,
+) -> None:
+    """Write the metrics of one super-resolved volume as a tidy .csv.
+
+    superresolved: HU, 8 times the clinical size in-plane, its attribute `slices` the clinical slices that it holds.
+    reference: the truth on the same grid, all clinical slices; None: no metrics of protocol truth. maps: where to write the
+    hallucinations (see `evaluation.protocols.truth.rows`). With airways in the reference, the crossings go to <output stem>.bronchioles.csv.
+
+    Raises
+    ------
+    UserError
+        A volume is not in HU, the volumes do not overlay, or there is no lung in the super-resolved slices.
+    """
+    from microsr.evaluation.protocols import no_reference
+
+    started = time.time()
+    sr, ct, references = open_volume(superresolved), open_volume(clinical), [open_volume(path) for path in micro]
+    for path, volume in zip([superresolved, clinical, *micro], [sr, ct, *references], strict=True):
+        alignment.check_unit(volume, path)
+    slices = alignment.held_slices(sr, superresolved, ct, clinical)
+    alignment.check_input(sr, superresolved, ct, clinical, slices)
+    if maps is not None and reference is None:
+        raise UserError("--maps needs --truth: what is invented is known only beside the truth")
+
+    mask = open_mask(clinical)
+    rows = no_reference.slice_rows(sr, superresolved, ct, mask, slices, scanner)
+    rows += no_reference.window_rows(sr, superresolved, mask, slices, references, [open_mask(p) for p in micro], micro)
+    inputs, results = [superresolved, clinical, *micro], [output] + ([maps] if maps else [])
+    if reference is not None:
+        from microsr.evaluation.protocols import truth
+
+        inputs += reference.paths
+        with replacing(maps) if maps is not None else contextlib.nullcontext() as part:
+            found, crossings = truth.rows(sr, superresolved, mask, slices, reference, settings, scanner, part)
+        rows += found
+        if crossings is not None:
+            crossings = crossings.assign(case=names[0], seed=names[3])
+            results.append(output.with_suffix(".bronchioles.csv"))
+            write_csv(results[-1], crossings, float_format="%.6g")
+    tables.write_table(output, names, rows)
+    write_run(
+        results,
+        step="evaluate",
+        settings=settings.model_dump(mode="json") | {"scanner": scanner.model_dump(mode="json")},
+        inputs=inputs,
+        started=started,
+        slices=slices,
+    )

@@ -1,0 +1,120 @@
+"""Tables of metrics for a reader: which rows, in which words, and which method has the best mean. In: summary.csv, metrics' means."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from microsr.core.csv_files import read_rows
+from microsr.evaluation.catalogue import HEADLINE, Best, find_metric
+from microsr.evaluation.names import method_name, method_rank
+from microsr.evaluation.summary import GROUP
+
+MARKED = {Best.HIGHER: lambda value: -value, Best.LOWER: lambda value: value, Best.ZERO: abs}
+"""What is least where a mean is best, for the metrics of which that can be said."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method's mean, its 95 % interval ("" without one), and whether it is the best mean of its row."""
+
+    mean: str
+    interval: str
+    best: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """A metric: its name for people and in the tables, unit ("" if it has none), direction, how to read it, a cell for each method."""
+
+    name: str
+    key: str
+    protocol: str
+    unit: str
+    better: str
+    sentence: str
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Metrics of the models of one training set, and of what is not trained."""
+
+    training_set: str
+    methods: list[str]
+    rows: list[Row]
+    seeds: int
+    cases: int
+
+
+def read_summary(path: Path) -> pd.DataFrame:
+    """The table of `microsr evaluate summarise`.
+
+    Raises
+    ------
+    UserError
+        The file is no such table.
+    """
+    columns = [*GROUP, "mean", "low", "high", "seeds", "cases", "undefined"]
+    names = dict.fromkeys(GROUP, str)
+    how = {"dtype": names, "keep_default_na": False, "na_values": {key: [""] for key in ("mean", "low", "high")}}
+    return read_rows(path, columns, "no summary of metrics", "microsr evaluate summarise", **how)
+
+
+def tables(summary: pd.DataFrame, protocol: str | None = None) -> list[Table]:
+    """A table for each training set: of the metrics that matter most (protocol None), or of all of one protocol."""
+    trained = [name for name in dict.fromkeys(summary["training_set"]) if name != "none"] or ["none"]
+    found = []
+    for training_set in trained:
+        shown = summary[summary["training_set"].isin([training_set, "none"])]
+        methods = sorted(shown["method"].unique(), key=method_rank)
+        if protocol is None:
+            keys = list(HEADLINE)
+        else:
+            keys = [(protocol, metric) for metric in dict.fromkeys(shown.loc[shown["protocol"] == protocol, "metric"])]
+        rows = [row for key in keys if (row := _row(shown, key, methods)) is not None]
+        if rows:
+            names = [method_name(method) for method in methods]
+            found.append(Table(training_set, names, rows, int(shown["seeds"].max()), int(shown["cases"].max())))
+    return found
+
+
+def _row(shown: pd.DataFrame, key: tuple[str, str], methods: list[str]) -> Row | None:
+    own = shown[(shown["protocol"] == key[0]) & (shown["metric"] == key[1])].set_index("method")
+    if own.empty:
+        return None
+    metric = find_metric(*key)
+    means = {method: float(own.loc[method, "mean"]) for method in methods if method in own.index}
+    best = _best(means, metric.best)
+    cells = []
+    for method in methods:
+        if method not in means:
+            cells.append(Cell("–", "", False))
+            continue
+        low, high = float(own.loc[method, "low"]), float(own.loc[method, "high"])
+        span = f"{_number(low)} to {_number(high)}" if math.isfinite(low) and math.isfinite(high) else ""
+        cells.append(Cell(_number(means[method]), span, method in best))
+    unit = own["unit"].iloc[0]
+    unit = {"1": "", "count": "", "um": "µm"}.get(unit, unit)
+    return Row(metric.name, key[1], key[0], unit, metric.better, metric.sentence, cells)
+
+
+def _best(means: dict[str, float], best: Best) -> set[str]:
+    """The methods whose mean is best, as it is written; none where that cannot be said, or where all are the same."""
+    measure = MARKED.get(best)
+    finite = {method: float(f"{mean:.3g}") for method, mean in means.items() if math.isfinite(mean)}
+    if measure is None or len(set(finite.values())) < 2:
+        return set()
+    least = min(map(measure, finite.values()))
+    return {method for method, mean in finite.items() if measure(mean) == least}
+
+
+def _number(value: float) -> str:
+    """Three digits, with a true minus sign; an undefined value is none."""
+    if not math.isfinite(value):
+        return "none"
+    text = f"{value:.0f}" if abs(value) >= 1000 or value == 0 else f"{value:#.3g}".removesuffix(".")
+    return text.replace("-", "−")

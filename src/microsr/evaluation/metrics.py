@@ -1,0 +1,262 @@
+"""Metrics of a super-resolved CT, without a reference and with the truth.
+
+The paper leaves "quantitative evaluation of SR results" as future work (Zheng et al. 2020, section 4). Each
+function says what its number means, its unit, which way is better and what fools it. Volumes come in slice by
+slice: `Moments` gathers what a metric needs of each slice.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from microsr.core.scale import SCALE
+from microsr.physics.moments import Moments
+from microsr.physics.pooling import average_pool
+from microsr.physics.scanner import Kernel, project
+from microsr.physics.spectrum import ROUNDING_POWER, radial_power
+
+CLINICAL_NYQUIST = 1 / (2 * SCALE)
+"""Nyquist limit of the clinical grid, cycles per super-resolved pixel: finer structure cannot come from the input."""
+SSIM_SIGMA = 1.5
+"""Width of SSIM's Gaussian weights, pixels (Wang et al. 2004)."""
+SSIM_REACH = 6
+"""Pixels beyond the mask that SSIM inside it can see: its weights are cut off at 3.5 sigma."""
+MS_SSIM_SIDE = 176
+"""Smallest side, pixels, over which MS-SSIM's fifth scale still holds one 11x11 weight window."""
+MS_SSIM_TILE = 1024
+"""Largest side that is scored at once, pixels; bounds the memory (300 bytes a pixel)."""
+AIR_HU = -1000.0
+
+
+def magnify(mask: np.ndarray) -> np.ndarray:
+    """A clinical mask [rows, columns] on the super-resolved grid, by nearest neighbour: bool [8 rows, 8 columns]."""
+    return np.repeat(np.repeat(np.asarray(mask) != 0, SCALE, axis=0), SCALE, axis=1)
+
+
+def pooled_difference(superresolved: np.ndarray, clinical: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Average-pooled SR minus the clinical input, HU, at each pixel of one slice's lung mask.
+
+    superresolved: HU [8 rows, 8 columns]; clinical, mask: [rows, columns]. Returns one dimension.
+    """
+    inside = np.asarray(mask) != 0
+    return average_pool(superresolved)[inside] - np.asarray(clinical, float)[inside]
+
+
+def consistency_rmse(differences: Moments) -> float:
+    """How far the SR image departs from its own input: root mean square of `pooled_difference`, HU.
+
+    The test of the paper's l_downsample on unseen data. Best is the truth's own value, which is not 0: the scan has noise,
+    blurs, and averages over the slice's thickness. 0 means that pooling gives the input back. What fools it:
+    nearest-neighbour up-sampling scores 0 without adding anything, and a network that keeps the scan's noise scores below
+    the truth.
+    """
+    return float(np.sqrt(differences.mean_square))
+
+
+def scanned_difference(
+    superresolved: np.ndarray, clinical: np.ndarray, mask: np.ndarray, kernel: Kernel, spacing: tuple[float, float]
+) -> np.ndarray:
+    """SR scanned again minus the clinical input, HU, at each pixel of one slice's lung mask.
+
+    Scanned: blurred in-plane by the kernel's PSF and sampled at the clinical pixels' centres. superresolved: HU [8 rows, 8
+    columns]; clinical, mask: [rows, columns]; spacing: clinical pixel size (x, y), mm. Returns one dimension.
+    """
+    inside = np.asarray(mask) != 0
+    across, down = spacing
+    rows, columns = (np.arange(n) * step for n, step in zip(inside.shape, (down, across), strict=True))
+    fine_rows, fine_columns = (
+        (np.arange(SCALE * n) - (SCALE - 1) / 2) * step / SCALE
+        for n, step in zip(inside.shape, (down, across), strict=True)
+    )
+    image = np.asarray(superresolved, np.float32)[None]
+    scanned = project(image, kernel, rows, columns, fine_rows, fine_columns)[0]
+    return scanned[inside].astype(float) - np.asarray(clinical, float)[inside]
+
+
+def consistency_psf_rmse(differences: Moments) -> float:
+    """How far the SR image, scanned again, departs from its own input: root mean square of `scanned_difference`, HU.
+
+    Best is the truth's own value, which is not 0 but the scan's noise and what its thicker slices average, which no
+    slice-by-slice method sees. Tests what training does not optimise: the paper's f is average pooling, the scanner is not.
+    What fools it: an image that explains the noise too scores below the truth, which is over-fitting, not quality; and a
+    kernel that is not the scan's (config `scanner.kernel`) shifts all methods alike.
+    """
+    return float(np.sqrt(differences.mean_square))
+
+
+def mean_shift(differences: Moments) -> float:
+    """How much brighter the SR lung is than the input lung: mean of `pooled_difference`, HU.
+
+    Nearer to 0 is better; positive: denser than the input. Shows the drift of absolute intensity that instance
+    normalisation allows. What fools it: too bright and too dark regions cancel; read it beside consistency_rmse.
+    """
+    return differences.mean
+
+
+def spectrum_distance(superresolved: np.ndarray, micro: np.ndarray) -> float:
+    """How much the fine texture's strength differs from real uCT: mean absolute difference of log10 radial power.
+
+    Over the rings above the clinical Nyquist limit (1/16 cycles per SR pixel) up to 1/2; no unit: 1 means a factor
+    of 10 in power on average. Lower is better, 0 is uCT's own texture. superresolved, micro: 2-D power spectra of
+    the same size from `physics.spectrum.mean_power`. What fools it: it sees how much structure of each size there is, not
+    where it is nor what it looks like, so noise shaped like uCT scores 0; the uCT's own noise counts as structure;
+    below the rounding to whole HU nothing is seen, which bounds the distance of very smooth images; and the rings end at 1/2
+    cycles per pixel, so that a checkerboard of single pixels, in the corner of the spectrum, is left to `checkerboard`.
+    """
+    if superresolved.shape != micro.shape:
+        raise ValueError(f"spectra of different windows cannot be compared: {superresolved.shape}, {micro.shape}")
+    frequencies, own = radial_power(superresolved)
+    _, reference = radial_power(micro)
+    return float(np.mean(np.abs(own - reference)[frequencies > CLINICAL_NYQUIST]))
+
+
+def checkerboard(power: np.ndarray) -> float:
+    """How far a pattern that repeats every 8, 4 or 2 pixels stands out: the highest peak of log10 power, 0 = none.
+
+    Up-sampling by strides leaves a pattern that repeats with the stride, hence power at multiples of 1/8 cycles per
+    pixel along rows, columns and both. Each such point is compared with what its neighbourhood predicts for it; 1
+    means ten times the power. Best is what chance gives, up to about 0.2, and 0.3 from a dozen windows. power: 2-D
+    power spectrum of windows of a multiple of 8 pixels, at least 32, from `physics.spectrum.mean_power`. What fools it: a
+    pattern that changes with the image hides (nearest-neighbour up-sampling, all of blocks, gets about 0.5), small
+    windows show a weak one less (64 against 128: half a unit), and a true lattice at such a frequency would count.
+
+    There are three predictions, and the highest counts: a quadratic surface through log10 power around the point,
+    for which power laws and Gaussian fall-off are no peak, and the means along its row and its column, for which
+    the ridge of an edge or a slope is none. The Hann window's own leakage, one frequency step around a peak, is
+    left out of them.
+    """
+    size = len(power)
+    logarithm = np.log10(np.maximum(power, ROUNDING_POWER))
+    neighbourhoods = _neighbourhoods(max(2, size // 32))
+    highest = 0.0
+    for u, v in np.ndindex(SCALE, SCALE):
+        if (u, v) != (0, 0):
+            point = np.array([u, v]) * size // SCALE
+            values = (logarithm[tuple((point + offsets).T % size)] @ weights for offsets, weights in neighbourhoods)
+            highest = max(highest, logarithm[tuple(point)] - max(values))
+    return float(highest)
+
+
+def _neighbourhoods(reach: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Three times offsets, 2 to `reach` steps away [number, 2], and weights by which values there predict the middle."""
+    steps = np.arange(-reach, reach + 1)
+    around = np.array([(i, j) for i in steps for j in steps if max(abs(i), abs(j)) >= 2])
+    i, j = around.T.astype(float)
+    surface = np.column_stack([np.ones_like(i), i, j, i * i, i * j, j * j])
+    line = steps[np.abs(steps) >= 2]
+    mean = np.full(len(line), 1 / len(line))
+    row, column = np.column_stack([0 * line, line]), np.column_stack([line, 0 * line])
+    return [(around, np.linalg.pinv(surface)[0]), (row, mean), (column, mean)]
+
+
+def truth_difference(superresolved: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """SR minus truth, HU, at each pixel of one slice's lung mask; all [rows, columns] on the SR grid, result 1-D."""
+    inside = np.asarray(mask) != 0
+    return np.asarray(superresolved, float)[inside] - np.asarray(truth, float)[inside]
+
+
+def psnr(differences: Moments, data_range: float) -> float:
+    """Peak signal-to-noise ratio against the truth: 10 log10(data_range^2 / mean square of `truth_difference`), dB.
+
+    Higher is better, infinite for the truth itself. data_range: HU, to be stated with the value: doubling it adds 6 dB.
+    What fools it: it rewards blur, as a smooth image loses less than a sharp one whose details are slightly displaced.
+    """
+    if differences.mean_square == 0:
+        return float("inf")
+    return float(10 * np.log10(data_range**2 / differences.mean_square))
+
+
+def rmse(differences: Moments) -> float:
+    """Root mean square of `truth_difference`, HU, over the lung or one tissue; NaN where there is none of it.
+
+    Lower is better, 0 for the truth itself. What fools it: as PSNR, it rewards blur.
+    """
+    return float(np.sqrt(differences.mean_square)) if differences.number else float("nan")
+
+
+def ssim_map(superresolved: np.ndarray, truth: np.ndarray, mask: np.ndarray, data_range: float) -> np.ndarray:
+    """SSIM with the truth (Wang et al. 2004; Gaussian weights, sigma 1.5) at each pixel of one slice's mask, NaN elsewhere.
+
+    All [rows, columns] on the SR grid, in HU; data_range: HU. Variances and the covariance are the weighted means of equations
+    14 to 16 there, not the sample ones (scikit-image's own choice), which are larger by 1/120.
+    """
+    inside = np.asarray(mask) != 0
+    found = np.full(inside.shape, np.nan, np.float32)
+    if not inside.any():
+        return found
+    box = tuple(_span(inside.any(axis=1 - axis), inside.shape[axis]) for axis in (0, 1))
+    from skimage.metrics import structural_similarity  # only here: most of what uses this module knows no truth
+
+    _, values = structural_similarity(
+        np.asarray(superresolved[box], np.float32),
+        np.asarray(truth[box], np.float32),
+        data_range=data_range,
+        gaussian_weights=True,
+        sigma=SSIM_SIGMA,
+        use_sample_covariance=False,
+        full=True,
+    )
+    found[box] = np.where(inside[box], values, np.nan)
+    return found
+
+
+def ssim_values(superresolved: np.ndarray, truth: np.ndarray, mask: np.ndarray, data_range: float) -> np.ndarray:
+    """`ssim_map` at the pixels of the mask, in one dimension; the mean over all slices is `ssim`."""
+    return ssim_map(superresolved, truth, mask, data_range)[np.asarray(mask) != 0]
+
+
+def ssim(values: Moments) -> float:
+    """Structural similarity with the truth inside the lung: mean of `ssim_values`, no unit.
+
+    Higher is better, 1 for the truth itself. What fools it: a wide data range makes everything alike in the flat
+    parts of the lung, and as PSNR it takes texture that is right in kind but not in place for an error.
+    """
+    return values.mean if values.number else float("nan")
+
+
+def ms_ssim_value(superresolved: np.ndarray, truth: np.ndarray, mask: np.ndarray, data_range: float) -> float:
+    """MS-SSIM of one slice (Wang, Simoncelli and Bovik 2003; five scales, 11x11 Gaussian, sigma 1.5), no unit.
+
+    All [rows, columns] on the SR grid, in HU; data_range: HU. Over the box around the mask, with the truth put outside the
+    mask, so that only the lung counts (by its share of the box; compare methods on one case, not cases); a box longer than
+    MS_SSIM_TILE is cut into equal tiles, whose values are averaged by their share of the lung. HU are counted from air. NaN
+    without lung, or if the image is too small for five scales (176 pixels). Higher is better, 1 for the truth itself. What
+    fools it: as SSIM; its coarse scales, which any consistent method gets right, weigh most.
+    """
+    inside = np.asarray(mask) != 0
+    if min(inside.shape) < MS_SSIM_SIDE or not inside.any():
+        return float("nan")
+    spans = (_span(inside.any(axis=1 - axis), inside.shape[axis], MS_SSIM_SIDE) for axis in (0, 1))
+    tiles = [tile for tile in itertools.product(*map(_tiles, spans)) if inside[tile].any()]
+    values = [_ms_ssim(superresolved[tile], truth[tile], inside[tile], data_range) for tile in tiles]
+    return float(np.average(values, weights=[np.count_nonzero(inside[tile]) for tile in tiles]))
+
+
+def _ms_ssim(superresolved: np.ndarray, truth: np.ndarray, inside: np.ndarray, data_range: float) -> float:
+    # In float32, five times as fast: SSIM's variances, small differences of large squares, are then good to 0.001 only.
+    true = np.asarray(truth, np.float32) - np.float32(AIR_HU)
+    image = np.where(inside, np.asarray(superresolved, np.float32) - np.float32(AIR_HU), true)
+    # Only here: with PyTorch, they take two seconds to load, which most of what uses this module can do without.
+    import torch
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+    pair = (torch.from_numpy(np.ascontiguousarray(a))[None, None] for a in (image, true))
+    return float(multiscale_structural_similarity_index_measure(*pair, sigma=SSIM_SIGMA, data_range=data_range))
+
+
+def _tiles(span: slice) -> list[slice]:
+    number = -(-(span.stop - span.start) // MS_SSIM_TILE)
+    edges = np.linspace(span.start, span.stop, number + 1).astype(int).tolist()
+    return [slice(*pair) for pair in itertools.pairwise(edges)]
+
+
+def _span(occupied: np.ndarray, length: int, shortest: int = 1) -> slice:
+    """The occupied range with room for SSIM's weights, and `shortest` pixels if the image has them."""
+    first, last = np.flatnonzero(occupied)[[0, -1]]
+    start, stop = max(int(first) - SSIM_REACH, 0), min(int(last) + SSIM_REACH + 1, length)
+    if stop - start < shortest:
+        start = max(min(start - (shortest - stop + start) // 2, length - shortest), 0)
+        stop = min(start + shortest, length)
+    return slice(start, stop)

@@ -1,0 +1,1 @@
+"""What a super-resolved volume is compared with: a file a protocol."""

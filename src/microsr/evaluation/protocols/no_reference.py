@@ -1,0 +1,135 @@
+"""Protocol `no_reference`: what can be measured on any super-resolved CT, real or simulated.
+
+In: the super-resolved volume, its clinical input with the lung mask, and uCT volumes as the model of texture. Out: rows of the
+table of metrics. The formulas are in metrics.py and texture.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from microsr import config
+from microsr.core.errors import UserError
+from microsr.core.progress import Progress, logger
+from microsr.core.scale import SCALE
+from microsr.core.streams import Stream, numpy_stream
+from microsr.evaluation import metrics, texture
+from microsr.evaluation.tables import Row
+from microsr.physics import spectrum
+from microsr.physics.moments import Moments
+from microsr.physics.scanner import KERNELS
+from microsr.preprocessing import positions
+from microsr.volume.storage import Volume
+
+PROTOCOL = "no_reference"
+WINDOWS = 256
+"""Windows drawn from each volume for its spectrum and its histogram."""
+WINDOW_SIZES = (128, 64, 32)
+"""Sides of the windows, pixels: the largest that fits is used. Multiples of 16, so that the clinical Nyquist limit
+and the checkerboard's frequencies fall on exact steps."""
+ENOUGH_ROOM = 8
+"""Windows, each half overlapping the next, that must fit into a volume's mask for a size to be taken."""
+WINDOW_SEED = 0
+"""The windows' places are always the same, so that methods are compared on the same tissue."""
+
+
+def slice_rows(
+    sr: Volume, sr_path: Path, clinical: Volume, mask: Any, slices: list[int], scanner: config.Scanner
+) -> list[Row]:
+    """Metrics that compare a super-resolved slice with its own input.
+
+    sr: the clinical slices `slices`. mask: lung, [clinical slices, rows, columns].
+
+    Raises
+    ------
+    UserError
+        There is no lung in these slices.
+    """
+    pooled, scanned, vessels, airways = (Moments() for _ in range(4))
+    progress = Progress(len(slices), "slices")
+    for i, z in enumerate(slices):
+        image, pixels, lung = np.asarray(sr.array[i]), np.asarray(clinical.array[z]), np.asarray(mask[z])
+        pooled.add(metrics.pooled_difference(image, pixels, lung))
+        scanned.add(metrics.scanned_difference(image, pixels, lung, KERNELS[scanner.kernel], clinical.spacing[:2]))
+        vessels.add(texture.detail_at(image, texture.solid_places(pixels, lung)))
+        airways.add(texture.detail_at(image, texture.airway_places(pixels, lung)))
+        progress.advance()
+    progress.close()
+    if not pooled.number:
+        raise UserError(f"{sr_path}: no lung in its slices {slices}; choose others with superresolve.slices")
+    return [
+        (PROTOCOL, "consistency_rmse", metrics.consistency_rmse(pooled), "HU"),
+        (PROTOCOL, "consistency_psf_rmse", metrics.consistency_psf_rmse(scanned), "HU"),
+        (PROTOCOL, "mean_shift", metrics.mean_shift(pooled), "HU"),
+        (PROTOCOL, "texture_in_vessels", texture.texture_in_vessels(vessels), "HU"),
+        (PROTOCOL, "texture_in_airways", texture.texture_in_airways(airways), "HU"),
+    ]
+
+
+def window_rows(
+    sr: Volume,
+    sr_path: Path,
+    mask: Any,
+    slices: list[int],
+    references: list[Volume],
+    masks: list[Any],
+    paths: list[Path],
+) -> list[Row]:
+    """Metrics of the texture, from windows inside the lung of the SR volume and inside the uCT specimens.
+
+    references, masks, paths: the uCT volumes with their specimen masks; each counts the same.
+
+    Raises
+    ------
+    UserError
+        A mask has no room for the smallest window.
+    """
+    size, counts = _window_size(mask, slices, sr_path, masks, paths)
+    logger.info("spectra from %d windows of %dx%d pixels in each volume", WINDOWS, size, size)
+    stream = numpy_stream(Stream.TEXTURE_WINDOWS, WINDOW_SEED)
+    places = positions.draw_positions(mask, size // SCALE, 1.0, WINDOWS, stream, counts[0], slices)
+    places = np.column_stack([np.searchsorted(slices, places[:, 0]), SCALE * places[:, 1:]])
+    power, share = _power_and_histogram(sr.array, places, size)
+    reference_power, reference_share = np.zeros_like(power), np.zeros_like(share)
+    for volume, specimen, count in zip(references, masks, counts[1:], strict=True):
+        places = positions.draw_positions(specimen, size, 1.0, WINDOWS, stream, count)
+        one_power, one_share = _power_and_histogram(volume.array, places, size)
+        reference_power += one_power / len(references)
+        reference_share += one_share / len(references)
+    return [
+        (PROTOCOL, "spectrum_distance", metrics.spectrum_distance(power, reference_power), "log10 power"),
+        (PROTOCOL, "histogram_distance", texture.histogram_distance(share, reference_share), "HU"),
+        (PROTOCOL, "checkerboard", metrics.checkerboard(power), "log10 ratio"),
+    ]
+
+
+def _power_and_histogram(array: Any, places: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    windows = []
+    for z in np.unique(places[:, 0]):
+        # A slice is read once, not once a window.
+        starts = places[places[:, 0] == z] - [z, 0, 0]
+        # Copies, as a window that is a part of the slice would keep all of it in memory.
+        windows += [window.copy() for window in spectrum.windows_at(np.asarray(array[int(z)])[None], starts, size)]
+    return spectrum.mean_power(windows), texture.histogram(np.stack(windows))
+
+
+def _window_size(
+    mask: Any, slices: list[int], sr_path: Path, masks: list[Any], paths: list[Path]
+) -> tuple[int, list[np.ndarray]]:
+    """The largest window with room in every volume, and the number of its positions on each slice of each volume."""
+    for size in WINDOW_SIZES:
+        counts = [positions.count_positions(mask, size // SCALE, 1.0, slices)]
+        counts += [positions.count_positions(m, size, 1.0) for m in masks]
+        steps = [size // SCALE / 2] + [size / 2] * len(masks)
+        if all(c.sum() >= ENOUGH_ROOM * step**2 for c, step in zip(counts, steps, strict=True)):
+            return size, counts
+    for count, path, what in zip(counts, [sr_path, *paths], ["lung"] + ["specimen"] * len(paths), strict=True):
+        if not count.sum():
+            raise UserError(
+                f"{path}: its {what} mask has no room for a window of {size}x{size} pixels, which the spectrum needs; "
+                f"correct the mask or choose other slices"
+            )
+    return size, counts

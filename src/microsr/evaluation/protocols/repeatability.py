@@ -1,0 +1,235 @@
+"""Protocol `repeatability`: the super-resolved CTs of two scans of one lung should agree; what differs came from noise or kernel.
+
+In: the super-resolved volumes of both scans (fresh noise, or two reconstruction kernels) and the lung mask. Out: how far they
+disagree in HU, in texture, and in structures that only one of them shows. Needs no truth, so it works on patients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter, label
+from scipy.ndimage import sum as label_sum
+from skimage.morphology import skeletonize
+
+from microsr.core.errors import UserError
+from microsr.core.progress import Progress
+from microsr.core.provenance import write_run
+from microsr.core.scale import SCALE
+from microsr.evaluation import metrics, tables
+from microsr.physics.moments import Moments
+from microsr.physics.pooling import average_pool
+from microsr.volume import alignment
+from microsr.volume.storage import open_mask, open_volume
+
+PROTOCOL = "repeatability"
+TEXTURE_SIGMA = 3.0
+"""Gaussian, pixels, at half strength at the clinical Nyquist limit (1/16 cycles per pixel): what it removes is no texture."""
+STRUCTURE_SIGMA = 1.0
+"""Walls and lumens are looked for after this smoothing, pixels: single bright or dark pixels are neither."""
+WALL_HU = -500.0
+"""Walls, septa and vessels are above: half way between air and soft tissue."""
+WALL_REACH = 2.0
+"""A wall in the other image within this many pixels (0.16 mm at 0.078 mm) is the same wall."""
+LUMEN_HU, FAINT_LUMEN_HU = -950.0, -900.0
+"""Lumens are below the first; in the other image, below the second is enough to count as there."""
+LUMEN_PIXELS = 12
+"""Smallest lumen, a disc 4 pixels wide: 0.31 mm at 0.078 mm, about the last airway (0.34 mm) and above alveoli (0.2 mm)."""
+LUMEN_OVERLAP = 0.5
+"""A lumen of which less than this share is dark in the other image is in one only."""
+
+
+@dataclass
+class Counts:
+    """Structures in each of the two images, and those of them that the other image lacks."""
+
+    there: list[int] = field(default_factory=lambda: [0, 0])
+    alone: list[int] = field(default_factory=lambda: [0, 0])
+
+    def add(self, image: int, alone: np.ndarray) -> None:
+        """Count the structures of one image (0 or 1); alone: bool, one each."""
+        self.there[image] += int(alone.size)
+        self.alone[image] += int(np.count_nonzero(alone))
+
+    @property
+    def share(self) -> float:
+        """Mean over the images of the share that the other one lacks; an image without any is left out, NaN if both are."""
+        shares = [a / n for a, n in zip(self.alone, self.there, strict=True) if n]
+        return float(np.mean(shares)) if shares else float("nan")
+
+
+def disagreement_rmse(differences: Moments) -> float:
+    """Root mean square of one SR image minus the other, inside the lung, HU.
+
+    Lower is better, 0 for a pair that is the same. The same number of the average-pooled images (`disagreement_pooled_rmse`)
+    tells what of it a clinical scanner would see; its best value is that of the two inputs (`input_disagreement_rmse`), which is
+    what noise alone makes.
+    What fools it: an image without detail, as bicubic's, or one that ignores its input has little to disagree about; read it
+    beside the spectrum and the consistency.
+    """
+    return float(np.sqrt(differences.mean_square)) if differences.number else float("nan")
+
+
+def texture(image: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """What is finer than the clinical Nyquist limit, HU: the image minus its Gaussian mean (TEXTURE_SIGMA) inside the mask.
+
+    Both [rows, columns]; 0 outside the mask, whose outside has no influence.
+    """
+    weights = gaussian_filter(inside.astype(np.float32), TEXTURE_SIGMA)
+    mean = gaussian_filter(np.where(inside, image, 0).astype(np.float32), TEXTURE_SIGMA) / np.maximum(weights, 1e-6)
+    return np.where(inside, image - mean, 0)
+
+
+def texture_correlation(both: Moments, first: Moments, second: Moments) -> float:
+    """Correlation of the two images' `texture`, from the moments of their product and of each; no unit.
+
+    Higher is better: 1 for a pair that is the same, 0 for textures drawn independently. What fools it: a pattern that
+    belongs to the network, as a checkerboard, is the same in both and counts as agreement; NaN without any texture.
+    """
+    scale = np.sqrt(first.mean_square * second.mean_square) if both.number else 0.0
+    return float(both.mean / scale) if scale > 0 else float("nan")
+
+
+def count_walls(pair: list[np.ndarray], inside: np.ndarray, counts: Counts) -> None:
+    """Add one slice to `walls_in_one_only`: share of wall length in one image with no wall nearby in the other.
+
+    pair: two images smoothed by STRUCTURE_SIGMA, HU. Walls are above WALL_HU (vessels too); their length is that of their
+    skeletons, so that thick ones do not weigh more. Lower is better, 0 for a pair that is the same; chance, two unrelated
+    lungs, gives about 0.8 to 0.9. What fools it: walls so dense that chance finds one within reach; images with no wall.
+    """
+    walls = [image > WALL_HU for image in pair]
+    for i, (own, other) in enumerate([walls, walls[::-1]]):
+        distance = distance_transform_edt(~other) if other.any() else np.full(own.shape, np.inf)
+        counts.add(i, distance[skeletonize(own & inside)] > WALL_REACH)
+
+
+def count_lumens(pair: list[np.ndarray], inside: np.ndarray, counts: Counts) -> None:
+    """Add one slice to `lumens_in_one_only`: share of the lumens of one image that the other does not show.
+
+    pair: as in `count_walls`. Lumens are connected regions below LUMEN_HU of at least LUMEN_PIXELS; the other image shows one
+    if at least LUMEN_OVERLAP of it is below FAINT_LUMEN_HU. Lower is better, 0 for a pair that is the same. What fools it:
+    emphysema and wide air spaces count as lumens; a handful of lumens, as in bicubic's, gives a number that is mostly chance.
+    """
+    for i, (own, other) in enumerate([pair, pair[::-1]]):
+        regions, number = label((own < LUMEN_HU) & inside)
+        index = np.arange(1, number + 1)
+        area = label_sum(regions > 0, regions, index)
+        shared = label_sum(other < FAINT_LUMEN_HU, regions, index)
+        large = area >= LUMEN_PIXELS
+        counts.add(i, shared[large] / area[large] < LUMEN_OVERLAP)
+
+
+@dataclass
+class Comparison:
+    """What two SR images of one lung have and have not in common, gathered slice by slice."""
+
+    full: Moments = field(default_factory=Moments)
+    pooled: Moments = field(default_factory=Moments)
+    fine: Moments = field(default_factory=Moments)
+    product: Moments = field(default_factory=Moments)
+    textures: tuple[Moments, Moments] = field(default_factory=lambda: (Moments(), Moments()))
+    walls: Counts = field(default_factory=Counts)
+    lumens: Counts = field(default_factory=Counts)
+
+    def add(self, first: np.ndarray, second: np.ndarray, mask: np.ndarray) -> None:
+        """Add one slice: two images in HU, [8 rows, 8 columns], and its clinical lung mask [rows, columns].
+
+        Structures are looked for one clinical pixel inside the mask's border: the chest wall there is in every image.
+        """
+        lung = np.asarray(mask) != 0
+        inside = metrics.magnify(lung)
+        pair = [np.asarray(image, np.float32) for image in (first, second)]
+        self.full.add((pair[0] - pair[1])[inside])
+        self.pooled.add(average_pool(pair[0] - pair[1])[lung])
+        details = [texture(image, inside)[inside] for image in pair]
+        self.fine.add(details[0] - details[1])
+        self.product.add(details[0] * details[1])
+        for moments, detail in zip(self.textures, details, strict=True):
+            moments.add(detail)
+        smoothed = [gaussian_filter(image, STRUCTURE_SIGMA) for image in pair]
+        core = binary_erosion(inside, iterations=SCALE)
+        count_walls(smoothed, core, self.walls)
+        count_lumens(smoothed, core, self.lumens)
+
+    def rows(self) -> list[tables.Row]:
+        """The rows of the protocol."""
+        return [
+            (PROTOCOL, "disagreement_rmse", disagreement_rmse(self.full), "HU"),
+            (PROTOCOL, "disagreement_pooled_rmse", disagreement_rmse(self.pooled), "HU"),
+            (PROTOCOL, "disagreement_texture_rmse", disagreement_rmse(self.fine), "HU"),
+            (PROTOCOL, "texture_correlation", texture_correlation(self.product, *self.textures), "1"),
+            (PROTOCOL, "walls_in_one_only", self.walls.share, "1"),
+            (PROTOCOL, "lumens_in_one_only", self.lumens.share, "1"),
+        ]
+
+
+def evaluate(
+    names: tables.Names,
+    superresolved: Path,
+    repeated: Path,
+    clinical: Path,
+    output: Path,
+    repeated_clinical: Path | None = None,
+) -> None:
+    """Write the table of the protocol.
+
+    superresolved, repeated: HU, of the first and of the second scan, the same slices. clinical: the first scan, with the lung
+    mask. repeated_clinical: the second scan; None: no row `input_disagreement_rmse`.
+
+    Raises
+    ------
+    UserError
+        A volume is not in HU, the volumes do not overlay, or there is no lung in the slices.
+    """
+    started = time.time()
+    volumes = [open_volume(path) for path in (superresolved, repeated)]
+    ct, mask = open_volume(clinical), open_mask(clinical)
+    for volume, path in zip([*volumes, ct], [superresolved, repeated, clinical], strict=True):
+        alignment.check_unit(volume, path)
+    slices = alignment.held_slices(volumes[0], superresolved, ct, clinical)
+    if alignment.held_slices(volumes[1], repeated, ct, clinical) != slices:
+        raise UserError(f"{repeated} holds other slices than {superresolved} ({slices}); super-resolve the same ones")
+    for volume, path in zip(volumes, (superresolved, repeated), strict=True):
+        alignment.check_input(volume, path, ct, clinical, slices)
+
+    found, inputs = Comparison(), Moments()
+    again = None if repeated_clinical is None else open_volume(repeated_clinical)
+    if again is not None:
+        alignment.check_overlay(ct, clinical, again, again.shape, repeated_clinical, list(range(ct.shape[0])))
+    progress = Progress(len(slices), "slices")
+    for i, z in enumerate(slices):
+        lung = np.asarray(mask[z]) != 0
+        found.add(volumes[0].array[i], volumes[1].array[i], lung)
+        if again is not None:
+            inputs.add((np.asarray(ct.array[z], float) - np.asarray(again.array[z], float))[lung])
+        progress.advance()
+    progress.close()
+    if not found.full.number:
+        raise UserError(f"{superresolved}: no lung in its slices {slices}; choose others with superresolve.slices")
+    rows = found.rows()
+    if again is not None:
+        rows.append((PROTOCOL, "input_disagreement_rmse", disagreement_rmse(inputs), "HU"))
+    tables.write_table(output, names, rows)
+    paths = [p for p in (superresolved, repeated, clinical, repeated_clinical) if p is not None]
+    counted = {"walls": found.walls.there, "lumens": found.lumens.there}
+    write_run(output, "evaluate.repeatability", {}, paths, started, slices=slices, counted=counted)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `microsr evaluate repeatability`, without those that every protocol has."""
+    parser.add_argument(
+        "--superresolved", required=True, type=Path, help="super-resolved CT of the first scan (OME-Zarr)"
+    )
+    parser.add_argument("--repeated", required=True, type=Path, help="super-resolved CT of the second scan (OME-Zarr)")
+    parser.add_argument("--clinical", required=True, type=Path, help="the first scan (OME-Zarr with the lung mask)")
+    parser.add_argument("--repeated_clinical", type=Path, help="the second scan; adds the disagreement of the inputs")
+
+
+def run(ns: argparse.Namespace) -> None:
+    """Run the protocol from its command line."""
+    names = (ns.case, ns.method, ns.training_set, ns.seed)
+    evaluate(names, ns.superresolved, ns.repeated, ns.clinical, ns.output, ns.repeated_clinical)

@@ -1,0 +1,197 @@
+"""Protocol `truth`: a super-resolved CT against what the simulated scanner looked at.
+
+In: the super-resolved volume, the truth on its grid, the lung mask, and the truth's tissue labels and airways where they exist.
+Out: rows of the table of metrics, the crossings of airways that were judged, and a volume of hallucinations. Everything is read
+slice by slice. The formulas are in metrics.py, nullspace.py, structures.py and bronchioles.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from microsr import config
+from microsr.core.errors import UserError
+from microsr.core.progress import Progress
+from microsr.evaluation import bronchioles, metrics, structures
+from microsr.evaluation.tables import Row
+from microsr.physics import airways, nullspace
+from microsr.physics.moments import Moments
+from microsr.physics.scanner import KERNELS
+from microsr.physics.tissues import Tissue
+from microsr.volume import alignment
+from microsr.volume.storage import Volume, create_volume, open_volume
+
+PROTOCOL = "truth"
+LUNG_TISSUES = tuple(tissue for tissue in Tissue if tissue is not Tissue.OUTSIDE)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Paths of the truth (HU), its labels (`Tissue`, the same grid) and its airways (airways.csv)."""
+
+    truth: Path
+    labels: Path | None = None
+    airways: Path | None = None
+
+    @property
+    def paths(self) -> list[Path]:
+        """Those that are given."""
+        return [path for path in (self.truth, self.labels, self.airways) if path is not None]
+
+
+def rows(
+    sr: Volume,
+    sr_path: Path,
+    mask: Any,
+    slices: list[int],
+    reference: Reference,
+    settings: config.Evaluate,
+    scanner: config.Scanner,
+    maps: Path | None = None,
+) -> tuple[list[Row], pd.DataFrame | None]:
+    """Metrics of `sr`, which holds the clinical slices `slices`, against the reference.
+
+    mask: lung, [clinical slices, rows, columns]. PSNR, SSIM and MS-SSIM take settings.data_range_hu as data range. maps: where to
+    write, per slice, what SR has in the scanner's null space and the truth has not (HU, OME-Zarr on SR's grid). Returns the rows,
+    and bronchioles.COLUMNS if airways are given.
+
+    Raises
+    ------
+    UserError
+        Truth or labels do not overlay, have another unit, or airways are given without labels.
+    """
+    truth, labels = _open(sr, sr_path, slices, reference)
+    crossings = None
+    if reference.airways is not None:
+        crossings = airways.crossings(reference.airways, truth, slices, bronchioles.BINS_MM[-1])
+    measures = _Measures(sr, settings.data_range_hu, KERNELS[scanner.kernel], np.asarray(mask[slices[0]]).shape)
+    volume = create_volume(maps, sr.shape, sr)[0] if maps is not None else None
+    progress = Progress(len(slices), "slices")
+
+    def compared() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Compare slice by slice; yields what the lesions, which span slices, need of each."""
+        for i, z in enumerate(slices):
+            image, true, lung = np.asarray(sr.array[i]), np.asarray(truth.array[z]), metrics.magnify(mask[z])
+            null = measures.compare(image, true, lung)
+            if volume is not None:
+                volume[i] = np.rint(null).astype(np.int16)
+            del null
+            tissues = None if labels is None else np.asarray(labels.array[z])
+            inside = lung if tissues is None else tissues != Tissue.OUTSIDE
+            measures.compare_structures(image, true, inside)
+            if tissues is not None:
+                measures.compare_tissues(image, true, tissues)
+                if crossings is not None:
+                    measures.compare_airways(image, true, tissues, crossings[crossings["slice"] == z])
+            pooled = [structures.pool(values) for values in (image, true, inside)]
+            yield pooled[0], pooled[1], pooled[2] > 0.5
+            progress.advance()
+
+    spacing = (sr.spacing[2], *(structures.LESION_POOL * s for s in sr.spacing[1::-1]))
+    lost, invented = structures.lesions(compared(), spacing)
+    progress.close()
+    found, table = measures.rows((lost, invented), labels is not None, crossings is not None)
+    return [(PROTOCOL, *row) for row in found], table
+
+
+def _open(sr: Volume, sr_path: Path, slices: list[int], reference: Reference) -> tuple[Volume, Volume | None]:
+    truth = open_volume(reference.truth)
+    alignment.check_unit(truth, reference.truth)
+    alignment.check_overlay(sr, sr_path, truth, truth.shape, reference.truth, slices)
+    if reference.labels is None:
+        if reference.airways is not None:
+            raise UserError(f"{reference.airways}: airways need the truth's labels too; give --labels")
+        return truth, None
+    labels = open_volume(reference.labels)
+    alignment.check_unit(labels, reference.labels, "label")
+    alignment.check_overlay(sr, sr_path, labels, labels.shape, reference.labels, slices)
+    return truth, labels
+
+
+class _Measures:
+    """What is gathered of each slice, and the metrics of all of them."""
+
+    def __init__(self, sr: Volume, data_range: float, kernel: Any, shape: tuple[int, int]) -> None:
+        self.spacing, self.data_range = sr.spacing, data_range
+        clinical = tuple(s * sr.shape[1] / shape[0] for s in sr.spacing[:2])
+        self.split = nullspace.Split(kernel, clinical, shape)
+        self.difference, self.similarity, self.measured = Moments(), Moments(), Moments()
+        self.multiscale: list[tuple[float, int]] = []
+        self.by_tissue = {t: (Moments(), Moments()) for t in LUNG_TISSUES}
+        self.solids = np.zeros(4, int)
+        self.walls: list[np.ndarray] = []
+        self.borders: list[np.ndarray] = []
+        self.bronchioles: list[pd.DataFrame] = []
+
+    def compare(self, image: np.ndarray, true: np.ndarray, lung: np.ndarray) -> np.ndarray:
+        """Pixel by pixel in the lung; returns the null-space part of the error, HU [rows, columns]."""
+        self.difference.add(metrics.truth_difference(image, true, lung))
+        self.similarity.add(metrics.ssim_values(image, true, lung, self.data_range))
+        value = metrics.ms_ssim_value(image, true, lung, self.data_range)
+        if np.isfinite(value):
+            self.multiscale.append((value, int(np.count_nonzero(lung))))
+        error = np.where(lung, image.astype(np.float32) - true, 0)
+        measured = self.split.measured(error)
+        self.measured.add(measured)
+        return error - measured
+
+    def compare_structures(self, image: np.ndarray, true: np.ndarray, lung: np.ndarray) -> None:
+        """Solid objects in the lung, in-plane."""
+        self.solids += structures.small_solids(image, true, lung, self.spacing[0])
+
+    def compare_tissues(self, image: np.ndarray, true: np.ndarray, tissues: np.ndarray) -> None:
+        """Pixel by pixel in each tissue of the label volume, and the tumour's border."""
+        similarity = metrics.ssim_map(image, true, tissues != Tissue.OUTSIDE, self.data_range)
+        for tissue, (difference, alike) in self.by_tissue.items():
+            difference.add(metrics.truth_difference(image, true, tissues == tissue))
+            alike.add(similarity[tissues == tissue])
+        self.borders.append(structures.border_distances(image, true, tissues == Tissue.TUMOUR, self.spacing[0]))
+
+    def compare_airways(
+        self, image: np.ndarray, true: np.ndarray, tissues: np.ndarray, crossings: pd.DataFrame
+    ) -> None:
+        """Lumens and walls of the airways that cross the slice."""
+        self.walls.append(structures.wall_errors(image, true, crossings, self.spacing[0]))
+        self.bronchioles.append(bronchioles.judge_slice(image, true, tissues, crossings, self.spacing[0]))
+
+    def rows(
+        self, lesions: tuple[int, int], with_labels: bool, with_airways: bool
+    ) -> tuple[list[tuple[str, float, str]], pd.DataFrame | None]:
+        """Metric, value and unit of everything that was gathered, and the crossings of airways.
+
+        lesions: how many are lost and how many invented.
+        """
+        weights = [w for _, w in self.multiscale]
+        alike = np.average([v for v, _ in self.multiscale], weights=weights) if self.multiscale else np.nan
+        measured = self.measured.squares / self.difference.number
+        found = [
+            ("psnr", metrics.psnr(self.difference, self.data_range), "dB"),
+            ("ssim", metrics.ssim(self.similarity), "1"),
+            ("ms_ssim", float(alike), "1"),
+            ("measured_rmse", nullspace.measured_rmse(measured), "HU"),
+            ("null_rmse", nullspace.null_rmse(max(self.difference.mean_square - measured, 0.0)), "HU"),
+        ]
+        lost, present, invented, shown = self.solids
+        found += [
+            ("small_lost", lost / present if present else float("nan"), "1"),
+            ("small_invented", invented / shown if shown else float("nan"), "1"),
+        ]
+        found += [("lesions_lost", lesions[0], "count"), ("lesions_invented", lesions[1], "count")]
+        if with_labels:
+            for tissue, (difference, similarity) in self.by_tissue.items():
+                name = tissue.name.lower()
+                found.append((f"rmse_{name}", metrics.rmse(difference), "HU"))
+                found.append((f"ssim_{name}", metrics.ssim(similarity), "1"))
+            border = structures.tumour_border_error_um(np.concatenate(self.borders))
+            found.append(("tumour_border_error_um", border, "um"))
+        if not with_airways:
+            return found, None
+        found.append(("wall_error_um", structures.wall_error_um(np.concatenate(self.walls)), "um"))
+        table = pd.concat(self.bronchioles, ignore_index=True)
+        return found + bronchioles.curve_rows(table), table

@@ -1,0 +1,1 @@
+"""Figures and typeset tables: a file a figure."""

@@ -1,0 +1,162 @@
+"""The metrics of all methods: one panel a metric, one dot a training, the interval over trainings. In: the table of metrics.
+Out: a figure of one protocol's metrics, or of the few that answer the question of the comparison (HEADLINE).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from microsr.core.errors import UserError
+from microsr.evaluation.catalogue import HEADLINE, find_metric, find_protocol
+from microsr.evaluation.names import method_name, method_rank
+from microsr.evaluation.summary import interval
+from microsr.evaluation.tables import read_table
+from microsr.figures.style import COLOURS, GREY, PAGE, TALLEST, new_figure, save, styled, tidy_panel
+
+LAYOUTS = (
+    (3, 0.19, 0.22, 0.1),
+    (3, 0.14, 0.22, 0.05),
+    (4, 0.14, 0.2, 0.05),
+    (4, 0.105, 0.2, 0.02),
+    (5, 0.1, 0.16, -0.05),
+)
+"""Columns of panels; inches a method, between columns and above a title: from the roomiest, the first that fits on a page."""
+LABEL = 0.46
+"""Inches kept free for the number behind a bar."""
+
+
+def make_metrics(table: Path, output: Path, protocol: str | None = None) -> list[str]:
+    """Write the figure of metrics.csv and return the metrics drawn.
+
+    output: path without extension. protocol: all metrics of this protocol; None: HEADLINE.
+
+    Raises
+    ------
+    UserError
+        The table cannot be read, or holds no such metric.
+    """
+    found = read_table(table)
+    if protocol is None:
+        order = {key: place for place, key in enumerate(HEADLINE)}
+        found["place"] = [order.get(key) for key in zip(found["protocol"], found["metric"], strict=True)]
+        found = found.dropna(subset="place").sort_values("place", kind="stable")
+    else:
+        found = found[found["protocol"] == protocol]
+    if found.empty:
+        raise UserError(f"{table} holds no metrics of protocol {protocol or ', '.join(p for p, _ in HEADLINE)}")
+    save(draw_metrics(found), output)
+    return list(dict.fromkeys(found["metric"]))
+
+
+@styled
+def draw_metrics(table: pd.DataFrame) -> Figure:
+    """Draw a bar to the mean, a dot for each training and their 95 % interval, for each method in each metric.
+
+    Where every method was trained once, the dots are the cases.
+    """
+    table = table.assign(model=[f"{m}/{t}" for m, t in zip(table["method"], table["training_set"], strict=True)])
+    models = sorted(table["model"].unique(), key=method_rank)
+    names = [method_name(model) for model in models]
+    kinds = list(table[["protocol", "metric"]].drop_duplicates().itertuples(index=False, name=None))
+    margin, foot = 0.2 + 0.053 * max(map(len, names)), 0.22
+    for most, line, gap, space in LAYOUTS:
+        columns, panel = min(most, len(kinds)), 0.06 + line * len(models)
+        rows = -(-len(kinds) // columns)
+        width = (PAGE - margin - 0.08 - gap * (columns - 1)) / columns
+        lines = max(_title(metric, "HU", width).count("\n") + 1 for _, metric in kinds)
+        heading = 0.24 + 0.1 * lines + space
+        height = rows * (heading + panel + foot) + 0.14  # the last is a power of ten's
+        if height <= TALLEST:
+            break
+    figure = new_figure(PAGE, height)
+    for number, (protocol, metric) in enumerate(kinds):
+        row, column = divmod(number, columns)
+        left, bottom = margin + column * (width + gap), height - row * (heading + panel + foot) - heading - panel
+        axes = figure.add_axes((left / PAGE, bottom / height, width / PAGE, panel / height))
+        shown = table[(table["protocol"] == protocol) & (table["metric"] == metric)]
+        _panel(axes, shown, models, width)
+        name_metric(axes, protocol, metric, shown["unit"].iloc[0], width)
+        axes.set_yticks(range(len(models)), names if column == 0 else [])
+    return figure
+
+
+def name_metric(axes: Axes, protocol: str, metric: str, unit: str, width: float) -> None:
+    """Write above a panel what it shows, which way is better and the protocol, in at most `width` inches."""
+    axes.set_title(_title(metric, unit, width), pad=12, loc="left", fontweight="bold", fontsize=7, linespacing=1)
+    better = find_metric(protocol, metric).better
+    about = f"{better}, {find_protocol(protocol).short}" if width > 1.6 else better
+    axes.annotate(
+        about, (0, 1), xytext=(0, 3), xycoords="axes fraction", textcoords="offset points", fontsize=6, color=GREY
+    )
+
+
+def _title(metric: str, unit: str, width: float) -> str:
+    """The metric and its unit, on as many lines as `width` inches ask for."""
+    lines = [""]
+    for word in re.split(
+        "(?<=_)", metric + (f" ({unit.replace('um', 'µm')})" if unit not in ("", "1", "count") else "")
+    ):
+        if lines[-1] and len(lines[-1] + word) * 0.0595 > width:
+            lines.append("")
+        lines[-1] += word
+    return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    """Three digits, without a power of ten where the number is large."""
+    if not np.isfinite(value):
+        return "none"
+    return (f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}").replace("-", "−")
+
+
+def _panel(axes: Axes, shown: pd.DataFrame, models: list[str], width: float) -> None:
+    finite = shown["value"][np.isfinite(shown["value"])]
+    # From zero, so that lengths compare; the room on the right is the labels'.
+    low, high = min([0.0, *finite]), max([0.0, *finite])
+    span = high - low or 1.0
+    methods = list(dict.fromkeys(model.partition("/")[0] for model in models))
+    for place, model in enumerate(models):
+        own = shown[shown["model"] == model]
+        if own.empty:
+            continue
+        chance = "seed" if own["seed"].nunique() > 1 else "case"
+        values = own.groupby(chance)["value"].mean().to_numpy(float)
+        mean, values = values.mean(), values[np.isfinite(values)]
+        colour = COLOURS[methods.index(model.partition("/")[0]) % len(COLOURS)]
+        if len(values):
+            axes.barh(place, values.mean(), height=0.62, color=colour, alpha=0.35, zorder=2)
+            heights = place + (np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1))
+            axes.plot(
+                values,
+                heights,
+                "o",
+                color=colour,
+                markersize=3.2,
+                markeredgecolor="white",
+                markeredgewidth=0.4,
+                zorder=3,
+            )
+            low_end, high_end = interval(values) if chance == "seed" else (np.nan, np.nan)
+            if np.isfinite(low_end):
+                axes.plot([low_end, high_end], [place, place], color="black", linewidth=0.9, zorder=4)
+        end = interval(values)[1] if chance == "seed" else np.nan
+        beyond = max([0.0, *values, *([end] if np.isfinite(end) else [])])
+        axes.annotate(
+            _number(mean), (beyond, place), xytext=(5, 0),
+            textcoords="offset points", va="center", fontsize=6,
+        )  # fmt: skip
+    room = LABEL / (width - LABEL)
+    axes.set_xlim(low - (0.05 * span if low < 0 else 0), high + room * span)
+    axes.xaxis.set_major_locator(MaxNLocator(max(2, int(width / 0.32))))
+    axes.set_ylim(len(models) - 0.5, -0.5)
+    axes.axvline(0, color="black", linewidth=0.6, zorder=4)
+    axes.spines["left"].set_visible(low == 0)
+    axes.tick_params(axis="y", length=0)
+    tidy_panel(axes, "x")

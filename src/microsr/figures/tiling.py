@@ -1,0 +1,213 @@
+"""Tiles that cannot be seen: a slice super-resolved tile by tile beside the same slice super-resolved in one piece.
+
+In: a clinical CT with its lung mask, and trained generators; bicubic interpolation is always shown. Out: a figure with a row for
+each method, and a table of the largest differences. For comparison, what a halo avoids: the same tiles, each by itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from scipy.ndimage import uniform_filter
+
+from microsr.config import Figures
+from microsr.core.errors import UserError
+from microsr.core.files import write_csv
+from microsr.core.scale import SCALE
+from microsr.evaluation.names import method_name
+from microsr.figures.comparison import choose_slice
+from microsr.figures.style import (
+    DPI,
+    GREY,
+    PAGE,
+    bare,
+    fitting,
+    grey_bar,
+    new_figure,
+    radiological,
+    save,
+    scale_bar,
+    styled,
+)
+from microsr.inference.upsamplers import Bicubic, Generator, Magnifier, Upsampler, tiles, upsample_slice, whole
+from microsr.volume.storage import Volume, open_mask, open_volume
+
+SIZE = 128
+"""Side of the square that is shown, clinical pixels."""
+TILE = 32
+"""Side of a tile, clinical pixels: small, so that there are many borders."""
+COLUMNS = ["method", "tiles", "tile_px", "halo_px", "largest_hu", "rms_hu"]
+WITH_HALO, ALONE = "halo", "alone"
+DIFFERENCE_HU = (1e-5, 1e3)
+"""Ends of the colour scale, HU; it is logarithmic, as seams are a million times the rounding of float32."""
+COLOUR_MAP = "magma"
+
+Row = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""A method's square in one piece, and the absolute differences from it in tiles with a halo and in tiles alone, HU."""
+
+
+def make_tiling(
+    clinical: Path, models: dict[str, Path], settings: Figures, output: Path, table: Path, size: int = SIZE, tile: int = TILE
+) -> dict[str, Any]:  # fmt: skip
+    """Write the figure and the table of one clinical CT and return what it shows: slice, and first row and column of the square.
+
+    models: method -> generator.pt. The square, with `size` clinical pixels a side or the slice's, is the one with most lung, and is
+    super-resolved as if it were the slice; in float32 on the CPU. output: path without extension. table: .csv with COLUMNS, of
+    each method a row for the tiles with a halo and one for the tiles alone.
+
+    Raises
+    ------
+    UserError
+        The slice does not exist, is not in HU, a side is no size, or a model cannot be used.
+    """
+    for name, side in (("size", size), ("tile", tile)):
+        if side < 1:
+            raise UserError(f"--{name} is {side}, must be at least 1")
+    ct, mask = open_volume(clinical), open_mask(clinical)
+    if ct.unit != "HU":
+        raise UserError(f"{clinical} has unit '{ct.unit}', not HU; give a clinical CT")
+    index = choose_slice(mask, {clinical: list(range(ct.shape[0]))}, settings.slice)
+    row, column = most_lung(np.asarray(mask[index]) > 0, size)
+    pixels = np.asarray(ct.array[index])[row : row + size, column : column + size]
+    upsamplers: dict[str, Upsampler] = {"bicubic": Bicubic()}
+    upsamplers |= {name: Generator(path, "cpu", "float32") for name, path in models.items()}
+    rows = {name: compare(pixels, index, upsampler, tile) for name, upsampler in upsamplers.items()}
+    halos = {name: upsampler.reach for name, upsampler in upsamplers.items()}
+    save(draw_tiling(rows, halos, ct, settings.display_window_hu, tile), output)
+    write_csv(table, tabulated(rows, halos, tile), float_format="%.3g")
+    return {"slice": index, "row": row, "column": column}
+
+
+def most_lung(lung: np.ndarray, size: int) -> tuple[int, int]:
+    """First row and column of the square of `size` pixels a side, or the image's, that holds most of `lung` [rows, columns]."""
+    sides = [min(size, n) for n in lung.shape]
+    share = uniform_filter(lung.astype(float), sides, mode="constant")
+    places = tuple(slice(side // 2, side // 2 + n - side + 1) for side, n in zip(sides, lung.shape, strict=True))
+    row, column = np.unravel_index(np.argmax(share[places]), share[places].shape)
+    return int(row), int(column)
+
+
+def compare(hu: np.ndarray, index: int, upsampler: Upsampler, tile: int) -> Row:
+    """Super-resolve a slice, HU [rows, columns], in one piece, in tiles with a halo, and in tiles each by itself.
+
+    index: the slice's number in its volume. tile: side, clinical pixels. Returns float32 [8 rows, 8 columns] each.
+    """
+    one = upsample_slice(hu, index, upsampler, max(hu.shape))
+    return one, *(np.abs(way(hu, index, upsampler, tile) - one) for way in (upsample_slice, each_alone))
+
+
+def each_alone(hu: np.ndarray, index: int, upsampler: Upsampler, tile: int) -> np.ndarray:
+    """What `upsample_slice` does not do: super-resolve each tile of a slice as if nothing were around it (same noise)."""
+    found = np.empty([SCALE * n for n in hu.shape], np.float32)
+    random = upsampler.draw(index, hu.shape)
+    with Magnifier(upsampler, tile) as magnify:
+        for part in tiles(whole(hu.shape), hu.shape, tile, halo=0):
+            found[_magnified(part.keep, SCALE)] = magnify(
+                hu[part.keep],
+                [plane[..., *_magnified(part.keep, plane.shape[-1] // hu.shape[1])] for plane in random],
+            ).numpy()
+    return found
+
+
+def _magnified(part: tuple[slice, slice], scale: int) -> tuple[slice, ...]:
+    return tuple(slice(scale * p.start, scale * p.stop) for p in part)
+
+
+def tabulated(rows: dict[str, Row], halos: dict[str, int], tile: int) -> pd.DataFrame:
+    """COLUMNS: of each method, the largest and the root mean square difference from one piece, HU."""
+    found = []
+    for name, (_, *differences) in rows.items():
+        for way, halo, difference in zip((WITH_HALO, ALONE), (halos[name], 0), differences, strict=True):
+            rms = np.sqrt(np.mean(np.square(difference, dtype=float)))
+            found.append((name, way, tile, halo, float(difference.max()), float(rms)))
+    return pd.DataFrame(found, columns=COLUMNS)
+
+
+@styled
+def draw_tiling(
+    rows: dict[str, Row], halos: dict[str, int], volume: Volume, window: tuple[float, float], tile: int
+) -> Figure:
+    """Draw a row for each method: in one piece, the difference in tiles with a halo, the difference in tiles alone.
+
+    halos: clinical pixels around a tile that influence it. volume: gives pixel size and direction. The differences share one
+    logarithmic scale, DIFFERENCE_HU; a pixel of print shows the largest difference under it, and a panel says the largest of
+    all. Ticks are where tiles meet.
+    """
+    edge, gap, head, foot, between = 0.15, 0.15, 0.42, 0.42, 0.22
+    first = next(iter(rows.values()))[0]
+    x, y = volume.spacing[:2]
+    across, down = first.shape[1] / SCALE * x, first.shape[0] / SCALE * y
+    column_width = (PAGE - 2 * edge - 2 * gap) / 3
+    side = fitting(column_width, head + len(rows) * between + foot, len(rows) * down / across)
+    panel = side * down / across
+    height = head + len(rows) * (panel + between) + foot
+    figure = new_figure(PAGE, height)
+    headings = "(a) In one piece", "(b) In tiles: difference", "(c) Without a halo: difference"
+    for column, heading in enumerate(headings):
+        left = (edge + column * (column_width + gap)) / PAGE
+        figure.text(left, 1 - 0.06 / height, heading, fontsize=8, fontweight="bold", va="top")
+
+    def show(row: int, column: int, title: str, image: np.ndarray, **how: Any) -> Axes:
+        left, bottom = edge + column * (column_width + gap), height - head - row * (panel + between) - panel
+        axes = figure.add_axes((left / PAGE, bottom / height, side / PAGE, panel / height))
+        axes.imshow(image, extent=(0, across, down, 0), **how)
+        axes.set_title(title, loc="left", pad=3)
+        bare(axes, GREY)
+        for spine in axes.spines.values():
+            spine.set_linewidth(0.5)
+        radiological(axes, volume.direction)
+        return axes
+
+    for row, (name, (image, *differences)) in enumerate(rows.items()):
+        grey = {"cmap": "gray", "vmin": window[0], "vmax": window[1]}
+        scale_bar(show(row, 0, method_name(name), image, **grey), across)
+        titles = [f"tiles of {tile} pixels, {how}" for how in (f"halo of {halos[name]}", "each by itself")]
+        for column, (title, difference) in enumerate(zip(titles, differences, strict=True), start=1):
+            # What is beyond the scale, nothing too, has the colour of its end.
+            shown = np.maximum(_coarser(difference, int(side * DPI)), DIFFERENCE_HU[0])
+            colours = {"cmap": COLOUR_MAP, "norm": LogNorm(*DIFFERENCE_HU), "interpolation": "nearest"}
+            axes = show(row, column, title, shown, **colours)
+            axes.set_xticks(np.arange(tile * x, across - x / 2, tile * x), [])
+            axes.set_yticks(np.arange(tile * y, down - y / 2, tile * y), [])
+            axes.text(0.97, 0.03, f"at most {_short(difference.max())} HU", transform=axes.transAxes, ha="right",
+                      va="bottom", fontsize=6.5, bbox={"facecolor": "white", "alpha": 0.85, "linewidth": 0, "pad": 1.2})  # fmt: skip
+    grey_bar(figure, (edge / PAGE, 0.21 / height, 0.8 * column_width / PAGE, 0.08 / height), window)
+    left, width = edge + column_width + gap, 2 * column_width + gap
+    _colour_bar(figure, (left / PAGE, 0.21 / height, width / PAGE, 0.08 / height))
+    return figure
+
+
+def _coarser(image: np.ndarray, pixels: int) -> np.ndarray:
+    """The largest value of each block of 1, 2, 4 or 8 pixels a side, so that not much more than `pixels` are left along a side."""
+    factor = 1
+    while factor < SCALE and image.shape[1] > factor * pixels:
+        factor *= 2
+    rows, columns = (n // factor for n in image.shape)
+    return image.reshape(rows, factor, columns, factor).max(axis=(1, 3))
+
+
+def _short(value: float) -> str:
+    """Two digits, in powers of ten where it is small."""
+    if value == 0 or value >= 0.01:
+        return f"{value:.2g}" if value < 10 else f"{value:.0f}"
+    power = int(np.floor(np.log10(value)))
+    return rf"${value / 10.0**power:.1f} \times 10^{{{power}}}$"
+
+
+def _colour_bar(figure: Figure, box: tuple[float, float, float, float]) -> None:
+    axes = figure.add_axes(box, label="colour scale")
+    low, high = np.log10(DIFFERENCE_HU)
+    axes.imshow(np.linspace(0, 1, 256)[None], cmap=COLOUR_MAP, aspect="auto", extent=(low, high, 0, 1))
+    powers = np.arange(low, high + 1, 2).astype(int)
+    beyond = {low: "≤ ", high: "≥ "}
+    axes.set_xticks(powers, [f"{beyond.get(power, '')}$10^{{{power}}}$" for power in powers])
+    axes.set_yticks([])
+    axes.set_title("|in tiles − in one piece|, HU", fontsize=6.5, pad=2)
+    for spine in axes.spines.values():
+        spine.set(visible=True, linewidth=0.5)

@@ -1,0 +1,355 @@
+"""DICOM in: a folder or file of single-frame slices -> one Volume, sorted along the slice normal.
+
+ITK's own series reader stacks slices under a warning when they are unevenly spaced, tilted or repeated; here the geometry is
+read from each header and such a series is refused, with the reason. Only geometry and rescaling are kept from the headers.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from microsr.config.sheet import Scan
+from microsr.core.errors import UserError
+from microsr.formats.headers import chosen_range, reason, sheet_spacing
+from microsr.formats.rawfile import kept
+from microsr.volume.slices import Slices, in_order
+from microsr.volume.storage import Volume
+
+NOT_IMAGES = tuple(
+    f"1.2.840.10008.{tail}"
+    for tail in ("1.3.10", "5.1.4.1.1.11", "5.1.4.1.1.66", "5.1.4.1.1.88", "5.1.4.1.1.104", "5.1.4.1.1.481.3",
+                 "5.1.4.1.1.481.5", "5.1.4.1.1.481.8")
+)  # fmt: skip
+"""SOP classes without pixels (directory, presentation state, raw data, report, PDF, RT structures and plans)."""
+SAME_DIRECTION = 1e-3
+"""Largest difference of two slices' direction cosines."""
+GAP_TOLERANCE = 0.1
+"""Largest deviation of a slice from an even grid, in slice distances."""
+SHIFT_TOLERANCE = 0.5
+"""Largest sideways drift over the whole volume, in pixels."""
+DECISIVE = [
+    "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelData", "ImagePositionPatient", "ImageOrientationPatient",
+]  # fmt: skip
+"""Elements that pydicom reads too."""
+UNDEFINED = 0xFFFFFFFF
+"""Length of pixels that are compressed."""
+PHOTOMETRIC = ("MONOCHROME1", "PALETTE COLOR")
+"""Photometric interpretations of one value a pixel that are refused by name."""
+MOST_PIXELS, MOST_PACKED = 1 << 26, 1000
+"""Pixels that a slice may have whatever the size of its file, and beyond that for each of its bytes."""
+TYPES = {
+    sitk.sitkUInt8: np.uint8, sitk.sitkInt8: np.int8, sitk.sitkUInt16: np.uint16, sitk.sitkInt16: np.int16,
+    sitk.sitkUInt32: np.uint32, sitk.sitkInt32: np.int32, sitk.sitkFloat32: np.float32, sitk.sitkFloat64: np.float32,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What one file's header says; lengths in mm, patient coordinates (LPS). problem: why it cannot be a CT slice."""
+
+    path: Path
+    series: str
+    problem: str | None
+    size: tuple[int, int]
+    pixel_type: int
+    pixel_spacing: tuple[float, float] | None
+    position: np.ndarray
+    row: np.ndarray
+    column: np.ndarray
+    thickness: float | None
+    padding: float | None
+
+    @property
+    def normal(self) -> np.ndarray:
+        """Unit vector from slice to slice."""
+        return np.cross(self.row, self.column)
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether the file is DICOM, with or without the 128-byte preamble."""
+    with path.open("rb") as stream:
+        if stream.read(132)[128:] == b"DICM":
+            return True
+    try:
+        _reader(path).ReadImageInformation()
+    except RuntimeError:
+        return False
+    return True
+
+
+def read(files: Iterable[Path], scan: Scan, scratch: Path | None = None) -> Volume:
+    """Open one series, whose pixels are read when they are asked for; rescale slope and intercept are applied file by file (values as the scanner means them, unit "grey").
+
+    MONOCHROME1 is refused: it asks for an inverted display only, so that a CT's values are HU all the same, but GDCM hands
+    them out inverted; and in other modalities nobody can tell which of the two was meant.
+
+    Raises
+    ------
+    UserError
+        Several series and none chosen, a damaged file, or slices that do not form a regular, unsheared grid.
+    """
+    series: dict[str, list[Slice]] = defaultdict(list)
+    for header in in_order(_header, files):
+        if header is not None:
+            series[header.series].append(header)
+    if not series:
+        raise UserError(f"{scan.path}: holds no DICOM image; give the folder of one CT series")
+    chosen = _chosen(series, scan)
+    for one in chosen:
+        if one.problem:
+            raise UserError(f"{one.path}: {one.problem}")
+    slices = _sorted(chosen, scan.path)
+    first, end = chosen_range(scan, len(slices))
+    volume_facts = _geometry(slices[first:end], scan)
+    array = kept(_pixels(slices[first:end]), scratch)
+    source = {
+        "format": "DICOM",
+        "size": [*slices[0].size, len(slices)],
+        "spacing": list(volume_facts["spacing"]),
+        "spacing_from": "sheet" if scan.spacing else "file",
+        "slice_thickness": slices[first].thickness,
+        "padding": slices[first].padding,
+    }
+    return Volume(array, **volume_facts, unit="grey", attributes={"source": source})
+
+
+def _reader(path: Path) -> sitk.ImageFileReader:
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(path))
+    return reader
+
+
+def _sop_class(path: Path) -> str:
+    """Media storage SOP class of a file with a preamble, "" if it has none."""
+    with path.open("rb") as stream:
+        start = stream.read(1024)
+    at = start.find(b"\x02\x00\x02\x00UI")
+    length = int.from_bytes(start[at + 6 : at + 8], "little")
+    return start[at + 8 : at + 8 + length].decode("ascii", "replace").strip("\0 ") if at >= 0 else ""
+
+
+def _header(path: Path) -> Slice | None:
+    """The header of an image file, None for a DICOM file without pixels."""
+    if _sop_class(path).startswith(NOT_IMAGES):
+        return None
+    reader = _reader(path)
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        raise UserError(
+            f"{path}: cannot be read as a DICOM image; it is damaged, truncated or of another kind"
+        ) from None
+
+    def text(tag: str) -> str:
+        return reader.GetMetaData(tag).strip() if reader.HasMetaDataKey(tag) else ""
+
+    def numbers(tag: str, count: int) -> list[float] | None:
+        try:
+            values = [float(v) for v in text(tag).split("\\")]
+        except ValueError:
+            return None
+        return values if len(values) == count and np.isfinite(values).all() else None
+
+    position, orientation = numbers("0020|0032", 3), numbers("0020|0037", 6)
+    row, column = np.split(np.array(orientation or [1.0, 0, 0, 0, 1, 0]), 2)
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    problem = None
+    if reader.GetNumberOfComponents() != 1:
+        problem = f"is a colour image ({reader.GetNumberOfComponents()} components); give a grey-value CT"
+    elif text("0028|0008") not in ("", "1"):
+        count = text("0028|0008") if text("0028|0008").isdecimal() else "several"
+        problem = f"holds {count} frames in one file; convert it to single-frame files or NIfTI (e.g. with dcm2niix)"
+    elif "MOSAIC" in text("0008|0008").split("\\"):
+        problem = "is a mosaic of slices in one image; convert it to NIfTI (e.g. with dcm2niix)"
+    elif text("0028|0004") != "MONOCHROME2":
+        kind = (
+            text("0028|0004") if text("0028|0004") in PHOTOMETRIC else "no MONOCHROME2"
+        )  # no text from a header is shown
+        problem = f"is {kind}, so its values may be read inverted; convert it to MONOCHROME2"
+    elif position is None or orientation is None:
+        problem = "has no ImagePositionPatient or ImageOrientationPatient; give a CT series, or convert it to NIfTI"
+    elif min(lengths) < 0.9 or abs(row @ column) > SAME_DIRECTION:
+        problem = f"has an ImageOrientationPatient of no two perpendicular directions ({orientation}); mend the header"
+    elif np.prod(reader.GetSize(), dtype=float) > max(MOST_PIXELS, MOST_PACKED * path.stat().st_size):
+        problem = (
+            f"has {'x'.join(map(str, reader.GetSize()[:2]))} pixels by its header, too many for its size; copy it again"
+        )
+    elif reader.GetPixelID() not in TYPES:
+        problem = f"has an unsupported pixel type ({sitk.GetPixelIDValueAsString(reader.GetPixelID())})"
+    else:
+        problem = _damage(path, reader.GetSize()[:2], [text("0028|1053"), text("0028|1052")])
+    pixel = numbers("0028|0030", 2)
+    thickness = numbers("0018|0050", 1)
+    return Slice(
+        path=path,
+        series=text("0020|000e"),
+        problem=problem,
+        size=tuple(reader.GetSize()[:2]),
+        pixel_type=reader.GetPixelID(),
+        pixel_spacing=(pixel[1], pixel[0]) if pixel and min(pixel) > 0 else None,
+        position=np.array(position or [0.0, 0, 0]),
+        row=row / max(lengths[0], 1e-6),
+        column=column / max(lengths[1], 1e-6),
+        thickness=thickness[0] if thickness and thickness[0] > 0 else None,
+        padding=_padding(
+            numbers("0028|0120", 1), numbers("0028|1053", 1), numbers("0028|1052", 1), text("0028|0103") == "1"
+        ),
+    )
+
+
+def _damage(path: Path, size: tuple[int, int], rescale: list[str]) -> str | None:
+    """What GDCM passes over in a damaged file, None if there is nothing: it is read as pydicom reads it.
+
+    size: columns and rows as GDCM has them. rescale: slope and intercept as the header says them.
+    """
+    import pydicom  # only here: an imported volume, or a scan of another format, needs none of it
+
+    try:
+        slope, intercept = (float(text or default) for text, default in zip(rescale, "10", strict=True))
+        if slope == 0 or not np.isfinite([slope, intercept]).all():
+            return "has a rescale slope or intercept that is none; mend its header"
+        data = pydicom.dcmread(path, force=True, specific_tags=DECISIVE)
+        place = [data.get(name) for name in ("ImagePositionPatient", "ImageOrientationPatient")]
+        if (data.Columns, data.Rows) != size or [len(values) for values in place] != [3, 6]:
+            return "has a damaged header; copy it again"
+        held, bits = data.get_item("PixelData").length, data.BitsAllocated
+        row = data.Columns * bits // 8
+        if held != UNDEFINED and not 0 <= held - data.Rows * row < max(row, 2):
+            return f"has {held} bytes of pixels, not {data.Rows * row}; it is damaged or truncated, copy it again"
+        if data.get("HighBit", data.BitsStored - 1) != data.BitsStored - 1 or data.BitsStored > bits:
+            return (
+                f"has {data.BitsStored} of {bits} bits, or its highest bit is another, which cannot be; mend its header"
+            )
+    except Exception:  # whatever a damaged header provokes in pydicom
+        return "has a damaged header; copy it again"
+    return None
+
+
+def _padding(
+    stored: list[float] | None, slope: list[float] | None, intercept: list[float] | None, signed: bool
+) -> float | None:
+    """PixelPaddingValue after rescaling."""
+    if stored is None:
+        return None
+    value = stored[0] - 65536 if signed and stored[0] > 32767 else stored[0]  # some scanners write it as unsigned
+    return value * (slope[0] if slope else 1.0) + (intercept[0] if intercept else 0.0)
+
+
+def _chosen(series: dict[str, list[Slice]], scan: Scan) -> list[Slice]:
+    if scan.series is None and len(series) == 1:
+        return next(iter(series.values()))
+    if scan.series in series:
+        return series[scan.series]
+    listed = "; ".join(
+        f"{uid or '(no UID)'} ({len(s)} slices of {s[0].size[0]}x{s[0].size[1]}, "
+        f"{_millimetres(s[0].pixel_spacing or ())}, thickness {s[0].thickness or 'unknown'} mm)"
+        for uid, s in sorted(series.items())
+    )
+    problem = f"has no series {scan.series}" if scan.series else f"holds {len(series)} series"
+    raise UserError(
+        f"{scan.path}: {problem}; choose one by its UID (sheet: <modality>_series, command: --series): {listed}"
+    )
+
+
+def _millimetres(values: Iterable[float]) -> str:
+    return " x ".join(f"{v:.4g}" for v in values) + " mm"
+
+
+def _sorted(slices: list[Slice], where: str) -> list[Slice]:
+    """Slices in ascending order along their normal; refuses what cannot be one stack."""
+    first = slices[0]
+    for other in slices[1:]:
+        if other.size != first.size or not np.allclose(other.pixel_spacing or 0, first.pixel_spacing or 0, rtol=1e-4):
+            raise UserError(
+                f"{where}: slices differ in size or pixel spacing ({first.path.name} and {other.path.name}); "
+                "keep the files of one scan in the folder"
+            )
+        if max(np.abs(other.row - first.row).max(), np.abs(other.column - first.column).max()) > SAME_DIRECTION:
+            raise UserError(
+                f"{where}: slices differ in orientation ({first.path.name} and {other.path.name}: a localiser, or a gantry "
+                "tilt that varies); keep the files of one orientation"
+            )
+    slices = sorted(slices, key=lambda s: float(s.position @ first.normal))
+    for one, next_one in itertools.pairwise(slices):
+        if (next_one.position - one.position) @ first.normal < 1e-3:
+            raise UserError(
+                f"{where}: two slices at one position ({one.path.name} and {next_one.path.name}): two scans, or a copy; "
+                "keep one of them"
+            )
+    return slices
+
+
+def _geometry(slices: list[Slice], scan: Scan) -> dict[str, Any]:
+    """Spacing, origin and direction of sorted slices; refuses uneven gaps and shear."""
+    given = sheet_spacing(scan)
+    first, where = slices[0], scan.path
+    pixel = (given[0], given[min(1, len(given) - 1)]) if given else first.pixel_spacing
+    if pixel is None:
+        raise UserError(f"{first.path}: has no PixelSpacing; give it in the sheet (<modality>_spacing, mm as XxYxZ)")
+    if len(slices) == 1:
+        distance = first.thickness
+    else:
+        steps = np.array([s.position for s in slices]) - first.position
+        along = steps @ first.normal
+        distance = along[-1] / (len(slices) - 1)
+        _even(along, slices, where)
+        sideways = np.linalg.norm(steps - np.outer(along, first.normal), axis=1).max()
+        if sideways > SHIFT_TOLERANCE * min(pixel):
+            angle = np.degrees(np.arctan2(sideways, along[-1]))
+            raise UserError(
+                f"{where}: slices are shifted sideways against each other (gantry tilt of {angle:.1f} degrees); "
+                "resample the scan to an upright grid (e.g. dcm2niix makes a corrected file) and give that"
+            )
+    distance = given[2] if len(given) == 3 else distance
+    if distance is None:
+        raise UserError(
+            f"{first.path}: is one slice without SliceThickness; give its spacing in the sheet (mm as XxYxZ)"
+        )
+    direction = np.stack([first.row, first.column, first.normal], axis=1)
+    return {
+        "spacing": (float(pixel[0]), float(pixel[1]), float(distance)),
+        "origin": tuple(float(v) for v in first.position),
+        "direction": tuple(float(v) for v in direction.ravel()),
+    }
+
+
+def _even(along: np.ndarray, slices: list[Slice], where: str) -> None:
+    """Refuse slices that are not on an even grid."""
+    gaps = np.diff(along)
+    usual = float(np.median(gaps))
+    grid = np.linspace(0, along[-1], len(along))
+    if np.abs(along - grid).max() <= GAP_TOLERANCE * usual and np.abs(gaps - usual).max() <= 2 * GAP_TOLERANCE * usual:
+        return
+    odd = int(np.abs(gaps - usual).argmax())
+    raise UserError(
+        f"{where}: slice gaps vary: {gaps[odd]:.3f} mm between {slices[odd].path.name} and {slices[odd + 1].path.name}, "
+        f"{usual:.3f} mm elsewhere; a slice is missing or two scans are mixed (choose an even part with slices=first:end)"
+    )
+
+
+def _pixels(slices: list[Slice]) -> Slices:
+    """Rescaled values, [slices, rows, columns], unread."""
+    columns, rows = slices[0].size
+    dtype = np.result_type(*(TYPES[s.pixel_type] for s in slices))
+
+    def load(z: int) -> np.ndarray:
+        path = slices[z].path
+        try:
+            image = _reader(path).Execute()
+        except (RuntimeError, MemoryError) as error:
+            raise UserError(
+                f"{path}: pixels cannot be read, the file is damaged or truncated ({reason(error)})"
+            ) from None
+        return sitk.GetArrayFromImage(image)[0].astype(dtype, copy=False)
+
+    return Slices(load, (len(slices), rows, columns), dtype)

@@ -1,0 +1,133 @@
+"""Where the voxels of a NIfTI, NRRD, MetaImage or TIFF file lie, so that single slices can be read.
+
+SimpleITK has read the header, and says what type the voxels are to become. A file that is stored in a way not known here has
+no layout (None): SimpleITK reads it whole.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import struct
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from microsr.formats import headers
+from microsr.formats.rawfile import Layout, damaged
+from microsr.formats.textheaders import text_header
+from microsr.volume.slices import Slices
+
+NIFTI_TYPES = {
+    2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
+}  # fmt: skip
+TIFF_PACKED = ("LZW", "ADOBE_DEFLATE", "DEFLATE", "PACKBITS")
+"""Names of the ways of packing, of tifffile.COMPRESSION."""
+
+
+def nifti(path: Path, dtype: np.dtype) -> Layout | None:
+    """Of a NIfTI file with its voxels inside, packed or not, that are to become `dtype`."""
+    packed = "gzip" if path.suffix.lower() == ".gz" else None
+    head = headers.nifti_head(path)
+    order = "<" if struct.unpack_from("<i", head)[0] == headers.NIFTI_HEADER else ">"
+    (kind,) = struct.unpack_from(f"{order}h", head, 70)
+    offset, slope, intercept = struct.unpack_from(f"{order}3f", head, 108)
+    if head[344:347] != b"n+1" or kind not in NIFTI_TYPES:
+        return None
+    slope = slope if math.isfinite(slope) and abs(slope) > np.finfo(float).eps else 1.0
+    intercept = intercept if math.isfinite(intercept) else 0.0
+    scale = (slope, intercept) if (slope, intercept) != (1, 0) else None
+    stored = np.dtype(order + NIFTI_TYPES[kind])
+    if stored.newbyteorder("=") != dtype and (scale is None or dtype != np.float32):
+        return None
+    return Layout(path, int(offset), stored, packed, scale=scale)
+
+
+def meta(path: Path, dtype: np.dtype) -> Layout | None:
+    """Of a MetaImage file whose voxels, `dtype`, follow its header or lie in one other file."""
+    fields, end = text_header(path, "ElementDataFile", "=")
+    file = fields.get("ElementDataFile", "")
+    voxels = path if file.lower() == "local" else path.parent / file
+    skipped = "none" if "HeaderSizePerSlice" in fields else fields.get("HeaderSize", "0")
+    offset = end if voxels == path else int(skipped) if skipped.isdecimal() else -1
+
+    def says(*keys: str) -> bool:
+        return any(fields.get(key, "")[:1].lower() in ("t", "1") for key in keys)
+
+    if not says("BinaryData") or not _is_file(voxels) or offset < 0 or (voxels == path and "HeaderSize" in fields):
+        return None
+    stored = dtype.newbyteorder(">" if says("BinaryDataByteOrderMSB", "ElementByteOrderMSB") else "<")
+    if says("CompressedData"):
+        return Layout(voxels, 0, stored, "zlib", offset, exact=True)
+    return Layout(voxels, offset, stored, exact=True)
+
+
+def nrrd(path: Path, dtype: np.dtype) -> Layout | None:
+    """Of a NRRD file whose voxels, `dtype`, are raw or gzip and follow its header or lie in one other file."""
+    fields, end = text_header(path, "", ":")
+    file = fields.get("data file", fields.get("datafile"))
+    voxels = path if file is None else path.parent / file
+    encoding = fields.get("encoding", "").lower()
+    skips = {fields.get(key, "0") for key in ("byte skip", "byteskip", "line skip", "lineskip")}
+    if encoding in ("ascii", "text", "txt") and voxels == path:
+        _check_numbers(path, end, fields, dtype)
+    if encoding not in ("raw", "gzip", "gz") or skips != {"0"} or not _is_file(voxels):
+        return None
+    start = end if voxels == path else 0
+    stored = dtype.newbyteorder(">" if fields.get("endian", "").lower() == "big" else "<")
+    if encoding == "raw":
+        return Layout(voxels, start, stored, exact=True)
+    return Layout(voxels, 0, stored, "gzip", start, exact=True)
+
+
+def _check_numbers(path: Path, start: int, fields: dict[str, str], dtype: np.dtype) -> None:
+    """Refuse voxels in a text of which one is no number, or too many: SimpleITK reads some of them."""
+    with path.open("rb") as stream:
+        stream.seek(start)
+        words = stream.read().split()
+    needed = math.prod(int(size) for size in fields["sizes"].split())
+    whole = re.compile(rb"[-+]?\d+" if dtype.kind in "iu" else rb"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+    if len(words) != needed or not all(map(whole.fullmatch, words)):
+        raise damaged(path, f"{needed} numbers expected")
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file; a name that no system can have is not an error."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def tiff(path: Path, dtype: np.dtype) -> Layout | Slices | None:
+    """Of a TIFF stack: where its pages lie, or the pages, decoded one by one; None: read it whole."""
+    import tifffile  # only here, as in `headers`
+
+    stack, plain = tifffile.TiffFile(path), tifffile.COMPRESSION.NONE
+    try:
+        pages = list(stack.pages)
+        first = pages[0]
+        shape = (len(pages), first.imagelength, first.imagewidth)
+        stored = dtype.newbyteorder(stack.byteorder)
+        upright = all(page.tags.valueof("Orientation", 1) == 1 for page in pages)
+        alike = all(page.dtype == dtype and page.bitspersample == 8 * dtype.itemsize for page in pages)
+        ways = {page.compression for page in pages}
+    except Exception as error:  # whatever a damaged file provokes in tifffile
+        stack.close()
+        raise damaged(path, headers.reason(error)) from None
+    if not upright or not alike or not ways <= {plain, *(tifffile.COMPRESSION[name] for name in TIFF_PACKED)}:
+        stack.close()
+        return None
+    if ways == {plain} and all(page.is_contiguous for page in pages):
+        stack.close()
+        return Layout(path, np.array([page.dataoffsets[0] for page in pages], np.int64), stored)
+    lock = threading.RLock()
+
+    def load(z: int) -> np.ndarray:
+        try:
+            with lock:
+                page = stack.pages[z]
+            return page.asarray(lock=lock, maxworkers=1).reshape(shape[1:])
+        except Exception as error:  # whatever a decoder raises
+            raise damaged(path, headers.reason(error)) from None
+
+    return Slices(load, shape, dtype)

@@ -1,0 +1,305 @@
+"""Volumes in: DICOM, NIfTI, NRRD, MetaImage, TIFF stacks and 2-D images -> Volume, through SimpleITK.
+
+ITK fills what a header lacks with 1 mm and straightens what is sheared, at most with a warning. Here a volume whose geometry
+is not certain is refused, with one line that says which file, what is wrong and what to do. Voxels are read when asked for.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module, util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from microsr.config.sheet import Scan
+from microsr.core.errors import UserError
+from microsr.formats import headers, layouts, textheaders
+from microsr.formats.rawfile import Layout, kept, open_slices
+from microsr.volume.slices import Slices
+from microsr.volume.storage import IDENTITY, Volume
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+FORMATS = {
+    ".nii": "NIfTI", ".nii.gz": "NIfTI", ".nrrd": "NRRD", ".nhdr": "NRRD", ".mha": "MetaImage", ".mhd": "MetaImage",
+    ".tif": "TIFF", ".tiff": "TIFF", ".png": "PNG",
+}  # fmt: skip
+IMAGES = (".png", ".tif", ".tiff")
+PIXELS = ("UInt8", "Int8", "UInt16", "Int16", "UInt32", "Int32", "UInt64", "Int64", "Float32", "Float64")
+"""SimpleITK's types of one value a pixel, by the names that are NumPy's too."""
+
+
+def read_scan(scan: Scan, scratch: Path | None = None) -> Volume:
+    """Open one modality of a case: its headers are read and checked now, its voxels when they are asked for.
+
+    The array is [slices, rows, columns] of the file's type (float64 becomes float32), rescaled as its header says; unit "grey".
+    It is a `Slices`, whose slices several threads may ask for; what is packed in one piece is unpacked first, into a temporary
+    file in the folder `scratch` (the system's, if None), and what is slow to decode is kept in one. Only what is stored in an
+    unusual way is read whole. Slices of a DICOM series
+    ascend along their normal (for an axial scan: from the feet). `scan.spacing` overrides the file's: one or two numbers are
+    the pixel size, the third is the slice distance. A folder of 2-D images, or one image, is a stack if the spacing has three
+    numbers, otherwise independent slices (attributes["independent_slices"]; their z spacing is a placeholder).
+    attributes["source"] holds format, size and spacing (x, y, z) of the whole input; attributes["slices"] the range taken.
+
+    Raises
+    ------
+    UserError
+        Anything that keeps the values or the geometry from being certain; what only the voxels can tell, such as NaN, when
+        they are read.
+    """
+    path = Path(scan.path)
+    if not path.exists():
+        raise UserError(f"{path}: does not exist; correct the path")
+    if path.is_dir():
+        volume = _read_folder(path, scan, scratch)
+    elif (suffix := _suffix(path)) in FORMATS:
+        volume = (_read_images if FORMATS[suffix] == "PNG" else _read_file)([path], scan, scratch)
+    elif suffix[1:].isidentifier() and util.find_spec(f"microsr.format_{suffix[1:]}"):
+        volume = import_module(f"microsr.format_{suffix[1:]}").read(path, scan, scratch)
+    else:
+        from microsr.formats import (
+            dicom,  # only here, as below: most scans that are read again have been imported before
+        )
+
+        if not dicom.is_dicom(path):
+            raise UserError(f"{path}: is of no known format; give DICOM, NIfTI, NRRD, MetaImage, TIFF or PNG")
+        volume = dicom.read([path], scan, scratch)
+    if scan.slices:
+        volume.attributes["slices"] = list(headers.chosen_range(scan, volume.attributes["source"]["size"][2]))
+    return replace(volume, array=_numbers(volume.array, path)) if volume.array.dtype.kind == "f" else volume
+
+
+def _suffix(path: Path) -> str:
+    name = path.name.lower()
+    return ".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower()
+
+
+def _read_folder(path: Path, scan: Scan, scratch: Path | None) -> Volume:
+    from microsr.formats import dicom
+
+    files = sorted((p for p in path.iterdir() if p.is_file() and not p.name.startswith(".")), key=_natural)
+    images = [p for p in files if _suffix(p) in IMAGES]
+    slices = [p for p in files if _suffix(p) not in FORMATS and dicom.is_dicom(p)]
+    if slices and images:
+        raise UserError(f"{path}: holds DICOM files and images; keep one kind in the folder")
+    alike = {p.suffix.lower() for p in slices} - {""}
+    for other in set(files).difference(slices) if slices else ():
+        if other.suffix.lower() in alike or other.stat().st_size == 0:  # as a slice whose beginning is damaged
+            raise UserError(f"{other}: is no DICOM file, as those beside it; copy it again, or move it away")
+    if slices:
+        return dicom.read(slices, scan, scratch)
+    if images:
+        return _read_images(images, scan, scratch)
+    hint = "; it has sub-folders: give one of them" if any(p.is_dir() for p in path.iterdir()) else ""
+    raise UserError(f"{path}: holds neither DICOM files nor PNG or TIFF images{hint}")
+
+
+def _natural(path: Path) -> list[str | int]:
+    """Sorting key by which slice2 comes before slice10."""
+    return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", path.name)]
+
+
+def _numbers(array: Slices, path: Path) -> Slices:
+    """`array`, of which no slice with NaN or infinite values is read."""
+
+    def load(z: int) -> np.ndarray:
+        image = array.load(z)
+        if not (np.isfinite(image.min()) and np.isfinite(image.max())):
+            raise UserError(f"{path}: holds values that are not numbers (NaN or infinite); mend the volume")
+        return image
+
+    return Slices(load, array.shape, array.dtype)
+
+
+def _reader(path: Path) -> sitk.ImageFileReader:
+    """A reader whose header is read."""
+    import SimpleITK as sitk  # only here, as below
+
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except (RuntimeError, MemoryError) as error:
+        raise UserError(f"{path}: cannot be read, it is damaged or of another kind ({headers.reason(error)})") from None
+    if reader.GetNumberOfComponents() != 1:
+        raise UserError(
+            f"{path}: has {reader.GetNumberOfComponents()} values in a pixel (colour?); save it as grey values"
+        )
+    return reader
+
+
+def _dtype(reader: sitk.ImageFileReader, other: np.dtype | None = None) -> np.dtype | None:
+    """Type of the voxels; `other` if they have one that is none of PIXELS."""
+    import SimpleITK as sitk
+
+    kinds = {getattr(sitk, f"sitk{name}"): np.dtype(name.lower()) for name in PIXELS}
+    return kinds.get(reader.GetPixelID(), other)
+
+
+def _array(reader: sitk.ImageFileReader) -> np.ndarray:
+    """All voxels, [slices, rows, columns]."""
+    import SimpleITK as sitk
+
+    needed = math.prod(reader.GetSize()) * _dtype(reader, np.dtype("f8")).itemsize
+    if needed > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+        raise UserError(
+            f"{reader.GetFileName()}: has {needed / 1e9:.0f} GB of voxels by its header, more than the memory; copy it again if "
+            "that is wrong, or save it unpacked, as NIfTI or NRRD"
+        )
+    try:
+        image = reader.Execute()
+    except (RuntimeError, MemoryError) as error:
+        raise UserError(
+            f"{reader.GetFileName()}: cannot be read, it is damaged or truncated ({headers.reason(error)})"
+        ) from None
+    array = sitk.GetArrayFromImage(image)
+    array = array.reshape(array.shape[-3:] if array.ndim >= 3 else (1, *array.shape))
+    return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+def _read_file(files: list[Path], scan: Scan, scratch: Path | None) -> Volume:
+    """NIfTI, NRRD, MetaImage or TIFF: one file that holds the whole volume."""
+    (path,) = files
+    kind = FORMATS[_suffix(path)]
+    if kind == "TIFF" and headers.check_tiff(path) == 1:
+        return _read_images(files, scan, scratch)
+    before = {
+        "NIfTI": headers.check_nifti_head,
+        "NRRD": textheaders.check_nrrd_text,
+        "MetaImage": textheaders.check_meta_text,
+    }.get(kind)
+    if before is not None:
+        before(path)
+    reader = _reader(path)
+    size = reader.GetSize()
+    if any(extent > 1 for extent in size[3:]):
+        raise UserError(f"{path}: has {len(size)} dimensions ({'x'.join(map(str, size))}); give one 3-D volume")
+    check = {"NIfTI": headers.check_nifti, "NRRD": textheaders.check_nrrd, "MetaImage": textheaders.check_meta}.get(
+        kind
+    )
+    if check is not None:
+        check(path, reader)
+    header = {
+        "NIfTI": headers.nifti_spacing,
+        "NRRD": textheaders.nrrd_spacing,
+        "MetaImage": textheaders.meta_spacing,
+        "TIFF": headers.tiff_spacing,
+    }[kind]
+    spacing = spacing_of(scan, lambda: header(path, reader))
+    straight = _direction(reader, path)
+    size = [*size, 1][:3]
+    headers.chosen_range(scan, size[2])  # before the voxels, which may be many, are unpacked
+    array = _voxels(kind, path, reader, tuple(size[::-1]), scratch)
+    return placed_scan(array, kind, spacing, (*reader.GetOrigin(), 0.0)[:3], straight, scan)
+
+
+def placed_scan(
+    array: Slices, kind: str, spacing: tuple[float, float, float], origin: tuple[float, float, float],
+    direction: tuple[float, ...], scan: Scan,
+) -> Volume:  # fmt: skip
+    """The slices of a file's `array` [slices, rows, columns] that `scan` chooses, in their place, with the facts of their source.
+
+    kind: name of the format. spacing: from `spacing_of`. origin (x, y, z, mm), direction: the file's.
+
+    Raises
+    ------
+    UserError
+        The place is impossible, or there are no such slices.
+    """
+    size = list(array.shape[::-1])
+    headers.check_place(origin, Path(scan.path))
+    first, end = headers.chosen_range(scan, size[2])
+    volume = Volume(array, spacing, origin, direction, "grey", {"source": _source(kind, size, spacing, scan)})
+    origin = tuple(float(v) for v in volume.point((first, 0, 0))) if first else origin
+    return replace(volume, array=array.part(first, end), origin=origin)
+
+
+def _voxels(
+    kind: str, path: Path, reader: sitk.ImageFileReader, shape: tuple[int, int, int], scratch: Path | None
+) -> Slices:
+    """The voxels of a file, unread if they lie in it in a known way."""
+    dtype = _dtype(reader)
+    find = {"NIfTI": layouts.nifti, "NRRD": layouts.nrrd, "MetaImage": layouts.meta, "TIFF": layouts.tiff}[kind]
+    found = find(path, dtype) if dtype is not None else None
+    if isinstance(found, Layout):
+        return open_slices(found, shape, dtype, scratch)
+    if found is not None and found.shape == shape:
+        return kept(found, scratch)
+    array = _array(reader)
+    return Slices(array.__getitem__, array.shape, array.dtype)
+
+
+def _source(kind: str, size: list[int], spacing: tuple, scan: Scan) -> dict:
+    return {"format": kind, "size": size, "spacing": list(spacing), "spacing_from": "sheet" if scan.spacing else "file"}
+
+
+def spacing_of(scan: Scan, header_spacing: Callable[[], tuple[float, float, float]]) -> tuple[float, float, float]:
+    """Spacing (x, y, z): the sheet's numbers where it gives them, else the header's."""
+    given = headers.sheet_spacing(scan)
+    if len(given) == 3:
+        return tuple(given)
+    found = header_spacing()
+    if given:
+        return given[0], given[-1], found[2]
+    return found
+
+
+def _direction(reader: sitk.ImageFileReader, path: Path) -> tuple[float, ...]:
+    size = reader.GetDimension()
+    if size == 2:
+        return IDENTITY
+    matrix = np.reshape(reader.GetDirection(), (size, size))[:3, :3]
+    if not np.abs(matrix.T @ matrix - np.eye(3)).max() <= headers.STRAIGHT:
+        raise UserError(f"{path}: its axes are not perpendicular (sheared); resample it to an upright grid")
+    return tuple(float(v) for v in matrix.ravel())
+
+
+def _read_images(files: list[Path], scan: Scan, scratch: Path | None) -> Volume:
+    """2-D images in the order given: a stack with three numbers of spacing, else independent slices."""
+    given = headers.sheet_spacing(scan)
+    if not given:
+        raise UserError(
+            f"{scan.path}: 2-D images have no pixel size of their own; give it in the sheet (<modality>_spacing, mm: "
+            "X or XxY for independent slices, XxYxZ for a stack)"
+        )
+    first, end = headers.chosen_range(scan, len(files))
+    chosen = files[first:end]
+    rows, columns, dtype = _alike(chosen)
+    array = Slices(lambda z: _array(_reader(chosen[z]))[0], (len(chosen), rows, columns), dtype)
+    if chosen[0].stat().st_size < rows * columns * dtype.itemsize:
+        array = kept(array, scratch)
+    stack = len(given) == 3
+    kind = FORMATS[_suffix(files[0])]
+    spacing = (given[0], given[min(1, len(given) - 1)], given[2] if stack else given[0])
+    source = _source(kind, [columns, rows, len(files)], (*spacing[:2], spacing[2] if stack else None), scan)
+    attributes = {"source": source} if stack else {"source": source, "independent_slices": True}
+    origin = (0.0, 0.0, first * spacing[2] if stack else 0.0)
+    return Volume(array, spacing, origin, IDENTITY, "grey", attributes)
+
+
+def _alike(files: list[Path]) -> tuple[int, int, np.dtype]:
+    """Rows, columns and type of 2-D images, which must be the same in all."""
+    found = None
+    for path in files:
+        if _suffix(path) == ".png":
+            headers.check_png(path)
+        elif headers.check_tiff(path) != 1:
+            raise UserError(f"{path}: is a stack inside a folder of images; give the file itself")
+        reader = _reader(path)
+        dtype = _dtype(reader, np.dtype(object))
+        here = (reader.GetSize()[1], reader.GetSize()[0], np.dtype(np.float32) if dtype == np.float64 else dtype)
+        found = found or here
+        if here != found:
+            raise UserError(
+                f"{path}: is {here[1]}x{here[0]} ({here[2]}), the images before it are "
+                f"{found[1]}x{found[0]} ({found[2]}); make them alike, or give each its own case"
+            )
+    return found

@@ -1,0 +1,1 @@
+"""Super-resolution of volumes, in tiles and parts, and their export."""

@@ -1,0 +1,289 @@
+"""Super-resolve a clinical CT, 8 times in-plane, with any of `microsr.inference.upsamplers`.
+
+In: any readable scan, or an imported volume. Out: a volume in the format of the output's ending, slice after slice, in memory
+that does not grow with their number; a run that was stopped goes on where it was. Reading, the networks, and compressing and
+writing go on side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from microsr import config
+from microsr.config.sheet import Scan
+from microsr.core.code_version import code_version
+from microsr.core.errors import UserError
+from microsr.core.progress import Progress, logger
+from microsr.core.provenance import checksum, write_run
+from microsr.core.scale import SCALE
+from microsr.formats.outputs import FORMATS, Partial, kind_of
+from microsr.formats.readers import read_scan
+from microsr.inference.upsamplers import Generator, Magnifier, Part, Upsampler, interpolation, whole
+from microsr.networks.devices import available_cpus, choose_algorithms
+from microsr.preprocessing.hounsfield import clinical_hu
+from microsr.volume.storage import Volume, magnified_geometry, open_volume
+
+UNLIKE = 0.15
+"""Pixel sizes that differ by more than this share are worth a warning: so much do scans of one protocol differ."""
+AHEAD = {"cpu": 1, "cuda": 4}
+"""Slices that are read, and their noise drawn, ahead of the network."""
+DESCRIPTION = {
+    "description": "Super-resolved CT, not for diagnosis",
+    "derivation": f"Super-resolved {SCALE} times in-plane; what is finer than the scan resolves is plausible, not measured",
+}
+"""What a DICOM viewer shows of the output."""
+NOT_HERE = ("formats",)
+"""Settings of the step that are a matter of the pipeline."""
+WAITING = 2
+"""Slices that may wait to be written."""
+
+
+def open_input(path: Path, series: str | None = None, spacing: str | None = None) -> Volume:
+    """A clinical CT in HU, read when it is asked for: an imported volume, or any scan that `microsr volumes` reads.
+
+    series, spacing: as in the case sheet, for a scan.
+
+    Raises
+    ------
+    UserError
+        It cannot be read with certainty, or is not the HU of a chest CT.
+    """
+    if (path / "zarr.json").exists():
+        volume = open_volume(path)
+        if volume.unit != "HU":
+            raise UserError(f"{path} has unit '{volume.unit}', not HU; give a clinical CT")
+        return volume
+    return clinical_hu(read_scan(Scan(path=str(path), series=series, spacing=spacing)), str(path))
+
+
+def chosen_slices(slices: str | Sequence[int], count: int, source: Path) -> list[int]:
+    """Indices of the slices "all", "first:end" (end excluded) or a list of indices, of a volume of `count` slices.
+
+    Raises
+    ------
+    UserError
+        One does not exist.
+    """
+    if isinstance(slices, str):
+        first, _, end = slices.removeprefix("all").partition(":")
+        start, stop = int(first or 0), int(end or count)
+        wanted = list(range(start, stop))
+        if not wanted:
+            raise UserError(f"superresolve.slices: {slices} holds no slice")
+    else:
+        wanted = sorted(set(slices))
+    if wanted[-1] >= count:
+        raise UserError(f"superresolve.slices: {wanted[-1]} does not exist; {source} has slices 0 to {count - 1}")
+    return wanted
+
+
+def parse_region(text: str, size: tuple[int, int], source: Path) -> Part:
+    """Rows and columns of "first:end,first:end", clinical pixels, end excluded; one left out is the border's.
+
+    Raises
+    ------
+    UserError
+        It is malformed, empty or reaches beyond the slice.
+    """
+    parts = []
+    for number, length in zip(text.split(","), size, strict=False):
+        match = re.fullmatch(r"(\d*):(\d*)", number.strip())
+        if match:
+            parts.append(slice(int(match[1] or 0), int(match[2] or length)))
+    if text.count(",") != 1 or len(parts) != 2:
+        raise UserError(f"--region {text!r} is malformed; give rows and columns, as 100:300,50:250")
+    if not all(0 <= part.start < part.stop <= length for part, length in zip(parts, size, strict=True)):
+        raise UserError(f"--region {text} does not fit: {source} has {size[0]} rows and {size[1]} columns, from 0 on")
+    return parts[0], parts[1]
+
+
+def superresolve(
+    source: Path,
+    output: Path,
+    upsampler: Upsampler,
+    slices: str | Sequence[int] = "all",
+    tile: int | None = None,
+    region: str | None = None,
+    kind: str | None = None,
+    threads: int = 1,
+    series: str | None = None,
+    part: tuple[int, int] = (1, 1),
+    volume: Volume | None = None,
+) -> None:
+    """Super-resolve `slices` of the clinical CT at `source` into a volume at `output`, int16 HU.
+
+    slices: as for `chosen_slices`. tile: see `Magnifier`. region: see `parse_region`. kind: the output's format (see
+    `outputs.kind_of`); None: by its ending. threads: of a CPU. series: of `source`, where it holds several. part: (k, n) makes the k-th of n blocks of slices only, in a
+    volume as of all of them; `gather` puts the n volumes together. volume: the input, where it is open already.
+    The output's attribute "slices" lists the clinical slices it holds; its geometry makes it overlay the input when they
+    are consecutive; run.json lies beside it. A run that is stopped leaves what it has written beside `output`, and the same call goes on from there.
+
+    Raises
+    ------
+    UserError
+        The input cannot be read; a slice or the region does not exist; the disk has no room.
+    """
+    started = time.time()
+    source, output = Path(source), Path(output)
+    volume = volume or open_input(source)
+    count, *size = volume.shape
+    wanted = chosen_slices(slices, count, source)
+    where = whole(size) if region is None else parse_region(region, (size[0], size[1]), source)
+    pixel, trained = volume.spacing[0], upsampler.spacing_mm
+    if trained is not None and abs(pixel / trained - 1) > UNLIKE:
+        logger.warning(
+            "%s has pixels of %.3g mm, the model was trained on %.3g mm: what it draws is of another size than lung's",
+            *(source, pixel, trained),
+        )
+    geometry = _geometry(volume, wanted, where, upsampler.facts)
+    shape = (len(wanted), *(SCALE * (p.stop - p.start) for p in where))
+    block = tuple(len(wanted) * k // part[1] for k in (part[0] - 1, part[0]))
+    inputs = {source: checksum(source), **upsampler.inputs}
+    fingerprint = {
+        "input": inputs[source], "slices": wanted, "region": region, "part": list(part),
+        "code": code_version("superresolve"), **upsampler.facts,
+    }  # fmt: skip
+    kind = kind_of(output, kind)
+    origin = {"source": source, "series": series} if kind == "dicom" and _is_dicom(volume, source) else {}
+    if origin:
+        logger.info("%s names neither the patient nor the study of %s (docs/data.md)", output, source)
+    with (
+        Magnifier(upsampler, tile, threads) as magnify,
+        Partial(output, kind, shape, geometry, fingerprint, block=block, **origin) as partial,
+    ):
+        progress = Progress(block[1] - block[0], "slices", start=partial.done, interval=10.0)
+
+        def write(image: Callable[[], np.ndarray]) -> None:
+            partial.write(image())
+            progress.advance()
+
+        left = wanted[block[0] + partial.done : block[1]]
+        _stream(volume, left, upsampler, magnify, where, write)
+        progress.close()
+        partial.finish()
+    settings = {"slices": slices, "region": region} | upsampler.facts
+    facts = {} if part[1] == 1 else {"part": part}
+    write_run(output, "superresolve", settings, inputs, started, device=upsampler.device, **facts)
+
+
+def _is_dicom(volume: Volume, source: Path) -> bool:
+    """Whether the volume was read from a DICOM series as it stands there."""
+    facts = volume.attributes.get("source", {})
+    as_is = (facts.get("format"), facts.get("spacing_from")) == ("DICOM", "file")
+    return as_is and not (source / "zarr.json").exists()
+
+
+def _stream(
+    volume: Volume, indices: list[int], upsampler: Upsampler, magnify: Magnifier, region: Part,
+    write: Callable[[Callable[[], np.ndarray]], None],
+) -> None:  # fmt: skip
+    """Super-resolve slices one after the other, while the next ones are read and the ones before are written, in order."""
+    reading = threading.Lock()
+
+    def load(index: int) -> tuple[np.ndarray, list[Tensor]]:
+        with reading:
+            hu = np.asarray(volume.array[index])
+        return hu, upsampler.draw(index, hu.shape)
+
+    ahead = AHEAD[upsampler.device]
+    with ThreadPoolExecutor(ahead) as readers, ThreadPoolExecutor(1) as writer:
+        loads: deque[Future] = deque(readers.submit(load, index) for index in indices[:ahead])
+        writes: deque[Future] = deque()
+        for number in range(len(indices)):
+            hu, random = loads.popleft().result()
+            loads.extend(readers.submit(load, index) for index in indices[number + ahead : number + ahead + 1])
+            writes.append(writer.submit(write, _landing(magnify(hu, random, region, torch.int16))))
+            if len(writes) > WAITING:
+                writes.popleft().result()
+        for done in writes:
+            done.result()
+
+
+def _landing(image: Tensor) -> Callable[[], np.ndarray]:
+    """What waits for the image to be in the CPU's memory and gives it; meanwhile a GPU goes on with the next one."""
+    if image.is_cpu:
+        return image.numpy
+    landed, there = torch.empty(image.shape, dtype=image.dtype, pin_memory=True), torch.cuda.Event()
+    landed.copy_(image, non_blocking=True)
+    there.record()
+
+    def wait() -> np.ndarray:
+        there.synchronize()
+        return landed.numpy()
+
+    return wait
+
+
+def _geometry(volume: Volume, wanted: list[int], region: Part, facts: dict[str, Any]) -> dict[str, Any]:
+    """Geometry and attributes of the output."""
+    corner = volume.point((wanted[0], region[0].start, region[1].start))
+    geometry = magnified_geometry(replace(volume, array=None, origin=tuple(float(v) for v in corner)))
+    x, y, z = geometry["spacing"]
+    if len(wanted) > 1:
+        geometry["spacing"] = (x, y, z * (wanted[1] - wanted[0]))
+    kept = {k: v for k, v in volume.attributes.items() if k in ("case", "modality")}
+    place = {} if (region[0].start, region[1].start) == (0, 0) else {"corner": [part.start for part in region]}
+    attributes = kept | {"slices": wanted} | place | DESCRIPTION | facts
+    return geometry | {"unit": volume.unit, "attributes": attributes}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `microsr superresolve`."""
+    parser.add_argument(
+        "scan",
+        type=Path,
+        metavar="SCAN",
+        help="clinical CT: DICOM folder, NIfTI, NRRD, MetaImage, TIFF stack, or an imported volume",
+    )
+    way = parser.add_mutually_exclusive_group(required=True)
+    way.add_argument("--model", type=Path, help="generator.pt of a trained model")
+    way.add_argument("--upsampler", choices=config.INTERPOLATIONS, help="interpolation")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        help="super-resolved volume; its ending gives the format: .ome.zarr, .nii, .nii.gz, .nrrd, .mha; none: a folder of DICOM slices",
+    )
+    parser.add_argument("--format", choices=FORMATS, help="format of the output, where its ending does not say it")
+    parser.add_argument("--region", help="rows and columns first:end,first:end, clinical pixels (default: all)")
+    parser.add_argument("--series", help="DICOM SeriesInstanceUID, where the folder holds several")
+    parser.add_argument("--spacing", help="mm as XxYxZ; overrides the scan's")
+    parser.add_argument(
+        "--part", type=int, help="make only this one of --parts blocks of slices, from 1 on (see `microsr gather`)"
+    )
+    parser.add_argument("--threads", type=int, default=available_cpus(), help="CPU threads (default: all)")
+    config.add_flags(parser, config.Superresolve, without=NOT_HERE)
+    config.add_flags(parser, config.Compute, without=["threads", *config.OF_TRAINING])
+
+
+def main(namespace: argparse.Namespace) -> None:
+    """Run `microsr superresolve`."""
+    settings = config.from_flags(namespace, config.Superresolve)
+    compute = config.from_flags(namespace, config.Compute)
+    choose_algorithms(compute.deterministic)
+    if namespace.model:
+        upsampler: Upsampler = Generator(namespace.model, compute.device, settings.precision)
+    else:
+        upsampler = interpolation(namespace.upsampler)
+    scan, output = namespace.scan, namespace.output
+    volume = open_input(scan, namespace.series, namespace.spacing)
+    part = (1, 1) if namespace.part is None else (namespace.part, compute.parts)
+    if not 1 <= part[0] <= part[1]:
+        raise UserError(f"--part {part[0]} does not exist: there are {part[1]} parts, from 1 on")
+    superresolve(
+        scan, output, upsampler, settings.slices, None if compute.tile == "auto" else compute.tile, namespace.region,
+        namespace.format, namespace.threads, namespace.series, part, volume,
+    )  # fmt: skip

@@ -1,0 +1,362 @@
+"""Generators and discriminators, in families behind one key: `resnet` (the paper's class), `efficient`, `compact`, and any in a
+module of its own (docs/extending.md).
+
+G1 takes clinical patches [batch, 1, h, w] to uCT scale [batch, 1, 8h, 8w], G2 the reverse; both in [-1, 1]. A generator may
+take noise: one random plane at each of its `noise_scales`, given from outside so that a result never depends on hidden
+state and a slice's noise does not depend on how it is cut into tiles.
+
+G1 works in two parts, so that a slice can be magnified in tiles without computing much twice: `trunk` at the clinical size,
+which is cheap to hold for a whole slice, and `magnify`, which takes tiles of it. `trunk_halo` and `magnify_halo` are the
+distances, in clinical pixels, beyond which a pixel has no influence on each; `halo` is not less than their sum.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from importlib import import_module, util
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from microsr.core.scale import SCALE
+from microsr.networks.convolution import Conv2d
+from microsr.networks.layers import InstanceNorm, NoiseConv, ReflectPad, average_pool, bicubic_upsample, fold
+
+Sides = tuple[bool, bool, bool, bool]
+"""Of a tile: top, bottom, left, right."""
+NO_SIDE = (False, False, False, False)
+
+
+class Networks(NamedTuple):
+    """The four networks of Fig. 1."""
+
+    g1: nn.Module
+    g2: nn.Module
+    d1: nn.Module
+    d2: nn.Module
+
+
+class Family(NamedTuple):
+    """How the networks of a family are made."""
+
+    g1: Callable[[], nn.Module]
+    g2: Callable[[], nn.Module]
+    discriminator: Callable[[int], nn.Module]
+    """Takes the number of stride-2 layers."""
+    spectral_norm: bool
+    """Whether the discriminators are spectrally normalised (Miyato et al. 2018) unless told otherwise."""
+
+
+def build(network: str, clinical_size: int, micro_size: int, spectral: bool | None = None) -> Networks:
+    """The networks of a family, for patches of the given sizes (pixels along a side), freshly initialised.
+
+    spectral: whether the discriminators are spectrally normalised; None: as the family has it.
+    """
+    family = family_of(network)
+    sizes = (micro_size, clinical_size)
+    nets = Networks(family.g1(), family.g2(), *(family.discriminator(_depth(size)) for size in sizes))
+    if network == "resnet":
+        for module in nets:
+            module.apply(_cyclegan_init)
+        nets.g1.apply(_shuffle_init)
+    if family.spectral_norm if spectral is None else spectral:
+        for module in itertools.chain(nets.d1.modules(), nets.d2.modules()):
+            if isinstance(module, nn.Conv2d):
+                spectral_norm(module)
+    return nets
+
+
+def family_of(network: str) -> Family:
+    """How the networks of a family are made, in this module or in one of their own.
+
+    Raises
+    ------
+    KeyError
+        There is no such family.
+    """
+    if network in FAMILIES or not network.isidentifier() or not util.find_spec(f"microsr.network_{network}"):
+        return FAMILIES[network]
+    return import_module(f"microsr.network_{network}").FAMILY
+
+
+def build_g1(network: str) -> nn.Module:
+    """G1 of a family, as `build` makes it.
+
+    Raises
+    ------
+    KeyError
+        There is no such family.
+    """
+    return family_of(network).g1()
+
+
+def _depth(size: int) -> int:
+    """Stride-2 layers of a discriminator: CycleGAN's 3, fewer where a patch would shrink below 2 x 2 verdicts."""
+    return max(1, min(3, size.bit_length() - 3))
+
+
+def draw_noise(
+    scales: Sequence[int], batch: int, size: tuple[int, int], generator: torch.Generator, device: torch.device | str
+) -> list[Tensor]:
+    """Standard normal planes [batch, 1, scale * rows, scale * columns], one a scale, drawn on the generator's device."""
+    shapes = [(batch, 1, scale * size[0], scale * size[1]) for scale in scales]
+    return [torch.randn(shape, generator=generator, device=generator.device).to(device) for shape in shapes]
+
+
+def without_halo(x: Tensor, sides: Sides, width: int, needed: int = 0) -> Tensor:
+    """An image [..., h, w] whose halo of `width` pixels on `sides` is cut to what is `needed`."""
+    top, bottom, left, right = (side * (width - needed) for side in sides)
+    return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
+    return [ReflectPad(kernel // 2), Conv2d(inputs, outputs, kernel, stride)]
+
+
+def _plain_conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    # Reflection costs a copy of every feature map, a third of the compact networks' time on a CPU.
+    return Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions and a skip (He et al. 2016); instance norm as in CycleGAN, or none."""
+
+    def __init__(self, channels: int, norm: bool) -> None:
+        super().__init__()
+        if norm:
+            layers = [*_conv(channels, channels, 3), InstanceNorm(channels), nn.ReLU(True)]
+            layers += [*_conv(channels, channels, 3), InstanceNorm(channels)]
+        else:
+            layers = [_plain_conv(channels, channels, 3), nn.LeakyReLU(0.1, True), _plain_conv(channels, channels, 3)]
+        self.body = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, channels, h, w], same shape out."""
+        return x + self.body(x)
+
+
+class ResnetG1(nn.Module):
+    """7x7 convolution, 9 residual blocks of 64 at the clinical size, 3 pixel shuffles by 2, 7x7 convolution, tanh."""
+
+    noise_scales = ()
+    halo = 25
+    magnify_halo = 3
+
+    def __init__(self, width: int = 64, blocks: int = 9) -> None:
+        super().__init__()
+        self.trunk_halo = 3 + 2 * blocks
+        layers = [*_conv(1, width, 7), InstanceNorm(width), nn.ReLU(True)]
+        layers += [ResidualBlock(width, norm=True) for _ in range(blocks)]
+        self._trunk_layers = len(layers)
+        inputs = width
+        for _ in range(3):
+            layers += [*_conv(inputs, width, 3), nn.PixelShuffle(2), InstanceNorm(width // 4), nn.ReLU(True)]
+            inputs = width // 4
+        self.body = nn.Sequential(*layers, *_conv(inputs, 1, 7), nn.Tanh())
+
+    def forward(self, a: Tensor, noise: Sequence[Tensor] = ()) -> Tensor:
+        """A [batch, 1, h, w] to A_SR [batch, 1, 8h, 8w]; takes no noise."""
+        return self.magnify(a, self.trunk(a))
+
+    def fix(self) -> None:
+        """Take the weights for final, for speed; thereafter it can be neither trained nor saved."""
+        for module in self.modules():
+            if isinstance(module, nn.Sequential):
+                fold(module)
+
+    def trunk(self, a: Tensor) -> Tensor:
+        """A [batch, 1, h, w] to features [batch, width, h, w]."""
+        return self.body[: self._trunk_layers](a)
+
+    def magnify(self, a: Tensor, features: Tensor, noise: Sequence[Tensor] = (), sides: Sides = NO_SIDE) -> Tensor:
+        """A and features of a tile to its A_SR; see `LightG1.magnify`."""
+        x = features
+        for layer in self.body[self._trunk_layers :]:
+            x = layer(x)
+            if isinstance(layer, nn.PixelShuffle):
+                x = without_halo(x, sides, 6, 3)
+        return without_halo(x, sides, 3)
+
+
+class ResnetG2(nn.Module):
+    """CycleGAN's generator with 9 residual blocks, then 3 stride-2 convolutions to the clinical size, 7x7, tanh."""
+
+    noise_scales = ()
+
+    def __init__(self, width: int = 64, blocks: int = 9) -> None:
+        super().__init__()
+
+        def layer(channels: int, *convolution: nn.Module) -> list[nn.Module]:
+            return [*convolution, InstanceNorm(channels), nn.ReLU(True)]
+
+        def down(channels: int) -> list[nn.Module]:
+            return layer(2 * channels, *_conv(channels, 2 * channels, 3, stride=2))
+
+        def up(channels: int) -> list[nn.Module]:
+            half = channels // 2
+            return layer(half, nn.ConvTranspose2d(channels, half, 3, stride=2, padding=1, output_padding=1))
+
+        self.body = nn.Sequential(
+            *layer(width, *_conv(1, width, 7)),
+            *down(width),
+            *down(2 * width),
+            *(ResidualBlock(4 * width, norm=True) for _ in range(blocks)),
+            *up(4 * width),
+            *up(2 * width),
+            *down(width),
+            *down(2 * width),
+            *down(4 * width),
+            *_conv(8 * width, 1, 7),
+            nn.Tanh(),
+        )
+
+    def forward(self, b: Tensor, noise: Sequence[Tensor] = ()) -> Tensor:
+        """B [batch, 1, 8h, 8w] to B_LR [batch, 1, h, w]; takes no noise."""
+        return self.body(b)
+
+
+class PatchDiscriminator(nn.Module):
+    """PatchGAN (Isola et al. 2017): 4x4 convolutions; with depth 3 each verdict sees 70x70 pixels."""
+
+    def __init__(self, depth: int = 3, width: int = 64) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(1, width, 4, 2, 1), nn.LeakyReLU(0.2, True)]
+        channels = width
+        for stride in [2] * (depth - 1) + [1]:
+            layers += [nn.Conv2d(channels, 2 * channels, 4, stride, 1), InstanceNorm(2 * channels, track=False)]
+            layers += [nn.LeakyReLU(0.2, True)]
+            channels *= 2
+        self.body = nn.Sequential(*layers, nn.Conv2d(channels, 1, 4, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """[batch, 1, h, w] to a map of verdicts, 1 for real."""
+        return self.body(image)
+
+
+class LightG1(nn.Module):
+    """Residual blocks at the clinical size, then 3 times: bilinear doubling, noise, two convolutions; added to bicubic.
+
+    No normalisation and no sub-pixel step, so neither tiles nor a checkerboard can show.
+    """
+
+    noise_scales = (2, 4, 8)
+    magnify_halo = 3
+
+    def __init__(self, width: int, blocks: int, up: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.halo, self.trunk_halo = 6 + 2 * blocks, 1 + 2 * blocks
+        self.head = nn.Sequential(_plain_conv(1, width, 3), *(ResidualBlock(width, norm=False) for _ in range(blocks)))
+        inputs = (width, *up[:-1])
+        self.noisy = nn.ModuleList(NoiseConv(i, o) for i, o in zip(inputs, up, strict=True))
+        self.up = nn.ModuleList(
+            nn.Sequential(nn.LeakyReLU(0.1, True), _plain_conv(o, o, 3), nn.LeakyReLU(0.1, True)) for o in up
+        )
+        self.tail = _plain_conv(up[-1], 1, 3)
+
+    def forward(self, a: Tensor, noise: Sequence[Tensor]) -> Tensor:
+        """A [batch, 1, h, w] and noise at scales 2, 4, 8 to A_SR [batch, 1, 8h, 8w]."""
+        return self.magnify(a, self.trunk(a), noise)
+
+    def fix(self) -> None:
+        """Take the weights for final, for speed; thereafter it can be neither trained nor saved."""
+        for noisy in self.noisy:
+            noisy.fix()
+
+    def trunk(self, a: Tensor) -> Tensor:
+        """A [batch, 1, h, w] to features [batch, width, h, w]."""
+        return self.head(a)
+
+    def magnify(self, a: Tensor, features: Tensor, noise: Sequence[Tensor], sides: Sides = NO_SIDE) -> Tensor:
+        """A, features and noise of a tile to its A_SR.
+
+        sides: those on which the arguments hold `magnify_halo` clinical pixels beyond the tile; the result is without them.
+        What no longer reaches the tile is left out from doubling to doubling.
+        """
+        x, halo = features, self.magnify_halo
+        border = tuple(not side for side in sides)
+        layers = zip(self.noisy, self.up, noise, self.noise_scales, (3, 2, 1), strict=True)
+        for noisy, stage, plane, scale, needed in layers:
+            plane = without_halo(plane, sides, self.magnify_halo * scale, 2 * halo)
+            x = without_halo(stage(noisy.doubled(x, plane, border)), sides, 2 * halo, needed)
+            halo = needed
+        fine = without_halo(self.tail(x), sides, halo)
+        # Real patches end at the window's limits too: beyond them, D1 would tell by the values alone.
+        return (without_halo(bicubic_upsample(a), sides, SCALE * self.magnify_halo) + fine.float()).clamp(-1, 1)
+
+
+class LightG2(nn.Module):
+    """Three stride-2 convolutions and a residual block with noise, added to the average-pooled image."""
+
+    noise_scales = (1,)
+
+    def __init__(self, widths: tuple[int, int, int]) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs, outputs in zip((1, *widths[:-1]), widths, strict=True):
+            layers += [_plain_conv(inputs, outputs, 5, stride=2), nn.LeakyReLU(0.1, True)]
+        self.down = nn.Sequential(*layers)
+        self.noisy = NoiseConv(widths[-1], widths[-1])
+        self.tail = nn.Sequential(
+            nn.LeakyReLU(0.1, True), ResidualBlock(widths[-1], norm=False), _plain_conv(widths[-1], 1, 3)
+        )
+
+    def forward(self, b: Tensor, noise: Sequence[Tensor]) -> Tensor:
+        """B [batch, 1, 8h, 8w] and noise at scale 1 (of the clinical size) to B_LR [batch, 1, h, w]."""
+        x = self.tail(self.noisy(self.down(b), noise[0]))
+        return average_pool(b.float()) + x.float()
+
+
+class LightDiscriminator(nn.Module):
+    """Small PatchGAN without normalisation of features."""
+
+    def __init__(self, depth: int, width: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 1
+        for i in range(depth):
+            outputs = min(2 * width, width * 2**i)
+            layers += [nn.Conv2d(channels, outputs, 4, 2, 1), nn.LeakyReLU(0.2, True)]
+            channels = outputs
+        layers += [nn.Conv2d(channels, channels, 3, 1, 1), nn.LeakyReLU(0.2, True)]
+        self.body = nn.Sequential(*layers, nn.Conv2d(channels, 1, 3, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """[batch, 1, h, w] to a map of verdicts, 1 for real."""
+        return self.body(image)
+
+
+FAMILIES = {
+    "resnet": Family(ResnetG1, ResnetG2, PatchDiscriminator, spectral_norm=False),
+    "efficient": Family(
+        g1=lambda: LightG1(width=64, blocks=5, up=(48, 32, 16)),
+        g2=lambda: LightG2(widths=(16, 32, 48)),
+        discriminator=lambda depth: LightDiscriminator(depth, width=48),
+        spectral_norm=True,
+    ),
+    "compact": Family(
+        g1=lambda: LightG1(width=32, blocks=3, up=(24, 16, 12)),
+        g2=lambda: LightG2(widths=(12, 24, 32)),
+        discriminator=lambda depth: LightDiscriminator(depth, width=32),
+        spectral_norm=True,
+    ),
+}
+"""Arithmetic of a training step, quality and time of the three: docs/training.md. Others have a module of their own, `microsr.network_<name>`."""
+
+
+def _cyclegan_init(module: nn.Module) -> None:
+    """Weights from N(0, 0.02) (Zhu et al. 2017)."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        nn.init.zeros_(module.bias)
+
+
+def _shuffle_init(module: nn.Module) -> None:
+    """Equal weights for the four sub-pixels of each pixel shuffle, so that training starts without a checkerboard (Aitken et al. 2017)."""
+    if isinstance(module, nn.Sequential):
+        for convolution, following in itertools.pairwise(module):
+            if isinstance(following, nn.PixelShuffle):
+                weight = convolution.weight.data
+                weight.copy_(weight[::4].repeat_interleave(4, dim=0))

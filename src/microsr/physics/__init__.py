@@ -1,0 +1,1 @@
+"""Scanner, frequencies, tissues, airways, block means and the intensity window: what several steps calculate with."""

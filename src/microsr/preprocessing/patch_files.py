@@ -1,0 +1,57 @@
+"""Patches and their index as `microsr patches` writes them: read by what learns from patches, compares or draws them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from microsr.core.csv_files import read_rows
+from microsr.core.errors import UserError, brief
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+INDEX_COLUMNS = ["case", "modality", "slice", "row", "column", "size"]
+
+
+def open_patches(path: Path) -> np.ndarray:
+    """The patches at `path`, int16 HU [patch, row, column], memory-mapped.
+
+    Raises
+    ------
+    UserError
+        The file holds no square patches.
+    """
+    try:
+        patches = np.load(path, mmap_mode="r")
+    except PermissionError:
+        raise
+    except Exception as error:  # whatever a damaged header provokes; code in a file is not run
+        raise UserError(f"{path} holds no patches ({brief(error)}); make it with `microsr patches`") from None
+    if not isinstance(patches, np.ndarray):
+        raise UserError(f"{path} holds no patches, but an archive; make it with `microsr patches`")
+    if patches.ndim != 3 or patches.shape[1] != patches.shape[2] or not len(patches):
+        raise UserError(f"{path} has shape {patches.shape}, not (patches, size, size); make it with `microsr patches`")
+    if patches.dtype.kind not in "iuf" or patches.offset + patches.nbytes != path.stat().st_size:
+        raise UserError(
+            f"{path} holds no patches, but {patches.dtype}, or not as many as it says; make it with `microsr patches`"
+        )
+    return patches
+
+
+def read_index(path: Path) -> pd.DataFrame:
+    """Where patches came from, INDEX_COLUMNS, a row for each patch.
+
+    Raises
+    ------
+    UserError
+        The file is no such table, or lists places that are none.
+    """
+    places = dict.fromkeys(INDEX_COLUMNS[2:], "int64")
+    how = {"dtype": {"case": str, "modality": str, **places}, "keep_default_na": False}
+    table = read_rows(path, INDEX_COLUMNS, "no index of patches", "microsr patches", **how)
+    if (table[list(places)] < [0, 0, 0, 1]).to_numpy().any():
+        raise UserError(f"{path} lists patches at places that are none; make it with `microsr patches`")
+    return table

@@ -1,0 +1,1 @@
+"""The report, one HTML file, and where results come from."""

@@ -1,0 +1,1 @@
+"""Lungs that are made up, with their clinical CT and uCT."""

@@ -1,0 +1,288 @@
+"""A simulated case: the clinical CT of a lung with a tumour, the uCT of a specimen from it, and the truth behind the CT.
+
+Stands in for the paper's patients (Zheng et al. 2020, Table 1) where no data is at hand. In: the settings `Simulate` and
+`Scanner`, a case name and a seed. Out: clinical.nii.gz (int16 HU), the same as a DICOM series in dicom/, micro.nii.gz (uint16,
+the uCT's own grey scale) and run.json; for a test case also truth.nii.gz (int16 HU, the clinical grid magnified in-plane),
+labels.nii.gz (uint8, `Tissue`, same grid), repeat.nii.gz (the same lung scanned again) and airways.csv (`airway_table`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.ndimage import correlate1d, gaussian_filter, uniform_filter
+
+from microsr import config
+from microsr.core import provenance
+from microsr.core.errors import UserError
+from microsr.core.files import replacing, write_csv
+from microsr.core.progress import Progress, logger
+from microsr.core.scale import SCALE
+from microsr.core.streams import Stream, numpy_stream
+from microsr.formats.dicom_series import write_series
+from microsr.formats.writers import write_nifti
+from microsr.physics import scanner
+from microsr.simulation.grid import Grid
+from microsr.simulation.lung import AIR_HU, BLOOD_HU, Lung
+from microsr.volume.storage import Volume, magnified_geometry
+
+BLOCK_PIXELS = 5_000_000
+"""Fine pixels drawn at a time, whole planes, at least one; bounds the memory (about 40 bytes each)."""
+SMALLEST_HU = -1024
+"""Clinical scanners store 12 bits: HU are clipped here."""
+MICRO_NOISE = 0.03
+"""SD of the uCT's noise as a share of the contrast between air and tissue."""
+MICRO_RINGS = 0.006
+"""SD of the uCT's ring artefacts as a share of that contrast."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Command line of the step."""
+    parser.add_argument(
+        "--case", required=True, help="name of the case; decides, with the seed, everything drawn by chance"
+    )
+    parser.add_argument("--split", required=True, choices=("train", "test"), help="a test case also gets its truth")
+    parser.add_argument("--seed", required=True, type=int, help="seed of the experiment")
+    parser.add_argument("--output", required=True, type=Path, help="folder for the case's files")
+    config.add_flags(parser, config.Simulate)
+    config.add_flags(parser, config.Scanner)
+
+
+def main(ns: argparse.Namespace) -> None:
+    """Run the step from its command line."""
+    settings, scanned_by = config.from_flags(ns, config.Simulate), config.from_flags(ns, config.Scanner)
+    simulate(ns.output, ns.case, ns.split, ns.seed, settings, scanned_by)
+
+
+def simulate(
+    output: Path, case: str, split: str, seed: int, settings: config.Simulate, scanned_by: config.Scanner
+) -> None:
+    """Simulate one case and write its files into the folder `output`.
+
+    Raises
+    ------
+    UserError
+        The specimen does not fit into the lung.
+    """
+    started = time.time()
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    anatomy, first, micro_rng, second = numpy_stream(Stream.CASE, seed, case).spawn(4)
+    lung = Lung(
+        settings.clinical_size * scanned_by.pixel_mm, settings.clinical_slices * settings.slice_spacing_mm, anatomy
+    )
+    grid = specimen_grid(lung, settings)
+    still, truth, labels = scan_slab(lung, settings, scanned_by, with_truth=split == "test")
+    clinical = with_noise(still, scanned_by, first)
+    _write(output / "clinical.nii.gz", clinical)
+    with replacing(output / "dicom") as part:
+        write_series(part, clinical, case, seed, scanned_by.kernel)
+    if split == "test":
+        _write(output / "truth.nii.gz", truth)
+        _write(output / "labels.nii.gz", labels)
+        _write(output / "repeat.nii.gz", with_noise(still, scanned_by, second))
+        write_csv(output / "airways.csv", airway_table(lung, clinical))
+    del truth, labels
+    micro, scale = micro_scan(lung, grid, micro_rng)
+    _write(output / "micro.nii.gz", micro)
+    facts = {
+        "parameters": dataclasses.asdict(lung.parameters),
+        "lung_half_axes_mm": lung.half_axes.tolist(),
+        "tumour_centre_mm": lung.tumour.centre.tolist(),
+        "specimen_centre_mm": [float(axis.mean()) for axis in (grid.x, grid.y, grid.z)],
+        "micro_grey": scale,
+    }
+    chosen = {"case": case, "split": split, "seed": seed}
+    chosen |= settings.model_dump(mode="json") | scanned_by.model_dump(mode="json")
+    provenance.write_run(output / "run.json", "simulate", chosen, [], started, drawn=facts)
+    logger.info("%s: clinical %s, uCT %s in %.0f s", case, clinical.shape, micro.shape, time.time() - started)
+
+
+def scan_slab(
+    lung: Lung, settings: config.Simulate, scanned_by: config.Scanner, with_truth: bool = True
+) -> tuple[Volume, Volume | None, Volume | None]:
+    """The clinical CT of the lung's slab without noise, float32 HU, its truth, int16 HU, and the truth's tissues, uint8.
+
+    In-plane the tissue is blurred by the kernel's point-spread function and then sampled at the pixels' centres, so that what
+    lies above the Nyquist limit aliases as it does in a scanner; across slices it is weighted by the slice profile. Truth and
+    tissues are on the same grid magnified in-plane: thin slices (an eighth of the slice distance) at the clinical slices'
+    centres; None unless `with_truth`.
+    """
+    n, slices, spacing = settings.clinical_size, settings.clinical_slices, settings.slice_spacing_mm
+    fine, step = scanned_by.pixel_mm / SCALE, spacing / SCALE
+    beyond = int(np.ceil(3 * scanned_by.slice_sigma_mm / step))
+    planes = (slices - 1) * SCALE + 1 + 2 * beyond
+    grid = Grid.centred((0, 0, 0), (fine, fine, step), (planes, n * SCALE, n * SCALE))
+    pixels = Grid.centred((0, 0, 0), (scanned_by.pixel_mm,) * 2 + (spacing,), (slices, n, n))
+    kernel = scanner.KERNELS[scanned_by.kernel]
+    profile = scanner.sampling(pixels.z, grid.z, scanned_by.slice_sigma_mm)
+    scan = np.zeros((slices, n, n), np.float32)
+    origin = tuple(float(axis[0]) for axis in (pixels.x, pixels.y, pixels.z))
+    still = Volume(scan, spacing=pixels.spacing, origin=origin)
+    truth = labels = None
+    if with_truth:
+        magnified = magnified_geometry(still)
+        truth = Volume(np.empty((slices, n * SCALE, n * SCALE), np.int16), **magnified)
+        labels = Volume(np.empty(truth.shape, np.uint8), **magnified, unit="label")
+    progress = Progress(planes, "planes")
+    for part in _blocks(grid):
+        canvas = lung.draw(grid.planes(part.start, part.stop), labelled=with_truth)
+        scanned = scanner.project(canvas.hu, kernel, pixels.y, pixels.x, grid.y, grid.x)
+        for plane in range(part.start, part.stop):
+            # Plane by plane, so that the sum does not depend on the size of the blocks.
+            for index in np.nonzero(profile[:, plane])[0]:
+                scan[index] += profile[index, plane] * scanned[plane - part.start]
+            index, between = divmod(plane - beyond, SCALE)
+            if with_truth and between == 0 and 0 <= index < slices:
+                truth.array[index] = np.rint(canvas.hu[plane - part.start])
+                labels.array[index] = canvas.labels[plane - part.start]
+        progress.advance(part.stop - part.start)
+        del canvas, scanned
+    progress.close()
+    return still, truth, labels
+
+
+def _blocks(grid: Grid) -> list[slice]:
+    """Ranges of planes to be drawn at a time."""
+    planes, rows, columns = grid.shape
+    size = int(np.clip(BLOCK_PIXELS // (rows * columns), 1, planes))
+    return [slice(first, min(first + size, planes)) for first in range(0, planes, size)]
+
+
+def with_noise(still: Volume, scanned_by: config.Scanner, rng: np.random.Generator) -> Volume:
+    """A scan with the scanner's noise, int16 HU, clipped as the scanner does."""
+    noise = scanner.noise(still.shape, scanned_by, still.spacing[2], rng)
+    scan = np.empty(still.shape, np.int16)
+    for z, (image, grain) in enumerate(zip(still.array, noise, strict=True)):
+        scan[z] = np.rint(np.maximum(image + np.float32(scanned_by.noise_hu) * grain, SMALLEST_HU))
+    return dataclasses.replace(still, array=scan)
+
+
+def airway_table(lung: Lung, clinical: Volume) -> pd.DataFrame:
+    """The airway lumens that the truth's slices cut, one row each.
+
+    slice: index in the clinical volume. x_mm, y_mm: where the airway's axis crosses it, patient coordinates (LPS). diameter_mm:
+    of the lumen, across its axis. wall_mm: thickness. tilt_degrees: between the axis and the slice's normal. generation: 0
+    is the trunk from which this lung's airways come.
+    """
+    tables = []
+    for index in range(clinical.shape[0]):
+        found = pd.DataFrame(lung.crossings(float(clinical.point((index, 0, 0))[2])))
+        found.insert(0, "slice", index)
+        tables.append(found.round({"x_mm": 3, "y_mm": 3, "diameter_mm": 3, "wall_mm": 3, "tilt_degrees": 1}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def specimen_grid(lung: Lung, settings: config.Simulate) -> Grid:
+    """Where the specimen is cut: the place in the lung whose mix of tissue is most like the whole lung's, at the tumour if possible.
+
+    Equal shares of tumour and vessels in both domains keep an unpaired training from inventing or removing them (Cohen et
+    al. 2018). What a training sees are patches, which lie wholly inside and so show the middle more often than the rim: the mix
+    is that of all patches half as wide as the specimen.
+
+    Raises
+    ------
+    UserError
+        No such square fits into the lung.
+    """
+    side = settings.specimen_mm
+    step = min(0.5, lung.field / 32)
+    count = max(int(lung.field / step), 1)
+    layers = max(round(lung.depth / step), 1)
+    coarse = Grid.centred((0, 0, 0), (step, step, lung.depth / layers), (layers, count, count))
+    hu = lung.render(coarse, foam=False)
+    inside = lung.depth_inside(coarse) > step
+    tumour = (lung.tumour.distance(coarse) < 0).astype(float)
+    window = max(round(side / step), 1)
+    patch = max(window // 2, 1)
+
+    def of_patches(values: np.ndarray) -> np.ndarray:
+        """Mean over the lung in a patch about each place."""
+        return uniform_filter((values * inside).mean(axis=0), patch, mode="constant")
+
+    def of_specimen(values: np.ndarray) -> np.ndarray:
+        """Mean over the patches of a specimen about each place."""
+        return uniform_filter(of_patches(values), window - patch, mode="constant")
+
+    ones = np.ones(coarse.shape)
+    whole = uniform_filter(inside.all(axis=0).astype(float), window, mode="constant") > 0.999
+    if not whole.any():
+        largest = 2 * lung.half_axes.min() * 0.7
+        raise UserError(
+            f"simulate.specimen_mm: a specimen of {side:g} mm does not fit into the simulated lung of {lung.field:g} mm "
+            f"(simulate.clinical_size x scanner.pixel_mm); make it at most about {largest:.0f} mm"
+        )
+    fits = of_patches(ones) > 0.999
+    mean, square, ill = hu, hu.astype(float) ** 2, tumour
+    target, target_square, target_ill = (of_patches(v)[fits].mean() for v in (mean, square, ill))
+    mean, square, ill = (of_specimen(v) for v in (mean, square, ill))
+    sd, target_sd = np.sqrt(np.maximum(square - mean**2, 0)), np.sqrt(target_square - target**2)
+    cost = np.abs(mean - target) + np.abs(sd - target_sd)
+    cost += 500 * np.abs(ill - target_ill) + 20 * (ill < 0.005)
+    cost[~whole] = np.inf
+    row, column = np.unravel_index(np.argmin(cost), cost.shape)
+    centre = (float(coarse.x[column]), float(coarse.y[row]), 0.0)
+    spacing = settings.micro_spacing_mm
+    n = max(round(side / spacing), 1)
+    layers = max(round(min(lung.depth, side) / spacing), 1)
+    return Grid.centred(centre, (spacing,) * 3, (layers, n, n))
+
+
+def micro_scan(lung: Lung, grid: Grid, rng: np.random.Generator) -> tuple[Volume, dict[str, float]]:
+    """The uCT of the tissue in `grid`, cut to a rounded block with air around it: uint16 in a grey scale of its own.
+
+    Returns the volume and {"air", "tissue"}: the grey values of air and of soft tissue.
+    """
+    air = rng.uniform(6000, 14000)
+    contrast = rng.uniform(16000, 26000)
+    cut = _block_outline(grid, rng)
+    rings = gaussian_filter(rng.standard_normal(2 * len(grid.x)), 1.0)
+    rings *= MICRO_RINGS * contrast / rings.std()
+    axis = rng.uniform(-0.05, 0.05, 2) * len(grid.x)
+    y, x = np.indices(grid.shape[1:], np.float32)
+    radius = np.hypot(y - (len(grid.y) - 1) / 2 - axis[0], x - (len(grid.x) - 1) / 2 - axis[1])
+    ring_image = np.interp(radius, np.arange(len(rings)), rings).astype(np.float32)
+    grey = np.empty(grid.shape, np.uint16)
+    noise = _grain(grid.shape, rng)
+    for part in _blocks(grid):
+        share = lung.render(grid.planes(part.start, part.stop))
+        share -= np.float32(AIR_HU)
+        share *= cut * np.float32(1 / (BLOOD_HU - AIR_HU))
+        for image, plane in zip(share, range(part.start, part.stop), strict=True):
+            value = air + contrast * (image + np.float32(MICRO_NOISE) * next(noise)) + ring_image
+            grey[plane] = np.rint(np.clip(value, 0, 65535))
+    volume = Volume(grey, spacing=grid.spacing, origin=(0.0, 0.0, 0.0), unit="grey")
+    return volume, {"air": air, "tissue": air + contrast}
+
+
+def _grain(shape: tuple[int, int, int], rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Planes of noise with SD 1, float32, drawn one after the other: correlated over about a voxel, in-plane and across."""
+    tap = np.exp(-2.0)  # of a Gaussian with a sigma of half a voxel, one voxel away
+    scale = np.float32((1 + 2 * tap**2) ** -1.5)
+    before, here = rng.standard_normal((2, *shape[1:]), dtype=np.float32)
+    for _ in range(shape[0]):
+        after = rng.standard_normal(shape[1:], dtype=np.float32)
+        plane = here + np.float32(tap) * (before + after)
+        yield scale * correlate1d(correlate1d(plane, [tap, 1, tap], 0, mode="wrap"), [tap, 1, tap], 1, mode="wrap")
+        before, here = here, after
+
+
+def _block_outline(grid: Grid, rng: np.random.Generator) -> np.ndarray:
+    """Share of each pixel inside the specimen: a rounded square, cut a little unevenly, with air along its sides; [rows, columns]."""
+    half = np.array([np.ptp(a) / 2 for a in (grid.y, grid.x)]) + grid.spacing[0] / 2
+    y, x = np.meshgrid((grid.y - grid.y.mean()) / half[0], (grid.x - grid.x.mean()) / half[1], indexing="ij")
+    angle = np.arctan2(y, x)
+    uneven = sum(0.004 * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in (2, 3, 5, 7))
+    radius = (np.abs(y) ** 10 + np.abs(x) ** 10) ** 0.1 + uneven
+    return np.clip(0.5 + (0.965 - radius) * half.min() / grid.spacing[0], 0, 1).astype(np.float32)
+
+
+def _write(path: Path, volume: Volume) -> None:
+    with replacing(path) as part:
+        write_nifti(part, volume)

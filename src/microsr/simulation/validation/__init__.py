@@ -1,0 +1,1 @@
+"""The simulated lung and scanner beside the literature."""

@@ -1,0 +1,1 @@
+"""Training: losses, batches, processes that share a step, states, attempts, history."""

@@ -1,0 +1,314 @@
+"""Training of the modified CycleGAN (Zheng et al. 2020): unpaired clinical and uCT patches in, a generator G1 out.
+
+The state after any step is the four networks, two optimisers, two image pools, the step number and the history so far;
+schedules, data order and noise are functions of the seed and the step. So a training that was cut off goes on as if it had
+not been, on as many processes as there are then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+import microsr
+from microsr import config
+from microsr.core.code_version import code_version
+from microsr.core.errors import UserError
+from microsr.core.files import write_csv
+from microsr.core.progress import Progress, logger
+from microsr.core.provenance import run_file, write_run
+from microsr.networks.devices import choose_algorithms, choose_device, choose_precision
+from microsr.networks.families import build_g1
+from microsr.networks.model_file import save_generator
+from microsr.training.attempts import sole_attempt
+from microsr.training.batches import Batches
+from microsr.training.checkpoint import explain_fresh, identify, load_state, save_state, state_folder
+from microsr.training.distributed import Agreement, join
+from microsr.training.methods.cyclegan import CycleGAN
+from microsr.training.monitor import Board, History, diverged
+from microsr.training.passes import gigaflops_per_pair
+
+HISTORY_ROWS = 500
+PANELS = 20
+"""Sample panels over a training."""
+STOPPED = 143
+"""Exit status after a signal to stop: the state is saved, and the same command goes on."""
+GO_ON, SAVE, STOP = range(3)
+
+
+def learning_rate_at(step: int, steps: int, settings: config.Train) -> float:
+    """Constant for the first constant_fraction of the steps, then linear to 0 (Zhu et al. 2017)."""
+    constant = settings.constant_fraction * steps
+    return settings.learning_rate * min(1.0, (steps - step) / max(steps - constant, 1.0))
+
+
+def train(
+    clinical: Sequence[Path],
+    micro: Sequence[Path],
+    output: Path,
+    state: Path,
+    *,
+    settings: config.Train,
+    method: config.Method,
+    window_hu: tuple[float, float],
+    seed: int,
+    compute: config.Compute,
+    scanner: config.Scanner | None = None,
+    attempt: int = 1,
+) -> None:
+    """Train one model, or go on with it, and write generator.pt, history.csv and run.json into `output`.
+
+    clinical, micro: patch files (int16 [patches, rows, columns], HU), one a case. state: folder for unfinished trainings.
+    scanner: needed by a method that learns from its noise. attempt: see `sole_attempt`. Started by torchrun, each process takes
+    its share of the work and the first one writes.
+
+    Raises
+    ------
+    UserError
+        The losses or weights are no longer finite or have exploded, the batch cannot be shared evenly, there is no such
+        device, another process does the same training, or the outputs cannot be written.
+    """
+    started = time.time()
+    torch.set_num_threads(compute.threads)
+    choose_algorithms(compute.deterministic)
+    with join(choose_device(compute.device)) as processes:
+        parts = processes.count * compute.accumulate
+        if settings.batch_size % parts:
+            raise UserError(
+                f"train.batch_size is {settings.batch_size}, must be divisible by processes x accumulate = {parts}"
+            )
+        batches = Batches(
+            clinical, micro, patches_per_case=settings.patches_per_case, batch_size=settings.batch_size,
+            mix_fraction=method.mix_fraction, augment=settings.augment, window_hu=window_hu, seed=seed,
+            mix_noise=scanner if method.mix_noise else None, start_noise=scanner if settings.start_steps else None,
+            device=processes.device,
+        )  # fmt: skip
+        sizes = (batches.clinical_size, batches.micro_size)
+        precision = choose_precision(settings.precision, processes.device)
+        model = CycleGAN(
+            settings, method, sizes, seed, window_hu=window_hu, scanner=scanner, precision=precision,
+            processes=processes, accumulate=compute.accumulate, compiled=compute.compile,
+        )  # fmt: skip
+        described = {
+            "method": method.model_dump(exclude={"train"}),
+            "train": settings.model_dump(exclude={"repeats"}),
+            "window_hu": window_hu,
+            "seed": seed,
+            "precision": precision,  # "auto" may mean another one on another machine
+        }
+        if method.uses_noise or settings.start_steps:
+            described["scanner"] = scanner.model_dump()
+        identity = identify(described, [*clinical, *micro], code_version("train"))
+        folder = processes.tell(state_folder(state, identity) if processes.first else None)
+        with sole_attempt(folder, attempt) if processes.first else contextlib.nullcontext():
+            history, attempts = _run(model, batches, folder, identity, settings, compute)
+            if not processes.first:
+                return
+            steps = settings.start_steps + settings.epochs * batches.steps_per_epoch
+            g1 = build_g1(settings.network)
+            g1.load_state_dict(model.generator())
+            facts = {
+                "network": settings.network,
+                "window_hu": list(window_hu),
+                "seed": seed,
+                "steps": steps,
+                "clinical_spacing_mm": spacing_of(clinical),
+                "micro_spacing_mm": spacing_of(micro),
+                "provenance": identity | {"microsr": microsr.__version__},
+            }
+            pairs, seconds = steps * settings.batch_size, sum(attempt["seconds"] for attempt in attempts)
+            try:
+                output.mkdir(parents=True, exist_ok=True)
+                save_generator(output / "generator.pt", g1, facts)
+                write_csv(output / "history.csv", pd.DataFrame(history.rows))
+                write_run(
+                    output / "run.json", "train", described, [*clinical, *micro], started, attempts=attempts,
+                    arithmetic={"gflop_per_pair": gigaflops_per_pair(settings, method.losses, sizes)},
+                    speed={"pairs_per_second": pairs / seconds, "device": processes.device, "threads": compute.threads},
+                )  # fmt: skip
+            except OSError as error:
+                raise UserError(
+                    f"the training has come to its end, but the model could not be written into {output} ({error}); free some "
+                    "space and run again: it goes on from the last state that was saved"
+                ) from None
+
+
+def _run(
+    model: CycleGAN,
+    batches: Batches,
+    folder: Path,
+    identity: dict[str, Any],
+    settings: config.Train,
+    compute: config.Compute,
+) -> tuple[History, list[dict[str, Any]]]:
+    """All steps that are left to do; the history, and when and how each attempt did its part."""
+    processes = model.processes
+    done = load_state(folder, processes.device)
+    step, history, attempts = 0, History(), []
+    if processes.tell(done and done["step"]) != (done and done["step"]):
+        raise UserError(
+            f"the processes of the training read different states in {folder}; it must be one folder for all"
+        )
+    if done is not None:
+        model.load(done)
+        step, attempts = done["step"], done["attempts"]
+        history = History(done["history"], done["sums"])
+        logger.info("going on at step %d from %s", step, folder)
+    elif (reason := explain_fresh(folder, identity)) is not None:
+        logger.info("starting fresh, not from an unfinished training: %s", reason)
+    began = time.monotonic()
+    attempts.append(
+        {"start_step": step, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "device": processes.device}
+        | {"threads": compute.threads, "processes": processes.count}
+    )
+
+    def save() -> None:
+        _check_weights(model, step)
+        attempts[-1] |= {"steps": step - attempts[-1]["start_step"], "seconds": time.monotonic() - began}
+        record = {"step": step, "history": history.rows, "sums": history.sums(step), "attempts": attempts}
+        if board is not None:
+            board.flush()
+            save_state(folder, step, model.state() | record)
+
+    steps, first = settings.start_steps + settings.epochs * batches.steps_per_epoch, settings.start_steps
+    every, panel_every = max(1, steps // HISTORY_ROWS), max(1, steps // PANELS)
+    share = processes.share(settings.batch_size)
+    examples = batches.batch(0).clinical[:4]
+    progress = Progress(steps, "step", start=step)
+    agree = Agreement(processes)
+    saved_at = time.monotonic()
+    with (
+        contextlib.closing(progress),
+        contextlib.closing(Board(folder, step, settings.batch_size, processes.device))
+        if processes.first
+        else contextlib.nullcontext() as board,
+        _stop_requested() as stop,
+    ):
+        while step < steps:
+            if step < first:
+                rate = settings.learning_rate
+                history.add(model.start(step, batches.pairs(step, share), rate))
+            else:
+                if step - first >= settings.constant_fraction * (steps - first):
+                    model.fix_normalisation()
+                rate = learning_rate_at(step - first, steps - first, settings)
+                history.add(model.step(step - first, batches.batch(step - first, share), rate))
+            step += 1
+            if step % every == 0 or step in (first, steps):
+                row = history.close_row(step, max(step - first, 0) / batches.steps_per_epoch, rate)
+                if board is not None:
+                    board.show_row(row)
+            if board is not None and step % panel_every == 0:
+                board.show_panel(examples, model.superresolve(examples), step)
+            progress.advance(note=history.last())
+            due = time.monotonic() - saved_at > 60 * compute.checkpoint_minutes
+            saved_at = time.monotonic() if due else saved_at
+            wanted = agree(STOP if stop else SAVE if due else GO_ON)
+            if wanted == STOP:
+                _stop(save, step, stop)
+            elif wanted == SAVE:
+                _save_or_warn(save)
+    _check_weights(model, step)
+    attempts[-1] |= {"steps": step - attempts[-1]["start_step"], "seconds": time.monotonic() - began}
+    return history, attempts
+
+
+def _check_weights(model: CycleGAN, step: int) -> None:
+    """A step may break the weights although its own losses are still right: only those of the next one would tell."""
+    for name, network in model.nets._asdict().items():
+        if not all(values.isfinite().all() for values in network.state_dict().values()):
+            raise diverged(f"weights of {name.upper()} are not finite after step {step}")
+
+
+def _save_or_warn(save: Callable[[], None]) -> None:
+    try:
+        save()
+    except OSError as error:
+        logger.warning(
+            "the state could not be saved (%s); the training goes on, and the last one that could be still counts",
+            error,
+        )
+
+
+def _stop(save: Callable[[], None], step: int, signals: list[int]) -> None:
+    """Save and end the process, after a signal to this process or to another one of the training."""
+    try:
+        save()
+    except OSError as error:
+        raise UserError(
+            f"stopped after step {step}, and the state could not be saved ({error}); free some space and run again: it goes "
+            "on from the last state that was saved"
+        ) from None
+    by = f" by signal {signals[0]}" if signals else ""
+    logger.warning("stopped%s after step %d; the state is saved, run again to go on", by, step)
+    sys.exit(STOPPED)
+
+
+def spacing_of(patches: Sequence[Path]) -> float | None:
+    """Pixel size that patches were cut at, mm, from the run.json beside each file: the mean; None if one does not say."""
+    found = []
+    for path in patches:
+        try:
+            x, y = map(float, json.loads(run_file(path).read_text(encoding="utf-8"))["spacing_mm"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if not (0 < x < math.inf and 0 < y < math.inf):
+            return None
+        found += [x, y]
+    return sum(found) / len(found)
+
+
+@contextlib.contextmanager
+def _stop_requested() -> Iterator[list[int]]:
+    """A list that receives the number of a signal to stop: Ctrl-C, a scheduler's SIGTERM, or SIGUSR1 before a time limit."""
+    received: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = [signal.signal(s, lambda number, frame: received.append(number)) for s in signals]
+    try:
+        yield received
+    finally:
+        for s, handler in zip(signals, before, strict=True):
+            signal.signal(s, handler)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `microsr train`."""
+    parser.add_argument("--clinical", type=Path, nargs="+", required=True, help="clinical patches, one .npy a case")
+    parser.add_argument("--micro", type=Path, nargs="+", required=True, help="uCT patches, one .npy a case")
+    parser.add_argument("--output", type=Path, required=True, help="folder for generator.pt, history.csv, run.json")
+    parser.add_argument("--state", type=Path, required=True, help="folder for the state of unfinished trainings")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--window_hu", type=float, nargs=2, required=True, help="HU that become -1 and 1")
+    parser.add_argument(
+        "--attempt", type=int, default=1, help="how often the workflow has started this training, with this time"
+    )
+    for section in (config.Method, config.Train, config.Compute, config.Scanner):
+        config.add_flags(parser, section)
+
+
+def main(namespace: argparse.Namespace) -> None:
+    """Run `microsr train`."""
+    train(
+        namespace.clinical,
+        namespace.micro,
+        namespace.output,
+        namespace.state,
+        settings=config.from_flags(namespace, config.Train),
+        method=config.from_flags(namespace, config.Method),
+        window_hu=tuple(namespace.window_hu),
+        seed=namespace.seed,
+        compute=config.from_flags(namespace, config.Compute),
+        scanner=config.from_flags(namespace, config.Scanner),
+        attempt=namespace.attempt,
+    )

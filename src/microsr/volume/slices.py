@@ -1,0 +1,102 @@
+"""Volumes slice by slice: arrays that read what is indexed, and threads that work on a few slices at a time.
+
+A whole volume may be larger than the memory; a step that goes through it by `in_order` holds a few slices of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+
+from microsr.core.errors import UserError
+
+THREADS = min(4, os.cpu_count() or 1)
+"""Slices that are worked on at once; NumPy, SciPy, the readers and the compressor let each other run."""
+
+KEPT_BYTES = 30 << 20
+"""Freed memory up to which the C library keeps a block."""
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
+
+
+class Slices:
+    """An array [slices, rows, columns] of which only the slices that are indexed are read.
+
+    load: gives the slice [rows, columns] at an index; several threads may call it at once. It is indexed as an array whose
+    first axis takes a number or a range; `np.asarray` reads all of it.
+    """
+
+    ndim = 3
+
+    def __init__(self, load: Callable[[int], np.ndarray], shape: tuple[int, int, int], dtype: Any) -> None:
+        self.load = load
+        self.shape = tuple(int(n) for n in shape)
+        self.dtype = np.dtype(dtype)
+
+    def __len__(self) -> int:
+        """Number of slices."""
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """One slice after the other."""
+        return (self.load(z) for z in range(len(self)))
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Read a slice [rows, columns], or a range of them, or a part of either."""
+        first, *rest = key if isinstance(key, tuple) else (key,)
+        chosen = range(len(self))[first]
+        if isinstance(chosen, int):
+            image = self.load(chosen)
+            return image[tuple(rest)] if rest else image
+        stack = np.empty((len(chosen), *self.shape[1:]), self.dtype)
+        for position, z in enumerate(chosen):
+            stack[position] = self.load(z)
+        return stack[(slice(None), *rest)]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Read all."""
+        return self[:] if dtype is None else self[:].astype(dtype, copy=False)
+
+    def part(self, first: int, end: int) -> Slices:
+        """The slices first to end (excluded), still unread."""
+        return Slices(lambda z: self.load(first + z), (end - first, *self.shape[1:]), self.dtype)
+
+
+def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int = THREADS) -> Iterator[Result]:
+    """work(item) of each item in turn, computed in threads, at most two more than there are threads at a time."""
+    _keep_freed_memory()
+    waiting: deque = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > threads + 1:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Let the C library keep the memory of freed slices: page by page, fetching it anew costs more than most work on a slice.
+
+    glibc keeps blocks up to the size of the largest that was freed, at most 32 MB.
+    """
+    np.empty(KEPT_BYTES, np.uint8)
+
+
+def refuse_constant(low: float, high: float, where: str) -> None:
+    """Refuse a volume of lowest and highest value `low` and `high` that has no content.
+
+    Raises
+    ------
+    UserError
+        They are the same.
+    """
+    if low == high:
+        raise UserError(f"{where}: is constant ({low} everywhere); give a volume with content")

@@ -1,0 +1,1 @@
+"""What Snakemake asks: one run an experiment, and what is said when it ends."""

@@ -1,0 +1,240 @@
+"""Settings and case sheet: a mistake stops the workflow before any job, with one line that says where, what and what is allowed."""
+
+import argparse
+import shlex
+from pathlib import Path
+
+import pytest
+
+from microsr.config import (
+    Calibration,
+    Cases,
+    Compute,
+    Evaluate,
+    Experiment,
+    Method,
+    MicroVolume,
+    Patches,
+    Simulate,
+    Superresolve,
+    Train,
+    add_flags,
+    flags,
+    from_flags,
+    load,
+)
+from microsr.config.sheet import Scan, read_sheet, simulated_cases
+from microsr.core.errors import UserError
+
+
+def refused(match, call, *arguments):
+    with pytest.raises(UserError, match=match) as error:
+        call(*arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_defaults_that_the_paper_fixes():
+    experiment = load({"experiment": "x"})
+    assert (experiment.patches.clinical_size, experiment.patches.micro_size) == (32, 256)
+    assert experiment.train.epochs == 200
+    assert list(experiment.methods) == ["proposed", "bicubic", "cyclegan"]
+    assert (
+        experiment.methods["proposed"].mix_fraction == 0.25
+        and experiment.methods["proposed"].losses.pixel_norm == "mse"
+    )
+    cyclegan = experiment.methods["cyclegan"].losses
+    assert (cyclegan.downsample, cyclegan.upsample, cyclegan.clinical_ssim, cyclegan.micro_ssim) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("config", "match"),
+    [
+        ({"experiment": "x", "tran": {}}, r"tran: unknown key; allowed here: experiment, .*, train"),
+        ({"experiment": "x", "train": {"epoch": 5}}, r"train\.epoch: unknown key; allowed here: network, repeats, epochs"),
+        ({"experiment": "x", "volumes": {"micro": {"calibration": {"air": 1}}}}, r"volumes\.micro\.calibration\.air: unknown key.*air_grey"),
+        ({"experiment": "x", "methods": {"mine": {"loss": {}}}}, r"methods\.mine\.loss: unknown key; allowed here: upsampler, losses"),
+        ({}, r"experiment: is missing"),
+        ({"experiment": "a b"}, r"experiment: .*not 'a b'"),
+        ({"experiment": "x", "train": {"epochs": 0}}, r"train\.epochs: .*not 0"),
+        ({"experiment": "x", "train": {"network": "unet"}}, r"train\.network: .*'resnet' or 'compact'"),
+        ({"experiment": "x", "patches": {"clinical_size": 16}}, r"patches: micro_size is 256, must be 8 x clinical_size = 128"),
+        ({"experiment": "x", "window_hu": [400, -1000]}, r"window_hu must rise"),
+        ({"experiment": "x", "protocols": ["pooled", "pooled"]}, "lists one twice"),
+        ({"experiment": "x", "volumes": {"micro": {"calibration": {"low_percentile": 98}}}}, "low_percentile must be below"),
+        ({"experiment": "x", "volumes": {"micro": {"calibration": {"mean_hu": -1000}}}}, "mean_hu must be above air_hu"),
+        ({"experiment": "x", "seed": float("nan")}, "seed"),
+        ({"experiment": "x", "train": {"ema_decay": 1}}, r"train\.ema_decay: .*less than 1.*not 1"),
+        ({"experiment": "x", "train": {"gradient_penalty": -1}}, r"train\.gradient_penalty: .*not -1"),
+        ({"experiment": "x", "compute": {"devices": 0}}, r"compute\.devices: .*not 0"),
+        ({"experiment": "x", "methods": {"mine": {"train": {"epoch": 5}}}}, r"methods\.mine\.train\.epoch: unknown key; allowed here: network, repeats, epochs"),
+        ({"experiment": "x", "methods": {"mine": {"train": {"network": "unet"}}}}, r"methods\.mine\.train\.network: .*'resnet' or 'compact', not 'unet'"),
+        ({"experiment": "x", "methods": {"mine": {"train": {"repeats": 3}}}}, r"methods\.mine\.train: repeats must be the same for all methods"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_config_is_named(config, match):
+    refused(match, load, config)
+
+
+def test_the_file_that_holds_the_mistake_is_named(tmp_path):
+    base, overlay = tmp_path / "base.yaml", tmp_path / "overlay.yaml"
+    base.write_text("experiment: x\ntrain: {epochs: 3}\n")
+    overlay.write_text("train: {epoch: 5}\n")
+    config = {"experiment": "x", "train": {"epochs": 3, "epoch": 5}}
+    with pytest.raises(UserError, match=r"overlay\.yaml: train\.epoch: unknown key"):
+        load(config, [overlay, base])
+
+
+def parsed(section, text=None):
+    parser = argparse.ArgumentParser()
+    add_flags(parser, type(section))
+    return from_flags(parser.parse_args(shlex.split(flags(section) if text is None else text)), type(section))
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        MicroVolume(),
+        MicroVolume(sampling="native", area_average=16, calibration=Calibration(method="percentile", mean_hu=-850)),
+        MicroVolume(matched_spacing_mm=0.078, calibration=Calibration(air_grey=-12.5, tissue_grey=1e5)),
+        Patches(clinical_size=8, micro_size=64, inside=0.9),
+        Method(upsampler="bicubic"),
+        Train(learning_rate=2e-5, adam_betas=(0.4, 0.99), augment=False),
+        Train(ema_decay=0.999, gradient_penalty=1, spectral_norm=False),
+        Compute(devices=4, nodes=2, accumulate=2, compile=True, deterministic=True),
+        Superresolve(slices=[3, 14]),
+        Superresolve(),
+        Evaluate(),
+    ],
+)
+def test_settings_survive_the_command_line(section):
+    assert parsed(section) == section
+
+
+def test_what_is_not_given_on_the_command_line_takes_its_default():
+    assert parsed(Train(), "--epochs 3") == Train(epochs=3)
+
+
+def test_a_mistake_on_the_command_line_is_named():
+    refused(r"command line: epochs: .*not 'many'", parsed, Train(), "--epochs many")
+
+
+HEADER = "case\tsplit\tclinical\tmicro\n"
+
+
+@pytest.fixture
+def sheet(tmp_path):
+    """Writes a sheet beside two files that it can name, a.nii and b.nii."""
+    for name in ("a.nii", "b.nii"):
+        (tmp_path / name).touch()
+
+    def write(text, header=HEADER, encoding="utf-8"):
+        (tmp_path / "cases.tsv").write_bytes((header + text).encode(encoding))
+        return Cases(sheet=str(tmp_path / "cases.tsv"), data_root=str(tmp_path))
+
+    return write
+
+
+def test_a_sheet_gives_the_cases_and_paths_below_the_data_root(sheet, tmp_path):
+    cases = read_sheet(sheet("one\ttrain\ta.nii\tb.nii\n\n# a remark\ntwo\ttest\ta.nii\t\n"))
+    assert [(c.case, c.split) for c in cases] == [("one", "train"), ("two", "test")]
+    assert Path(cases[0].micro.path) == tmp_path / "b.nii"
+    assert cases[1].micro is None and cases[1].truth is None
+
+
+def test_a_sheet_saved_by_a_spreadsheet_reads_the_same(sheet):
+    text = "one\ttrain\ta.nii\tb.nii\n"
+    plain = read_sheet(sheet(text))
+    assert read_sheet(sheet(text.replace("\n", "\r\n"), HEADER.replace("\n", "\r\n"), "utf-8-sig")) == plain
+
+
+def test_series_slices_and_spacing_belong_to_their_modality(sheet):
+    header = "case\tsplit\tclinical\tclinical_series\tclinical_slices\tmicro\tmicro_spacing\n"
+    (case,) = read_sheet(sheet("one\ttrain\ta.nii\t1.2.3\t10:20\tb.nii\t0.05x0.05x0.06\n", header))
+    assert (case.clinical.series, case.clinical.slices, case.clinical.spacing) == ("1.2.3", "10:20", None)
+    assert case.micro.spacing == "0.05x0.05x0.06"
+
+
+@pytest.mark.parametrize(
+    ("text", "header", "match"),
+    [
+        ("one\ttrain\ta.nii\tb.nii\tc\n", HEADER, r"line 2: has 5 tab-separated cells, the header has 4"),
+        ("one train a.nii b.nii\n", HEADER, r"line 2: has 1 tab-separated cells"),
+        ("one\ttrain\tc.nii\tb.nii\n", HEADER, r"line 2: clinical: .*c\.nii does not exist; correct the sheet, or cases\.data_root"),
+        ("one\tlearn\ta.nii\tb.nii\n", HEADER, r"line 2: split: .*'train' or 'test'"),
+        ("o/e\ttrain\ta.nii\tb.nii\n", HEADER, r"line 2: case: .*o/e"),
+        ("\ttrain\ta.nii\tb.nii\n", HEADER, r"line 2: case: is missing"),
+        ("one\ttrain\ta.nii\tb.nii\nOne\ttrain\ta.nii\tb.nii\n", HEADER, r"line 3: case 'One' appears twice"),
+        ("one\ttest\t\tb.nii\n", HEADER, r"line 2: test case 'one' has no clinical CT"),
+        ("one\ttrain\t\t\n", HEADER, r"line 2: case 'one' has neither clinical nor micro"),
+        ("one\ttrain\ta.nii\n", "case\tsplit\tclincal\n", r"line 1: column 'clincal' is unknown.*allowed: case, split, clinical"),
+        ("one\ttrain\ta.nii\n", "case\tcase\tsplit\n", r"line 1: column 'case' is unknown or named twice"),
+        ("a.nii\n", "clinical\n", r"line 1: column 'case' is missing"),
+        ("one\ttrain\ta.nii\t5-9\n", "case\tsplit\tclinical\tclinical_slices\n", r"line 2: clinical\.slices: .*5-9"),
+        ("one\ttrain\ta.nii\t\t5:9\n", "case\tsplit\tclinical\tmicro\tmicro_slices\n", r"line 2: micro_slices is given but micro is empty"),
+        ("", "", r"is empty; its first line must name the columns"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_sheet_is_named_by_its_line(sheet, text, header, match):
+    refused(rf"cases\.tsv.*{match}", read_sheet, sheet(text, header))
+
+
+def test_a_sheet_that_is_missing_or_no_text_is_named(tmp_path, sheet):
+    refused(r"cases\.sheet: .*none\.tsv does not exist", read_sheet, Cases(sheet=str(tmp_path / "none.tsv")))
+    refused(r"cannot be read as UTF-8", read_sheet, sheet("\u00e9\ttrain\ta.nii\tb.nii\n", encoding="latin-1"))
+
+
+def test_simulated_cases_have_truth_where_they_are_tested():
+    cases = simulated_cases(Simulate(training_cases=2, test_cases=1), "results/x/simulated")
+    assert [(c.case, c.split, c.truth is not None) for c in cases] == [
+        ("train1", "train", False), ("train2", "train", False), ("test1", "test", True)
+    ]  # fmt: skip
+    assert cases[0].micro == Scan(path="results/x/simulated/train1/micro.nii.gz")
+
+
+def test_every_setting_says_what_it_is():
+    def described(model, prefix=""):
+        for key, field in model.model_fields.items():
+            inner = field.annotation
+            if isinstance(inner, type) and hasattr(inner, "model_fields"):
+                yield from described(inner, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", field.description
+
+    assert [key for key, text in described(Experiment) if not text] == []
+
+
+def test_slices_of_one_volume_are_evenly_spaced():
+    assert Superresolve(slices=[7, 3, 5]).slices == [7, 3, 5]
+    with pytest.raises(ValueError, match=r"evenly spaced.*not \[1, 2, 7\]"):
+        Superresolve(slices=[1, 2, 7])
+
+
+def test_patches_too_small_for_the_papers_discriminator_are_refused():
+    small = {"patches": {"clinical_size": 5, "micro_size": 40}, "train": {"network": "resnet"}}
+    refused(
+        r"clinical_size is 5, network resnet \(method proposed\) needs at least 6", load, {"experiment": "a"} | small
+    )
+    small = small | {"train": {}, "methods": {"mine": {"train": {"network": "resnet"}}}}
+    refused(r"clinical_size is 5, network resnet \(method mine\) needs at least 6", load, {"experiment": "a"} | small)
+
+
+def test_a_method_may_train_otherwise_than_the_rest():
+    methods = {"mine": {"train": {"network": "resnet", "spectral_norm": None, "learning_rate": 1}}, "other": {}}
+    train = {"epochs": 7, "spectral_norm": True, "learning_rate": 2}
+    experiment = load({"experiment": "x", "methods": methods, "train": train})
+    assert experiment.training_of("other") == experiment.train == Train(**train)
+    assert experiment.training_of("mine") == Train(epochs=7, network="resnet", learning_rate=1)
+    assert "train" not in flags(experiment.methods["mine"]), "the merged section is passed instead"
+
+
+def test_a_batch_is_shared_evenly_by_devices_nodes_and_parts():
+    compute = {"compute": {"devices": 2, "nodes": 3, "accumulate": 2}}
+    assert load({"experiment": "x", "train": {"batch_size": 24}} | compute).compute.nodes == 3
+    refused(
+        r"batch_size is 18 \(method proposed\), must be divisible by .* = 2 x 3 x 2 = 12$",
+        load, {"experiment": "x", "train": {"batch_size": 18}} | compute,
+    )  # fmt: skip
+    mine = {"train": {"batch_size": 24}, "methods": {"mine": {"train": {"batch_size": 6}}, "other": {}}}
+    refused(r"batch_size is 6 \(method mine\)", load, {"experiment": "x"} | mine | compute)
+    untrained = {"methods": {"bicubic": {"upsampler": "bicubic"}}}
+    assert load({"experiment": "x"} | untrained | compute), "nothing is trained"

@@ -1,0 +1,92 @@
+"""Which code decides a step: what is not in it may change without making results anew that took hours."""
+
+import pytest
+
+from microsr.core.code_version import STEPS, decisive_modules
+
+IMPORTED = {"core", "config", "volume", "physics", "formats"}
+"""Of what reads or makes volumes."""
+ALLOWED = {
+    "simulate": IMPORTED | {"simulation"},
+    "validate": IMPORTED | {"simulation"},
+    "volumes": IMPORTED | {"preprocessing"},
+    "volumes.downsample": {"volume", "physics", "preprocessing"},
+    "patches": {"core", "volume", "preprocessing"},
+    "domain": {"core", "volume", "physics", "preprocessing"},
+    "train": {"core", "physics", "networks", "preprocessing", "training"},
+    "superresolve": IMPORTED | {"preprocessing", "networks", "inference"},
+    "gather": {"inference"},
+    "export": IMPORTED | {"inference"},
+    "features": IMPORTED | {"preprocessing", "evaluation"},
+    "evaluate": {"core", "volume", "physics", "preprocessing", "evaluation"},
+    "evaluate.downsampled": {"core", "volume", "physics", "preprocessing", "evaluation"},
+    "evaluate.distribution": IMPORTED | {"preprocessing", "evaluation"},
+    "evaluate.repeatability": {"core", "volume", "physics", "evaluation"},
+    "evaluate.collect": {"core", "evaluation"},
+    "evaluate.summarise": {"core", "evaluation"},
+    "report": {"core", "volume", "physics", "preprocessing", "evaluation", "figures", "report"},
+}
+"""The packages of which a step may have modules. No step has what stands above it; of what stands below, what it has use for."""
+FIGURES = IMPORTED | {"networks", "preprocessing", "simulation", "inference", "evaluation", "figures"}
+OF_REPORT = FIGURES | {"report"}
+"""The figures that the report draws for itself."""
+
+# Modules of an allowed package that a step must not have, as they are of another step.
+OTHERS = {
+    "train": {"preprocessing.patches", "preprocessing.domain", "preprocessing.volumes", "volume.storage"},
+    "evaluate": {"evaluation.catalogue", "evaluation.collect", "evaluation.summary", "preprocessing.patches", "evaluation.protocols.downsampled", "evaluation.protocols.distribution", "evaluation.protocols.repeatability", "evaluation.tissue_features"},
+    "evaluate.downsampled": {"evaluation.catalogue", "evaluation.collect", "evaluation.summary", "evaluation.protocols.no_reference", "evaluation.protocols.truth", "evaluation.protocols.distribution", "evaluation.protocols.repeatability"},
+    "evaluate.distribution": {"evaluation.catalogue", "evaluation.collect", "evaluation.summary", "preprocessing.patches", "evaluation.protocols.no_reference", "evaluation.protocols.truth", "evaluation.protocols.downsampled", "evaluation.protocols.repeatability"},
+    "evaluate.repeatability": {"evaluation.catalogue", "evaluation.collect", "evaluation.summary", "evaluation.protocols.no_reference", "evaluation.protocols.truth", "evaluation.protocols.downsampled", "evaluation.protocols.distribution"},
+    "features": {"evaluation.catalogue", "evaluation.tables", "preprocessing.patches", "evaluation.metrics"},
+    "superresolve": {"preprocessing.volumes", "preprocessing.patches", "inference.export"},
+    "patches": {"preprocessing.volumes", "preprocessing.domain"},
+    "simulate": {"simulation.validation.validate", "formats.readers"},
+}  # fmt: skip
+
+
+def package_of(module: str) -> str:
+    """The package that a module of microsr stands in, by its dotted name."""
+    return module.split(".")[1]
+
+
+def names(step: str) -> set[str]:
+    """The modules that decide a step, from their packages on."""
+    return {module.partition(".")[2] for module in decisive_modules(STEPS[step])}
+
+
+def test_every_step_is_asked():
+    assert set(ALLOWED) == {step for step in STEPS if not step.startswith(("figures", "report."))}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_only_packages_that_decide_a_step_are_in_its_fingerprint(step):
+    found: dict[str, list[str]] = {}
+    for module in sorted(decisive_modules(STEPS[step])):
+        found.setdefault(package_of(module), []).append(module)
+    crept_in = {
+        package: modules
+        for package, modules in found.items()
+        if package not in ALLOWED.get(step, OF_REPORT if step.startswith("report.") else FIGURES)
+    }
+    assert not crept_in, (
+        f"an edit of these would make {step} anew: move what it needs of them, or import it where it is used"
+    )
+
+
+@pytest.mark.parametrize("step", OTHERS)
+def test_what_is_another_step_s_is_not_in_it(step):
+    assert not names(step) & OTHERS[step]
+
+
+def test_the_table_names_modules_that_there_are():
+    """Else it would forbid nothing."""
+    there = set().union(*map(names, STEPS))
+    assert {name for others in OTHERS.values() for name in others} <= there
+
+
+def test_a_figure_never_has_a_module_of_the_report():
+    """The report imports figures; nothing imports it."""
+    for step in STEPS:
+        if not step.startswith("report"):
+            assert "report" not in {package_of(module) for module in decisive_modules(STEPS[step])}, step

@@ -1,0 +1,202 @@
+"""Every figure is fit for print: one or two columns wide, no taller than a page, fonts embedded, images of 300 dpi, no text small, cut or hidden.
+
+Each is drawn with few and with many methods, from made-up tables and volumes.
+"""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from printing import faults, read_page
+
+from microsr.config import Inset, Losses, Method, Train
+from microsr.evaluation.catalogue import HEADLINE
+from microsr.evaluation.tables import COLUMNS
+from microsr.figures.bronchioles import draw_bronchioles
+from microsr.figures.comparison import Field, Panel, draw_comparison
+from microsr.figures.domain import draw_domain
+from microsr.figures.efficiency import SHOWN, draw_efficiency
+from microsr.figures.hallucination import draw_hallucination
+from microsr.figures.losses import draw_losses
+from microsr.figures.metrics import draw_metrics
+from microsr.figures.network import draw_network
+from microsr.figures.patches import draw_patches
+from microsr.figures.style import COLUMN, LINES, new_figure, save, styled
+from microsr.figures.tiling import draw_tiling
+from microsr.figures.typeset import COLUMNS as TABLE_1
+from microsr.figures.validation import draw_validation
+from microsr.figures.volumes import draw_volumes
+from microsr.simulation.validation.checks import COLUMNS as CHECKED
+from microsr.volume.storage import Volume
+
+FOUR = ["proposed", "bicubic", "cyclegan", "noise_aware"]
+MANY = [*FOUR, "without_ssim", "without_cycle", "l1_losses", "spectral_norm"]
+RNG = np.random.default_rng(7)
+CLINICAL = Volume(RNG.normal(-800, 100, (1, 40, 48)).astype(np.float32), (0.625, 0.625, 0.6))
+FINE = Volume(np.repeat(np.repeat(CLINICAL.array, 8, 1), 8, 2), (0.078125, 0.078125, 0.6))
+TRUTH = ["psnr", "ssim", "ms_ssim", "measured_rmse", "null_rmse", "small_lost", "small_invented", "lesions_lost", "lesions_invented",
+         "wall_error_um", "tumour_border_error_um", *(f"smallest_bronchiole{end}" for end in ("", "_low", "_high")),
+         *(f"bronchiole_detected{part}" for part in ("", "_0.5-0.7", "_0.7-0.9", "_0.9-1.2", "_1.2-1.6", "_1.6-2.4")),
+         *(f"{kind}_{tissue}" for kind in ("rmse", "ssim") for tissue in ["glass", "lumen", "parenchyma", "septum", "tumour", "vessel", "wall"])]  # fmt: skip
+
+
+def metrics(methods, kinds, values=(0.00571, 1.23, 1180.0)):
+    rows = [
+        (case, method, "pooled", str(seed), protocol, metric, values[place % 3] * (1 + 0.1 * seed + 0.2 * number), "HU")
+        for place, (protocol, metric) in enumerate(kinds)
+        for number, method in enumerate(methods)
+        for seed in (1, 2, 3)
+        for case in "ab"
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def comparison(methods):
+    panels = [Panel("Clinical CT", CLINICAL, 0, 1), *(Panel(name, FINE, 0, 8) for name in methods), Panel("Truth", FINE, 0, 8)]  # fmt: skip
+    insets = [Inset(row=4, column=4, size=16), Inset(row=20, column=24, size=16)]
+    return draw_comparison(panels, Field(0, 40, 0, 48), insets, (-1000, 200), "test1 (models trained on all)", "A note. " * 20)  # fmt: skip
+
+
+def losses(methods):
+    step = np.arange(1.0, 501.0)
+    names = ["G1_adversarial", "cycle_clinical", "downsample_loss", "clinical_ssim_loss", "micro_ssim_loss", "D1"]
+    table = pd.DataFrame({"step": step, "epoch": step, "learning_rate": 4e-4} | {n: 1e-3 * (2 + np.sin(step)) for n in names})  # fmt: skip
+    return draw_losses({f"{name}/pooled": table for name in methods})
+
+
+def bronchioles(methods):
+    diameter = np.repeat(np.linspace(0.45, 2.2, 40), 4)
+    table = pd.DataFrame({"diameter_mm": diameter, "detected": (diameter > 1).astype(int), "unit": np.arange(160) // 4, "seed": "1"})  # fmt: skip
+    return draw_bronchioles({name: table for name in methods}, dict.fromkeys(methods, (1.01, 0.95, 1.12)))
+
+
+def hallucination(methods):
+    image = FINE.array[0, :320, :320]
+    rows = {name: (image, image / 10, image / 10) for name in methods}
+    return draw_hallucination(CLINICAL.array[0, :40, :40], image, rows, CLINICAL, (-1000, 200))
+
+
+def tiling(methods):
+    image = FINE.array[0]
+    rows = {name: (image, np.full(image.shape, 2e-4), np.abs(image)) for name in methods}
+    return draw_tiling(rows, dict.fromkeys(methods, 14), CLINICAL, (-1000, 200), 32)
+
+
+def efficiency(methods):
+    table = metrics(methods, SHOWN)
+    place = table["method"].map(list(methods).index)
+    cost = {"gflop_per_pair": 2.5 * 1.7**place, "pairs_per_second": 40 / 1.5**place, "device": "cpu", "threads": 2}
+    return draw_efficiency(table.assign(**cost))
+
+
+def patches():
+    places = [(z, row, column) for z in range(3) for row, column in itertools.product((2, 8, 14), (4, 12, 20))]
+    index = pd.DataFrame(places, columns=["slice", "row", "column"]).assign(case="train1", modality="clinical", size=16)
+    volume = Volume(np.repeat(CLINICAL.array, 3, 0), CLINICAL.spacing)
+    return draw_patches(volume, np.ones(volume.shape), index, [0, 1, 2])
+
+
+def domain():
+    rows = []
+    for name, mean in (("clinical", -687.0), ("pooled_micro", -663.0)):
+        rows += [(name, "mean", None, mean), (name, "sd", None, 253.0)]
+        rows += [(name, "histogram", x, 0.25) for x in (-1000, -900, -800, -700)]
+        rows += [(name, "spectrum", x, 4 - 2 * x) for x in (0.1, 0.3, 0.5)]
+    for name in ("difference", "limit"):
+        rows += [(name, kind, None, 1.5) for kind in ("mean", "sd", "histogram", "spectrum")]
+    rows.append(("difference", "verdict", None, 1.0))
+    return draw_domain(pd.DataFrame(rows, columns=["domain", "quantity", "x", "value"]).assign(unit=""))
+
+
+def validation():
+    rows = []
+    for kernel in ("B30", "D45", "lung"):
+        rows += [("mtf", kernel, x, np.exp(-x / 6), np.exp(-x / 6) - 0.03, np.exp(-x / 6) + 0.03, "1") for x in np.arange(21.0)]  # fmt: skip
+        rows += [("nps", kernel, x, 300 * x, 280 * x, 320 * x, "HU2 mm2") for x in np.linspace(0.6, 7.6, 15)]
+        rows += [
+            ("mtf50", kernel, None, 3.493, 3.43, 3.57, "lp/cm"),
+            ("mtf10", kernel, None, 5.893, 5.78, 6.02, "lp/cm"),
+        ]
+        rows.append(("nps_deviation", kernel, None, 2.02, 0, 5, "%"))
+    for n in range(8):
+        rows.append(("airway_diameter", f"generation {n}", n, 6.5 * 0.8**n, 5 * 0.8**n, 7 * 0.8**n, "mm"))
+        rows.append(("length_to_diameter", f"generation {n}", n, 1.9 + 0.1 * n, 2, 4, "1"))
+    for tissue, hu in (("parenchyma", -856), ("glass", -534), ("vessel", 45), ("tumour", 28), ("lumen", -1000)):
+        rows.append(("hu", tissue, None, hu, hu - 20, hu + 20, "HU"))
+    rows += [
+        ("alveolar_volume", "foam", None, 4.184e6, 3.3e6, 4.8e6, "um3"),
+        ("surface_density", "foam", None, 26.6, 28, 42, "mm2/mm3"),
+        ("length_to_diameter", "conducting", None, 2.28, 2.5, 3.5, "1"),
+        ("terminal_lumen", "terminal bronchiole", None, 0.702, 0.6, 0.72, "mm"),
+    ]
+    table = pd.DataFrame(rows, columns=CHECKED[:7]).assign(source="made up")
+    within = (table["low"] <= table["measured"]) & (table["measured"] <= table["high"])
+    return draw_validation(table.assign(verdict=np.where(within, "within", "outside")))
+
+
+def volumes(count):
+    row = ("a_long_name_of_a_case_7", "clinical CT", "4096 × 4096", "1082", "625 × 624", "600", "–")
+    return draw_volumes(pd.DataFrame([row] * count, columns=list(TABLE_1)))
+
+
+NOISE_AWARE = Method(losses=Losses(repeat=50, forgive_px=1), mix_noise=True)
+FIGURES = {
+    "network": lambda: draw_network(Method(), Train(), (32, 256), "proposed"),
+    "network, noise aware": lambda: draw_network(NOISE_AWARE, Train(), (32, 256), "noise_aware"),
+    "metrics": lambda: draw_metrics(metrics(FOUR, HEADLINE)),
+    "metrics, many": lambda: draw_metrics(metrics(FOUR, [("truth", name) for name in TRUTH])),
+    "metrics, many methods": lambda: draw_metrics(metrics(MANY, HEADLINE)),
+    "comparison": lambda: comparison(FOUR),
+    "comparison, many": lambda: comparison(MANY),
+    "losses": lambda: losses(FOUR),
+    "losses, many": lambda: losses(MANY),
+    "bronchioles": lambda: bronchioles(FOUR),
+    "bronchioles, many": lambda: bronchioles(MANY),
+    "hallucination": lambda: hallucination(FOUR),
+    "hallucination, many": lambda: hallucination(MANY),
+    "tiling": lambda: tiling(FOUR),
+    "tiling, many": lambda: tiling(MANY),
+    "efficiency": lambda: efficiency(MANY[2:5]),
+    "efficiency, many": lambda: efficiency(MANY),
+    "patches": patches,
+    "domain": domain,
+    "validation": validation,
+    "volumes": lambda: volumes(4),
+    "volumes, many": lambda: volumes(60),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_fit_for_print(name, tmp_path):
+    figure = FIGURES[name]()
+    assert not styled(faults)(figure)
+    save(figure, tmp_path / "figure")
+    page = read_page(tmp_path / "figure.pdf")
+    assert round(page.width, 2) in (3.5, 7.16) and page.height < 8.51, "IEEE's columns and page, inches"
+    assert page.fonts > 0 and page.embedded == page.fonts and b"Type3" not in page.kinds
+    assert all(dpi >= 299 for dpi in page.dpi)
+    assert bool(page.dpi) == (name.partition(",")[0] in ("comparison", "hallucination", "tiling", "patches"))
+
+
+def test_what_a_reviewer_would_mark_is_found():
+    figure = new_figure(COLUMN, 2)
+    for x, words, size in ((0.5, "small", 5), (0.5, "smaller", 4), (0.98, "beyond the edge", 8)):
+        figure.text(x, 0.5, words, fontsize=size)
+    found = " ".join(faults(figure))
+    assert "'small' in 5 pt" in found and "'beyond the edge' is cut by" in found
+    assert "'small' and 'smaller' overlap" in found
+
+
+@styled
+def test_curves_of_one_panel_differ_in_grey_print():
+    for figure, count in ((losses(FOUR), 4), (bronchioles(FOUR), 4)):
+        styles = [
+            handle.get_linestyle() + str(handle._dash_pattern) for handle in figure.legends[0].get_lines()[:count]
+        ]
+        assert len(set(styles)) == count == len(LINES)
+
+
+def test_a_figure_taller_than_a_page_is_told(tmp_path, caplog):
+    save(volumes(120), tmp_path / "figure")
+    assert "a page 8.5; show fewer" in caplog.text

@@ -1,0 +1,227 @@
+"""Super-resolution of a scan: in place, in any format, in parts, and going on after a kill or a full disk."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from microsr import cli
+from microsr.core.errors import UserError
+from microsr.core.provenance import run_file
+from microsr.inference.gather import gather
+from microsr.inference.superresolve import chosen_slices, parse_region, superresolve
+from microsr.inference.upsamplers import Bicubic, Generator
+from microsr.volume.storage import Volume, open_volume, write_volume
+
+
+def lung(shape=(6, 20, 24), seed=0):
+    return np.random.default_rng(seed).normal(-800, 150, shape).astype(np.int16)
+
+
+@pytest.fixture
+def scan(tmp_path):
+    """A scan as NIfTI file."""
+    image = sitk.GetImageFromArray(lung())
+    image.SetSpacing((0.7, 0.7, 1.5))
+    path = tmp_path / "scan.nii"
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+def content(folder):
+    """Every file of a folder, or the file."""
+    return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_the_super_resolved_volume_overlays_its_input(tmp_path):
+    # An oblique, left-handed direction: columns, rows and slices run along rotated axes, slices backwards.
+    c, s = np.cos(0.3), np.sin(0.3)
+    direction = (c, -s, 0.0, s, c, 0.0, 0.0, 0.0, -1.0)
+    array = np.full((6, 20, 24), -900, np.int16)
+    array[3, 8:12, 10:14] = 0
+    volume = Volume(array, (0.7, 0.7, 1.5), (-100.0, 50.0, 30.0), direction, attributes={"case": "x"})
+    write_volume(tmp_path / "clinical.ome.zarr", volume)
+    superresolve(tmp_path / "clinical.ome.zarr", tmp_path / "sr.ome.zarr", Bicubic(), [2, 3, 4], 16)
+    sr = open_volume(tmp_path / "sr.ome.zarr")
+    assert sr.shape == (3, 160, 192)
+    assert sr.spacing == pytest.approx((0.0875, 0.0875, 1.5))
+    assert sr.attributes["slices"] == [2, 3, 4]
+    superresolve(tmp_path / "clinical.ome.zarr", tmp_path / "part.ome.zarr", Bicubic(), "2:5", 16, "5:15,7:20")
+    part = open_volume(tmp_path / "part.ome.zarr")
+    assert part.shape == (3, 80, 104)
+    assert np.array_equal(part.array[:], sr.array[:, 40:120, 56:160])
+
+    def centroid(v, threshold):
+        """Of the bright square, in patient coordinates, computed by SimpleITK from the geometry alone."""
+        image = sitk.GetImageFromArray(np.asarray(v.array[:]))
+        image.SetSpacing(v.spacing), image.SetOrigin(v.origin), image.SetDirection(v.direction)
+        shape = sitk.LabelShapeStatisticsImageFilter()
+        shape.Execute(image > threshold)
+        return np.array(shape.GetCentroid(1))
+
+    assert centroid(sr, -450) == pytest.approx(centroid(volume, -450), abs=0.02)
+    assert centroid(part, -450) == pytest.approx(centroid(volume, -450), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("slices", "expected"),
+    [("all", [0, 1, 2, 3]), ("1:3", [1, 2]), ("2:", [2, 3]), (":1", [0]), ([3, 1], [1, 3])],
+)
+def test_slices_are_chosen(slices, expected):
+    assert chosen_slices(slices, 4, Path("scan")) == expected
+
+
+@pytest.mark.parametrize("slices", [[1, 4], "2:5"])
+def test_a_missing_slice_is_named(slices, tmp_path):
+    write_volume(tmp_path / "c.ome.zarr", Volume(np.zeros((4, 16, 16), np.int16), (1, 1, 1)))
+    with pytest.raises(UserError, match=r"superresolve.slices: 4 does not exist.*0 to 3"):
+        superresolve(tmp_path / "c.ome.zarr", tmp_path / "o.ome.zarr", Bicubic(), slices, 16)
+
+
+@pytest.mark.parametrize(
+    ("region", "said"),
+    [("3:5", "malformed"), ("a:b,1:2", "malformed"), ("1:2,3:4,5:6", "malformed"), ("5:5,:", "fit"), (":21,:", "fit")],
+)
+def test_a_region_that_does_not_exist_is_refused(region, said):
+    with pytest.raises(UserError, match=said):
+        parse_region(region, (20, 24), Path("scan"))
+
+
+@pytest.mark.parametrize(("pixel", "warns"), [(0.6, False), (0.9, True)])
+def test_pixels_of_another_size_than_the_trained_ones_are_warned_of(pixel, warns, tmp_path, caplog, trained_model):
+    write_volume(tmp_path / "c.ome.zarr", Volume(np.zeros((1, 16, 16), np.int16), (pixel, pixel, 1)))
+    way = Generator(trained_model("compact", 0.625), "cpu")
+    superresolve(tmp_path / "c.ome.zarr", tmp_path / "o.ome.zarr", way, "all", 16)
+    assert ("the model was trained on 0.625 mm" in caplog.text) == warns
+
+
+@pytest.mark.parametrize("name", ["sr.nii", "sr.nii.gz", "sr.nrrd", "sr.mha"])
+def test_a_scan_goes_straight_into_the_format_of_the_ending(name, scan, tmp_path, trained_model):
+    way = Generator(trained_model("compact"), "cpu", "float32")
+    superresolve(scan, tmp_path / name, way, "1:4")
+    superresolve(scan, tmp_path / "sr.ome.zarr", way, "1:4")
+    image, volume = sitk.ReadImage(str(tmp_path / name)), open_volume(tmp_path / "sr.ome.zarr")
+    assert np.array_equal(sitk.GetArrayFromImage(image), volume.array[:])
+    assert image.GetSpacing() == pytest.approx(volume.spacing)
+    assert image.GetOrigin() == pytest.approx(volume.origin)
+
+
+def test_slices_are_read_one_by_one(tmp_path):
+    class Slices:
+        """Gives single slices and nothing more."""
+
+        shape, dtype = (5, 16, 16), np.dtype(np.int16)
+
+        def __getitem__(self, index):
+            assert isinstance(index, int)
+            return np.full(self.shape[1:], -100 * index, np.int16)
+
+        def __array__(self, *_):
+            raise AssertionError("the whole volume was asked for")
+
+    write_volume(tmp_path / "c.ome.zarr", Volume(np.zeros((5, 16, 16), np.int16), (1, 1, 1)))
+    volume = replace(open_volume(tmp_path / "c.ome.zarr"), array=Slices())
+    superresolve(tmp_path / "c.ome.zarr", tmp_path / "o.ome.zarr", Bicubic(), volume=volume)
+    assert open_volume(tmp_path / "o.ome.zarr").array[:, 0, 0].tolist() == [0, -100, -200, -300, -400]
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_parts_of_several_jobs_are_the_bytes_of_one(count, scan, tmp_path, trained_model):
+    model = str(trained_model("compact"))
+
+    def run(output, *flags):
+        cli.main(["superresolve", str(scan), "--model", model, "--output", str(output), "--tile", "16", *flags])
+
+    run(tmp_path / "one.ome.zarr")
+    parts = [tmp_path / f"part{k}.ome.zarr" for k in range(1, count + 1)]
+    for k, part in enumerate(parts, 1):
+        run(part, "--parts", str(count), "--part", str(k))
+    if count > 1:
+        with pytest.raises(UserError, match=f"needs parts 1 to {count}, each once"):
+            gather(parts[1:], tmp_path / "gathered.ome.zarr")
+        gather(parts[::-1], tmp_path / "gathered.ome.zarr")
+        assert content(tmp_path / "gathered.ome.zarr") == content(tmp_path / "one.ome.zarr")
+        whole, one = (
+            json.loads(run_file(tmp_path / f"{n}.ome.zarr").read_text(encoding="utf-8")) for n in ("gathered", "one")
+        )
+        assert (whole["settings"], whole["inputs"]) == (one["settings"], one["inputs"])
+    else:
+        assert content(parts[0]) == content(tmp_path / "one.ome.zarr")
+
+
+def test_parts_made_in_different_ways_do_not_fit_together(scan, tmp_path, trained_model):
+    parts = []
+    for k, slices in ((1, "all"), (2, "1:5")):
+        parts.append(tmp_path / f"part{k}.ome.zarr")
+        flags = ["--output", str(parts[-1]), "--parts", "2", "--part", str(k), "--slices", slices]
+        cli.main(["superresolve", str(scan), "--upsampler", "bicubic", *flags])
+    with pytest.raises(UserError, match="differ in their settings"):
+        gather(parts, tmp_path / "gathered.ome.zarr")
+    with pytest.raises(UserError, match="does not say which part it is"):
+        gather([scan], tmp_path / "gathered.ome.zarr")
+
+
+def test_a_part_that_does_not_exist_is_refused(scan, tmp_path, capsys):
+    flags = ["--upsampler", "bicubic", "--output", str(tmp_path / "sr.ome.zarr"), "--parts", "2", "--part", "3"]
+    with pytest.raises(SystemExit):
+        cli.main(["superresolve", str(scan), *flags])
+    assert "--part 3 does not exist: there are 2 parts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["sr.ome.zarr", "sr.nii.gz"])
+def test_a_killed_run_goes_on_to_the_same_bytes(name, tmp_path, trained_model):
+    image = sitk.GetImageFromArray(lung((30, 64, 64)))
+    image.SetSpacing((0.7, 0.7, 1.5))
+    sitk.WriteImage(image, str(tmp_path / "scan.nii"))
+    model, flags = trained_model("compact"), ["--threads", "1", "--tile", "16"]
+
+    def command(output):
+        words = ["superresolve", tmp_path / "scan.nii", "--model", model, "--output", output, *flags]
+        return [sys.executable, "-c", "from microsr.cli import main; main()", *map(str, words)]
+
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    subprocess.run(command(straight / name), check=True, capture_output=True)
+    journal = killed / f"{name}.partial.json"
+    for slices in (1, 9):
+        process = subprocess.Popen(command(killed / name), stderr=subprocess.PIPE, start_new_session=True)
+        while not journal.exists() or json.loads(journal.read_text(encoding="utf-8"))["done"] < slices:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert not (killed / name).exists()
+    last = subprocess.run(command(killed / name), check=True, capture_output=True, text=True)
+    assert "continues at slice" in last.stderr
+    if name.endswith(".gz"):
+        assert (killed / name).read_bytes() == (straight / name).read_bytes()
+    else:
+        assert content(killed / name) == content(straight / name)
+    assert sorted(p.name for p in killed.iterdir()) == sorted([name, run_file(killed / name).name])
+
+
+def test_a_full_disk_keeps_the_slices_and_the_same_call_goes_on(tmp_path, full_disk, trained_model, monkeypatch):
+    write_volume(tmp_path / "c.ome.zarr", Volume(lung((8, 32, 32)), (1, 1, 1)))
+    way = Generator(trained_model("compact"), "cpu", "float32")
+    monkeypatch.setattr("microsr.formats.outputs.free_bytes", lambda folder: 1 << 40)
+    superresolve(tmp_path / "c.ome.zarr", tmp_path / "whole.nii", way)
+    with full_disk(600) as folder, pytest.raises(UserError, match=r"disk is full.* 4 of 8 slices are kept"):
+        superresolve(tmp_path / "c.ome.zarr", folder / "sr.nii", way)
+    with full_disk(2000) as folder:
+        superresolve(tmp_path / "c.ome.zarr", folder / "sr.nii", way)
+        assert (folder / "sr.nii").read_bytes() == (tmp_path / "whole.nii").read_bytes()
+
+
+def test_a_disk_without_room_is_said_before_the_first_slice(tmp_path, monkeypatch):
+    write_volume(tmp_path / "c.ome.zarr", Volume(lung((8, 32, 32)), (1, 1, 1)))
+    monkeypatch.setattr("microsr.formats.outputs.free_bytes", lambda folder: 1000)
+    monkeypatch.setattr(Bicubic, "prepare", None)  # would fail
+    with pytest.raises(UserError, match=r"sr.mha: needs up to 1.1 MB, 0.0 MB are free"):
+        superresolve(tmp_path / "c.ome.zarr", tmp_path / "sr.mha", Bicubic())

@@ -1,0 +1,139 @@
+"""Super-resolution of a slice: no seams, in the right place, HU kept, noise that belongs to the slice."""
+
+import numpy as np
+import pytest
+import torch
+
+from microsr.inference import upsamplers
+from microsr.inference.upsamplers import Bicubic, Generator, Magnifier, standard_normal, tiles, upsample_slice
+from microsr.networks.model_file import load_generator
+
+
+@pytest.fixture
+def slice_hu():
+    return np.random.default_rng(0).normal(-800, 200, (50, 61)).astype(np.float32)
+
+
+@pytest.fixture
+def upsampler(trained_model):
+    """Gives an upsampler by its name."""
+
+    def make(method, precision="float32"):
+        return Bicubic() if method == "bicubic" else Generator(trained_model(method), "cpu", precision)
+
+    return make
+
+
+@pytest.mark.parametrize("method", ["bicubic", "compact", "efficient", "resnet"])
+@pytest.mark.parametrize("tile", [16, 23])
+def test_a_slice_in_tiles_equals_the_slice_in_one_piece(method, tile, slice_hu, upsampler):
+    way = upsampler(method)
+    whole = upsample_slice(slice_hu, 4, way, 1000)
+    tiled = upsample_slice(slice_hu, 4, way, tile)
+    assert whole.shape == (400, 488)
+    assert np.abs(whole - tiled).max() < 2e-3  # HU
+    assert whole.std() > 10
+
+
+@pytest.mark.parametrize("method", ["compact", "resnet"])
+def test_bfloat16_in_tiles_equals_the_slice_in_one_piece_to_its_own_precision(method, slice_hu, upsampler):
+    way = upsampler(method, "bfloat16")
+    whole, tiled = (upsample_slice(slice_hu, 4, way, tile) for tile in (1000, 19))
+    assert np.abs(whole - tiled).max() < 1400 / 2**8  # one step of bfloat16 between 0.5 and 1, of a window of 1400 HU
+    exact = upsample_slice(slice_hu, 4, upsampler(method), 1000)
+    assert 0 < np.abs(whole - exact).mean() < 5
+
+
+@pytest.mark.parametrize("method", ["bicubic", "compact", "efficient", "resnet"])
+def test_without_a_halo_the_seams_would_show(method, slice_hu, upsampler):
+    way = upsampler(method)
+    whole = upsample_slice(slice_hu, 4, way, 1000)
+    way.halo = 0
+    assert np.abs(whole - upsample_slice(slice_hu, 4, way, 16)).max() > 1
+
+
+@pytest.mark.parametrize("method", ["bicubic", "compact", "resnet"])
+@pytest.mark.parametrize(
+    ("rows", "columns"), [((1, 50), (2, 60)), ((30, 45), (20, 60)), ((12, 48), (0, 3)), ((0, 50), (0, 61))]
+)
+def test_a_region_is_cut_out_of_what_the_whole_slice_gives(method, rows, columns, slice_hu, upsampler):
+    way = upsampler(method)
+    whole = upsample_slice(slice_hu, 4, way, 1000)
+    with Magnifier(way, 17, threads=2) as magnify:
+        part = magnify(slice_hu, way.draw(4, slice_hu.shape), (slice(*rows), slice(*columns)))
+    expected = whole[8 * rows[0] : 8 * rows[1], 8 * columns[0] : 8 * columns[1]]
+    assert np.abs(part.numpy() - expected).max() < 2e-3
+
+
+@pytest.mark.parametrize("method", ["compact", "resnet"])
+def test_a_slice_too_large_for_one_piece_is_the_same(method, slice_hu, upsampler, monkeypatch):
+    way = upsampler(method)
+    whole = upsample_slice(slice_hu, 4, way, 32)
+    monkeypatch.setattr(upsamplers, "PIECE", 20)
+    assert np.abs(whole - upsample_slice(slice_hu, 4, way, 32)).max() < 2e-3
+
+
+@pytest.mark.parametrize("method", ["compact", "efficient", "resnet"])
+def test_upsampling_is_what_the_network_does_to_a_slice(method, slice_hu, upsampler, trained_model):
+    way, hu = upsampler(method), np.clip(slice_hu, -1000, 400)  # what exceeds the window is added elsewhere
+    g1, _ = load_generator(trained_model(method))  # as it is trained: nothing folded, no tiles
+    with torch.no_grad():
+        noise = [standard_normal(plane) for plane in way.draw(4, hu.shape)]
+        a_sr = g1(torch.from_numpy((hu + 1000) / 700 - 1)[None, None], noise)
+    assert np.abs(upsample_slice(hu, 4, way, 16) - ((a_sr[0, 0].numpy() + 1) * 700 - 1000)).max() < 2e-3
+
+
+def test_bicubic_keeps_a_linear_ramp_in_place():
+    ramp = np.tile(np.arange(20.0), (20, 1)).astype(np.float32) * 80
+    up = upsample_slice(ramp, 0, Bicubic(), 7)
+    # Pixel k of the fine grid has its centre at (k + 0.5) / 8 - 0.5 of the coarse one.
+    expected = ((np.arange(160) + 0.5) / 8 - 0.5) * 80
+    assert np.allclose(up[80, 24:-24], expected[24:-24], atol=1e-2)
+
+
+def test_a_generators_noise_belongs_to_the_slice(slice_hu, upsampler):
+    way = upsampler("compact")
+    first, again, other = (upsample_slice(slice_hu, i, way, 64) for i in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_noise_is_standard_normal(upsampler):
+    planes = upsampler("compact").draw(3, (60, 50))
+    assert [tuple(plane.shape) for plane in planes] == [(1, 1, 60 * s, 50 * s) for s in (2, 4, 8)]
+    noise = standard_normal(planes[-1]).numpy()
+    assert abs(noise.mean()) < 0.01
+    assert abs(noise.std() - 1) < 0.01
+    assert abs((noise**4).mean() - 3) < 0.1
+    neighbours = np.corrcoef(noise[0, 0, :, 1:].ravel(), noise[0, 0, :, :-1].ravel())[0, 1]
+    assert abs(neighbours) < 0.01
+
+
+def test_hu_beyond_the_window_are_kept(upsampler):
+    way = upsampler("compact")
+    soft, bone = np.full((24, 24), 400, np.float32), np.full((24, 24), 1500, np.float32)
+    difference = upsample_slice(bone, 0, way, 64) - upsample_slice(soft, 0, way, 64)
+    assert np.allclose(difference, 1100, atol=0.5)
+
+
+def test_int16_is_rounded_and_kept_within_its_range():
+    hu = np.full((20, 20), 40000, np.float32)
+    hu[:10] = -700.4
+    with Magnifier(Bicubic()) as magnify:
+        done = magnify(hu, [], None, torch.int16)
+    assert done.dtype == torch.int16
+    assert (done[0, 0], done[-1, -1]) == (-700, 32767)
+
+
+def test_tiles_cover_a_region_once_and_have_no_halo_at_the_border():
+    size, region = (40, 30), (slice(2, 39), slice(0, 30))
+    covered = np.zeros(size, int)
+    for tile in tiles(region, size, 9, 3):
+        covered[tile.keep] += 1
+        for axis, (keep, read) in enumerate(zip(tile.keep, tile.read, strict=True)):
+            first, last = tile.sides[2 * axis : 2 * axis + 2]
+            assert read.start == (keep.start - 3 if first else 0)
+            assert read.stop == (keep.stop + 3 if last else size[axis])
+            assert first or keep.start <= 3
+    assert (covered[region] == 1).all()
+    assert covered.sum() == 37 * 30
