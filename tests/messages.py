@@ -19,7 +19,7 @@ ERRORS = {"UserError", "DivergedError"}
 REASONS = {
     *(
         ("core.files", "explain"),
-        ("config", "describe"),
+        ("config.loading", "describe"),
         ("preprocessing.patches", "_no_position"),
         ("training.checkpoint", "load_state"),
     ),
@@ -114,7 +114,7 @@ def _of_module(file: Path) -> Iterator[Message]:
                 yield Message(module, "error", *where, pattern(text, module))
             elif called == "warning":
                 yield Message(module, "warning", *where, _of_log(node, module))
-            elif called == "_fail" or (called == "ValueError" and module == "config"):
+            elif called == "_fail" or (called == "ValueError" and module.startswith("config.")):
                 yield from _reasons(text, module)
         elif isinstance(node, ast.FunctionDef) and (module, node.name) in REASONS:
             for part in ast.walk(node):

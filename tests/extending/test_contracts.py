@@ -1,4 +1,4 @@
-"""What every loss, family of networks, upsampler and file format must keep to: of all that config.py names, with no list here.
+"""What every loss, family of networks, upsampler and file format must keep to: of all that `config` names, with no list here.
 
 docs/extending.md says how to add one.
 """

@@ -17,7 +17,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from microsr.config import SLICES, SPACING, Cases, Name, Section, Simulate, describe
+from microsr.config.cases import Cases, Simulate
+from microsr.config.loading import describe
+from microsr.config.section import SLICES, SPACING, Name, Section
 from microsr.core.errors import UserError
 
 UNSEEN = ("Cc", "Zl", "Zp")

@@ -25,7 +25,7 @@ MOST_FILES = 40
 
 
 def changed_settings(experiment: config.Experiment) -> list[str]:
-    """The settings that are not the defaults of config.py and decide a result: "train.epochs=3", in the order of the experiment."""
+    """The settings that are not the defaults of `microsr.config` and decide a result: "train.epochs=3", in the order of the experiment."""
     default = config.Experiment(experiment=experiment.experiment).model_dump(mode="json")
     given = experiment.model_dump(mode="json")
     default["methods"] = {

@@ -102,7 +102,7 @@ def test_a_history_row_has_a_column_for_each_loss_in_use(patch_files, tmp_path):
     papers = [name for name in passes.WEIGHT_OF if name != "repeat_loss"]
     assert list(history.columns) == ["step", "epoch", "learning_rate", *papers, "D1", "D2", "skipped"]
     assert list(history["step"]) == list(range(1, 13))
-    baseline = config.Method(losses=config._default_methods()["cyclegan"].losses, mix_fraction=0)
+    baseline = config.Experiment(experiment="x").methods["cyclegan"]
     run(patch_files, tmp_path / "baseline", method=baseline)
     columns = pd.read_csv(tmp_path / "baseline" / "model" / "history.csv").columns
     assert "cycle_micro" in columns and "downsample_loss" not in columns and "micro_ssim_loss" not in columns

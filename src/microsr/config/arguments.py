@@ -1,0 +1,109 @@
+"""A section as the flags of a command, and back."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from microsr.config.loading import describe
+from microsr.config.section import SLICES, Section
+from microsr.core.errors import UserError
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def flags(section: Section, without: Sequence[str] = ()) -> str:
+    """The section as command-line flags, `--key value` or `--outer.inner value`, in a fixed order, shell-quoted.
+
+    A method's `train` has no flag: it reaches the command as the section that `Experiment.training_of` gives. A value that
+    starts with a minus sign is joined to its key, as argparse takes -1e-05 for a flag.
+    without: keys to leave out, which then do not count as a setting of the step.
+    """
+    given = []
+    for key, value in _leaves(section):
+        if key not in without:
+            text = value if isinstance(value, str) else json.dumps(value)
+            given.append(f"--{key}{'=' if text.startswith('-') else ' '}{shlex.quote(text)}")
+    return " ".join(given)
+
+
+def add_flags(parser: argparse.ArgumentParser, model: type[Section], without: Sequence[str] = ()) -> None:
+    """Give `parser` one flag for each setting of `model`, those in `without` left out; values are written as in YAML."""
+    for key, description in _described(model):
+        if key in without:
+            continue
+        parser.add_argument(
+            f"--{key}", dest=f"setting:{key}", metavar="VALUE", type=_value, help=description.replace("%", "%%")
+        )
+
+
+def named_paths(pairs: list[str], flag: str) -> dict[str, Path]:
+    """`["proposed=a.ome.zarr", ...]` as {name: path}, in the same order.
+
+    Raises
+    ------
+    UserError
+        A pair without name or path, or a name given twice.
+    """
+    found: dict[str, Path] = {}
+    for pair in pairs:
+        name, _, path = pair.partition("=")
+        if not name or not path or name in found:
+            raise UserError(f"--{flag}: '{pair}' must be NAME=PATH, with a name that is given once")
+        found[name] = Path(path)
+    return found
+
+
+def _value(text: str) -> Any:
+    """As in YAML, but a range of slices is no number to the base of 60, and what is no YAML is a text."""
+    try:
+        return text if re.fullmatch(SLICES, text) else yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        return text
+
+
+def from_flags(namespace: argparse.Namespace, model: type[SectionT]) -> SectionT:
+    """The section that `add_flags` had parsed; what was not given takes its default."""
+    nested: dict[str, Any] = {}
+    for name, _ in _described(model):
+        value = getattr(namespace, f"setting:{name}", None)
+        if value is not None:
+            *outer, key = name.split(".")
+            level = nested
+            for part in outer:
+                level = level.setdefault(part, {})
+            level[key] = value
+    try:
+        return model.model_validate(nested)
+    except ValidationError as error:
+        raise UserError(describe(error, "command line")) from None
+
+
+def _leaves(section: Section, prefix: str = "") -> list[tuple[str, Any]]:
+    plain = section.model_dump(mode="json")
+    found = []
+    for key in type(section).model_fields:
+        value = getattr(section, key)
+        if isinstance(value, Section):
+            found += _leaves(value, f"{prefix}{key}.")
+        elif value is not None and not isinstance(value, dict):
+            found.append((f"{prefix}{key}", plain[key]))
+    return found
+
+
+def _described(model: type[Section], prefix: str = "") -> list[tuple[str, str]]:
+    found = []
+    for key, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            found += _described(field.annotation, f"{prefix}{key}.")
+        elif not isinstance(field.default, dict):
+            found.append((f"{prefix}{key}", f"{field.description} (default: {json.dumps(field.default)})"))
+    return found

@@ -1,0 +1,50 @@
+"""Sections `cases`, `simulate` and `scanner`: where the cases come from, and what they are scanned with."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from microsr.config.section import Count, Positive, Section, Weight
+
+
+class Cases(Section):
+    """Where the cases come from."""
+
+    sheet: str | None = None
+    """Case sheet (tab-separated), relative to the working directory; null: simulate the cases."""
+    data_root: str = "."
+    """Folder that relative paths in the sheet start from."""
+
+
+class Simulate(Section):
+    """Simulated lungs with a known truth, for when no sheet is given."""
+
+    training_cases: Count = 3
+    """Number of training cases, named train1, train2, ..."""
+    test_cases: Count = 1
+    """Number of held-out cases, named test1, test2, ..."""
+    clinical_size: Annotated[int, Field(ge=16)] = 96
+    """Clinical pixels along each side of a slice."""
+    clinical_slices: Count = 8
+    """Clinical slices per case."""
+    slice_spacing_mm: Positive = 0.6
+    """Clinical slice distance, mm (Table 1 of the paper)."""
+    micro_spacing_mm: Positive = 0.05
+    """uCT voxel size, mm; the paper's specimens: 0.034 to 0.053."""
+    specimen_mm: Positive = 20.0
+    """In-plane size of the specimen that is scanned by uCT, mm."""
+
+
+class Scanner(Section):
+    """What is known of the clinical scanner: the simulation scans with it, noise_aware trains and the metrics judge with it."""
+
+    kernel: Literal["B30", "D45", "lung"] = "lung"
+    """Reconstruction kernel, which decides the in-plane blur and the noise's grain (`microsr.physics.scanner.KERNELS`)."""
+    pixel_mm: Positive = 0.625
+    """Clinical pixel size, mm (Table 1 of the paper)."""
+    slice_sigma_mm: Positive = 0.29
+    """Slice profile as a Gaussian, mm."""
+    noise_hu: Weight = 30.0
+    """Standard deviation of the noise in the lung, HU."""

@@ -1,0 +1,44 @@
+"""Section `evaluate`: protocols and what metrics need to know."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from microsr.config.section import Positive, Section
+
+FurtherProtocol = Literal["distribution", "downsampled", "repeatability"]
+FURTHER_PROTOCOLS = get_args(FurtherProtocol)
+"""Protocols of evaluation that are made where they are asked for; no_reference, and truth where it is known, are always made."""
+
+
+class Evaluate(Section):
+    """Metrics."""
+
+    data_range_hu: Positive = 1400.0
+    """Data range of PSNR and SSIM, HU; the width of the intensity window."""
+    further_protocols: list[FurtherProtocol] = []
+    """Protocols evaluated beside no_reference and truth, for the cases that allow them; each costs time on every result (docs/metrics.md)."""
+    feature_steps: Annotated[int, Field(ge=2)] = 400
+    """Steps of the small network whose features the protocol distribution compares; fewer are quicker, and their distances tell less."""
+    validate_simulation: bool = False
+    """Measure the simulated lung and scanner beside published figures: figures/validation, of a simulated lung made for it."""
+    kernel_pair: Annotated[list[str], Field(max_length=2)] = []
+    """One scan reconstructed with two kernels, [sharp, soft]: files under cases.data_root by which validate_simulation tests the simulated scanner's PSF; empty: none."""
+
+    @model_validator(mode="after")
+    def _pair(self) -> Evaluate:
+        if len(self.kernel_pair) == 1:
+            raise ValueError("kernel_pair must name two files, [sharp, soft], or none")
+        if self.kernel_pair and not self.validate_simulation:
+            raise ValueError(
+                "kernel_pair is read by the validation of the simulated scanner only; set validate_simulation: true"
+            )
+        if len(set(self.further_protocols)) != len(self.further_protocols):
+            raise ValueError("further_protocols lists one twice")
+        return self
+
+
+OF_PLAN = ("further_protocols", "validate_simulation", "kernel_pair")
+"""Keys of Evaluate that decide what is evaluated, and no number of it."""

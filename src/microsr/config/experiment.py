@@ -1,0 +1,94 @@
+"""A whole experiment: all sections, and what must hold between them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from microsr.config.cases import Cases, Scanner, Simulate
+from microsr.config.compute import Compute
+from microsr.config.evaluate import Evaluate
+from microsr.config.figures import Figures
+from microsr.config.methods import Method, default_methods
+from microsr.config.patches import Patches
+from microsr.config.section import Name, Section
+from microsr.config.superresolve import Superresolve
+from microsr.config.train import Train
+from microsr.config.volumes import Volumes
+
+
+class Experiment(Section):
+    """A whole experiment: results/<experiment>/ holds everything made from it."""
+
+    experiment: Name
+    """Name of the experiment and of its folder under results/."""
+    note: str | None = None
+    """What a reader of the comparison figure must know of the data; a line below the panels."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    """Seed of every random stream (simulation, patches, training, noise inputs)."""
+    window_hu: tuple[float, float] = (-1000.0, 400.0)
+    """Intensity window that networks see as [-1, 1], HU (open in the paper)."""
+    cases: Cases = Field(default_factory=Cases)
+    scanner: Scanner = Field(default_factory=Scanner)
+    simulate: Simulate = Field(default_factory=Simulate)
+    volumes: Volumes = Field(default_factory=Volumes)
+    patches: Patches = Field(default_factory=Patches)
+    methods: Annotated[dict[Name, Method], Field(min_length=1)] = Field(default_factory=default_methods)
+    """Methods to compare, in the order of the figure's panels; a method set to null is left out."""
+    protocols: Annotated[list[Literal["pooled", "per_case", "leave_one_out"]], Field(min_length=1)] = ["pooled"]
+    """pooled: one model from all training cases (the paper); per_case: one model a case; leave_one_out: one model without each case, tested on it."""
+    train: Train = Field(default_factory=Train)
+    superresolve: Superresolve = Field(default_factory=Superresolve)
+    evaluate: Evaluate = Field(default_factory=Evaluate)
+    compute: Compute = Field(default_factory=Compute)
+    figures: Figures = Field(default_factory=Figures)
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _without_null(cls, methods: Any) -> Any:
+        """A method set to null is left out: the way for an overlay to drop one of config.yaml."""
+        return {k: v for k, v in methods.items() if v is not None} if isinstance(methods, dict) else methods
+
+    @model_validator(mode="after")
+    def _window(self) -> Experiment:
+        if self.window_hu[0] >= self.window_hu[1]:
+            raise ValueError("window_hu must rise from the first value to the second")
+        if len(set(self.protocols)) != len(self.protocols):
+            raise ValueError("protocols lists one twice")
+        for name, method in self.methods.items():
+            if method.uses_noise and self.scanner.noise_hu == 0:
+                raise ValueError(
+                    f"scanner.noise_hu is 0, but method {name} learns from the scanner's noise; give its SD in HU"
+                )
+        drawn, chosen = self.figures.slice, self.superresolve.slices
+        if drawn is not None and chosen != "all" and not _holds(chosen, drawn):
+            raise ValueError(f"figures.slice is {drawn}, must be one of superresolve.slices: {chosen}")
+        return self
+
+    @model_validator(mode="after")
+    def _trainings(self) -> Experiment:
+        compute, size = self.compute, self.patches.clinical_size
+        parts = compute.devices * compute.nodes * compute.accumulate
+        for name in (name for name, method in self.methods.items() if method.upsampler == "generator"):
+            train = self.training_of(name)
+            if train.network == "resnet" and size < 6:
+                raise ValueError(f"patches.clinical_size is {size}, network resnet (method {name}) needs at least 6")
+            if train.batch_size % parts:
+                raise ValueError(
+                    f"batch_size is {train.batch_size} (method {name}), must be divisible by compute.devices x nodes x "
+                    f"accumulate = {compute.devices} x {compute.nodes} x {compute.accumulate} = {parts}"
+                )
+        return self
+
+    def training_of(self, method: str) -> Train:
+        """The section `train` as it holds for a method, with the method's own changes."""
+        return Train.model_validate(self.train.model_dump() | self.methods[method].train)
+
+
+def _holds(slices: str | list[int], index: int) -> bool:
+    """Whether a list of slices, or the range first:end, holds one."""
+    if isinstance(slices, list):
+        return index in slices
+    first, end = slices.split(":")
+    return int(first or 0) <= index and (not end or index < int(end))

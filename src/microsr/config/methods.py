@@ -1,0 +1,85 @@
+"""Section `methods`: what is compared, each method with its losses and its own changes to the training."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, Field
+
+from microsr.config.section import Section, Weight
+from microsr.config.train import Train
+
+
+class Losses(Section):
+    """Weights of the generators' losses; 0 switches a loss off. Defaults: the proposed method (weights open in the paper)."""
+
+    adversarial: Weight = 1.0
+    """Least-squares adversarial losses of G1 and G2."""
+    cycle: Weight = 1.0
+    """L1 cycle consistency, both ways."""
+    downsample: Weight = 1.0
+    """downsample_loss: A against average-pooled A_SR."""
+    upsample: Weight = 1.0
+    """upsample_loss: B against nearest-neighbour up-sampled B_LR."""
+    clinical_ssim: Weight = 1.0
+    """clinical_ssim_loss: 1 - SSIM(A, average-pooled A_SR)."""
+    micro_ssim: Weight = 1.0
+    """micro_ssim_loss: 1 - SSIM(B, up-sampled B_LR)."""
+    pixel_norm: Literal["mse", "l1"] = "mse"
+    """Norm of downsample_loss and upsample_loss (paper: mse)."""
+    repeat: Weight = 0.0
+    """repeat_loss: A_SR against G1(A + the scanner's noise), so that the SR image does not follow the noise (beyond the paper)."""
+    forgive_px: Weight = 0.0
+    """Losses against a clinical A see both images blurred by a Gaussian of this sigma, clinical pixels: noise is finer, and is forgiven (beyond the paper)."""
+
+    @property
+    def further(self) -> dict[str, float]:
+        """Weights, by their keys, of the losses in use that have a module of their own (docs/extending.md)."""
+        return {key: weight for key, weight in self if key not in IN_PASSES and weight}
+
+
+IN_PASSES = (
+    "adversarial", "cycle", "downsample", "upsample", "clinical_ssim", "micro_ssim", "pixel_norm", "repeat", "forgive_px",
+)  # fmt: skip
+"""Keys of Losses that `microsr.training.passes` knows; any other weighs the loss in a module of its own, `microsr.loss_<key>`."""
+
+
+def _changes(train: dict[str, Any]) -> dict[str, Any]:
+    """A method's changes to the section `train`, checked by the section's own rules."""
+    Train.model_validate(train)
+    if "repeats" in train:
+        raise ValueError("repeats must be the same for all methods; set it in train")
+    return train
+
+
+class Method(Section):
+    """One way of super-resolving a clinical CT."""
+
+    upsampler: Literal["generator", "bicubic"] = "generator"
+    """generator: a trained G1; bicubic: interpolation, nothing is trained."""
+    losses: Losses = Field(default_factory=Losses)
+    mix_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    """Share of the clinical inputs that are down-sampled uCT patches (paper: 25 %)."""
+    mix_noise: bool = False
+    """Add the scanner's noise to those patches; the losses compare with what they were without it (beyond the paper)."""
+    train: Annotated[dict[str, Any], AfterValidator(_changes)] = {}
+    """Keys of the section `train` that differ for this method, as {network: resnet}; any but repeats."""
+
+    @property
+    def uses_noise(self) -> bool:
+        """Whether training depends on the scanner's noise."""
+        return self.losses.repeat > 0 or (self.mix_noise and self.mix_fraction > 0)
+
+
+INTERPOLATIONS = tuple(name for name in get_args(Method.model_fields["upsampler"].annotation) if name != "generator")
+"""Upsamplers that need no model: bicubic, and those in a module of their own, `microsr.upsampler_<name>`."""
+
+
+def default_methods() -> dict[str, Method]:
+    """The methods of an experiment that names none: the paper's, and the two it is compared with."""
+    cyclegan = Losses(cycle=10, downsample=0, upsample=0, clinical_ssim=0, micro_ssim=0)
+    return {
+        "proposed": Method(),
+        "bicubic": Method(upsampler="bicubic"),
+        "cyclegan": Method(losses=cyclegan, mix_fraction=0),
+    }

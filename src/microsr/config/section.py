@@ -1,0 +1,30 @@
+"""What every section is, and the kinds of value that several of them have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+SLICES = r"^[0-9]{0,9}:[0-9]{0,9}$"
+SPACING = r"^[0-9.]+(x[0-9.]+){0,2}$"
+IN_WORDS = {
+    NAME: "letters, digits, '-' and '_', as case_1",
+    SLICES: "first:end, end excluded, as 3:8",
+    SPACING: "mm, as 0.6 or 0.6x0.6 or 0.6x0.6x1.25",
+}
+Name = Annotated[str, Field(pattern=NAME)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are refused, values are checked, nothing changes after loading."""
+
+    # defer_build: a step uses a few of the sections, and the building of all of them is a third of the time to load this module.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, defer_build=True
+    )

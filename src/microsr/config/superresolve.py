@@ -1,0 +1,45 @@
+"""Section `superresolve`: inference, and the formats of its results."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from microsr.config.section import SLICES, Section
+
+
+class Superresolve(Section):
+    """Inference on the test cases' clinical CT."""
+
+    slices: (
+        Literal["all"]
+        | Annotated[str, Field(pattern=SLICES)]
+        | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    ) = "all"
+    """Slices of the clinical volume to super-resolve (0 is the first): "all", "first:end" (end excluded) or a list of evenly spaced ones; all of them take 64 times the input's size."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the network's layers; auto: bfloat16 where the hardware has units for it (what it changes: docs/superresolution.md)."""
+    formats: list[Literal["nifti", "nifti.gz", "nrrd", "metaimage", "dicom"]] = []
+    """Formats in which the super-resolved volumes are given beside the OME-Zarr that the pipeline works on."""
+
+    @field_validator("slices", mode="before")
+    @classmethod
+    def _no_number(cls, value: Any) -> Any:
+        if isinstance(value, int):  # YAML reads 3:8 as 3 * 60 + 8
+            raise ValueError('slices must be "all", a list, or a range in quotation marks, as "3:8"')
+        return value
+
+    @model_validator(mode="after")
+    def _even(self) -> Superresolve:
+        chosen = [] if isinstance(self.slices, str) else sorted(set(self.slices))
+        if len({after - before for before, after in pairwise(chosen)}) > 1:
+            raise ValueError(
+                f"slices must be evenly spaced, as [3, 5, 7] (a volume has one slice distance), not {chosen}"
+            )
+        return self
+
+
+EXPORTED = get_args(get_args(Superresolve.model_fields["formats"].annotation)[0])
+"""Names of the formats beside OME-Zarr: those of `microsr.formats.writers`, and those in a module of their own, `microsr.format_<name>`."""
