@@ -32,7 +32,7 @@ from torch.nn import functional
 
 from microsr import config
 from microsr.core.scale import SCALE
-from microsr.networks.convolution import Conv2d
+from microsr.networks.convolution import Conv2d, ConvTranspose2d
 from microsr.networks.devices import choose_device, choose_precision
 from microsr.networks.families import Networks, build, draw_noise
 from microsr.networks.layers import InstanceNorm, ReflectPad
@@ -191,8 +191,10 @@ def with_pytorchs_layers(network: nn.Module) -> nn.Module:
                 setattr(parent, name, nn.ReflectionPad2d(layer.width))
             elif isinstance(layer, InstanceNorm):
                 setattr(parent, name, nn.InstanceNorm2d(layer.channels, track_running_stats=layer.track))
-            elif type(layer) is Conv2d:
-                layer.__class__ = nn.Conv2d
+            elif isinstance(layer, Conv2d):  # with spectral norm, of a class that PyTorch made of it
+                layer._conv_forward = nn.Conv2d._conv_forward.__get__(layer)
+            elif isinstance(layer, ConvTranspose2d):
+                layer.forward = nn.ConvTranspose2d.forward.__get__(layer)
     return network
 
 

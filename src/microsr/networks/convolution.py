@@ -1,8 +1,9 @@
 """Convolutions as a training computes them in float32 on a CPU without AVX-512, where oneDNN's own are slow in channels-last order.
 
 There, measured in shares of the rate of matrix products (docs/training.md): forwards and backwards to the input 0.9 to 1.0 in this
-order as in the other; the gradient of the weights 0.3 to 0.6 for images of 128 and 256 pixels and for 256 channels, for want of a
-kernel. So that gradient is computed by matrix products here, strip by strip, and a 3x3 convolution of many channels by the
+order as in the other; the gradient of the weights 0.3 to 0.6 for images of 128 and 256 pixels, for 256 channels and for strides, for
+want of a kernel; both gradients of a layer of one input channel 0.05. So that gradient is computed by matrix products here, strip
+by strip, and a 3x3 convolution of many channels by the
 minimal filtering of Winograd, which takes 4 products of 9. All give what PyTorch's give, but for rounding.
 """
 
@@ -18,9 +19,13 @@ STRIP_ROWS = 16
 TILES = 256
 """Tiles of 2 x 2 outputs that are transformed at once."""
 WIDE = 128
-"""Channels, in and out, from which minimal filtering is faster: its transformations cost the same for each."""
+"""Channels, in and out, from which minimal filtering is faster, as its transformations cost the same for each; and products of
+windows for images of any size."""
 LARGE = 128
-"""Rows from which an image's gradient of the weights is faster as matrix products."""
+"""Rows from which an image's gradient of the weights is faster as matrix products; of one channel, half as many."""
+
+MANY = 48
+"""Channels from which the gradient of the weights is faster as products of windows, where the convolution is strided."""
 
 _INPUT = torch.tensor([[1.0, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
 _WEIGHT = torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
@@ -32,23 +37,39 @@ class Conv2d(nn.Conv2d):
     """PyTorch's convolution, faster in training where this module's ways are."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self.stride == (1, 1):
-            return convolve(x, weight, bias, self.padding[0])
-        return super()._conv_forward(x, weight, bias)
+        return convolve(x, weight, bias, self.padding[0], self.stride[0])
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor, padding: int = 0) -> Tensor:
-    """As torch.nn.functional.conv2d of stride 1: [batch, inputs, h, w] to [batch, outputs, h + 2 padding - k + 1, ...]."""
-    if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and weight.requires_grad and _suits(x)):
-        return functional.conv2d(x, weight, bias, padding=padding)
-    wide = padding == 0 and _is_wide(x, weight)
-    if wide or (x.shape[2] >= LARGE and x.shape[1] > 1):
-        return _Convolution.apply(x, weight, bias, padding, wide)
-    return functional.conv2d(x, weight, bias, padding=padding)
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """PyTorch's transposed convolution, faster in training where this module's ways are."""
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """See torch.nn.ConvTranspose2d."""
+        if output_size is None and _suits(x, self.weight) and min(self.weight.shape[:2]) >= MANY:
+            sizes = self.padding[0], self.stride[0], self.output_padding[0]
+            return _Transposed.apply(x, self.weight, self.bias, *sizes)
+        return super().forward(x, output_size)
 
 
-def _suits(x: Tensor) -> bool:
-    """Whether CPU, precision and order are those that the ways of this module are for."""
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int = 0, stride: int = 1) -> Tensor:
+    """As torch.nn.functional.conv2d: [batch, inputs, h, w] to [batch, outputs, (h + 2 padding - k) // stride + 1, ...]."""
+    if _suits(x, weight):
+        outputs, inputs = weight.shape[:2]
+        wide = stride == 1 and padding == 0 and _is_wide(x, weight)
+        large, many = x.shape[2] >= LARGE, min(outputs, inputs) >= WIDE
+        if inputs == 1:
+            faster = x.shape[2] >= LARGE // 2
+        else:
+            faster = weight.requires_grad and (many or (large and (stride == 1 or outputs >= MANY)))
+        if wide or faster:
+            return _Convolution.apply(x, weight, bias, padding, stride, wide)
+    return functional.conv2d(x, weight, bias, stride, padding)
+
+
+def _suits(x: Tensor, weight: Tensor) -> bool:
+    """Whether there will be gradients, and CPU, precision and order are those that the ways of this module are for."""
+    if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)):
+        return False
     if x.device.type != "cpu" or x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu"):
         return False
     return torch.backends.cpu.get_cpu_capability() == "AVX2" and x.is_contiguous(memory_format=torch.channels_last)
@@ -60,42 +81,112 @@ def _is_wide(x: Tensor, weight: Tensor) -> bool:
 
 
 class _Convolution(torch.autograd.Function):
-    """A convolution of stride 1 in channels-last order; wide: by minimal filtering."""
+    """A convolution in channels-last order; wide: by minimal filtering."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, padding: int, wide: bool) -> Tensor:
+    def forward(
+        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, stride: int, wide: bool
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.padding, ctx.wide = padding, wide
+        ctx.padding, ctx.stride, ctx.wide = padding, stride, wide
         if wide:
-            return winograd(x, _transformed(weight)).add_(bias[:, None, None])
-        return functional.conv2d(x, weight, bias, padding=padding)
+            y = winograd(x, _transformed(weight))
+            return y if bias is None else y.add_(bias[:, None, None])
+        return functional.conv2d(x, weight, bias, stride, padding)
 
     @staticmethod
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         to_x, to_weight, to_bias = ctx.needs_input_grad[:3]
-        k = weight.shape[2]
+        inputs, k, sizes = weight.shape[1], weight.shape[2], (ctx.padding, ctx.stride)
         if torch.is_grad_enabled():  # someone will differentiate this, too
-            return *_pytorchs(gradient, x, weight, ctx.padding, (to_x, to_weight, to_bias)), None, None
+            return *_pytorchs(gradient, x, weight, *sizes, (to_x, to_weight, to_bias)), None, None, None
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         of_x = of_weight = None
         if to_x and ctx.wide:
             of_x = winograd(functional.pad(gradient, (k - 1,) * 4), _transformed(weight.flip(2, 3).transpose(0, 1)))
+        elif to_x and inputs == 1:
+            of_x = one_channels_gradient(gradient, weight, x.shape[2:], *sizes)
         elif to_x:
-            of_x = _pytorchs(gradient, x, weight, ctx.padding, (True, False, False))[0]
-        if to_weight:
-            of_weight = (
-                winograd_weight_gradient(gradient, x) if ctx.wide else weight_gradient(gradient, x, k, ctx.padding)
+            of_x = _pytorchs(gradient, x, weight, *sizes, (True, False, False))[0]
+        if to_weight and ctx.wide:
+            of_weight = winograd_weight_gradient(gradient, x)
+        elif to_weight and ctx.stride == 1 and inputs < WIDE and (inputs > 1 or k < 5):
+            of_weight = weight_gradient(gradient, x, k, ctx.padding)
+        elif to_weight:
+            of_weight = gradient_by_windows(gradient, x, k, *sizes)
+        return of_x, of_weight, gradient.sum((0, 2, 3)) if to_bias else None, None, None, None
+
+
+class _Transposed(torch.autograd.Function):
+    """A transposed convolution in channels-last order."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, stride: int, more: int
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.sizes = padding, stride, more
+        return functional.conv_transpose2d(x, weight, bias, stride, padding, more)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        wanted, (padding, stride, more) = ctx.needs_input_grad[:3], ctx.sizes
+        of_weight = None
+        if wanted[1] and not torch.is_grad_enabled():
+            gradient = gradient.contiguous(memory_format=torch.channels_last)
+            of_weight, wanted = (
+                gradient_by_windows(x, gradient, weight.shape[2], padding, stride),
+                (wanted[0], False, wanted[2]),
             )
-        return of_x, of_weight, gradient.sum((0, 2, 3)) if to_bias else None, None, None
+        found = _pytorchs(gradient, x, weight, padding, stride, wanted, transposed=True, more=more)
+        return found[0], found[1] if of_weight is None else of_weight, found[2], None, None, None
 
 
 def _pytorchs(
-    gradient: Tensor, x: Tensor, weight: Tensor, padding: int, wanted: tuple[bool, bool, bool]
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    padding: int,
+    stride: int,
+    wanted: tuple[bool, bool, bool],
+    transposed: bool = False,
+    more: int = 0,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of the input, the weight and the bias."""
-    sizes = [weight.shape[0]], [1, 1], [padding, padding], [1, 1], False, [0, 0], 1
+    outputs = weight.shape[1 if transposed else 0]
+    sizes = [outputs], [stride] * 2, [padding] * 2, [1, 1], transposed, [more] * 2, 1
     return torch.ops.aten.convolution_backward(gradient, x, weight, *sizes, wanted)
+
+
+def gradient_by_windows(coarse: Tensor, fine: Tensor, k: int, padding: int, stride: int) -> Tensor:
+    """Of the weights of a convolution of k x k from `fine` to `coarse`: [channels of coarse, channels of fine, k, k].
+
+    coarse: gradient of the convolution's output; of a transposed one, its input. fine: the other one. [batch, channels, h, w].
+    """
+    channels, rows, columns = coarse.shape[1:]
+    inputs = fine.shape[1]
+    found = coarse.new_zeros(channels, k * k * inputs)
+    if padding:
+        fine = functional.pad(fine, (padding,) * 4)
+    for arriving, image in zip(coarse.permute(0, 2, 3, 1), fine.permute(0, 2, 3, 1), strict=True):
+        by_row, by_column, by_channel = image.stride()
+        strides = stride * by_row, stride * by_column, by_row, by_column, by_channel
+        for first in range(0, rows, STRIP_ROWS):
+            some, part = arriving[first : first + STRIP_ROWS], image[stride * first :]
+            windows = part.as_strided((len(some), columns, k, k, inputs), strides, part.storage_offset())
+            found.addmm_(some.reshape(-1, channels).T, windows.reshape(-1, k * k * inputs))
+    return found.view(channels, k, k, inputs).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+
+
+def one_channels_gradient(gradient: Tensor, weight: Tensor, size: tuple[int, int], padding: int, stride: int) -> Tensor:
+    """Of the input [batch, 1, h, w] of `size` of a convolution, from that of its output [batch, outputs, h', w']."""
+    by_tap, found = weight.flatten(1).T, []
+    for arriving in gradient.permute(0, 2, 3, 1):
+        pixels = arriving.reshape(-1, arriving.shape[2])
+        found.append(functional.fold((by_tap @ pixels.T)[None], size, weight.shape[2], 1, padding, stride))
+    return torch.cat(found)
 
 
 def weight_gradient(gradient: Tensor, x: Tensor, k: int, padding: int) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from microsr.core.scale import SCALE
-from microsr.networks.convolution import Conv2d
+from microsr.networks.convolution import Conv2d, ConvTranspose2d
 from microsr.networks.layers import InstanceNorm, NoiseConv, ReflectPad, average_pool, bicubic_upsample, fold
 
 Sides = tuple[bool, bool, bool, bool]
@@ -197,7 +197,7 @@ class ResnetG2(nn.Module):
 
         def up(channels: int) -> list[nn.Module]:
             half = channels // 2
-            return layer(half, nn.ConvTranspose2d(channels, half, 3, stride=2, padding=1, output_padding=1))
+            return layer(half, ConvTranspose2d(channels, half, 3, stride=2, padding=1, output_padding=1))
 
         self.body = nn.Sequential(
             *layer(width, *_conv(1, width, 7)),
@@ -223,13 +223,13 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, depth: int = 3, width: int = 64) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(1, width, 4, 2, 1), nn.LeakyReLU(0.2, True)]
+        layers: list[nn.Module] = [Conv2d(1, width, 4, 2, 1), nn.LeakyReLU(0.2, True)]
         channels = width
         for stride in [2] * (depth - 1) + [1]:
-            layers += [nn.Conv2d(channels, 2 * channels, 4, stride, 1), InstanceNorm(2 * channels, track=False)]
+            layers += [Conv2d(channels, 2 * channels, 4, stride, 1), InstanceNorm(2 * channels, track=False)]
             layers += [nn.LeakyReLU(0.2, True)]
             channels *= 2
-        self.body = nn.Sequential(*layers, nn.Conv2d(channels, 1, 4, 1, 1))
+        self.body = nn.Sequential(*layers, Conv2d(channels, 1, 4, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
         """[batch, 1, h, w] to a map of verdicts, 1 for real."""
@@ -318,10 +318,10 @@ class LightDiscriminator(nn.Module):
         channels = 1
         for i in range(depth):
             outputs = min(2 * width, width * 2**i)
-            layers += [nn.Conv2d(channels, outputs, 4, 2, 1), nn.LeakyReLU(0.2, True)]
+            layers += [Conv2d(channels, outputs, 4, 2, 1), nn.LeakyReLU(0.2, True)]
             channels = outputs
-        layers += [nn.Conv2d(channels, channels, 3, 1, 1), nn.LeakyReLU(0.2, True)]
-        self.body = nn.Sequential(*layers, nn.Conv2d(channels, 1, 3, 1, 1))
+        layers += [Conv2d(channels, channels, 3, 1, 1), nn.LeakyReLU(0.2, True)]
+        self.body = nn.Sequential(*layers, Conv2d(channels, 1, 3, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
         """[batch, 1, h, w] to a map of verdicts, 1 for real."""
