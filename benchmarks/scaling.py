@@ -41,7 +41,7 @@ NAMES = ["--case", "a", "--method", "bicubic", "--training_set", "none", "--seed
 
 
 def make_scan(path: Path, modality: str, slices: int) -> None:
-    """A scan of `preprocessing/volumes.py` of fewer pixels, MetaImage with its voxels in one file; path: of the header."""
+    """A scan of `benchmarks/volumes.py` of fewer pixels, MetaImage with its voxels in one file; path: of the header."""
     images = {"clinical": volumes.clinical_slices, "micro": volumes.micro_slices}[modality]((slices, SIDE, SIDE))
     x, y, z = volumes.SPACINGS[modality]
     with path.with_suffix(".raw").open("wb") as stream:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from comparing import TIMES
 from patience import limit
 
 PRELOADED = [
@@ -27,7 +28,7 @@ SECONDS = 300
 """Patience with a step, see `limit`."""
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link"}
 """System calls, by their names as audit events, that change a folder; beside those that open a file to write it."""
-DIFFERENT = ("started", "seconds", "attempts", "speed", "parts", "code")
+DIFFERENT = (*TIMES, "parts", "code")
 """What two records of the same result may differ in."""
 
 
