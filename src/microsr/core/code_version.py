@@ -96,7 +96,9 @@ def fingerprint(module: str, alone: bool = False, source: Path = SOURCE) -> str:
 
     module: its dotted name. source: the folder of the package `microsr`.
     """
-    parts = {_part(name, source) for name in ([module] if alone else decisive_modules(module, source))}
+    if alone:  # what the module is helped by is no part of it
+        return _code(module, source).digest[:16]
+    parts = {_part(name, source) for name in decisive_modules(module, source)}
     return hashlib.sha256(json.dumps(sorted(parts)).encode()).hexdigest()[:16]
 
 

@@ -33,15 +33,22 @@ def version(tmp_path):
     """Gives the version of microsr/step.py in a program of these files."""
     numbers = iter(range(100))
 
-    def of(module="microsr.step", **changed):
+    def of(module="microsr.step", alone=False, **changed):
         folder = tmp_path / f"{next(numbers)}/microsr"
         for name, code in {**PROGRAM, **changed}.items():
             if code is not None:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_text(re.sub(r"(?m)^ {8}", "", code), encoding="utf-8")
-        return fingerprint(module, source=folder)
+        return fingerprint(module, alone, source=folder)
 
     return of
+
+
+def test_a_module_alone_has_a_version_that_its_helpers_do_not_change(version):
+    """As the command that draws all figures: an edit of one figure's module redraws that figure only."""
+    before = version(alone=True)
+    assert version(alone=True, **edited("sums.py", "sum(values)", "sum(values) + 1")) == before
+    assert version(alone=True, **edited("step.py", "+ mean", "- mean")) != before
 
 
 def edited(name, old, new):
