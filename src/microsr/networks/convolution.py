@@ -2,9 +2,9 @@
 
 There, measured in shares of the rate of matrix products (docs/training.md): forwards and backwards to the input 0.9 to 1.0 in this
 order as in the other; the gradient of the weights 0.3 to 0.6 for images of 128 and 256 pixels, for 256 channels and for strides, for
-want of a kernel; both gradients of a layer of one input channel 0.05. So that gradient is computed by matrix products here, strip
-by strip, and a 3x3 convolution of many channels by the
-minimal filtering of Winograd, which takes 4 products of 9. All give what PyTorch's give, but for rounding.
+want of a kernel; both gradients of a layer of one input channel 0.05. So those are computed by matrix products here, strip by strip,
+and a 3x3 convolution of many channels by the minimal filtering of Winograd, which takes 4 products of 9. All give what PyTorch's
+give, but for rounding.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ class NoiseConv(nn.Conv2d):
         return convolve(x, self.weight[:, :-1], self.bias, 1)
 
     def _of_noise(self, plane: Tensor) -> Tensor:
-        return convolve(plane, self.weight[:, -1:], None, 1)
+        return functional.conv2d(plane, self.weight[:, -1:], padding=1)
 
     def fix(self) -> None:
         """Take the weights for final: `doubled` is then one convolution at the size of what is doubled."""
