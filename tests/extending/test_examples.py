@@ -25,7 +25,7 @@ PARTS = {
     "upsampler": "A method that needs no training",
     "format": "A file format",
 }
-STEPS = ("simulate", "volumes", "patches", "train", "superresolve", "export", "evaluate")
+STEPS = ("simulate", "volumes", "patches", "domain", "train", "superresolve", "gather", "export", "evaluate")
 
 
 class Example:
@@ -39,6 +39,7 @@ class Example:
         (self.diff,) = re.findall(r"^```diff\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
         (self.experiment,) = re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
         self.name = yaml.safe_load(self.experiment)["experiment"]
+        self.registry = self.diff.splitlines()[0].removeprefix("--- a/")
 
     def put_into(self, copy: Workflow) -> None:
         """Write the new file and the experiment, and change the line."""
@@ -91,7 +92,8 @@ def extended(tmp_path_factory) -> Workflow:
     for example in EXAMPLES.values():
         example.put_into(copy)
     (copy.folder / "tests").mkdir()
-    shutil.copy(Path(__file__).with_name("test_contracts.py"), copy.folder / "tests")
+    for file in (Path(__file__).with_name("test_contracts.py"), ROOT / "tests/unit/core/test_registry.py"):
+        shutil.copy(file, copy.folder / "tests")
     shutil.copy(ROOT / "pyproject.toml", copy.folder)
     return copy
 
@@ -109,6 +111,24 @@ def test_the_files_are_clean(example, extended):
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout
+
+
+def test_the_new_parts_offer_what_their_protocols_ask_for(extended):
+    code = "from microsr.core.registry import families, formats, losses, upsamplers as u; "
+    code += "print(len(families.FAMILIES), len(formats.FORMATS), len(losses.LOSSES), len(u.UPSAMPLERS))"
+    assert run(extended, "-c", code).split() == ["4", "1", "1", "2"]
+    said = run(
+        extended, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_registry.py", "-k", "offers or words"
+    )
+    assert "5 passed" in said
+
+
+def test_each_file_stands_in_a_package_that_may_have_it(extended):
+    """It imports what stands below it; and no folder has become too full to find something in it."""
+    assert "1 kept, 0 broken" in run(extended, Path(sys.executable).with_name("lint-imports"))
+    for example in EXAMPLES.values():
+        folder = (extended.folder / example.path).parent
+        assert len([module for module in folder.glob("*.py") if module.name != "__init__.py"]) <= 16, folder
 
 
 def test_the_new_parts_keep_their_contracts(extended):
@@ -135,16 +155,24 @@ def test_the_new_parts_keep_their_contracts(extended):
         ("format", {"simulate", "volumes", "superresolve", "export"}),
     ],
 )
-def test_a_new_file_is_code_of_the_steps_that_can_use_it(kind, again, plain):
-    """As the page says; else a change of the file would go unnoticed."""
-    before, file = versions(plain), plain.folder / EXAMPLES[kind].path
-    found = []
-    for code in (EXAMPLES[kind].code, EXAMPLES[kind].code + "\nANOTHER = 1\n"):
-        file.write_text(code, encoding="utf-8")
-        found.append(versions(plain))
-    file.unlink()
-    assert {step for step in before if found[0][step] != before[step]} == again
-    assert {step for step in before if found[1][step] != found[0][step]} == again
+def test_a_new_part_is_code_of_the_steps_that_can_use_it(kind, again, plain):
+    """As the page says, and of no other: a format trains nothing again. Else a change of the file would go unnoticed."""
+    example, before = EXAMPLES[kind], versions(plain)
+    registry = plain.folder / example.registry
+    unlisted = registry.read_text(encoding="utf-8")
+    try:
+        example.put_into(plain)
+        added = versions(plain)
+        file = plain.folder / example.path
+        file.write_text(f"{example.code}\nANOTHER = 1\n", encoding="utf-8")
+        edited = versions(plain)
+        registry.write_text(unlisted, encoding="utf-8")
+        assert versions(plain) == before, "without its line a file is code of no step"
+    finally:
+        registry.write_text(unlisted, encoding="utf-8")
+        (plain.folder / example.path).unlink(missing_ok=True)
+    assert {step for step in before if added[step] != before[step]} == again
+    assert {step for step in before if edited[step] != added[step]} == again
 
 
 @pytest.mark.parametrize(
@@ -157,7 +185,7 @@ def test_a_new_file_is_code_of_the_steps_that_can_use_it(kind, again, plain):
     ],
 )
 def test_without_its_line_an_experiment_is_refused(kind, said):
-    """`config/` is what knows a name."""
+    """The registries are what knows a name."""
     with pytest.raises(UserError) as error:
         load(yaml.safe_load(EXAMPLES[kind].experiment))
     assert said in str(error.value)

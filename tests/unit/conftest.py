@@ -17,16 +17,12 @@ torch.set_num_threads(
 @pytest.fixture
 def small_resnet(monkeypatch):
     """The published networks with an eighth of their channels and one block: the same layers, in seconds."""
-    monkeypatch.setitem(
-        families.FAMILIES,
-        "resnet",
-        families.Family(
-            lambda: families.ResnetG1(8, 1),
-            lambda: families.ResnetG2(8, 1),
-            lambda depth: families.PatchDiscriminator(depth, 8),
-            spectral_norm=False,
-        ),
+    small = families.RESNET._replace(
+        g1=lambda: families.ResnetG1(8, 1),
+        g2=lambda: families.ResnetG2(8, 1),
+        discriminator=lambda depth: families.PatchDiscriminator(depth, 8),
     )
+    monkeypatch.setattr(families, "RESNET", small)
 
 
 @pytest.fixture

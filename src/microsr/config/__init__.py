@@ -11,7 +11,7 @@ from microsr.config.evaluate import FURTHER_PROTOCOLS, OF_PLAN, Evaluate, Furthe
 from microsr.config.experiment import Experiment
 from microsr.config.figures import Figures, Inset
 from microsr.config.loading import describe, load
-from microsr.config.methods import IN_PASSES, INTERPOLATIONS, Losses, Method
+from microsr.config.methods import INTERPOLATIONS, Losses, Method
 from microsr.config.patches import Patches
 from microsr.config.section import IN_WORDS, NAME, SLICES, SPACING, Count, Fraction, Name, Positive, Section, Weight
 from microsr.config.superresolve import EXPORTED, Superresolve
@@ -23,7 +23,6 @@ __all__ = [
     "EXPORTED",
     "FURTHER_PROTOCOLS",
     "INTERPOLATIONS",
-    "IN_PASSES",
     "IN_WORDS",
     "NAME",
     "OF_PLAN",

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, create_model
 
 from microsr.config.section import Section, Weight
 from microsr.config.train import Train
+from microsr.core.registry.losses import LOSSES
+from microsr.core.registry.upsamplers import UPSAMPLERS
+
+FurtherLosses = create_model(
+    "FurtherLosses",
+    __base__=Section,
+    **{key: (Annotated[Weight, Field(description=loss.help)], 0.0) for key, loss in LOSSES.items()},
+)
+"""Weights of the losses in a module of their own (docs/extending.md)."""
 
 
-class Losses(Section):
+class Losses(FurtherLosses):
     """Weights of the generators' losses; 0 switches a loss off. Defaults: the proposed method (weights open in the paper)."""
 
     adversarial: Weight = 1.0
@@ -35,13 +44,7 @@ class Losses(Section):
     @property
     def further(self) -> dict[str, float]:
         """Weights, by their keys, of the losses in use that have a module of their own (docs/extending.md)."""
-        return {key: weight for key, weight in self if key not in IN_PASSES and weight}
-
-
-IN_PASSES = (
-    "adversarial", "cycle", "downsample", "upsample", "clinical_ssim", "micro_ssim", "pixel_norm", "repeat", "forgive_px",
-)  # fmt: skip
-"""Keys of Losses that `microsr.training.passes` knows; any other weighs the loss in a module of its own, `microsr.loss_<key>`."""
+        return {key: weight for key, weight in self if key in LOSSES and weight}
 
 
 def _changes(train: dict[str, Any]) -> dict[str, Any]:
@@ -55,7 +58,7 @@ def _changes(train: dict[str, Any]) -> dict[str, Any]:
 class Method(Section):
     """One way of super-resolving a clinical CT."""
 
-    upsampler: Literal["generator", "bicubic"] = "generator"
+    upsampler: Literal["generator", *UPSAMPLERS] = "generator"
     """generator: a trained G1; bicubic: interpolation, nothing is trained."""
     losses: Losses = Field(default_factory=Losses)
     mix_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.25
@@ -71,8 +74,8 @@ class Method(Section):
         return self.losses.repeat > 0 or (self.mix_noise and self.mix_fraction > 0)
 
 
-INTERPOLATIONS = tuple(name for name in get_args(Method.model_fields["upsampler"].annotation) if name != "generator")
-"""Upsamplers that need no model: bicubic, and those in a module of their own, `microsr.upsampler_<name>`."""
+INTERPOLATIONS = tuple(UPSAMPLERS)
+"""Upsamplers that need no model."""
 
 
 def default_methods() -> dict[str, Method]:

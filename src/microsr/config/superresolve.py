@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from microsr.config.section import SLICES, Section
+from microsr.core.registry.formats import FORMATS
+
+EXPORTED = ("nifti", "nifti.gz", "nrrd", "metaimage", "dicom", *FORMATS)
+"""Names of the formats beside OME-Zarr: those of `microsr.formats.writers`, and those in a module of their own."""
 
 
 class Superresolve(Section):
@@ -21,7 +25,7 @@ class Superresolve(Section):
     """Slices of the clinical volume to super-resolve (0 is the first): "all", "first:end" (end excluded) or a list of evenly spaced ones; all of them take 64 times the input's size."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the network's layers; auto: bfloat16 where the hardware has units for it (what it changes: docs/superresolution.md)."""
-    formats: list[Literal["nifti", "nifti.gz", "nrrd", "metaimage", "dicom"]] = []
+    formats: list[Literal[*EXPORTED]] = []
     """Formats in which the super-resolved volumes are given beside the OME-Zarr that the pipeline works on."""
 
     @field_validator("slices", mode="before")
@@ -39,7 +43,3 @@ class Superresolve(Section):
                 f"slices must be evenly spaced, as [3, 5, 7] (a volume has one slice distance), not {chosen}"
             )
         return self
-
-
-EXPORTED = get_args(get_args(Superresolve.model_fields["formats"].annotation)[0])
-"""Names of the formats beside OME-Zarr: those of `microsr.formats.writers`, and those in a module of their own, `microsr.format_<name>`."""

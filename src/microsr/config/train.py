@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from microsr.config.section import Count, Fraction, Positive, Section, Weight
+from microsr.core.registry.families import FAMILIES
 
 ENOUGH_SEEDS = 3
 """Trainings of a model, `train.repeats`, from which on a metric has an interval."""
@@ -15,7 +16,7 @@ ENOUGH_SEEDS = 3
 class Train(Section):
     """Training of the modified CycleGAN."""
 
-    network: Literal["efficient", "resnet", "compact"] = "efficient"
+    network: Literal[*FAMILIES] = "efficient"
     """Network family: efficient (near resnet's quality at a fraction of its arithmetic), resnet (the paper's class) or compact (the smallest)."""
     repeats: Count = 1
     """Trainings of each model, which differ in their seed only (seed, seed + 1, ...): from three on the tables have intervals."""

@@ -218,19 +218,16 @@ class _Reading(ast.NodeTransformer):
         return node
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
-        """What is imported later: "microsr.resnet:FAMILY" counts; "microsr.preprocessing.downsample" does not, being a step of its own."""
+        """What is imported later: "microsr.networks.families:RESNET" counts; "microsr.preprocessing.downsample" does not, being a step of its own."""
         if isinstance(node.value, str) and re.fullmatch(r"microsr(\.\w+)+(:\w+)?", node.value):
             module, _, thing = node.value.partition(":")
             if _file(module, self._source):
                 return self._number(module, thing) if thing else ast.Constant("microsr")
         return node
 
-    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
-        """f"microsr.network_{name}" may be any of them."""
-        first = node.values[0] if node.values else None
-        if isinstance(first, ast.Constant) and (kind := re.fullmatch(r"microsr\.(\w+_)", str(first.value))):
-            self.imported |= {_Bound(f"microsr.{path.stem}", "*") for path in self._source.glob(f"{kind[1]}*.py")}
-        return self.generic_visit(node)
+    def visit_keyword(self, node: ast.keyword) -> ast.AST | None:
+        """What is said for `--help` decides nothing."""
+        return None if node.arg == "help" else self.generic_visit(node)
 
     def _number(self, module: str, thing: str) -> ast.Name:
         bound = _Bound(module, thing)

@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module, util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ import numpy as np
 from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
 from microsr.formats import headers, layouts, textheaders
+from microsr.formats.further import further_format
 from microsr.formats.rawfile import Layout, kept, open_slices
 from microsr.volume.slices import Slices
 from microsr.volume.storage import IDENTITY, Volume
@@ -61,8 +61,8 @@ def read_scan(scan: Scan, scratch: Path | None = None) -> Volume:
         volume = _read_folder(path, scan, scratch)
     elif (suffix := _suffix(path)) in FORMATS:
         volume = (_read_images if FORMATS[suffix] == "PNG" else _read_file)([path], scan, scratch)
-    elif suffix[1:].isidentifier() and util.find_spec(f"microsr.format_{suffix[1:]}"):
-        volume = import_module(f"microsr.format_{suffix[1:]}").read(path, scan, scratch)
+    elif further := further_format(suffix[1:]):
+        volume = further.read(path, scan, scratch)
     else:
         from microsr.formats import (
             dicom,  # only here, as below: most scans that are read again have been imported before

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +18,8 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from microsr.core.provenance import checksum
+from microsr.core.registry import load_thing
+from microsr.core.registry.upsamplers import UPSAMPLERS
 from microsr.core.scale import SCALE
 from microsr.core.streams import Stream, philox_stream
 from microsr.networks.devices import choose_device, choose_precision, keep_freed_memory
@@ -107,9 +108,12 @@ class Bicubic(Interpolation):
         return bicubic_upsample(image)
 
 
+BICUBIC = Bicubic()
+
+
 def interpolation(name: str) -> Upsampler:
-    """The upsampler of this name, one of config.INTERPOLATIONS: bicubic, or one in a module of its own."""
-    return Bicubic() if name == "bicubic" else import_module(f"microsr.upsampler_{name}").UPSAMPLER
+    """The upsampler of this name, one of `core.registry.upsamplers`."""
+    return load_thing(UPSAMPLERS[name])
 
 
 class Generator:

@@ -1,5 +1,5 @@
 """Generators and discriminators, in families behind one key: `resnet` (the paper's class), `efficient`, `compact`, and any in a
-module of its own (docs/extending.md).
+module of its own (`core.registry.families`, docs/extending.md).
 
 G1 takes clinical patches [batch, 1, h, w] to uCT scale [batch, 1, 8h, 8w], G2 the reverse; both in [-1, 1]. A generator may
 take noise: one random plane at each of its `noise_scales`, given from outside so that a result never depends on hidden
@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from importlib import import_module, util
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from microsr.core.registry import load_thing
+from microsr.core.registry.families import FAMILIES
 from microsr.core.scale import SCALE
 from microsr.networks.convolution import Conv2d, ConvTranspose2d
 from microsr.networks.layers import InstanceNorm, NoiseConv, ReflectPad, average_pool, bicubic_upsample, fold
@@ -39,8 +40,41 @@ class Networks(NamedTuple):
     d2: nn.Module
 
 
+class Magnifying(Protocol):
+    """What a G1 must offer, beside being an nn.Module: it is `magnify(a, trunk(a), noise)`."""
+
+    noise_scales: Sequence[int]
+    """Of each random plane that it takes, the size in clinical pixels' sizes; nothing is drawn inside."""
+    trunk_halo: int
+    """Clinical pixels beyond which nothing has an influence on `trunk`."""
+    magnify_halo: int
+    """Clinical pixels beyond which nothing has an influence on `magnify`."""
+    halo: int
+    """Clinical pixels beyond which nothing has an influence on the whole; not less than the sum of the two."""
+
+    def trunk(self, a: Tensor) -> Tensor:
+        """A [batch, 1, h, w] to features [batch, channels, h, w]."""
+        ...
+
+    def magnify(self, a: Tensor, features: Tensor, noise: Sequence[Tensor] = (), sides: Sides = NO_SIDE) -> Tensor:
+        """A, features and noise of a tile, with a halo on `sides`, to its A_SR [batch, 1, 8h, 8w] without the halo, in [-1, 1]."""
+        ...
+
+    def __call__(self, a: Tensor, noise: Sequence[Tensor] = ()) -> Tensor:
+        """A [batch, 1, h, w] to A_SR [batch, 1, 8h, 8w]; both in [-1, 1]."""
+        ...
+
+    def fix(self) -> None:
+        """Take the weights for final, for speed; thereafter it can be neither trained nor saved."""
+        ...
+
+
+def _as_made(nets: Networks) -> None:
+    """The first weights are PyTorch's, or the networks' own."""
+
+
 class Family(NamedTuple):
-    """How the networks of a family are made."""
+    """How the networks of a family are made; what each G1 must offer: `Magnifying`."""
 
     g1: Callable[[], nn.Module]
     g2: Callable[[], nn.Module]
@@ -48,6 +82,8 @@ class Family(NamedTuple):
     """Takes the number of stride-2 layers."""
     spectral_norm: bool
     """Whether the discriminators are spectrally normalised (Miyato et al. 2018) unless told otherwise."""
+    initialise: Callable[[Networks], None] = _as_made
+    """Gives new networks their first weights."""
 
 
 def build(network: str, clinical_size: int, micro_size: int, spectral: bool | None = None) -> Networks:
@@ -58,10 +94,7 @@ def build(network: str, clinical_size: int, micro_size: int, spectral: bool | No
     family = family_of(network)
     sizes = (micro_size, clinical_size)
     nets = Networks(family.g1(), family.g2(), *(family.discriminator(_depth(size)) for size in sizes))
-    if network == "resnet":
-        for module in nets:
-            module.apply(_cyclegan_init)
-        nets.g1.apply(_shuffle_init)
+    family.initialise(nets)
     if family.spectral_norm if spectral is None else spectral:
         for module in itertools.chain(nets.d1.modules(), nets.d2.modules()):
             if isinstance(module, nn.Conv2d):
@@ -70,16 +103,14 @@ def build(network: str, clinical_size: int, micro_size: int, spectral: bool | No
 
 
 def family_of(network: str) -> Family:
-    """How the networks of a family are made, in this module or in one of their own.
+    """How the networks of a family are made.
 
     Raises
     ------
     KeyError
         There is no such family.
     """
-    if network in FAMILIES or not network.isidentifier() or not util.find_spec(f"microsr.network_{network}"):
-        return FAMILIES[network]
-    return import_module(f"microsr.network_{network}").FAMILY
+    return load_thing(FAMILIES[network])
 
 
 def build_g1(network: str) -> nn.Module:
@@ -328,24 +359,6 @@ class LightDiscriminator(nn.Module):
         return self.body(image)
 
 
-FAMILIES = {
-    "resnet": Family(ResnetG1, ResnetG2, PatchDiscriminator, spectral_norm=False),
-    "efficient": Family(
-        g1=lambda: LightG1(width=64, blocks=5, up=(48, 32, 16)),
-        g2=lambda: LightG2(widths=(16, 32, 48)),
-        discriminator=lambda depth: LightDiscriminator(depth, width=48),
-        spectral_norm=True,
-    ),
-    "compact": Family(
-        g1=lambda: LightG1(width=32, blocks=3, up=(24, 16, 12)),
-        g2=lambda: LightG2(widths=(12, 24, 32)),
-        discriminator=lambda depth: LightDiscriminator(depth, width=32),
-        spectral_norm=True,
-    ),
-}
-"""Arithmetic of a training step, quality and time of the three: docs/training.md. Others have a module of their own, `microsr.network_<name>`."""
-
-
 def _cyclegan_init(module: nn.Module) -> None:
     """Weights from N(0, 0.02) (Zhu et al. 2017)."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
@@ -360,3 +373,26 @@ def _shuffle_init(module: nn.Module) -> None:
             if isinstance(following, nn.PixelShuffle):
                 weight = convolution.weight.data
                 weight.copy_(weight[::4].repeat_interleave(4, dim=0))
+
+
+def _initialise_resnet(nets: Networks) -> None:
+    """CycleGAN's first weights, without a checkerboard in G1."""
+    for module in nets:
+        module.apply(_cyclegan_init)
+    nets.g1.apply(_shuffle_init)
+
+
+# Arithmetic of a training step, quality and time of the three: docs/training.md.
+RESNET = Family(ResnetG1, ResnetG2, PatchDiscriminator, spectral_norm=False, initialise=_initialise_resnet)
+EFFICIENT = Family(
+    g1=lambda: LightG1(width=64, blocks=5, up=(48, 32, 16)),
+    g2=lambda: LightG2(widths=(16, 32, 48)),
+    discriminator=lambda depth: LightDiscriminator(depth, width=48),
+    spectral_norm=True,
+)
+COMPACT = Family(
+    g1=lambda: LightG1(width=32, blocks=3, up=(24, 16, 12)),
+    g2=lambda: LightG2(widths=(12, 24, 32)),
+    discriminator=lambda depth: LightDiscriminator(depth, width=32),
+    spectral_norm=True,
+)

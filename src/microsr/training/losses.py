@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -37,6 +37,14 @@ class Images(NamedTuple):
     """G2(G1(A)); None without a cycle loss."""
     b_cycle: Tensor | None
     """G1(G2(B)); None without a cycle loss."""
+
+
+class Loss(Protocol):
+    """A loss of the generators in a module of its own (`core.registry.losses`)."""
+
+    def __call__(self, images: Images) -> Tensor:
+        """A scalar in float32, a mean over the batch, which may be cut into parts; it is weighted elsewhere."""
+        ...
 
 
 def nearest_upsample(image: Tensor, scale: int = SCALE) -> Tensor:

@@ -7,14 +7,15 @@ discriminator once for the generators and once, on real and generated images tog
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from importlib import import_module
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from microsr import config
+from microsr.core.registry import load_thing
+from microsr.core.registry.losses import LOSSES
 from microsr.networks.families import Networks, build
 from microsr.training import losses
 from microsr.training.batches import Batch
@@ -33,9 +34,9 @@ WEIGHT_OF = {
 """The key of config.Losses that weighs each of the generators' losses; that of another, `<key>_loss`, is its name without the end."""
 
 
-def further_loss(key: str) -> Callable[[losses.Images], Tensor]:
+def further_loss(key: str) -> losses.Loss:
     """The loss that a key of config.Losses weighs and that has a module of its own."""
-    return import_module(f"microsr.loss_{key}").loss
+    return load_thing(LOSSES[key].place)
 
 
 class GeneratorPass(nn.Module):

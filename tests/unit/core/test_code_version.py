@@ -16,6 +16,7 @@ PROGRAM = {
         from microsr.means import mean
         FURTHER = {"median": "microsr.medians:median"}
         OTHER = "microsr.unrelated"
+        NAMED = dict(help="What it is.", kind="sum")
         def main(values):
             return sums.add(values) + mean(values) + config.DEFAULT
         """,
@@ -64,6 +65,7 @@ def test_an_edit_of_a_module_that_a_step_reaches_changes_its_version(version):
         edited("sums.py", "sum(values)", "sum(values) + 1"),
         edited("means.py", "len(values)", "2"),
         edited("medians.py", "// 2", "// 3"),
+        edited("step.py", 'kind="sum"', 'kind="mean"'),
     ):
         assert version(**change) != before
 
@@ -75,6 +77,7 @@ def test_what_decides_nothing_is_not_in_it(version):
         edited("unrelated.py", "1", "2"),
         edited("step.py", '"""A step.""""'[:-1], '"""The step."""'),
         edited("sums.py", "    return", "    # a remark\n    return"),
+        edited("step.py", 'help="What it is."', 'help="What it was."'),
     ):
         assert version(**change) == before
 

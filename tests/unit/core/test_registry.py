@@ -1,0 +1,122 @@
+"""The registries: what they name is there, and offers what its kind must; no module is looked for by a name put together."""
+
+import ast
+import inspect
+
+import pytest
+
+from microsr import config
+from microsr.core.code_version import SOURCE
+from microsr.core.registry import load_thing
+from microsr.core.registry.families import FAMILIES
+from microsr.core.registry.formats import FORMATS, READ_ONLY
+from microsr.core.registry.losses import LOSSES
+from microsr.core.registry.upsamplers import UPSAMPLERS
+from microsr.formats.further import Format, further_format
+from microsr.formats.writers import ENDINGS
+from microsr.inference.upsamplers import Upsampler, interpolation
+from microsr.networks.families import Family, Magnifying, build_g1
+from microsr.training.losses import Loss
+
+
+def check(thing, protocol):
+    """It has the protocol's members, and its methods take what the protocol's take."""
+    methods = {name: method for name, method in vars(protocol).items() if name in ("__call__", *public(protocol))}
+    assert methods
+    for name in inspect.get_annotations(protocol):
+        assert hasattr(thing, name), name
+    for name, asked in methods.items():
+        method = getattr(thing, "forward", thing) if name == "__call__" else getattr(thing, name)
+        assert ["self", *inspect.signature(method).parameters] == list(inspect.signature(asked).parameters), name
+
+
+def public(protocol):
+    return [name for name, thing in vars(protocol).items() if inspect.isfunction(thing) and not name.startswith("_")]
+
+
+def test_each_family_makes_a_g1_that_offers_what_it_must():
+    for name, place in FAMILIES.items():
+        assert isinstance(load_thing(place), Family)
+        check(build_g1(name), Magnifying)
+
+
+def test_each_upsampler_offers_what_it_must():
+    for name in UPSAMPLERS:
+        check(interpolation(name), Upsampler)
+
+
+def test_each_loss_offers_what_it_must():
+    for key, loss in LOSSES.items():
+        check(load_thing(loss.place), Loss)
+        field = config.Losses.model_fields[key]
+        assert (field.description, field.default) == (loss.help, 0)
+
+
+def test_each_format_offers_what_it_must():
+    for ending in FORMATS:
+        check(further_format(ending), Format)
+        assert ENDINGS[f".{ending}"] == ending
+    for ending in READ_ONLY:
+        assert list(inspect.signature(further_format(ending).read).parameters) == ["path", "scan", "scratch"]
+
+
+def test_what_lacks_something_is_found_out():
+    """The tests above would be told, whatever is registered."""
+
+    class Half:
+        def read(self, path, scan, scratch):
+            pass
+
+    class Other(Half):
+        def writer(self, path, shape, volume):
+            pass
+
+    class Whole(Half):
+        def writer(self, path, shape, volume, state):
+            pass
+
+    check(Whole(), Format)
+    check(lambda images: images.a.mean(), Loss)
+    for thing, protocol in ((Half(), Format), (Other(), Format), (lambda: 0, Loss), (Whole(), Upsampler)):
+        with pytest.raises((AssertionError, AttributeError)):
+            check(thing, protocol)
+
+
+def test_the_settings_take_their_words_from_the_registries():
+    for name in FAMILIES:
+        assert config.Train(network=name).network == name
+    for name in ("generator", *UPSAMPLERS):
+        assert config.Method(upsampler=name).upsampler == name
+    assert set(FORMATS) <= set(config.EXPORTED)
+
+
+def test_a_format_that_is_read_only_is_read_and_not_written(monkeypatch, tmp_path):
+    from microsr.config.sheet import Scan
+    from microsr.core.errors import UserError
+    from microsr.formats import readers, writers
+
+    class Shouted:
+        def read(self, path, scan, scratch):
+            raise UserError(f"{path.name}: read by its own module")
+
+    monkeypatch.setattr(readers, "further_format", {"shout": Shouted()}.get)
+    (tmp_path / "scan.shout").touch()
+    with pytest.raises(UserError, match=r"scan\.shout: read by its own module"):
+        readers.read_scan(Scan(path=str(tmp_path / "scan.shout")))
+    with pytest.raises(UserError, match="is of no known format"):
+        writers.kind_of(tmp_path / "scan.shout")
+
+
+def test_what_is_nowhere_is_no_format():
+    assert further_format("shout") is None
+    with pytest.raises(KeyError):
+        build_g1("transformer")
+
+
+@pytest.mark.parametrize("file", sorted(SOURCE.rglob("*.py")), ids=lambda file: file.relative_to(SOURCE).as_posix())
+def test_no_module_is_found_by_a_name_put_together(file):
+    """So a search for a module's name finds who uses it, and code versions too."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func):
+            assert isinstance(node.args[0], ast.Constant | ast.Name | ast.Attribute | ast.Subscript), ast.unparse(node)
+        assert not (isinstance(node, ast.Call) and "find_spec" in ast.unparse(node.func)), ast.unparse(node)
