@@ -12,6 +12,7 @@ configfile: "config.yaml"
 
 
 include: "rules/common.smk"
+include: "rules/run.smk"
 include: "rules/simulate.smk"
 include: "rules/validate.smk"
 include: "rules/volumes.smk"
@@ -47,17 +48,17 @@ rule all:
     default_target: True
     input:
         REPORT,
-        FIGURES,
-        TABLES,
-        MODELS,
-        EXPORTS,
+        PLAN.figures,
+        PLAN.tables,
+        PLAN.models,
+        PLAN.exports,
 
 
 rule figures:
     """Figures and tables."""
     input:
-        FIGURES,
-        TABLES,
+        PLAN.figures,
+        PLAN.tables,
 
 
 rule clean_state:

@@ -6,7 +6,7 @@ rule evaluate_images:
     input:
         superresolved="<results>/superresolved/{method}/{training_set}/{case}.ome.zarr",
         clinical="<results>/volumes/{case}/clinical.ome.zarr",
-        micro=reference_micro,
+        micro=lambda wildcards: PLAN.reference_micro(wildcards.case),
         truth=given("truth"),
     output:
         table=ensure("<results>/tables/metrics/{method}/{training_set}/{case}.images.csv", non_empty=True),
@@ -16,7 +16,7 @@ rule evaluate_images:
     benchmark:
         "<benchmarks>/evaluate/{method}/{training_set}/{case}.images.tsv"
     wildcard_constraints:
-        case=any_of(case for case in CASES if case not in KNOWN_CASES),
+        case=any_of(case for case in CASES if case not in PLAN.known_cases),
     conda:
         ENVIRONMENT
     resources:
@@ -25,7 +25,7 @@ rule evaluate_images:
     params:
         names=model_names,
         truth=optional("truth"),
-        settings=f"{EVALUATION} {flags(EXPERIMENT.scanner)}",
+        settings=f"{PLAN.evaluation_flags} {flags(EXPERIMENT.scanner)}",
         code=code_version("evaluate"),
     shell:
         "microsr evaluate metrics {params.names} --superresolved {input.superresolved} --clinical {input.clinical}"
@@ -37,7 +37,7 @@ use rule evaluate_images as evaluate_known with:
     input:
         superresolved="<results>/superresolved/{method}/{training_set}/{case}.ome.zarr",
         clinical="<results>/volumes/{case}/clinical.ome.zarr",
-        micro=reference_micro,
+        micro=lambda wildcards: PLAN.reference_micro(wildcards.case),
         truth="<results>/volumes/{case}/truth.ome.zarr",
         labels="<results>/volumes/{case}/labels.ome.zarr",
         airways=lambda wildcards: CASES[wildcards.case].airways,
@@ -49,13 +49,13 @@ use rule evaluate_images as evaluate_known with:
         maps=directory("<results>/hallucinations/{method}/{training_set}/{case}.ome.zarr"),
         maps_run="<results>/hallucinations/{method}/{training_set}/{case}.run.json",
     wildcard_constraints:
-        case=any_of(KNOWN_CASES),
+        case=any_of(PLAN.known_cases),
     params:
         names=model_names,
         truth=lambda wildcards, input, output: (
             f"--truth {input.truth} --labels {input.labels} --airways {input.airways} --maps {output.maps}"
         ),
-        settings=f"{EVALUATION} {flags(EXPERIMENT.scanner)}",
+        settings=f"{PLAN.evaluation_flags} {flags(EXPERIMENT.scanner)}",
         code=code_version("evaluate"),
 
 
@@ -64,7 +64,7 @@ rule evaluate_distribution:
     input:
         superresolved="<results>/superresolved/{method}/{training_set}/{case}.ome.zarr",
         clinical="<results>/volumes/{case}/clinical.ome.zarr",
-        micro=reference_micro,
+        micro=lambda wildcards: PLAN.reference_micro(wildcards.case),
         features="<results>/features/features.pt",
     output:
         table=ensure("<results>/tables/metrics/{method}/{training_set}/{case}.distribution.csv", non_empty=True),
@@ -133,7 +133,7 @@ rule evaluate_downsampled:
         runtime=more_each_time(60),
     params:
         names=model_names,
-        settings=EVALUATION,
+        settings=PLAN.evaluation_flags,
         code=code_version("evaluate.downsampled"),
     shell:
         "microsr evaluate downsampled {params.names} --superresolved {input.superresolved} --micro {input.micro}"
@@ -143,7 +143,7 @@ rule evaluate_downsampled:
 rule collect_metrics:
     """Put the metrics of every case, method and training set into one table."""
     input:
-        tables=METRICS,
+        tables=PLAN.metric_tables,
     output:
         table=report(
             ensure("<results>/tables/metrics.csv", non_empty=True),

@@ -4,35 +4,28 @@
 rule draw_comparison:
     """Set the clinical CT, each method's super-resolved CT and the truth side by side (Fig. 2 of the paper)."""
     input:
-        clinical=compared("clinical"),
-        superresolved=compared_methods,
-        truth=compared("truth"),
+        clinical=lambda wildcards: PLAN.volumes("clinical", [PLAN.comparisons[wildcards.comparison].case]),
+        superresolved=lambda wildcards: PLAN.compared("superresolved", PLAN.comparisons[wildcards.comparison]),
+        truth=lambda wildcards: PLAN.volumes("truth", [PLAN.comparisons[wildcards.comparison].case]),
     output:
-        png=report(
-            "<results>/figures/{comparison}.png",
-            caption="../report/comparison.rst",
-            category="Results",
-            labels={"what": "{comparison}"},
-        ),
-        pdf="<results>/figures/{comparison}.pdf",
-        run="<results>/figures/{comparison}.run.json",
+        **drawn("{comparison}", "comparison", "Results", "{comparison}"),
     log:
         "<logs>/figures/{comparison}.log",
     wildcard_constraints:
-        comparison=any_of(COMPARISONS),
+        comparison=any_of(PLAN.comparisons),
     conda:
         ENVIRONMENT
     resources:
         mem_mb=more_each_time(4000),
         runtime=more_each_time(30),
     params:
-        panels=panels,
+        panels=by_method("superresolved"),
         order=list(METHODS),
-        truth=lambda wildcards, input: f"--truth {input.truth}" if input.truth else "",
-        words=comparison_words,
+        truth=optional("truth"),
+        words=lambda wildcards: PLAN.comparison_words(wildcards.comparison),
         settings=flags(EXPERIMENT.figures),
         stem=stem,
-        code=figure_code("comparison"),
+        code=step_version("figures.comparison"),
     shell:
         "microsr figures comparison --clinical {input.clinical} --superresolved {params.panels} {params.truth}"
         " {params.words} --output {params.stem} {params.settings} --log {log}"
@@ -41,26 +34,19 @@ rule draw_comparison:
 rule draw_network:
     """Draw networks and losses as they are configured (Fig. 1 of the paper)."""
     output:
-        png=report(
-            "<results>/figures/{network}.png",
-            caption="../report/network.rst",
-            category="Training",
-            labels={"what": "{network}"},
-        ),
-        pdf="<results>/figures/{network}.pdf",
-        run="<results>/figures/{network}.run.json",
+        **drawn("{network}", "network", "Training", "{network}"),
     log:
         "<logs>/figures/{network}.log",
     wildcard_constraints:
-        network=any_of(NETWORKS),
+        network=any_of(PLAN.networks),
     conda:
         ENVIRONMENT
     params:
-        method=lambda wildcards: NETWORKS[wildcards.network],
+        method=lambda wildcards: PLAN.networks[wildcards.network],
         sizes=f"{EXPERIMENT.patches.clinical_size} {EXPERIMENT.patches.micro_size}",
-        settings=lambda wildcards: network_flags(NETWORKS[wildcards.network]),
+        settings=lambda wildcards: PLAN.network_flags(PLAN.networks[wildcards.network]),
         stem=stem,
-        code=figure_code("network"),
+        code=step_version("figures.network"),
     shell:
         "microsr figures network --patches {params.sizes} --title {params.method}"
         " --output {params.stem} {params.settings} --log {log}"
@@ -69,24 +55,17 @@ rule draw_network:
 rule draw_losses:
     """Draw each loss of each training over its steps."""
     input:
-        histories=[f"<results>/models/{m}/{s}/history.csv" for m, s in TRAININGS],
+        histories=[f"<results>/models/{m}/{s}/history.csv" for m, s in PLAN.trainings],
     output:
-        png=report(
-            "<results>/figures/losses.png",
-            caption="../report/losses.rst",
-            category="Training",
-            labels={"what": "losses"},
-        ),
-        pdf="<results>/figures/losses.pdf",
-        run="<results>/figures/losses.run.json",
+        **drawn("losses", "losses", "Training", "losses"),
     log:
         "<logs>/figures/losses.log",
     conda:
         ENVIRONMENT
     params:
-        histories=[f"{m}/{s}={RESULTS}/models/{m}/{s}/history.csv" for m, s in TRAININGS],
+        histories=[f"{m}/{s}={RESULTS}/models/{m}/{s}/history.csv" for m, s in PLAN.trainings],
         stem=stem,
-        code=figure_code("losses"),
+        code=step_version("figures.losses"),
     shell:
         "microsr figures losses --history {params.histories} --output {params.stem} --log {log}"
 
@@ -97,21 +76,14 @@ rule draw_patches:
         volume="<results>/volumes/{case}/{modality}.ome.zarr",
         index="<results>/patches/{case}/{modality}.csv",
     output:
-        png=report(
-            "<results>/figures/patches_{case}_{modality}.png",
-            caption="../report/patches.rst",
-            category="Data",
-            labels={"what": "patches of {case}, {modality}"},
-        ),
-        pdf="<results>/figures/patches_{case}_{modality}.pdf",
-        run="<results>/figures/patches_{case}_{modality}.run.json",
+        **drawn("patches_{case}_{modality}", "patches", "Data", "patches of {case}, {modality}"),
     log:
         "<logs>/figures/patches_{case}_{modality}.log",
     conda:
         ENVIRONMENT
     params:
         stem=stem,
-        code=figure_code("patches"),
+        code=step_version("figures.patches"),
     shell:
         "microsr figures patches --volume {input.volume} --index {input.index} --output {params.stem} --log {log}"
 
@@ -121,23 +93,16 @@ rule draw_domain:
     input:
         table="<results>/tables/{domain}.csv",
     output:
-        png=report(
-            "<results>/figures/{domain}.png",
-            caption="../report/domain.rst",
-            category="Data",
-            labels=lambda wildcards: {"what": f"domain check, {DOMAINS[wildcards.domain]}"},
-        ),
-        pdf="<results>/figures/{domain}.pdf",
-        run="<results>/figures/{domain}.run.json",
+        **drawn("{domain}", "domain", "Data", lambda wildcards: f"domain check, {PLAN.domains[wildcards.domain]}"),
     log:
         "<logs>/figures/{domain}.log",
     wildcard_constraints:
-        domain=any_of(DOMAINS),
+        domain=any_of(PLAN.domains),
     conda:
         ENVIRONMENT
     params:
         stem=stem,
-        code=figure_code("domain"),
+        code=step_version("figures.domain"),
     shell:
         "microsr figures domain --table {input.table} --output {params.stem} --log {log}"
 
@@ -145,26 +110,20 @@ rule draw_domain:
 rule draw_bronchioles:
     """Draw the share of airways detected against their diameter, for every method."""
     input:
-        crossings=[f"<results>/tables/metrics/{m}/{s}/{c}.images.bronchioles.csv" for m, s, c in KNOWN],
+        crossings=[f"<results>/tables/metrics/{m}/{s}/{c}.images.bronchioles.csv" for m, s, c in PLAN.known],
     output:
-        png=report(
-            "<results>/figures/bronchioles.png",
-            caption="../report/bronchioles.rst",
-            category="Results",
-            labels={"what": "bronchiole resolution"},
-        ),
-        pdf="<results>/figures/bronchioles.pdf",
-        run="<results>/figures/bronchioles.run.json",
+        **drawn("bronchioles", "bronchioles", "Results", "bronchiole resolution"),
     log:
         "<logs>/figures/bronchioles.log",
     conda:
         ENVIRONMENT
     params:
         crossings=lambda wildcards, input: [
-            f"{method}/{base(training_set)}={path}" for (method, training_set, _), path in zip(KNOWN, input.crossings)
+            f"{method}/{base(training_set)}={path}"
+            for (method, training_set, _), path in zip(PLAN.known, input.crossings)
         ],
         stem=stem,
-        code=figure_code("bronchioles"),
+        code=step_version("figures.bronchioles"),
     shell:
         "microsr figures bronchioles --crossings {params.crossings} --output {params.stem} --log {log}"
 
@@ -173,16 +132,9 @@ rule draw_efficiency:
     """Draw quality against arithmetic and against time, for methods whose networks differ."""
     input:
         table="<results>/tables/metrics.csv",
-        runs=[f"<results>/models/{m}/{s}/run.json" for m, s in TRAININGS],
+        runs=[f"<results>/models/{m}/{s}/run.json" for m, s in PLAN.trainings],
     output:
-        png=report(
-            "<results>/figures/efficiency.png",
-            caption="../report/efficiency.rst",
-            category="Results",
-            labels={"what": "quality against compute"},
-        ),
-        pdf="<results>/figures/efficiency.pdf",
-        run="<results>/figures/efficiency.run.json",
+        **drawn("efficiency", "efficiency", "Results", "quality against compute"),
         costs=report(
             ensure("<results>/tables/efficiency.csv", non_empty=True),
             caption="../report/efficiency_table.rst",
@@ -195,9 +147,9 @@ rule draw_efficiency:
     conda:
         ENVIRONMENT
     params:
-        runs=[f"{m}/{base(s)}={RESULTS}/models/{m}/{s}/run.json" for m, s in TRAININGS],
+        runs=[f"{m}/{base(s)}={RESULTS}/models/{m}/{s}/run.json" for m, s in PLAN.trainings],
         stem=stem,
-        code=figure_code("efficiency"),
+        code=step_version("figures.efficiency"),
     shell:
         "microsr figures efficiency --table {input.table} --runs {params.runs} --costs {output.costs}"
         " --output {params.stem} --log {log}"
@@ -206,19 +158,12 @@ rule draw_efficiency:
 rule draw_hallucination:
     """Draw what each method got wrong: errors that the scanner could measure, and those that it could not."""
     input:
-        clinical=lambda wildcards: volumes("clinical", [HALLUCINATIONS["hallucination"][1]]),
-        truth=lambda wildcards: volumes("truth", [HALLUCINATIONS["hallucination"][1]]),
-        superresolved=hallucinated("superresolved"),
-        maps=hallucinated("hallucinations"),
+        clinical=lambda wildcards: PLAN.volumes("clinical", [PLAN.hallucination.case]),
+        truth=lambda wildcards: PLAN.volumes("truth", [PLAN.hallucination.case]),
+        superresolved=lambda wildcards: PLAN.compared("superresolved", PLAN.hallucination),
+        maps=lambda wildcards: PLAN.compared("hallucinations", PLAN.hallucination),
     output:
-        png=report(
-            "<results>/figures/hallucination.png",
-            caption="../report/hallucination.rst",
-            category="Results",
-            labels={"what": "hallucination maps"},
-        ),
-        pdf="<results>/figures/hallucination.pdf",
-        run="<results>/figures/hallucination.run.json",
+        **drawn("hallucination", "hallucination", "Results", "hallucination maps"),
     log:
         "<logs>/figures/hallucination.log",
     conda:
@@ -227,11 +172,11 @@ rule draw_hallucination:
         mem_mb=more_each_time(4000),
         runtime=more_each_time(30),
     params:
-        panels=panels,
-        maps=lambda wildcards, input: [f"{m}={volume}" for m, volume in zip(METHODS, input.maps)],
+        panels=by_method("superresolved"),
+        maps=by_method("maps"),
         settings=flags(EXPERIMENT.figures),
         stem=stem,
-        code=figure_code("hallucination"),
+        code=step_version("figures.hallucination"),
     shell:
         "microsr figures hallucination --clinical {input.clinical} --truth {input.truth}"
         " --superresolved {params.panels} --maps {params.maps} --output {params.stem} {params.settings} --log {log}"
@@ -240,17 +185,10 @@ rule draw_hallucination:
 rule draw_tiling:
     """Draw what differs when a slice is super-resolved in tiles: nothing to be seen, and what would be without a halo."""
     input:
-        clinical=lambda wildcards: volumes("clinical", [COMPARISONS["comparison"][1]]),
-        models=models_compared,
+        clinical=PLAN.volumes("clinical", [PLAN.comparisons["comparison"].case]),
+        models=[f"<results>/models/{model}/generator.pt" for model in PLAN.sampled_models.values()],
     output:
-        png=report(
-            "<results>/figures/tiling.png",
-            caption="../report/tiling.rst",
-            category="Results",
-            labels={"what": "tiles that cannot be seen"},
-        ),
-        pdf="<results>/figures/tiling.pdf",
-        run="<results>/figures/tiling.run.json",
+        **drawn("tiling", "tiling", "Results", "tiles that cannot be seen"),
         table="<results>/tables/tiling.csv",
         table_run="<results>/tables/tiling.run.json",
     log:
@@ -261,10 +199,10 @@ rule draw_tiling:
         mem_mb=more_each_time(3000),
         runtime=more_each_time(30),
     params:
-        models=lambda wildcards, input: [f"{m}={model}" for m, model in zip(TRAINED_METHODS, input.models)],
+        models=by_method("models", PLAN.trained_methods),
         settings=flags(EXPERIMENT.figures, without=["insets"]),
         stem=stem,
-        code=figure_code("tiling"),
+        code=step_version("figures.tiling"),
     shell:
         "microsr figures tiling --clinical {input.clinical} --models {params.models} --output {params.stem}"
         " --table {output.table} {params.settings} --log {log}"
@@ -275,21 +213,14 @@ rule draw_validation:
     input:
         table="<results>/tables/validation.csv",
     output:
-        png=report(
-            "<results>/figures/validation.png",
-            caption="../report/validation.rst",
-            category="Data",
-            labels={"what": "simulation beside the literature"},
-        ),
-        pdf="<results>/figures/validation.pdf",
-        run="<results>/figures/validation.run.json",
+        **drawn("validation", "validation", "Data", "simulation beside the literature"),
     log:
         "<logs>/figures/validation.log",
     conda:
         ENVIRONMENT
     params:
         stem=stem,
-        code=figure_code("validation"),
+        code=step_version("figures.validation"),
     shell:
         "microsr figures validation --table {input.table} --output {params.stem} --log {log}"
 
@@ -299,24 +230,17 @@ rule draw_metrics:
     input:
         table="<results>/tables/metrics.csv",
     output:
-        png=report(
-            "<results>/figures/{metrics}.png",
-            caption="../report/metrics.rst",
-            category="Results",
-            labels=lambda wildcards: {"what": wildcards.metrics.replace("_", " ")},
-        ),
-        pdf="<results>/figures/{metrics}.pdf",
-        run="<results>/figures/{metrics}.run.json",
+        **drawn("{metrics}", "metrics", "Results", lambda wildcards: wildcards.metrics.replace("_", " ")),
     log:
         "<logs>/figures/{metrics}.log",
     wildcard_constraints:
-        metrics=any_of(METRIC_FIGURES),
+        metrics=any_of(PLAN.metric_figures),
     conda:
         ENVIRONMENT
     params:
-        protocol=lambda wildcards: METRIC_FIGURES[wildcards.metrics],
+        protocol=lambda wildcards: PLAN.metric_figures[wildcards.metrics],
         stem=stem,
-        code=figure_code("metrics"),
+        code=step_version("figures.metrics"),
     shell:
         "microsr figures metrics --table {input.table} {params.protocol} --output {params.stem} --log {log}"
 
@@ -326,21 +250,14 @@ rule draw_volumes:
     input:
         table="<results>/tables/volumes.csv",
     output:
-        png=report(
-            "<results>/figures/volumes.png",
-            caption="../report/volumes.rst",
-            category="Data",
-            labels={"what": "volumes (Table 1), figure"},
-        ),
-        pdf="<results>/figures/volumes.pdf",
-        run="<results>/figures/volumes.run.json",
+        **drawn("volumes", "volumes", "Data", "volumes (Table 1), figure"),
     log:
         "<logs>/figures/volumes.log",
     conda:
         ENVIRONMENT
     params:
         stem=stem,
-        code=figure_code("volumes"),
+        code=step_version("figures.volumes"),
     shell:
         "microsr figures volumes --table {input.table} --output {params.stem} --log {log}"
 

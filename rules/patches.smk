@@ -30,20 +30,20 @@ rule extract_patches:
 rule check_domain:
     """Compare clinical patches with average-pooled uCT patches, and warn if a network would learn the difference."""
     input:
-        clinical=lambda wildcards: training_patches("clinical", DOMAINS[wildcards.domain]),
-        micro=lambda wildcards: training_patches("micro", DOMAINS[wildcards.domain]),
+        clinical=lambda wildcards: PLAN.patches("clinical", PLAN.domains[wildcards.domain]),
+        micro=lambda wildcards: PLAN.patches("micro", PLAN.domains[wildcards.domain]),
     output:
         table=report(
             ensure("<results>/tables/{domain}.csv", non_empty=True),
             caption="../report/domain_table.rst",
             category="Data",
-            labels=lambda wildcards: {"what": f"domain check, {DOMAINS[wildcards.domain]}, table"},
+            labels=lambda wildcards: {"what": f"domain check, {PLAN.domains[wildcards.domain]}, table"},
         ),
         run="<results>/tables/{domain}.run.json",
     log:
         "<logs>/{domain}.log",
     wildcard_constraints:
-        domain=any_of(DOMAINS),
+        domain=any_of(PLAN.domains),
     conda:
         ENVIRONMENT
     resources:

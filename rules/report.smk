@@ -1,25 +1,16 @@
 # One HTML file of the experiment, and the two figures that are made for it.
 from microsr.report.provenance import changed_settings, page_version
 
-VIEWED = list(COMPARISONS)[:6]
-CALIBRATED = having("micro", TRAINING_CASES)[:4]  # a page of print
 REPORT = "<results>/report.html"
 
 
 rule draw_calibration:
     """Draw the histogram of each uCT before and after its calibration."""
     input:
-        micro=volumes("micro", CALIBRATED),
-        clinical=volumes("clinical", CALIBRATED),
+        micro=PLAN.volumes("micro", PLAN.calibrated_cases),
+        clinical=PLAN.volumes("clinical", PLAN.calibrated_cases),
     output:
-        png=report(
-            "<results>/figures/calibration.png",
-            caption="../report/calibration.rst",
-            category="Data",
-            labels={"what": "calibration of the uCT"},
-        ),
-        pdf="<results>/figures/calibration.pdf",
-        run="<results>/figures/calibration.run.json",
+        **drawn("calibration", "calibration", "Data", "calibration of the uCT"),
     log:
         "<logs>/report/calibration.log",
     conda:
@@ -37,16 +28,9 @@ rule draw_calibration:
 rule draw_panels:
     """Draw what the trainings made of the same patches as they went on, before their states are deleted."""
     input:
-        runs=[f"<results>/models/{model}/run.json" for model in PANELLED.values()],
+        runs=[f"<results>/models/{model}/run.json" for model in PLAN.sampled_models.values()],
     output:
-        png=report(
-            "<results>/figures/panels.png",
-            caption="../report/panels.rst",
-            category="Training",
-            labels={"what": "sample panels"},
-        ),
-        pdf="<results>/figures/panels.pdf",
-        run="<results>/figures/panels.run.json",
+        **drawn("panels", "panels", "Training", "sample panels"),
     log:
         "<logs>/report/panels.log",
     conda:
@@ -55,8 +39,8 @@ rule draw_panels:
         mem_mb=more_each_time(2000),
         runtime=more_each_time(30),
     params:
-        runs=[f"{method}={RESULTS}/models/{model}/run.json" for method, model in PANELLED.items()],
-        states=[f"{method}={RESULTS}/.state/{model}" for method, model in PANELLED.items()],
+        runs=[f"{method}={RESULTS}/models/{model}/run.json" for method, model in PLAN.sampled_models.items()],
+        states=[f"{method}={RESULTS}/.state/{model}" for method, model in PLAN.sampled_models.items()],
         stem=stem,
         code=code_version("report.panels"),
     shell:
@@ -66,9 +50,9 @@ rule draw_panels:
 rule write_report:
     """Put the comparison to look into, the tables and the figures into one HTML file."""
     input:
-        views=[f"<results>/{volume}.ome.zarr" for name in VIEWED for volume in viewed(name).values()],
-        records=[f"<results>/figures/{name}.run.json" for name in VIEWED],
-        figures=[file for file in FIGURES if file.endswith(".png")],
+        views=[f"<results>/{volume}.ome.zarr" for name in PLAN.viewed for volume in PLAN.volumes_viewed(name).values()],
+        records=[f"<results>/figures/{name}.run.json" for name in PLAN.viewed],
+        figures=[file for file in PLAN.figures if file.endswith(".png")],
         volumes="<results>/tables/volumes.csv",
         summary="<results>/tables/summary.csv",
     output:
@@ -86,8 +70,8 @@ rule write_report:
     params:
         name=EXPERIMENT.experiment,
         note=f"--note {shlex.quote(EXPERIMENT.note)}" if EXPERIMENT.note else "",
-        views=views(),
-        more=len(COMPARISONS) - len(VIEWED),
+        views=PLAN.view_words,
+        more=len(PLAN.comparisons) - len(PLAN.viewed),
         window="{:g} {:g}".format(*EXPERIMENT.figures.display_window_hu),
         settings=shlex.join(changed_settings(EXPERIMENT)),
         captions=os.path.relpath(Path(workflow.basedir) / "report"),

@@ -14,7 +14,7 @@ rule simulate_training_case:
     benchmark:
         "<benchmarks>/simulate/{case}.tsv"
     wildcard_constraints:
-        case=any_of(TRAINING_CASES),
+        case=any_of(PLAN.training_cases),
     conda:
         ENVIRONMENT
     resources:
@@ -22,7 +22,7 @@ rule simulate_training_case:
         runtime=more_each_time(30),
     params:
         seed=EXPERIMENT.seed,
-        settings=SIMULATION,
+        settings=PLAN.simulation_flags,
         code=code_version("simulate"),
         folder=subpath(output.run, parent=True),
         split="train",
@@ -42,10 +42,10 @@ use rule simulate_training_case as simulate_test_case with:
         airways=ensure("<results>/simulated/{case}/airways.csv", non_empty=True),
         run="<results>/simulated/{case}/run.json",
     wildcard_constraints:
-        case=any_of([*TEST_CASES, LABELLED]),
+        case=any_of([*PLAN.test_cases, LABELLED]),
     params:
         seed=EXPERIMENT.seed,
-        settings=SIMULATION,
+        settings=PLAN.simulation_flags,
         code=code_version("simulate"),
         folder=subpath(output.run, parent=True),
         split="test",

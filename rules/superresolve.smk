@@ -25,7 +25,7 @@ if PARTS == 1:
             gpu=GPU,
         params:
             upsampler=upsampler,
-            settings=slices_to_superresolve,
+            settings=lambda wildcards: PLAN.superresolve_flags(wildcards.scan),
             compute=compute_flags(without=OF_TRAINING),
             code=code_version("superresolve"),
         shell:
@@ -57,7 +57,7 @@ else:
             gpu=GPU,
         params:
             upsampler=upsampler,
-            settings=slices_to_superresolve,
+            settings=lambda wildcards: PLAN.superresolve_flags(wildcards.scan),
             compute=compute_flags(without=OF_TRAINING),
             code=code_version("superresolve"),
         shell:

@@ -13,7 +13,7 @@ rule train:
     input:
         clinical=patches("clinical"),
         micro=patches("micro"),
-        domain=ancient(domain_table),
+        domain=ancient(lambda wildcards: PLAN.domain_table(wildcards.training_set)),
     output:
         generator=ensure("<results>/models/{method}/{training_set}/generator.pt", non_empty=True),
         history=ensure("<results>/models/{method}/{training_set}/history.csv", non_empty=True),
@@ -33,16 +33,16 @@ rule train:
         gpu=GPU * DEVICES * NODES,
         # Which attempt this is: no parameter, so that it re-runs nothing.
         attempt=lambda wildcards, attempt: attempt,
-        # One task a node, which `launcher` starts by itself: to the Slurm executor, an MPI job.
+        # One task a node, which the launcher starts by itself: to the Slurm executor, an MPI job.
         nodes=NODES if NODES > 1 else None,
         tasks=NODES if NODES > 1 else None,
         mpi="srun" if NODES > 1 else None,
     params:
-        seed=lambda wildcards: seed_of(wildcards.training_set),
-        window=WINDOW,
-        settings=lambda wildcards: training_flags(wildcards.method),
+        seed=lambda wildcards: PLAN.seed_of(wildcards.training_set),
+        window="{} {}".format(*EXPERIMENT.window_hu),
+        settings=lambda wildcards: PLAN.training_flags(wildcards.method),
         compute=training_compute,
-        launcher=launcher,
+        launcher=training_launcher,
         code=code_version("train"),
         folder=subpath(output.generator, parent=True),
         state=f"{RESULTS}/.state/{{method}}/{{training_set}}",

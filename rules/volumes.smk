@@ -20,7 +20,7 @@ rule import_clinical:
         mem_mb=more_each_time(1500),
         runtime=growing(15, per_gigabyte=30),
     params:
-        part=scan_flags("clinical"),
+        part=lambda wildcards: PLAN.scan_flags(wildcards.case, "clinical"),
         settings=flags(EXPERIMENT.volumes.clinical),
         code=code_version("volumes"),
     shell:
@@ -47,8 +47,8 @@ rule import_micro:
         mem_mb=more_each_time(1500),
         runtime=growing(15, per_gigabyte=30),
     params:
-        part=scan_flags("micro"),
-        like=lambda wildcards, input: f"--like {input.like}" if input.like else "",
+        part=lambda wildcards: PLAN.scan_flags(wildcards.case, "micro"),
+        like=optional("like"),
         settings=flags(EXPERIMENT.volumes.micro),
         code=code_version("volumes"),
     shell:
@@ -67,7 +67,7 @@ use rule import_clinical as import_repeat with:
     benchmark:
         "<benchmarks>/volumes/{case}/repeat.tsv"
     params:
-        part=scan_flags("repeat"),
+        part=lambda wildcards: PLAN.scan_flags(wildcards.case, "repeat"),
         settings=flags(EXPERIMENT.volumes.clinical),
         code=code_version("volumes"),
 
@@ -90,7 +90,7 @@ rule import_truth:
         mem_mb=more_each_time(1500),
         runtime=growing(15, per_gigabyte=30),
     params:
-        part=lambda wildcards: scan_flags(wildcards.known)(wildcards),
+        part=lambda wildcards: PLAN.scan_flags(wildcards.case, wildcards.known),
         code=code_version("volumes"),
     shell:
         "microsr volumes {wildcards.known} --case {wildcards.case} --input {input.scan:q} {params.part}"
@@ -120,7 +120,7 @@ rule downsample_micro:
 rule tabulate_volumes:
     """Put what the volumes' own headers say into one table (Table 1 of the paper)."""
     input:
-        volumes=[*volumes("clinical", CASES), *volumes("micro", CASES)],
+        volumes=[*PLAN.volumes("clinical", CASES), *PLAN.volumes("micro", CASES)],
     output:
         table=report(
             "<results>/tables/volumes.csv",

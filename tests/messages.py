@@ -10,7 +10,7 @@ import functools
 import importlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -66,8 +66,6 @@ class Message:
     @property
     def file(self) -> Path:
         """The module, as a path in the repository."""
-        if self.module == "common.smk":
-            return Path("rules/common.smk")
         path = Path("src/microsr", *self.module.split("."))
         return path / "__init__.py" if (ROOT / path).is_dir() else path.with_suffix(".py")
 
@@ -100,7 +98,7 @@ def messages() -> tuple[Message, ...]:
     found = []
     for file in sorted(SOURCE.rglob("*.py")):
         found += sorted(_of_module(file), key=lambda message: message.first)
-    return (*found, *_of_rules(ROOT / "rules" / "common.smk"))
+    return tuple(found)
 
 
 def _of_module(file: Path) -> Iterator[Message]:
@@ -136,15 +134,6 @@ def _reasons(node: ast.expr | None, module: str) -> Iterator[Message]:
             yield message
 
 
-def _of_rules(file: Path) -> Iterator[Message]:
-    """What the workflow stops with; its language is not quite Python, so call by call."""
-    lines = file.read_text(encoding="utf-8").splitlines()
-    for first in (number for number, line in enumerate(lines) if re.match(r" +stop\(", line)):
-        last = next(number for number in range(first, len(lines)) if lines[number].endswith(")"))
-        call = ast.parse("\n".join(line.strip() for line in lines[first : last + 1])).body[0].value
-        yield from (replace(m, first=first + 1, last=last + 1) for m in _reasons(call.args[0], "common.smk"))
-
-
 def pattern(node: ast.expr, module: str) -> str:
     """What a string becomes, with what is filled in as <name>."""
     if isinstance(node, ast.JoinedStr):
@@ -175,7 +164,7 @@ def _of_log(node: ast.Call, module: str) -> str:
 def _constant(node: ast.expr, module: str) -> str | None:
     """The text or number that the name of a constant stands for."""
     code = ast.unparse(node)
-    if module == "common.smk" or not re.fullmatch(r"(\w+\.)?[A-Z][A-Z_]+", code):
+    if not re.fullmatch(r"(\w+\.)?[A-Z][A-Z_]+", code):
         return None
     known = functools.reduce(getattr, code.split("."), importlib.import_module(f"microsr.{module}"))
     return str(known) if isinstance(known, str | int | float) else None

@@ -74,7 +74,14 @@ def test_no_rules_file_changes_what_another_one_holds():
         for one in given:
             owners.setdefault(one, []).append(name)
     assert {one: names for one, names in owners.items() if len(names) > 1} == {}
-    assert {"FIGURES", "FIGURE_NAMES", "SOURCE", "DEVICE", "NODES"} <= found["common.smk"][0]
+    assert {"PLAN", "EXPERIMENT", "RESULTS", "SOURCE", "DEVICE", "NODES"} <= found["common.smk"][0]
+
+
+def test_rules_say_no_error_of_their_own():
+    """The catalogue of messages (docs/errors.md) is read from the package: rules stop with what it says."""
+    text = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "rules").glob("*.smk"))
+    assert set(re.findall(r"\bstop\((.*)", text)) == {"message):", "error)"}
+    assert len(re.findall(r"\bsys\.exit\b|\braise\b", text)) == 1, "in stop"
 
 
 def lock() -> list[str]:

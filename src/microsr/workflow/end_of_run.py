@@ -1,6 +1,6 @@
 """What is said when an experiment has run to its end: where things are, how long it took, and what was left out and why.
 
-For the Snakefile. All of it is known from the configuration and the case sheet, but for the device of the trainings.
+For the Snakefile. What is left out is known from the configuration and the case sheet, but for the device of the trainings.
 """
 
 from __future__ import annotations
@@ -97,6 +97,20 @@ def unused_gpu(device: str, records: Iterable[Path]) -> list[str]:
         return []
     why = "compute.device is cpu" if device == "cpu" else "PyTorch sees none"
     return [f"GPU: {on.count('cpu')} of {len(on)} models were trained on the CPU; {why}"]
+
+
+def failures(logs: Path, began: float) -> list[str]:
+    """Why steps failed, a line each: the errors that their logs end with.
+
+    logs: the folder of all logs. began: when the run began, seconds since the epoch; what was written before is of an earlier run.
+    """
+    lines = []
+    for log in sorted(logs.rglob("*.log")):
+        written = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.stat().st_mtime >= began else []
+        _, error, why = (written or [""])[-1].partition(" ERROR error: ")
+        if error:
+            lines.append(f"Failed: {why} [{log}]")
+    return lines
 
 
 def _names(cases: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """What is said at the end of an experiment: where things are, and what was left out and why."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from microsr.config import Experiment
 from microsr.config.sheet import Case
 from microsr.evaluation.summary import interval
-from microsr.workflow.end_of_run import PLACES, ending, left_out, unused_gpu
+from microsr.workflow.end_of_run import PLACES, ending, failures, left_out, unused_gpu
 
 EVERYTHING = {name: {"path": f"{name}.nii"} for name in ("clinical", "micro", "truth", "labels", "repeat")} | {
     "airways": "airways.csv"
@@ -105,3 +106,25 @@ def test_a_gpu_that_was_not_used_is_told(tmp_path):
     assert unused_gpu("auto", [cpu, cuda, *broken]) == ["GPU: 1 of 2 models were trained on the CPU; PyTorch sees none"]
     assert unused_gpu("cpu", [cpu, cpu]) == ["GPU: 2 of 2 models were trained on the CPU; compute.device is cpu"]
     assert unused_gpu("auto", [cuda, *broken]) == unused_gpu("cpu", []) == []
+
+
+def test_what_failed_is_what_the_logs_of_this_run_end_with(tmp_path):
+    began = 1_000_000.0
+    logs = {
+        "train/a.log": "12:00:00 INFO begins\n12:00:01 ERROR error: a.npy: is empty; extract the patches again\n",
+        "b.log": "12:00:01 ERROR error: overcome\n12:00:02 INFO went on\n",
+        "c.log": "",
+        "d.log": "12:00:01 ERROR error: b\xe9\n",
+        "e.txt": "12:00:01 ERROR error: no log\n",
+        "old.log": "12:00:01 ERROR error: of the run before\n",
+    }
+    for name, text in logs.items():
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(text.encode("latin-1"))
+        os.utime(file, (began, began - 1 if name == "old.log" else began))
+    assert failures(tmp_path, began) == [
+        f"Failed: b\ufffd [{tmp_path / 'd.log'}]",
+        f"Failed: a.npy: is empty; extract the patches again [{tmp_path / 'train/a.log'}]",
+    ]
+    assert failures(tmp_path / "none", began) == []

@@ -1,0 +1,454 @@
+"""What an experiment is made of: which cases train a model, which it is tested on, which files show that, by which commands.
+
+The rules ask it. It follows from the settings and the cases alone, without Snakemake. In the names of files `<results>` stands for
+the experiment's folder, which Snakemake fills in; words of a command are ready for the shell.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from microsr.config import EXPORTED, OF_PLAN, Compute, Experiment, flags
+from microsr.config.sheet import Case
+from microsr.core.errors import UserError
+
+UNTRAINED = "none"
+"""In place of the training set, and of the seed, where nothing is trained."""
+LABELLED = "labelled"
+"""The simulated lung whose tissue labels the features are learnt from, and which the validation measures."""
+ENDINGS = {"nifti": ".nii", "nifti.gz": ".nii.gz", "nrrd": ".nrrd", "metaimage": ".mha"}
+ENDINGS |= {kind: f".{kind}" for kind in EXPORTED if kind not in (*ENDINGS, "dicom")}
+"""How the file of a super-resolved volume ends, by its format. DICOM is a folder, which ends in _dicom."""
+TYPESET = {"volumes": "volumes", "metrics": "summary", "summary": "summary"}
+"""The tables that are set for a paper, each with the table that it is made from."""
+VIEWED = 6
+"""At most so many comparisons can be looked into in the report; each makes it larger."""
+CALIBRATED = 4
+"""At most so many uCTs are in the figure of calibrations: a page of print."""
+
+
+class Trial(NamedTuple):
+    """A case that the models of a training set are tested on."""
+
+    training_set: str
+    case: str
+
+
+class Result(NamedTuple):
+    """What one method, after one training, makes of a case."""
+
+    method: str
+    training_set: str
+    case: str
+
+
+def base(training_set: str) -> str:
+    """The training set without the seed of its training."""
+    return training_set.partition(".")[0]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment, and all that is to be made for it.
+
+    Raises
+    ------
+    UserError
+        The cases do not allow what is asked for. The message names the sheet or the setting, and what mends it.
+    """
+
+    experiment: Experiment
+    cases: Mapping[str, Case]
+    """By name, in the order of the sheet."""
+
+    def __post_init__(self) -> None:
+        """Check that the cases allow what is asked for."""
+        if not self.training_cases:
+            raise UserError(f"{self.sheet}: no case has split 'train'; at least one is needed")
+        if not self.superresolved:
+            raise UserError(
+                f"{self.sheet}: no case to test on; give one the split 'test', or set protocols to "
+                "[leave_one_out], which tests on training cases that have a clinical CT"
+            )
+        for name, cases in self.training_sets.items():
+            for modality in ("clinical", "micro"):
+                if not self.having(modality, cases):
+                    raise UserError(
+                        f"{self.sheet}: the training set '{name}' (cases: {', '.join(cases) or 'none'}) has no "
+                        f"{modality} volume; fill the column '{modality}', or change protocols "
+                        f"(now {', '.join(self.experiment.protocols)})"
+                    )
+        for name in self.having("micro", self.cases) if self.matches_clinical else ():
+            if self.cases[name].clinical is None:
+                raise UserError(
+                    f"volumes.micro.matched_spacing_mm: must be given, as case '{name}' has uCT but no clinical CT "
+                    "whose pixel size it could be matched to"
+                )
+
+    # Cases and volumes
+
+    @property
+    def sheet(self) -> str:
+        """Where the cases come from, to name in an error: the sheet, or the section of the settings that simulates them."""
+        return self.experiment.cases.sheet or "simulate"
+
+    @property
+    def results(self) -> str:
+        """The folder of the experiment's results, which `<results>` stands for."""
+        return f"results/{self.experiment.experiment}"
+
+    @cached_property
+    def training_cases(self) -> list[str]:
+        """Names of the cases to train on."""
+        return [name for name, case in self.cases.items() if case.split == "train"]
+
+    @cached_property
+    def test_cases(self) -> list[str]:
+        """Names of the cases that are held out."""
+        return [name for name, case in self.cases.items() if case.split == "test"]
+
+    def having(self, modality: str, cases: Iterable[str]) -> list[str]:
+        """Those of `cases` that were scanned with a modality, or of which it is known: a column of the sheet, as "micro"."""
+        return [name for name in cases if getattr(self.cases[name], modality) is not None]
+
+    def volumes(self, modality: str, cases: Iterable[str]) -> list[str]:
+        """The imported volumes of those of `cases` that were scanned with a modality."""
+        return [f"<results>/volumes/{case}/{modality}.ome.zarr" for case in self.having(modality, cases)]
+
+    @property
+    def matches_clinical(self) -> bool:
+        """Whether a uCT is resampled to the pixel size of the same case's clinical CT / 8."""
+        micro = self.experiment.volumes.micro
+        return micro.sampling == "matched" and micro.matched_spacing_mm is None
+
+    def reference_micro(self, case: str) -> list[str]:
+        """The uCT whose texture is the aim of super-resolution: the case's own, else that of all training cases."""
+        return self.volumes("micro", [case]) or self.volumes("micro", self.training_cases)
+
+    @cached_property
+    def known_cases(self) -> list[str]:
+        """The cases of which everything is known: the truth, its tissues and its airways."""
+        return [name for name, case in self.cases.items() if case.truth and case.labels and case.airways]
+
+    def scan_flags(self, case: str, modality: str) -> str:
+        """Words that say which part of a scan's file or folder is meant, and its spacing, where the sheet says so."""
+        facts = getattr(self.cases[case], modality).model_dump(exclude={"path"}, exclude_none=True)
+        return " ".join(f"--{key} {shlex.quote(value)}" for key, value in facts.items())
+
+    @property
+    def simulation_flags(self) -> str:
+        """Words that say how a lung is simulated and scanned."""
+        simulate, scanner = self.experiment.simulate, self.experiment.scanner
+        return f"{flags(simulate, without=('training_cases', 'test_cases'))} {flags(scanner)}"
+
+    # Trainings
+
+    @cached_property
+    def trained_methods(self) -> list[str]:
+        """Names of the methods that have a generator to train."""
+        return [name for name, method in self.experiment.methods.items() if method.upsampler == "generator"]
+
+    @cached_property
+    def training_sets(self) -> dict[str, list[str]]:
+        """The cases behind each model, by the name of the training set; one trained again with another seed ends in .seed<n>."""
+        sets: dict[str, list[str]] = {}
+        for protocol in self.experiment.protocols:
+            if protocol == "pooled":
+                sets["pooled"] = self.training_cases
+            elif protocol == "per_case":
+                sets |= {f"case-{name}": [name] for name in self.training_cases}
+            else:
+                for name in self.having("clinical", self.training_cases):
+                    sets[f"without-{name}"] = [other for other in self.training_cases if other != name]
+        first = self.experiment.seed
+        again = range(first + 1, first + self.experiment.train.repeats)
+        return sets | {f"{name}.seed{seed}": cases for seed in again for name, cases in sets.items()}
+
+    def seed_of(self, training_set: str) -> str:
+        """The seed of a training, "none" where nothing is trained."""
+        if training_set == UNTRAINED:
+            return UNTRAINED
+        return training_set.partition(".seed")[2] or str(self.experiment.seed)
+
+    @cached_property
+    def trainings(self) -> list[tuple[str, str]]:
+        """Method and training set of each training."""
+        return [(method, training_set) for method in self.trained_methods for training_set in self.training_sets]
+
+    @property
+    def models(self) -> list[str]:
+        """The files of the trained models."""
+        kinds = ("generator.pt", "history.csv", "run.json")
+        return [f"<results>/models/{m}/{s}/{kind}" for m, s in self.trainings for kind in kinds]
+
+    def patches(self, modality: str, training_set: str) -> list[str]:
+        """The files with the training patches of a training set."""
+        return [
+            f"<results>/patches/{case}/{modality}.npy"
+            for case in self.having(modality, self.training_sets[training_set])
+        ]
+
+    @cached_property
+    def domains(self) -> dict[str, str]:
+        """The training set of each domain check, by the name of its table and figure."""
+        return numbered("domain", map(base, self.training_sets)) if self.trained_methods else {}
+
+    def domain_table(self, training_set: str) -> str:
+        """The domain check of a training set, however often it is trained on."""
+        return next(f"<results>/tables/{name}.csv" for name, s in self.domains.items() if s == base(training_set))
+
+    def network_flags(self, method: str) -> str:
+        """Words that give a method and its training, as Fig. 1 shows them."""
+        experiment = self.experiment
+        return f"{flags(experiment.methods[method])} {flags(experiment.training_of(method), without=['repeats'])}"
+
+    def training_flags(self, method: str) -> str:
+        """Words that give all that decides a training besides its patches; the scanner, where a method learns from noise."""
+        experiment = self.experiment
+        learns_noise = experiment.methods[method].uses_noise or experiment.training_of(method).start_steps
+        return self.network_flags(method) + (f" {flags(experiment.scanner)}" if learns_noise else "")
+
+    @property
+    def networks_differ(self) -> bool:
+        """Whether the trained methods have networks of several families: then there is quality to choose against cost."""
+        return len({self.experiment.training_of(method).network for method in self.trained_methods}) > 1
+
+    # Super-resolution and evaluation
+
+    def tested_on(self, training_set: str) -> list[str]:
+        """The cases that a model is tested on: the case that was left out, else the test cases."""
+        left_out = base(training_set).removeprefix("without-")
+        return self.test_cases if left_out == base(training_set) else [left_out]
+
+    @cached_property
+    def tested(self) -> list[Trial]:
+        """Each training set with each case that its models are tested on."""
+        return [
+            Trial(training_set, case) for training_set in self.training_sets for case in self.tested_on(training_set)
+        ]
+
+    @cached_property
+    def superresolved(self) -> list[Result]:
+        """What is made and evaluated: of a method that is not trained, once a case."""
+        untrained = [Trial(UNTRAINED, case) for case in dict.fromkeys(case for _, case in self.tested)]
+        tested = {
+            method: self.tested if method in self.trained_methods else untrained for method in self.experiment.methods
+        }
+        return [Result(method, *pair) for method, pairs in tested.items() for pair in pairs]
+
+    @property
+    def superresolved_cases(self) -> list[str]:
+        """The cases that methods are tested on."""
+        return list(dict.fromkeys(case for _, _, case in self.superresolved))
+
+    @cached_property
+    def known(self) -> list[Result]:
+        """The results of cases of which everything is known."""
+        return [result for result in self.superresolved if result.case in self.known_cases]
+
+    def scans_of(self, case: str) -> dict[str, str]:
+        """The volumes of a case that may be super-resolved, by the name of the result.
+
+        They are the clinical CT, and where a further protocol compares with them, its repetition and the down-sampled uCT.
+        """
+        asked = self.experiment.evaluate.further_protocols
+        scans = {case: "clinical"}
+        if self.cases[case].repeat is not None and "repeatability" in asked:
+            scans[f"{case}.repeat"] = "repeat"
+        if self.cases[case].micro is not None and "downsampled" in asked:
+            scans[f"{case}.downsampled"] = "downsampled"
+        return scans
+
+    @cached_property
+    def scans(self) -> dict[str, tuple[str, str]]:
+        """Case and volume of each scan that may be super-resolved, by the name of the result."""
+        return {name: (case, volume) for case in self.cases for name, volume in self.scans_of(case).items()}
+
+    def superresolve_flags(self, scan: str) -> str:
+        """Words that give the slices of a scan to super-resolve (of a down-sampled uCT, which has a few, all) and the precision."""
+        if self.scans[scan][1] == "downsampled":
+            return f"--slices all {flags(self.experiment.superresolve, without=['slices', 'formats'])}"
+        return flags(self.experiment.superresolve, without=["formats"])
+
+    @property
+    def exports(self) -> list[str]:
+        """The super-resolved volumes in other formats than OME-Zarr: files, and folders of DICOM slices."""
+        return [
+            f"<results>/superresolved/{method}/{training_set}/{case}{ENDINGS.get(kind, '_dicom')}"
+            for kind in self.experiment.superresolve.formats
+            for method, training_set, case in self.superresolved
+        ]
+
+    def protocols_of(self, case: str) -> list[str]:
+        """The tables of metrics that a case allows; `images` holds the protocols no_reference and truth."""
+        asked = self.experiment.evaluate.further_protocols
+        compared = [volume for volume in self.scans_of(case).values() if volume != "clinical"]
+        by_volume = {"repeat": "repeatability", "downsampled": "downsampled"}
+        return ["images", *(["distribution"] if "distribution" in asked else []), *(by_volume[v] for v in compared)]
+
+    @property
+    def metric_tables(self) -> list[str]:
+        """The tables of metrics: one a result and protocol."""
+        return [
+            f"<results>/tables/metrics/{method}/{training_set}/{case}.{protocol}.csv"
+            for method, training_set, case in self.superresolved
+            for protocol in self.protocols_of(case)
+        ]
+
+    @property
+    def evaluation_flags(self) -> str:
+        """Words that say how metrics are measured."""
+        return flags(self.experiment.evaluate, without=[*OF_PLAN, "feature_steps"])
+
+    def name_flags(self, result: Result) -> str:
+        """Words that name a result in the tables."""
+        method, training_set, case = result
+        return (
+            f"--case {case} --method {method} --training_set {base(training_set)} --seed {self.seed_of(training_set)}"
+        )
+
+    # Figures and tables
+
+    @cached_property
+    def comparisons(self) -> dict[str, Trial]:
+        """What each comparison figure shows, by its name. The first is called `comparison`; it is of the pooled models, if any."""
+        once = [tested for tested in self.tested if tested.training_set == base(tested.training_set)]
+        first, *others = sorted(once, key=lambda tested: tested.training_set != "pooled")
+        return {"comparison": first} | {f"comparison_{case}_{s}": Trial(s, case) for s, case in others}
+
+    def compared(self, kind: str, tested: Trial) -> list[str]:
+        """What each method made of a tested case, in the order of the methods; kind: "superresolved" or "hallucinations"."""
+        return [
+            f"<results>/{kind}/{method}/{self._trained_on(method, tested)}.ome.zarr"
+            for method in self.experiment.methods
+        ]
+
+    def _trained_on(self, method: str, tested: Trial) -> str:
+        """Training set and case of a method's results in a comparison, as in the names of files."""
+        return f"{tested.training_set if method in self.trained_methods else UNTRAINED}/{tested.case}"
+
+    def comparison_words(self, name: str) -> str:
+        """Title and note of a comparison, as words of its command."""
+        training_set, case = self.comparisons[name]
+        protocol, _, left = training_set.partition("-")
+        trained = {"pooled": "on all training cases", "case": f"on {left} only", "without": f"without {left}"}[protocol]
+        words = ["--title", f"{case} (models trained {trained})" if self.trained_methods else case]
+        words += ["--note", self.experiment.note] if self.experiment.note else []
+        return shlex.join(words)
+
+    @property
+    def hallucination(self) -> Trial | None:
+        """What the figure of hallucinations shows: the first comparison of a case that is known; None if there is none."""
+        return next((tested for tested in self.comparisons.values() if tested.case in self.known_cases), None)
+
+    @cached_property
+    def networks(self) -> dict[str, str]:
+        """The method of each figure of networks, by the figure's name."""
+        return numbered("network", self.trained_methods)
+
+    @cached_property
+    def metric_figures(self) -> dict[str, str]:
+        """The word that each figure of metrics has beside its table, by name: none for what matters most, else its protocol."""
+        cases = self.superresolved_cases
+        protocols = {"no_reference"} | {p for case in cases for p in self.protocols_of(case) if p != "images"}
+        protocols |= {"truth"} if self.having("truth", cases) else set()
+        return {"metrics": ""} | {f"metrics_{protocol}": f"--protocol {protocol}" for protocol in sorted(protocols)}
+
+    @property
+    def sampled_models(self) -> dict[str, str]:
+        """The trainings whose sample panels the report shows, by method: those of the first comparison."""
+        training_set = self.comparisons["comparison"].training_set
+        return {method: f"{method}/{training_set}" for method in self.trained_methods}
+
+    @property
+    def figure_names(self) -> list[str]:
+        """Names of all figures, without folder and ending."""
+        names = [*self.comparisons, *self.metric_figures]
+        names += ["hallucination"] if self.hallucination else []
+        names += ["volumes", *self._validated]
+        names += ["bronchioles"] if self.known else []
+        if self.trainings:
+            names += [*self.networks, "losses", "tiling", *self.domains]
+            for modality in ("clinical", "micro"):
+                names += [f"patches_{case}_{modality}" for case in self.having(modality, self.training_cases)]
+        names += ["efficiency"] if self.networks_differ else []
+        return [*names, "calibration", *(["panels"] if self.trainings else [])]
+
+    @cached_property
+    def figures(self) -> list[str]:
+        """The files of all figures."""
+        return [f"<results>/figures/{name}.{ending}" for name in self.figure_names for ending in ("png", "pdf")]
+
+    @property
+    def tables(self) -> list[str]:
+        """The files of all tables that are results, those for a paper too."""
+        names = [f"{name}.csv" for name in ("volumes", "metrics", "summary", *self._validated)]
+        names += [f"{name}.{ending}" for name in TYPESET for ending in ("tex", "md")]
+        names += [f"{name}.csv" for name in (*self.domains, "tiling")] if self.trainings else []
+        names += ["efficiency.csv"] if self.networks_differ else []
+        return [f"<results>/tables/{name}" for name in names]
+
+    @property
+    def _validated(self) -> list[str]:
+        """Table and figure of the validation, where it is asked for: the lung that it measures is made for it alone."""
+        return ["validation"] if self.experiment.evaluate.validate_simulation else []
+
+    # The report
+
+    @property
+    def viewed(self) -> list[str]:
+        """Names of the comparisons that can be looked into in the report."""
+        return list(self.comparisons)[:VIEWED]
+
+    def volumes_viewed(self, name: str) -> dict[str, str]:
+        """The volumes of a comparison, without folder of results and ending, by what the command calls them."""
+        tested = self.comparisons[name]
+        methods = {f"method/{m}": f"superresolved/{m}/{self._trained_on(m, tested)}" for m in self.experiment.methods}
+        truth = {"truth": f"volumes/{tested.case}/truth"} if self.cases[tested.case].truth else {}
+        return {"clinical": f"volumes/{tested.case}/clinical"} | methods | truth
+
+    @property
+    def view_words(self) -> str:
+        """The comparisons that can be looked into, as words of the report's command."""
+        words = []
+        for name in self.viewed:
+            words += ["--view", f"{self.results}/figures/{name}.run.json"]
+            words += [f"{kind}={self.results}/{volume}.ome.zarr" for kind, volume in self.volumes_viewed(name).items()]
+        return shlex.join(words)
+
+    @property
+    def calibrated_cases(self) -> list[str]:
+        """The training cases in the figure of calibrations."""
+        return self.having("micro", self.training_cases)[:CALIBRATED]
+
+
+def numbered(stem: str, names: Iterable[str]) -> dict[str, str]:
+    """The figure or table of each of `names`, without repetition: `stem` for the first, `stem_<name>` for the others."""
+    return {f"{stem}_{name}" if n else stem: name for n, name in enumerate(dict.fromkeys(names))}
+
+
+def launcher(compute: Compute) -> str:
+    """Words that start the processes of a training, before its command; none where there is one process.
+
+    torchrun passes signals on to the processes, which then have two minutes to save their state.
+    """
+    devices, nodes = compute.devices, compute.nodes
+    if devices * nodes == 1:
+        return ""
+    torchrun = (
+        f"torchrun --nproc_per_node {devices} --signals_to_handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+        " --shutdown_timeout 120"
+    )
+    if nodes == 1:
+        return f"{torchrun} --standalone --no_python -- "
+    # srun has to be told again of the job's CPUs; each job has a port of its own, as two may meet on a node.
+    return (
+        f"srun --nodes {nodes} --ntasks-per-node=1 ${{SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK}}"
+        f' {torchrun} --nnodes {nodes} --rdzv_backend c10d --rdzv_id "$SLURM_JOB_ID" --rdzv_endpoint'
+        ' "$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1):$((29500 + SLURM_JOB_ID % 1000))"'
+        " --no_python -- "
+    )

@@ -1,0 +1,395 @@
+"""What an experiment is made of, without Snakemake: from its settings and its cases."""
+
+import re
+import shlex
+
+import pytest
+
+from microsr.config import Compute, Experiment
+from microsr.config.sheet import MODALITIES, Case, simulated_cases
+from microsr.core.errors import UserError
+from microsr.workflow.plan import CALIBRATED, ENDINGS, TYPESET, VIEWED, Plan, Result, Trial, base, launcher, numbered
+
+METHODS = {"proposed": {}, "bicubic": {"upsampler": "bicubic"}, "cyclegan": {"losses": {"upsample": 0}}}
+EVERYTHING = {"further_protocols": ["repeatability", "downsampled", "distribution"], "validate_simulation": True}
+
+
+def case(name: str, split: str, *modalities: str, airways: bool = False) -> Case:
+    scans = {modality: {"path": f"{name}/{modality}.nii"} for modality in modalities}
+    return Case(case=name, split=split, airways=f"{name}/airways.csv" if airways else None, **scans)
+
+
+def plan(*cases: Case, **settings) -> Plan:
+    """An experiment on those cases, else on two simulated lungs to train on and one to test on."""
+    settings = {"experiment": "x", "methods": METHODS, "simulate": {"training_cases": 2}} | settings
+    experiment = Experiment.model_validate(settings)
+    rows = cases or simulated_cases(experiment.simulate, "results/x/simulated")
+    return Plan(experiment, {row.case: row for row in rows})
+
+
+FEW = (
+    case("both", "train", "clinical", "micro"),
+    case("ct", "train", "clinical"),
+    case("uct", "train", "micro"),
+    case("plain", "test", "clinical"),
+    case("halves", "test", "clinical", "micro", "truth", "repeat"),
+    case("known", "test", "clinical", "truth", "labels", airways=True),
+)
+"""Cases that lack what a case may lack."""
+NATIVE = {"micro": {"sampling": "native"}}
+
+
+def few(**settings) -> Plan:
+    return plan(*FEW, **({"volumes": NATIVE} | settings))
+
+
+# What cannot be made
+
+
+@pytest.mark.parametrize(
+    ("cases", "settings", "message"),
+    [
+        ([case("b", "test", "clinical")], {}, r"simulate: no case has split 'train'"),
+        (
+            [case("b", "test", "clinical")],
+            {"cases": {"sheet": "my.tsv"}},
+            r"my.tsv: no case has split 'train'; at least one is needed",
+        ),
+        ([case("a", "train", "clinical", "micro")], {}, r"no case to test on; .* set protocols to \[leave_one_out\]"),
+        (
+            [case("a", "train", "clinical"), case("b", "test", "clinical")],
+            {},
+            r"the training set 'pooled' \(cases: a\) has no micro volume; .*\(now pooled\)",
+        ),
+        (
+            FEW,
+            {"protocols": ["pooled", "per_case"], "volumes": NATIVE},
+            r"'case-ct' \(cases: ct\) has no micro volume; .*\(now pooled, per_case\)",
+        ),
+        (
+            [case("a", "train", "clinical", "micro")],
+            {"protocols": ["leave_one_out"]},
+            r"'without-a' \(cases: none\) has no clinical volume",
+        ),
+        (FEW, {}, r"matched_spacing_mm: must be given, as case 'uct' has uCT but no clinical CT"),
+    ],
+)
+def test_cases_that_do_not_allow_what_is_asked_for_are_refused(cases, settings, message):
+    with pytest.raises(UserError, match=message) as error:
+        plan(*cases, **settings)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("volumes", [NATIVE, {"micro": {"matched_spacing_mm": 0.08}}])
+def test_a_case_without_clinical_ct_needs_a_pixel_size_or_none(volumes):
+    assert not few(volumes=volumes).matches_clinical
+    assert plan().matches_clinical
+
+
+# Trainings
+
+
+def test_pooled_trains_on_every_training_case_and_tests_on_the_held_out_one():
+    made = plan()
+    assert made.training_sets == {"pooled": ["train1", "train2"]}
+    assert made.tested == [Trial("pooled", "test1")]
+    assert made.trainings == [("proposed", "pooled"), ("cyclegan", "pooled")], "bicubic is not trained"
+    assert made.models[:3] == [
+        f"<results>/models/proposed/pooled/{file}" for file in ("generator.pt", "history.csv", "run.json")
+    ]
+
+
+def test_per_case_trains_a_model_a_case():
+    made = plan(protocols=["per_case"])
+    assert made.training_sets == {"case-train1": ["train1"], "case-train2": ["train2"]}
+    assert made.tested == [Trial("case-train1", "test1"), Trial("case-train2", "test1")]
+
+
+def test_leave_one_out_tests_on_the_case_that_a_model_has_not_seen():
+    made = few(protocols=["leave_one_out"])
+    assert made.training_sets == {"without-both": ["ct", "uct"], "without-ct": ["both", "uct"]}, "uct cannot be tested"
+    assert made.tested == [Trial("without-both", "both"), Trial("without-ct", "ct")]
+
+
+def test_a_repeated_training_has_the_same_cases_and_another_seed():
+    made = plan(seed=7, train={"repeats": 3}, protocols=["pooled", "per_case"])
+    for name in ("pooled", "case-train1", "case-train2"):
+        again = [f"{name}.seed8", f"{name}.seed9"]
+        assert [made.seed_of(training) for training in (name, *again)] == ["7", "8", "9"]
+        assert {tuple(made.training_sets[training]) for training in again} == {tuple(made.training_sets[name])}
+        assert {base(training) for training in again} == {name}
+        assert {made.domain_table(training) for training in again} == {made.domain_table(name)}
+    assert len(made.training_sets) == 9
+    assert made.seed_of("none") == "none"
+
+
+def test_a_case_may_lack_a_modality():
+    made = few()
+    assert made.patches("clinical", "pooled") == [f"<results>/patches/{c}/clinical.npy" for c in ("both", "ct")]
+    assert made.patches("micro", "pooled") == [f"<results>/patches/{c}/micro.npy" for c in ("both", "uct")]
+    assert made.reference_micro("halves") == ["<results>/volumes/halves/micro.ome.zarr"], "its own"
+    assert made.reference_micro("plain") == [f"<results>/volumes/{c}/micro.ome.zarr" for c in ("both", "uct")]
+
+
+def test_only_a_method_that_learns_from_noise_is_told_of_the_scanner():
+    noise_aware = {"mix_noise": True}
+    quiet = {"start_steps": 0, "noise_gain": 1}
+    made = plan(methods=METHODS | {"noise_aware": noise_aware}, train=quiet, scanner={"noise_hu": 12.5})
+    told = [method for method in made.trained_methods if "--noise_hu 12.5" in made.training_flags(method)]
+    assert told == ["noise_aware"]
+    assert "--noise_hu" not in made.network_flags("noise_aware")
+    assert "--noise_hu" in plan(train={"start_steps": 5}).training_flags("proposed"), "its generator starts from noise"
+
+
+def test_a_method_trains_with_its_own_changes_and_no_number_of_repeats():
+    made = plan(
+        methods=METHODS | {"small": {"train": {"network": "compact"}}}, train={"network": "resnet", "repeats": 2}
+    )
+    assert "--network compact " in made.training_flags("small") and "--network resnet " in made.training_flags(
+        "proposed"
+    )
+    assert "--repeats" not in made.training_flags("small")
+    assert made.networks_differ and not plan().networks_differ
+
+
+# Super-resolution and evaluation
+
+
+def test_what_is_not_trained_is_made_once_a_case():
+    made = plan(protocols=["pooled", "per_case"])
+    assert [r for r in made.superresolved if r.method == "bicubic"] == [Result("bicubic", "none", "test1")]
+    assert len(made.superresolved) == 1 + 2 * 3
+    assert [method for method, *_ in made.superresolved] == ["proposed"] * 3 + ["bicubic"] + ["cyclegan"] * 3
+
+
+def test_a_scan_is_super_resolved_again_only_for_a_protocol_that_compares_with_it():
+    assert list(plan().scans) == ["train1", "train2", "test1"]
+    made = plan(evaluate=EVERYTHING)
+    assert made.scans_of("test1") == {"test1": "clinical", "test1.repeat": "repeat", "test1.downsampled": "downsampled"}
+    assert made.scans["test1.downsampled"] == ("test1", "downsampled")
+    assert few(evaluate=EVERYTHING).scans_of("plain") == {"plain": "clinical"}
+
+
+def test_a_case_has_the_tables_of_metrics_that_it_allows():
+    assert plan().protocols_of("test1") == ["images"]
+    made = few(evaluate=EVERYTHING)
+    assert made.protocols_of("plain") == ["images", "distribution"]
+    assert made.protocols_of("halves") == ["images", "distribution", "repeatability", "downsampled"]
+    tables = [table for table in made.metric_tables if "/proposed/pooled/halves." in table]
+    assert tables == [
+        f"<results>/tables/metrics/proposed/pooled/halves.{p}.csv" for p in made.protocols_of("halves")
+    ]  # fmt: skip
+
+
+def test_of_a_down_sampled_uct_all_slices_are_super_resolved():
+    made = plan(superresolve={"slices": [1], "formats": ["nifti"]}, evaluate=EVERYTHING)
+    assert shlex.split(made.superresolve_flags("test1"))[:2] == ["--slices", "[1]"]
+    assert shlex.split(made.superresolve_flags("test1.downsampled"))[:2] == ["--slices", "all"]
+    assert "--formats" not in made.superresolve_flags("test1") + made.superresolve_flags("test1.downsampled")
+    without = [made.superresolve_flags(scan).partition("--slices ")[2].split(" ", 1)[1:] for scan in made.scans]
+    assert without.count(without[0]) == len(without), "all else is the same"
+
+
+def test_every_result_is_exported_in_every_format_asked_for():
+    assert plan().exports == []
+    made = plan(superresolve={"formats": ["nifti.gz", "dicom", "metaimage"]})
+    of_one = [file for file in made.exports if "/bicubic/" in file]
+    assert of_one == [f"<results>/superresolved/bicubic/none/test1{end}" for end in (".nii.gz", "_dicom", ".mha")]
+    assert len(made.exports) == 3 * len(made.superresolved)
+    assert len(set(ENDINGS.values())) == len(ENDINGS), "no format overwrites another one"
+
+
+def test_a_result_is_named_by_its_training_and_its_seed():
+    made = plan(train={"repeats": 2}, seed=4)
+    assert made.name_flags(Result("proposed", "pooled.seed5", "test1")) == (
+        "--case test1 --method proposed --training_set pooled --seed 5"
+    )
+    assert made.name_flags(Result("bicubic", "none", "test1")).endswith("--training_set none --seed none")
+
+
+def test_what_decides_which_metrics_are_made_is_no_setting_of_a_metric():
+    assert plan(evaluate=EVERYTHING | {"feature_steps": 9}).evaluation_flags == plan().evaluation_flags
+    assert "--data_range_hu 900" in plan(evaluate={"data_range_hu": 900}).evaluation_flags
+
+
+def test_a_scan_is_told_what_the_sheet_says_of_it():
+    facts = {"path": "a b.nii", "slices": "3:8", "series": "1.2 3"}
+    made = plan(Case(case="a", split="train", clinical=facts, micro={"path": "u"}), case("b", "test", "clinical"))
+    assert shlex.split(made.scan_flags("a", "clinical")) == ["--series", "1.2 3", "--slices", "3:8"]
+    assert made.scan_flags("a", "micro") == ""
+
+
+def test_how_many_lungs_are_simulated_decides_none_of_them():
+    one, two = (plan(simulate={"training_cases": n}).simulation_flags for n in (1, 2))
+    assert one == two and "--clinical_size" in one and "--noise_hu" in one
+
+
+# Figures and tables
+
+
+def test_the_first_comparison_is_of_the_pooled_models_and_no_seed_has_one_of_its_own():
+    made = plan(protocols=["per_case", "pooled"], train={"repeats": 3})
+    assert made.comparisons == {
+        "comparison": Trial("pooled", "test1"),
+        "comparison_test1_case-train1": Trial("case-train1", "test1"),
+        "comparison_test1_case-train2": Trial("case-train2", "test1"),
+    }
+
+
+def test_a_comparison_shows_each_method_in_its_order():
+    made = plan()
+    assert made.compared("superresolved", made.comparisons["comparison"]) == [
+        f"<results>/superresolved/{result}/test1.ome.zarr" for result in ("proposed/pooled", "bicubic/none", "cyclegan/pooled")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("protocol", "said"),
+    [
+        ("pooled", "test1 (models trained on all training cases)"),
+        ("per_case", "test1 (models trained on train1 only)"),
+        ("leave_one_out", "train1 (models trained without train1)"),
+    ],
+)
+def test_a_comparison_says_what_its_models_were_trained_on(protocol, said):
+    assert shlex.split(plan(protocols=[protocol]).comparison_words("comparison")) == ["--title", said]
+
+
+def test_a_comparison_of_interpolations_says_nothing_of_training_and_a_note_is_one_word():
+    made = plan(methods={"bicubic": {"upsampler": "bicubic"}}, note="it's a test; nothing more")
+    assert shlex.split(made.comparison_words("comparison")) == [
+        "--title",
+        "test1",
+        "--note",
+        "it's a test; nothing more",
+    ]
+
+
+def test_hallucinations_are_drawn_of_the_first_comparison_that_is_known():
+    assert few().known_cases == ["known"], "halves lacks labels and airways"
+    assert few().hallucination == Trial("pooled", "known")
+    assert {result.case for result in few().known} == {"known"} and len(few().known) == 3
+    made = plan(*FEW[:5], volumes=NATIVE)
+    assert made.hallucination is None
+    assert not {"hallucination", "bronchioles"} & set(made.figure_names)
+    assert {"hallucination", "bronchioles"} <= set(few().figure_names)
+
+
+def test_a_protocol_has_a_figure_where_a_case_has_its_metrics():
+    assert list(plan().metric_figures) == ["metrics", "metrics_no_reference", "metrics_truth"]
+    assert list(plan(*FEW[:4], volumes=NATIVE).metric_figures) == ["metrics", "metrics_no_reference"]
+    every = few(evaluate=EVERYTHING).metric_figures
+    protocols = ["distribution", "downsampled", "no_reference", "repeatability", "truth"]
+    assert every == {"metrics": ""} | {f"metrics_{protocol}": f"--protocol {protocol}" for protocol in protocols}
+
+
+def test_figures_of_trainings_are_drawn_where_something_is_trained():
+    of_trainings = {"network", "network_cyclegan", "losses", "tiling", "domain", "panels", "patches_train1_micro"}
+    made, untrained = plan(), plan(methods={"bicubic": {"upsampler": "bicubic"}})
+    assert of_trainings <= set(made.figure_names) and not of_trainings & set(untrained.figure_names)
+    assert set(made.tables) - set(untrained.tables) == {"<results>/tables/domain.csv", "<results>/tables/tiling.csv"}
+    assert untrained.domains == untrained.networks == untrained.sampled_models == {} and untrained.models == []
+
+
+def test_patches_are_drawn_of_each_training_volume():
+    drawn = [name for name in few().figure_names if name.startswith("patches_")]
+    assert drawn == ["patches_both_clinical", "patches_ct_clinical", "patches_both_micro", "patches_uct_micro"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"evaluate": EVERYTHING}, "validation"),
+        ({"methods": METHODS | {"small": {"train": {"network": "compact"}}}}, "efficiency"),
+    ],
+)
+def test_a_figure_with_its_table_is_made_where_it_is_asked_for(settings, name):
+    for made, is_made in ((plan(**settings), True), (plan(), False)):
+        assert (name in made.figure_names, f"<results>/tables/{name}.csv" in made.tables) == (is_made, is_made)
+
+
+def test_every_figure_is_for_screen_and_print_and_no_file_is_named_twice():
+    made = few(
+        protocols=["pooled"], train={"repeats": 3}, evaluate=EVERYTHING, superresolve={"formats": ["nifti", "dicom"]}
+    )
+    assert [file.removeprefix("<results>/figures/") for file in made.figures[:2]] == [
+        "comparison.png",
+        "comparison.pdf",
+    ]
+    assert len(made.figures) == 2 * len(made.figure_names)
+    files = [*made.figures, *made.tables, *made.models, *made.exports, *made.metric_tables]
+    assert len(set(files)) == len(files)
+    assert all(file.startswith("<results>/") for file in files)
+    assert {f"<results>/tables/{name}.{kind}" for name in TYPESET for kind in ("tex", "md")} <= set(made.tables)
+
+
+def test_each_training_set_has_one_domain_check():
+    made = plan(protocols=["per_case", "pooled"], train={"repeats": 2})
+    assert made.domains == {"domain": "case-train1", "domain_case-train2": "case-train2", "domain_pooled": "pooled"}
+    assert made.domain_table("pooled.seed2") == "<results>/tables/domain_pooled.csv"
+
+
+def test_the_first_of_several_figures_has_the_plain_name():
+    assert numbered("a", ["x", "y", "x", "z"]) == {"a": "x", "a_y": "y", "a_z": "z"}
+    assert numbered("a", []) == {}
+
+
+# The report
+
+
+def test_the_report_shows_so_many_comparisons_and_calibrations():
+    many = [case(f"t{n}", "train", "clinical", "micro") for n in range(7)]
+    made = plan(*many, case("b", "test", "clinical"), case("c", "test", "clinical"), protocols=["per_case"])
+    assert len(made.comparisons) == 14
+    assert made.viewed == list(made.comparisons)[:VIEWED]
+    assert made.calibrated_cases == [f"t{n}" for n in range(CALIBRATED)]
+
+
+def test_a_comparison_is_looked_into_with_its_truth_if_there_is_one():
+    words = shlex.split(plan().view_words)
+    assert words[:3] == [
+        "--view",
+        "results/x/figures/comparison.run.json",
+        "clinical=results/x/volumes/test1/clinical.ome.zarr",
+    ]
+    assert words[3:] == [
+        "method/proposed=results/x/superresolved/proposed/pooled/test1.ome.zarr",
+        "method/bicubic=results/x/superresolved/bicubic/none/test1.ome.zarr",
+        "method/cyclegan=results/x/superresolved/cyclegan/pooled/test1.ome.zarr",
+        "truth=results/x/volumes/test1/truth.ome.zarr",
+    ]
+    assert "truth" not in few().volumes_viewed("comparison"), "the first test case has none"
+
+
+def test_sample_panels_are_of_the_models_of_the_first_comparison():
+    assert plan(protocols=["per_case", "pooled"]).sampled_models == {
+        "proposed": "proposed/pooled",
+        "cyclegan": "cyclegan/pooled",
+    }
+
+
+# How a training is started
+
+
+def test_one_process_needs_no_launcher():
+    assert launcher(Compute(threads=8)) == ""
+
+
+@pytest.mark.parametrize(("devices", "nodes"), [(2, 1), (4, 2), (1, 3)])
+def test_several_processes_are_started_by_torchrun_on_each_node(devices, nodes):
+    words = launcher(Compute(devices=devices, nodes=nodes))
+    assert words.endswith(" --no_python -- ") and f"torchrun --nproc_per_node {devices} " in words
+    assert ("--standalone" in words) == (nodes == 1)
+    assert bool(re.match(rf"srun --nodes {nodes} --ntasks-per-node=1 ", words)) == (nodes > 1)
+
+
+def test_a_plan_does_not_change():
+    with pytest.raises(AttributeError):
+        plan().experiment = None
+
+
+def test_columns_of_the_sheet_are_what_a_case_may_have():
+    """So that a misspelt modality is an error, not a case without it."""
+    assert all(plan().having(modality, ["test1"]) == ["test1"] for modality in (*MODALITIES, "airways"))
+    with pytest.raises(AttributeError):
+        plan().having("macro", ["test1"])
