@@ -1,6 +1,6 @@
 # The two commands of the project: `make figures` and `make test`. Both make the environment first, in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help env figures report docs lint test test-all test-mutations lock
+.PHONY: help env figures report docs schema lint test test-all test-mutations lock
 
 VENV := .venv
 
@@ -8,6 +8,7 @@ help:
 	@echo "make figures   the figures of the default experiment: simulated lungs, results/demo/figures/comparison.png"
 	@echo "make report    all of it as one HTML file to look into: results/demo/report.html; Snakemake's own beside it"
 	@echo "make docs      the documentation as a site: docs/_build/index.html"
+	@echo "make schema    the JSON schema of the settings, for editors: src/microsr/config/schema.json"
 	@echo "make lint      style, format and layers of the code and the rules"
 	@echo "make test      the tests of every change; says at its end what it left out"
 	@echo "make test-all  every test, nightly ones and test-mutations too: hours on two cores"
@@ -33,6 +34,9 @@ lint: env
 
 docs: env
 	$(VENV)/bin/python -m sphinx -W --keep-going -q docs docs/_build
+
+schema: env
+	$(VENV)/bin/python -m microsr.config.schema
 
 PYTEST := $(VENV)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 25
 

@@ -1,0 +1,64 @@
+"""The JSON schema of config.yaml and of what is laid over it: with it an editor completes keys, shows meanings and marks mistakes.
+
+`make schema` writes schema.json beside this file, from the models; the first line of each experiment names it. What contradicts
+another setting no schema can tell: `load` does.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+
+from microsr.config.experiment import Experiment
+from microsr.core.files import replacing
+
+FILE = Path(__file__).with_name("schema.json")
+
+
+class _ForEditors(GenerateJsonSchema):
+    """JSON schemas in draft 7: what editors read, by yaml-language-server."""
+
+    schema_dialect = "http://json-schema.org/draft-07/schema#"
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        """A title would say the key again."""
+        return False
+
+    def tuple_schema(self, schema: Any) -> JsonSchemaValue:
+        """Draft 7 has no prefixItems: they are its items."""
+        made = super().tuple_schema(schema)
+        return made | {"items": made.pop("prefixItems")}
+
+    def dict_schema(self, schema: Any) -> JsonSchemaValue:
+        """A name that does not have the pattern is refused; an overlay may name none."""
+        made = super().dict_schema(schema)
+        made.pop("minProperties", None)
+        return made | ({"additionalProperties": False} if "patternProperties" in made else {})
+
+
+def make_schema() -> dict[str, Any]:
+    """The schema of an overlay: no key must be there, and a method may be null. That config.yaml has all of them `load` tells."""
+    made = Experiment.model_json_schema(ref_template="#/definitions/{model}", schema_generator=_ForEditors)
+    made["definitions"] = parts = made.pop("$defs")
+    del made["required"]
+    parts["Method"]["type"] = ["object", "null"]
+    changes = {  # what is not changed is as in the section `train`: no defaults
+        key: {word: said for word, said in setting.items() if word != "default"}
+        for key, setting in parts["Train"]["properties"].items()
+        if key != "repeats"
+    }
+    parts["Method"]["properties"]["train"] |= {"properties": changes, "additionalProperties": False}
+    return {"$schema": _ForEditors.schema_dialect, **made}
+
+
+def schema_text() -> str:
+    """The schema as it stands in FILE."""
+    return json.dumps(make_schema(), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    with replacing(FILE) as part:
+        part.write_text(schema_text(), encoding="utf-8")
