@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from microsr import config
 from microsr.config.sheet import Scan
@@ -70,7 +71,7 @@ def describe(path: Path, series: str | None = None, spacing: str | None = None) 
     else:
         try:
             scan = Scan(path=str(path), series=series, spacing=spacing)
-        except config.ValidationError as error:
+        except ValidationError as error:
             raise UserError(config.describe(error, "command line")) from None
         found = _scan(scan)
     return json.loads(json.dumps({"path": str(path), **found}, default=_plain))

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
 from microsr import config
 from microsr.config.sheet import Scan
@@ -91,7 +92,7 @@ def export(
 def _range(volume: Path, slices: str | None, count: int) -> tuple[int, int]:
     try:
         return chosen_range(Scan(path=str(volume), slices=slices), count)
-    except config.ValidationError as error:
+    except ValidationError as error:
         raise UserError(config.describe(error, str(volume))) from None
 
 

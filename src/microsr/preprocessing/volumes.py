@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from microsr import config
 from microsr.config import ClinicalVolume, MicroVolume
@@ -358,5 +359,5 @@ def _pooling() -> ModuleType:
 def _scan(ns: argparse.Namespace) -> Scan:
     try:
         return Scan(path=ns.input, series=ns.series, slices=ns.slices, spacing=ns.spacing)
-    except config.ValidationError as error:
+    except ValidationError as error:
         raise UserError(config.describe(error, "command line")) from None

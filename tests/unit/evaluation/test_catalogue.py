@@ -18,7 +18,11 @@ from microsr.evaluation.tables import COLUMNS, write_table
 from microsr.figures.metrics import draw_metrics
 
 KEYS = [(metric.protocol, metric.key) for metric in METRICS]
-MODULES = {path.stem: path.read_text(encoding="utf-8") for path in Path(microsr.__file__).parent.glob("*.py")}
+SOURCE = Path(microsr.__file__).parent
+MODULES = {
+    path.relative_to(SOURCE).with_suffix("").as_posix(): path.read_text(encoding="utf-8")
+    for path in SOURCE.rglob("*.py")
+}
 
 
 def test_each_metric_is_described_once_and_in_whole_sentences():
@@ -112,7 +116,7 @@ def emitted() -> set[tuple[str, str, str]]:
 
     found = set()
     for protocol in (protocol.key for protocol in PROTOCOLS):
-        for node in ast.walk(ast.parse(MODULES[protocol])):
+        for node in ast.walk(ast.parse(MODULES[f"evaluation/protocols/{protocol}"])):
             # Name, value and unit; in truth.py the protocol is put before them later.
             if isinstance(node, ast.Tuple) and len(node.elts) == (3 if protocol == "truth" else 4):
                 name, _, unit = node.elts[-3:]
@@ -168,4 +172,4 @@ def test_nobody_else_says_which_way_is_better():
             for node in ast.walk(ast.parse(text))
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         }
-        assert name == "catalogue" or told <= documented, name
+        assert name == "evaluation/catalogue" or told <= documented, name
