@@ -32,7 +32,7 @@ FEW = (
     case("ct", "train", "clinical"),
     case("uct", "train", "micro"),
     case("plain", "test", "clinical"),
-    case("halves", "test", "clinical", "micro", "truth", "repeat"),
+    case("halves", "test", "clinical", "micro", "truth", "labels", "repeat"),
     case("known", "test", "clinical", "truth", "labels", airways=True),
 )
 """Cases that lack what a case may lack."""
@@ -220,7 +220,7 @@ def test_a_scan_is_told_what_the_sheet_says_of_it():
 
 
 def test_how_many_lungs_are_simulated_decides_none_of_them():
-    one, two = (plan(simulate={"training_cases": n}).simulation_flags for n in (1, 2))
+    one, two = (plan(simulate={"training_cases": n, "test_cases": n}).simulation_flags for n in (1, 2))
     assert one == two and "--clinical_size" in one and "--noise_hu" in one
 
 
@@ -266,7 +266,7 @@ def test_a_comparison_of_interpolations_says_nothing_of_training_and_a_note_is_o
 
 
 def test_hallucinations_are_drawn_of_the_first_comparison_that_is_known():
-    assert few().known_cases == ["known"], "halves lacks labels and airways"
+    assert few().known_cases == ["known"], "halves lacks airways"
     assert few().hallucination == Trial("pooled", "known")
     assert {result.case for result in few().known} == {"known"} and len(few().known) == 3
     made = plan(*FEW[:5], volumes=NATIVE)
