@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from microsr import __version__
+from microsr.core import code_version
 from microsr.core.errors import UserError
 from microsr.core.files import explain, explained, nearest_folder
 from microsr.core.progress import logger, start_log
@@ -37,23 +38,7 @@ STEPS = {
     "figures": "draw the figures",
     "report": "make one HTML file of an experiment to look into and to send",
 }
-MODULES = {
-    "simulate": "microsr.simulation.simulate",
-    "volumes": "microsr.preprocessing.volumes",
-    "patches": "microsr.preprocessing.patches",
-    "domain": "microsr.preprocessing.domain",
-    "train": "microsr.training.train",
-    "superresolve": "microsr.inference.superresolve",
-    "gather": "microsr.inference.gather",
-    "export": "microsr.inference.export",
-    "info": "microsr.info",
-    "provenance": "microsr.report.lineage",
-    "validate": "microsr.simulation.validation.validate",
-    "features": "microsr.evaluation.tissue_features",
-    "evaluate": "microsr.evaluation.evaluate",
-    "figures": "microsr.figures.figures",
-    "report": "microsr.report.report",
-}
+MODULES = code_version.STEPS | {"info": "microsr.info", "provenance": "microsr.report.lineage"}
 """Where a step's commands are, imported when they are asked for."""
 
 
