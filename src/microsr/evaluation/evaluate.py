@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from microsr import config
+from microsr.core.code_version import STEPS
 from microsr.core.errors import UserError
 from microsr.core.files import replacing, write_csv
 from microsr.core.provenance import write_run
@@ -26,23 +27,17 @@ if TYPE_CHECKING:
     from microsr.evaluation.protocols import truth
 
 PROTOCOLS = {
-    "downsampled": (
-        "microsr.evaluation.protocols.downsampled", "compare a super-resolved down-sampled uCT with the uCT itself",
-    ),
-    "distribution": (
-        "microsr.evaluation.protocols.distribution", "compare the tissue features of a super-resolved CT with those of uCT",
-    ),
-    "repeatability": (
-        "microsr.evaluation.protocols.repeatability", "compare the super-resolved CTs of two scans of one lung",
-    ),
-}  # fmt: skip
-"""Protocols with a module each, imported by name, so that a change of one makes no other one old (see
-`code_version`), and when they are asked for: one loads PyTorch."""
-TABLES = {
-    "collect": ("microsr.evaluation.collect", "put the tables of all cases and protocols into one"),
-    "summarise": ("microsr.evaluation.summary", "mean and interval of each metric"),
+    "downsampled": "compare a super-resolved down-sampled uCT with the uCT itself",
+    "distribution": "compare the tissue features of a super-resolved CT with those of uCT",
+    "repeatability": "compare the super-resolved CTs of two scans of one lung",
 }
-"""What is made of all tables, by the same rule: its module, and what it does."""
+"""Protocols with a module each, and what each does. `code_version.STEPS` says which module; it is imported by name, so that a
+change of one makes no other one old, and when it is asked for: one loads PyTorch."""
+TABLES = {
+    "collect": "put the tables of all cases and protocols into one",
+    "summarise": "mean and interval of each metric",
+}
+"""What is made of all tables, by the same rule."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,14 +61,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     config.add_flags(one, config.Evaluate, without=config.OF_PLAN)
     config.add_flags(one, config.Scanner)
 
-    for name, (module, text) in PROTOCOLS.items():
+    for name, text in PROTOCOLS.items():
         protocol = _command(commands, name, None, text)
         _add_names(protocol)
-        protocol.module = module
+        protocol.module = STEPS[f"evaluate.{name}"]
         protocol.add_argument("--output", required=True, type=Path, help="table (.csv)")
 
-    for name, (module, text) in TABLES.items():
-        _command(commands, name, None, text).module = module
+    for name, text in TABLES.items():
+        _command(commands, name, None, text).module = STEPS[f"evaluate.{name}"]
 
 
 class _Parser(argparse.ArgumentParser):
