@@ -73,6 +73,10 @@ class Method(Section):
         """Whether training depends on the scanner's noise."""
         return self.losses.repeat > 0 or (self.mix_noise and self.mix_fraction > 0)
 
+    def needs_scanner(self, train: Train) -> bool:
+        """Whether a training of the method by such a section `train` depends on the scanner."""
+        return self.uses_noise or train.start_steps > 0
+
 
 INTERPOLATIONS = tuple(UPSAMPLERS)
 """Upsamplers that need no model."""

@@ -27,10 +27,16 @@ LARGE = 128
 MANY = 48
 """Channels from which the gradient of the weights is faster as products of windows, where the convolution is strided."""
 
-_INPUT = torch.tensor([[1.0, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
-_WEIGHT = torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
-_OUTPUT = torch.tensor([[1.0, 1, 1, 0], [0, 1, -1, -1]])
-"""F(2x2, 3x3) in one dimension (Lavin and Gray 2016, section 4.1)."""
+
+def _twice(matrix: list[list[float]]) -> Tensor:
+    """What a matrix does to rows and then to columns, as one matrix."""
+    return torch.kron(torch.tensor(matrix), torch.tensor(matrix))
+
+
+_INPUT = _twice([[1.0, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
+_WEIGHT = _twice([[1.0, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+_OUTPUT = _twice([[1.0, 1, 1, 0], [0, 1, -1, -1]])
+"""F(2x2, 3x3) (Lavin and Gray 2016, section 4.1)."""
 
 
 class Conv2d(nn.Conv2d):
@@ -55,12 +61,12 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int = 0, s
     """As torch.nn.functional.conv2d: [batch, inputs, h, w] to [batch, outputs, (h + 2 padding - k) // stride + 1, ...]."""
     if _suits(x, weight):
         outputs, inputs = weight.shape[:2]
-        wide = stride == 1 and padding == 0 and _is_wide(x, weight)
-        large, many = x.shape[2] >= LARGE, min(outputs, inputs) >= WIDE
+        least, rows = min(outputs, inputs), x.shape[2]
+        wide = (stride, padding) == (1, 0) and least >= WIDE and _is_of_tiles(x, weight)
         if inputs == 1:
-            faster = x.shape[2] >= LARGE // 2
+            faster = rows >= LARGE // 2
         else:
-            faster = weight.requires_grad and (many or (large and (stride == 1 or outputs >= MANY)))
+            faster = weight.requires_grad and (least >= WIDE or (rows >= LARGE and (stride == 1 or outputs >= MANY)))
         if wide or faster:
             return _Convolution.apply(x, weight, bias, padding, stride, wide)
     return functional.conv2d(x, weight, bias, stride, padding)
@@ -75,9 +81,9 @@ def _suits(x: Tensor, weight: Tensor) -> bool:
     return torch.backends.cpu.get_cpu_capability() == "AVX2" and x.is_contiguous(memory_format=torch.channels_last)
 
 
-def _is_wide(x: Tensor, weight: Tensor) -> bool:
-    """Whether minimal filtering is faster, and of whole tiles."""
-    return min(weight.shape[:2]) >= WIDE and weight.shape[2:] == (3, 3) and not any(n % 2 for n in x.shape[2:])
+def _is_of_tiles(x: Tensor, weight: Tensor) -> bool:
+    """Whether minimal filtering can be used: the kernel is 3x3, and the outputs are whole tiles."""
+    return weight.shape[2:] == (3, 3) and not any(n % 2 for n in x.shape[2:])
 
 
 class _Convolution(torch.autograd.Function):
@@ -215,15 +221,10 @@ def weight_gradient(gradient: Tensor, x: Tensor, k: int, padding: int) -> Tensor
     return found.view(k, k, outputs, inputs).permute(2, 3, 0, 1).contiguous(memory_format=torch.channels_last)
 
 
-def _twice(matrix: Tensor, like: Tensor) -> Tensor:
-    """What a matrix does to rows and then to columns, as one matrix."""
-    return torch.kron(matrix, matrix).to(like.dtype)
-
-
 def _transformed(weight: Tensor) -> Tensor:
     """[outputs, inputs, 3, 3] to [16, inputs, outputs]."""
     outputs, inputs = weight.shape[:2]
-    return (_twice(_WEIGHT, weight) @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(16, inputs, outputs)
+    return (_WEIGHT.to(weight.dtype) @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(16, inputs, outputs)
 
 
 def _strips(x: Tensor) -> list[tuple[int, slice]]:
@@ -240,7 +241,7 @@ def _tiles(x: Tensor, number: int, rows: slice) -> Tensor:
     by_row, by_column, by_channel = image.stride()
     strides = by_row, by_column, 2 * by_row, 2 * by_column, by_channel
     tiles = image.as_strided((4, 4, down, across, channels), strides, image.storage_offset())
-    return (_twice(_INPUT, x) @ tiles.reshape(16, -1)).view(16, -1, channels)
+    return (_INPUT.to(x.dtype) @ tiles.reshape(16, -1)).view(16, -1, channels)
 
 
 def winograd(x: Tensor, transformed: Tensor) -> Tensor:
@@ -249,7 +250,7 @@ def winograd(x: Tensor, transformed: Tensor) -> Tensor:
     outputs = transformed.shape[2]
     y = x.new_empty(batch, rows - 2, columns - 2, outputs)
     by_tile = y.view(batch, (rows - 2) // 2, 2, (columns - 2) // 2, 2, outputs)
-    back = _twice(_OUTPUT, x)
+    back = _OUTPUT.to(x.dtype)
     for number, part in _strips(x):
         products = torch.bmm(_tiles(x, number, part), transformed)
         into = by_tile[number, part]
@@ -262,9 +263,9 @@ def winograd_weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
     """Of `winograd`: [outputs, inputs, 3, 3]."""
     batch, outputs, rows, columns = gradient.shape
     by_tile = gradient.permute(0, 2, 3, 1).view(batch, rows // 2, 2, columns // 2, 2, outputs)
-    found, spread = x.new_zeros(16, x.shape[1], outputs), _twice(_OUTPUT, x).T
+    found, spread = x.new_zeros(16, x.shape[1], outputs), _OUTPUT.to(x.dtype).T
     for number, part in _strips(x):
         arriving = (spread @ by_tile[number, part].permute(1, 3, 0, 2, 4).reshape(4, -1)).view(16, -1, outputs)
         found.baddbmm_(_tiles(x, number, part).transpose(1, 2), arriving)
-    whole = (_twice(_WEIGHT, x).T @ found.view(16, -1)).view(3, 3, x.shape[1], outputs)
+    whole = (_WEIGHT.to(x.dtype).T @ found.view(16, -1)).view(3, 3, x.shape[1], outputs)
     return whole.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)

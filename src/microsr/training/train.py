@@ -107,7 +107,7 @@ def train(
             "seed": seed,
             "precision": precision,  # "auto" may mean another one on another machine
         }
-        if method.uses_noise or settings.start_steps:
+        if method.needs_scanner(settings):
             described["scanner"] = scanner.model_dump()
         identity = identify(described, [*clinical, *micro], code_version("train"))
         folder = processes.tell(state_folder(state, identity) if processes.first else None)

@@ -209,8 +209,8 @@ class Plan:
     def training_flags(self, method: str) -> str:
         """Words that give all that decides a training besides its patches; the scanner, where a method learns from noise."""
         experiment = self.experiment
-        learns_noise = experiment.methods[method].uses_noise or experiment.training_of(method).start_steps
-        return self.network_flags(method) + (f" {flags(experiment.scanner)}" if learns_noise else "")
+        needs_scanner = experiment.methods[method].needs_scanner(experiment.training_of(method))
+        return self.network_flags(method) + (f" {flags(experiment.scanner)}" if needs_scanner else "")
 
     @property
     def networks_differ(self) -> bool:
