@@ -5,10 +5,10 @@
     .venv/bin/python benchmarks/demo.py --run figures --isa avx2        # with the processor's instructions limited to AVX2
     .venv/bin/python benchmarks/demo.py --results results/long          # of another experiment
 
-Each step writes into its record (run.json) what its process took of the processor, from its start to the end of its work
-(`cpu_seconds`). A training that was stopped and went on counts with its last attempt only, a rule without a record not at all. A job
-with several results has several records: it counts once. With --run, what Snakemake and all steps took together is measured by
-the kernel; the difference is Snakemake's own and what processes take to end.
+Each step writes into its record (run.json) what its process took of the processor, from its start to the end of its
+work (`cpu_seconds`). A training that was stopped and went on counts with its last attempt only, a rule without a record
+not at all. A job with several results has several records: it counts once. With --run, what Snakemake and all steps
+took together is measured by the kernel; the difference is Snakemake's own and what processes take to end.
 """
 
 from __future__ import annotations

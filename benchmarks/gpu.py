@@ -4,11 +4,12 @@
     gpu/bin/pip install -r requirements.lock && gpu/bin/pip install --no-deps -e .
     gpu/bin/python benchmarks/gpu.py --output gpu          # writes gpu.csv and gpu.md, and prints the latter
 
-Nothing else is needed: no data, no Snakemake. It measures the training step of each family in float32, bfloat16 and compiled; a
-super-resolved block of 16 slices of 4096x4096 from a clinical scan of 512x512x16, to a volume on disk; whether a training that
-goes on from its state gives the same weights, and whether two processes learn what one does (on two GPUs; with one it says so).
-A part that fails is a row of the table, and the exit status is then 1; one that would begin after --minutes is not run.
---device cpu --quick goes through all of it in small, as a test does. It has not been run on a GPU yet.
+Nothing else is needed: no data, no Snakemake. It measures the training step of each family in float32, bfloat16 and
+compiled; a super-resolved block of 16 slices of 4096x4096 from a clinical scan of 512x512x16, to a volume on disk;
+whether a training that goes on from its state gives the same weights, and whether two processes learn what one does (on
+two GPUs; with one it says so). A part that fails is a row of the table, and the exit status is then 1; one that would
+begin after --minutes is not run. --device cpu --quick goes through all of it in small, as a test does. It has not been
+run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ NETWORKS = ("resnet", "efficient", "compact")
 EPOCHS, CASES, PATCHES, BATCH = 200, 5, 2000, 8
 """Of experiments/paper.yaml."""
 AGREE = 0.02
-"""Two trainings agree if their weights are nearer than this share of the way that they have come: a GAN magnifies rounding."""
+"""Two trainings agree if their weights are nearer than this share of the way that they have come: a GAN magnifies
+rounding.
+"""
 
 Row = dict[str, Any]
 

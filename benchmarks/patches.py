@@ -4,14 +4,14 @@
     bench/bin/pip install -r requirements.lock -r benchmarks/requirements.txt && bench/bin/pip install --no-deps -e .
     bench/bin/python benchmarks/patches.py --output patches.csv     # about 6 minutes; --seconds 0.2 --repeats 1 for a try
 
-It makes a clinical-like and a uCT-like volume, so no data are needed. Every way delivers the same: batches of 2-D patches,
-float32 in [-1, 1], drawn uniformly from the positions at which a patch lies wholly inside the mask; "as drawn", and "turned" by
-a random symmetry of the square, as a training sees them. Each way runs in a process of its own with one thread; the processes
-take turns, and the median of the repeats counts.
+It makes a clinical-like and a uCT-like volume, so no data are needed. Every way delivers the same: batches of 2-D
+patches, float32 in [-1, 1], drawn uniformly from the positions at which a patch lies wholly inside the mask; "as
+drawn", and "turned" by a random symmetry of the square, as a training sees them. Each way runs in a process of its own
+with one thread; the processes take turns, and the median of the repeats counts.
 
-All is set for the peers' best: their volumes lie in memory, already normalised, and they are told the admissible centres. They
-draw a new position each time; microsr draws from patches that its step `patches` has clipped before, so the time of that step
-is stated, and so is the rate with it, in a training of one epoch and of the default number.
+All is set for the peers' best: their volumes lie in memory, already normalised, and they are told the admissible
+centres. They draw a new position each time; microsr draws from patches that its step `patches` has clipped before, so
+the time of that step is stated, and so is the rate with it, in a training of one epoch and of the default number.
 """
 
 from __future__ import annotations
@@ -113,7 +113,9 @@ def torchio_subject(folder: Path, modality: str, size: int) -> Any:
 
 
 def torchio_batch(patches: Iterable[Any], turned: bool) -> Tensor:
-    """A batch of TorchIO's patches. Turned: flipped only, as TorchIO has no turns by 90 degrees that do not interpolate."""
+    """A batch of TorchIO's patches. Turned: flipped only, as TorchIO has no turns by 90 degrees that do not
+    interpolate.
+    """
     import torchio
 
     flip = torchio.RandomFlip(axes=(1, 2))

@@ -1,13 +1,14 @@
-"""Seconds of planning a large experiment, beside Snakemake's own for as many jobs of rules that do nothing, in the same run.
+"""Seconds of planning a large experiment, beside Snakemake's own for as many jobs of rules that do nothing, in the same
+run.
 
     .venv/bin/python benchmarks/plan.py                  # 100 cases, 3 methods, leave-one-out; about a minute
     .venv/bin/python benchmarks/plan.py --profile        # and where the time goes (cProfile, which slows it down)
 
-The experiment is a sheet of made-up small files; no job is run. The peer is a Snakefile with one rule for each of ours and a job
-for each of our jobs, with as many inputs, outputs and connections, but no parameters, resources or patterns to speak of; what a
-job depends on comes from a dictionary. Both are dry runs, `snakemake --dry-run` with all that it says of each job, processes of
-their own that take turns, and the median of the repeats counts. Beside the time on the clock stands the processor's, as other work
-on the machine lengthens the first.
+The experiment is a sheet of made-up small files; no job is run. The peer is a Snakefile with one rule for each of ours
+and a job for each of our jobs, with as many inputs, outputs and connections, but no parameters, resources or patterns
+to speak of; what a job depends on comes from a dictionary. Both are dry runs, `snakemake --dry-run` with all that it
+says of each job, processes of their own that take turns, and the median of the repeats counts. Beside the time on the
+clock stands the processor's, as other work on the machine lengthens the first.
 """
 
 from __future__ import annotations
@@ -74,7 +75,9 @@ def make_experiment(folder: Path, cases: int) -> list[str]:
 
 
 def make_peer(folder: Path, plan: str) -> list[str]:
-    """Write a Snakefile of trivial rules with the jobs of a plan (the text of a dry run); what Snakemake is told of it."""
+    """Write a Snakefile of trivial rules with the jobs of a plan (the text of a dry run); what Snakemake is told of
+    it.
+    """
     jobs = []
     for block in re.split(r"(?m)^(?=(?:local)?rule \w+:$)", plan)[1:]:
         facts = dict(re.findall(r"(?m)^    (input|output): (.*)$", block))

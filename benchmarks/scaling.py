@@ -2,14 +2,16 @@
 
     .venv/bin/python benchmarks/scaling.py --output scaling.csv      # about 15 minutes; --largest 0.1 --repeats 1 for a try
 
-A step is run on four sizes, each double the one before. What is asked is not how fast it is but how it grows, so that it is
-compared with itself: a line through processor seconds against size gives what each further slice, patch or case costs, and what
-any size costs; the exponent of the last doubling, of what is above that, says whether it grows faster than its input (1: it does
-not). Peak memory, the process's (ru_maxrss), is fitted in the same way. Each run is a process of its own; of the repeats the
-quickest counts.
+A step is run on four sizes, each double the one before. What is asked is not how fast it is but how it grows, so that
+it is compared with itself: a line through processor seconds against size gives what each further slice, patch or case
+costs, and what any size costs; the exponent of the last doubling, of what is above that, says whether it grows faster
+than its input (1: it does not). Peak memory, the process's (ru_maxrss), is fitted in the same way. Each run is a
+process of its own; of the repeats the quickest counts.
 
-- slices: `microsr volumes clinical` of a chest CT of 192 x 192 pixels, `microsr superresolve` (bicubic) of it, and `evaluate metrics`;
-- patches: `microsr patches` and `microsr domain`, 32 x 32 and 256 x 256 pixels; `microsr train` (compact, 8 and 64 pixels, batch 4);
+- slices: `microsr volumes clinical` of a chest CT of 192 x 192 pixels, `microsr superresolve` (bicubic) of it, and
+`evaluate metrics`;
+- patches: `microsr patches` and `microsr domain`, 32 x 32 and 256 x 256 pixels; `microsr train` (compact, 8 and 64
+pixels, batch 4);
 - cases: the dry run of `benchmarks/plan.py`, leave-one-out, whose inputs grow with the square of the cases.
 
 No data are needed: the scans are those of `benchmarks/volumes.py`, of fewer pixels.

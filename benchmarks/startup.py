@@ -2,11 +2,12 @@
 
     .venv/bin/python benchmarks/startup.py --output startup.csv      # about two minutes
 
-A start is what a command does before its work: its modules are loaded, and its words are read. Each command is given a file that
-does not exist, and ends when it finds that out; those that open no file at first (train, simulate, validate, report) show their
-help instead. The peer, `python -c "import numpy"`, is what no command that computes can do without. All are processes of their
-own that take turns, and the smallest of the repeats counts: other work on the machine only adds. Beside the time on the clock
-stands the processor's, and the number of modules loaded. Compare ratios where machines differ.
+A start is what a command does before its work: its modules are loaded, and its words are read. Each command is given a
+file that does not exist, and ends when it finds that out; those that open no file at first (train, simulate, validate,
+report) show their help instead. The peer, `python -c "import numpy"`, is what no command that computes can do without.
+All are processes of their own that take turns, and the smallest of the repeats counts: other work on the machine only
+adds. Beside the time on the clock stands the processor's, and the number of modules loaded. Compare ratios where
+machines differ.
 """
 
 from __future__ import annotations

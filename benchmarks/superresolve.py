@@ -1,19 +1,21 @@
-"""Megapixels a second and memory of super-resolution, beside MONAI's sliding window with the same network in the same run.
+"""Megapixels a second and memory of super-resolution, beside MONAI's sliding window with the same network in the same
+run.
 
     python3 -m venv bench
     bench/bin/pip install -r requirements.lock -r benchmarks/requirements.txt && bench/bin/pip install --no-deps -e .
     bench/bin/python benchmarks/superresolve.py --threads 2 --output superresolve.csv      # about 10 minutes on 2 cores
 
-It makes a scan of noise (NIfTI, HU) and models of random weights, so no data are needed: neither the time nor the memory depends
-on what is in them. Each way runs in a process of its own and takes the scan to a volume on disk: microsr as
-`microsr superresolve` does, to OME-Zarr with its pyramid; MONAI's `sliding_window_inference` slice by slice, with its usual
-overlap of 0.25 and windows of --window pixels, the result kept as int16 and written by SimpleITK (MetaImage). Both use the same
-precision, threads and device; MONAI's windows get noise of their own, drawn by torch. The processes take turns, the median
-counts. Peak memory is the process's; the part of it that Python, PyTorch and the model take by themselves is listed too.
+It makes a scan of noise (NIfTI, HU) and models of random weights, so no data are needed: neither the time nor the
+memory depends on what is in them. Each way runs in a process of its own and takes the scan to a volume on disk: microsr
+as `microsr superresolve` does, to OME-Zarr with its pyramid; MONAI's `sliding_window_inference` slice by slice, with
+its usual overlap of 0.25 and windows of --window pixels, the result kept as int16 and written by SimpleITK (MetaImage).
+Both use the same precision, threads and device; MONAI's windows get noise of their own, drawn by torch. The processes
+take turns, the median counts. Peak memory is the process's; the part of it that Python, PyTorch and the model take by
+themselves is listed too.
 
 The arithmetic is that of the network on the whole slice, once, and the share is that of the rate at which this machine
-multiplies matrices of the same type, measured in the same run, both by CPU seconds of all threads, as a machine that does other
-work spoils the clock's; likewise, by the clock, the share of the rate at which it writes a large file.
+multiplies matrices of the same type, measured in the same run, both by CPU seconds of all threads, as a machine that
+does other work spoils the clock's; likewise, by the clock, the share of the rate at which it writes a large file.
 --slices 554 is a whole scan: microsr's memory stays what it is with 8, MONAI's grows by 34 MB a slice.
 """
 
@@ -149,7 +151,9 @@ def run(way: str, network: str, folder: Path, arguments: argparse.Namespace) -> 
 
 
 def matmul_rate(precision: str, device: str) -> float:
-    """10^9 floating point operations a second, on a CPU a CPU second, of a product of large matrices: the best of several."""
+    """10^9 floating point operations a second, on a CPU a CPU second, of a product of large matrices: the best of
+    several.
+    """
     n, clock = MATRIX[device], time.process_time if device == "cpu" else time.perf_counter
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     a, b = torch.randn(2, n, n, device=device).to(dtype)

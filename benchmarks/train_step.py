@@ -1,16 +1,20 @@
-"""What a training step costs, beside a textbook step of the same networks and the first author's networks, in the same run.
+"""What a training step costs, beside a textbook step of the same networks and the first author's networks, in the same
+run.
 
     python benchmarks/train_step.py --network resnet compact efficient --threads 1 --output train_step.csv
-    ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 python benchmarks/train_step.py   # as on a laptop
+    ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 python benchmarks/train_step.py   # as
+    on a laptop
 
 The textbook step is what a plain PyTorch program does: float32, eager, contiguous tensors, PyTorch's own reflection and
-instance norm, one evaluation of a network for each place in the formulas, discriminators frozen while the generators learn,
-Adam as it comes. The author's is the same step with the networks that the first author published (docs/paper.md), written here
-once more from their description; identity losses are off. Ours is measured in each --precision. All take turns, so that a
-machine whose speed drifts slows all. Times are CPU seconds of all threads where there is no GPU, and seconds by the clock beside
-them: on a machine that does other work, only the first compare. The arithmetic of a step, counted, over its time is its rate; the
-share is that of the rate at which this machine multiplies matrices of the same type, measured in the same run and in the same
-seconds. Our rate counts each convolution as it is written: what minimal filtering saves of it raises the share.
+instance norm, one evaluation of a network for each place in the formulas, discriminators frozen while the generators
+learn, Adam as it comes. The author's is the same step with the networks that the first author published
+(docs/paper.md), written here once more from their description; identity losses are off. Ours is measured in each
+--precision. All take turns, so that a machine whose speed drifts slows all. Times are CPU seconds of all threads where
+there is no GPU, and seconds by the clock beside
+them: on a machine that does other work, only the first compare. The arithmetic of a step, counted, over its time is its
+rate; the share is that of the rate at which this machine multiplies matrices of the same type, measured in the same run
+and in the same seconds. Our rate counts each convolution as it is written: what minimal filtering saves of it raises
+the share.
 """
 
 from __future__ import annotations
@@ -167,7 +171,9 @@ def _without_noise(network: nn.Sequential, image: Tensor, noise: object) -> Tens
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Structural similarity by convolution with an 11 x 11 Gaussian, one axis after the other, as it is usually written."""
+    """Structural similarity by convolution with an 11 x 11 Gaussian, one axis after the other, as it is usually
+    written.
+    """
     x = torch.arange(11.0, device=a.device) - 5
     window = torch.exp(-(x**2) / (2 * 1.5**2))
     window = window / window.sum()

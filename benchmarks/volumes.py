@@ -4,12 +4,13 @@
     bench/bin/pip install -r requirements.lock && bench/bin/pip install --no-deps -e .
     bench/bin/python benchmarks/volumes.py --output volumes.csv      # about 5 minutes; --share 0.05 --repeats 1 for a try
 
-It makes a uCT (a round field of view, a specimen of noisy foam; 1024 x 1024 x 1082, 2.3 GB) and a chest CT (noise, lungs with
-vessels, a table; 512 x 512 x 554, 290 MB) in a scratch folder, about 6 GB in all, so no data are needed. `microsr volumes` finds
-the masks, calibrates, resamples, packs and writes; its peer is SimpleITK's ReadImage (for DICOM ImageSeriesReader) and WriteImage
-to an uncompressed MetaImage. Both are processes of their own and are timed from their start until all is on the disk (sync).
-They take turns, and the median of the repeats counts. The caches are not dropped: the files have just been written, and lie in
-memory as far as there is room. Peak memory is the process's, with the pages of its files (ru_maxrss).
+It makes a uCT (a round field of view, a specimen of noisy foam; 1024 x 1024 x 1082, 2.3 GB) and a chest CT (noise,
+lungs with vessels, a table; 512 x 512 x 554, 290 MB) in a scratch folder, about 6 GB in all, so no data are needed.
+`microsr volumes` finds the masks, calibrates, resamples, packs and writes; its peer is SimpleITK's ReadImage (for DICOM
+ImageSeriesReader) and WriteImage to an uncompressed MetaImage. Both are processes of their own and are timed from their
+start until all is on the disk (sync). They take turns, and the median of the repeats counts. The caches are not
+dropped: the files have just been written, and lie in memory as far as there is room. Peak memory is the process's, with
+the pages of its files (ru_maxrss).
 """
 
 from __future__ import annotations
@@ -82,7 +83,9 @@ def micro_slices(shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
 
 
 def clinical_slices(shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
-    """HU, int16: air with noise, a body with two lungs that grow and shrink along it, vessels, a table, -1024 at the corners."""
+    """HU, int16: air with noise, a body with two lungs that grow and shrink along it, vessels, a table, -1024 at the
+    corners.
+    """
     from scipy.ndimage import gaussian_filter
 
     random, size = np.random.default_rng(0), shape[1]

@@ -1,4 +1,5 @@
-# The run as a whole: it is the only one of its experiment at a time, tells of itself, and says at its end what there is.
+# The run as a whole: it is the only one of its experiment at a time, tells of itself, and says at its end what there
+# is.
 import yaml
 from snakemake.logging import logger as snakemake_logger
 

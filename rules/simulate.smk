@@ -1,5 +1,5 @@
-# Simulated lungs with a known truth: the cases of an experiment that has no sheet, and the lung that every experiment has
-# for its tissue labels.
+# Simulated lungs with a known truth: the cases of an experiment that has no sheet, and the lung that every experiment
+# has for its tissue labels.
 
 
 rule simulate_training_case:

@@ -1,5 +1,5 @@
-# Volumes into the working format: HU, geometry and masks. They come first: a scan that cannot be used, of a test case too,
-# stops the workflow before the training.
+# Volumes into the working format: HU, geometry and masks. They come first: a scan that cannot be used, of a test case
+# too, stops the workflow before the training.
 
 
 rule import_clinical:

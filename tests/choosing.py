@@ -4,7 +4,8 @@
     pytest --nightly    all
     pytest --quarter 2  with the third quarter; without, each day (UTC) has the next one
 
-A test that lacks data, Slurm or a browser is skipped, or fails where CI is set. At its end a run says what it left out and why.
+A test that lacks data, Slurm or a browser is skipped, or fails where CI is set. At its end a run says what it left out
+and why.
 """
 
 import time
@@ -53,7 +54,9 @@ def takes(config: pytest.Config, place: int) -> bool:
 
 
 def taken(request: pytest.FixtureRequest, name: str) -> list:
-    """The values of a parameter with which the tests of a module are run; for a fixture that prepares them all at once."""
+    """The values of a parameter with which the tests of a module are run; for a fixture that prepares them all at
+    once.
+    """
     items = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
     return list(dict.fromkeys(item.callspec.params[name] for item in items if name in item.callspec.params))
 

@@ -1,7 +1,8 @@
 """Two folders of results, bit for bit: which files differ, and in what.
 
-Left out is what says how and when the work was done: logs, benchmarks, states of trainings, hidden files, the report, and in
-records the times and the speed. Of the figure and table of efficiency, which show measured speed, only their being there counts.
+Left out is what says how and when the work was done: logs, benchmarks, states of trainings, hidden files, the report,
+and in records the times and the speed. Of the figure and table of efficiency, which show measured speed, only their
+being there counts.
 """
 
 import json

@@ -32,7 +32,9 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files, so that at the end no process is busy while the others have nothing left; end what hangs."""
+    """Begin with the longest files, so that at the end no process is busy while the others have nothing left; end what
+    hangs.
+    """
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
     for item in items:
@@ -54,7 +56,9 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def peak_memory() -> Callable[[Callable[[], object]], int]:
-    """Gives the largest memory, bytes, that Python and NumPy held at once while a function ran; caches are filled before."""
+    """Gives the largest memory, bytes, that Python and NumPy held at once while a function ran; caches are filled
+    before.
+    """
 
     def measure(function: Callable[[], object]) -> int:
         function()
@@ -119,7 +123,9 @@ def write_dicom() -> Callable[..., list[Path]]:
 
 @pytest.fixture
 def chest() -> np.ndarray:
-    """A made-up chest CT in HU, [6, 64, 64], 1 mm pixels: air at the sides, soft tissue, two lungs with a vessel, a trachea."""
+    """A made-up chest CT in HU, [6, 64, 64], 1 mm pixels: air at the sides, soft tissue, two lungs with a vessel, a
+    trachea.
+    """
     rng = np.random.default_rng(1)
     row, column = np.indices((64, 64))
     body = ((row - 32) / 24) ** 2 + ((column - 32) / 29) ** 2 < 1

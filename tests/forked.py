@@ -1,10 +1,11 @@
-"""Snakemake without its start: a process that has loaded it forks for each run, which goes on as `python -m snakemake` would.
+"""Snakemake without its start: a process that has loaded it forks for each run, which goes on as `python -m snakemake`
+would.
 
     python forked.py            reads one run a line from its standard input, answers each with its exit code
 
-A run is a JSON object: `arguments`, `folder` (working folder), `environment` and `output` (the file that takes stdout and stderr).
-Each run is a process of its own: what it imports, sets and changes ends with it. Nothing of microsr is loaded before the fork, as every
-copy of the workflow has its own.
+A run is a JSON object: `arguments`, `folder` (working folder), `environment` and `output` (the file that takes stdout
+and stderr). Each run is a process of its own: what it imports, sets and changes ends with it. Nothing of microsr is
+loaded before the fork, as every copy of the workflow has its own.
 """
 
 import contextlib
@@ -73,7 +74,9 @@ class Forking:
 
 
 def serve() -> dict | None:
-    """Fork for each run that is asked for. Gives it to the fork; None to the first process, when no more are asked for."""
+    """Fork for each run that is asked for. Gives it to the fork; None to the first process, when no more are asked
+    for.
+    """
     questions, answers = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)

@@ -1,4 +1,5 @@
-"""Readers of volumes that share no code with microsr: nibabel, pynrrd, pydicom, tifffile, Pillow, and a few lines for MetaImage.
+"""Readers of volumes that share no code with microsr: nibabel, pynrrd, pydicom, tifffile, Pillow, and a few lines for
+MetaImage.
 
 Each raises whatever its library raises for what it cannot read.
 """

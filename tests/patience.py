@@ -13,7 +13,9 @@ WORK = "import numpy\nfor k in range(8): sum(i * i for i in range(100_000)); num
 
 @functools.cache
 def slowness() -> float:
-    """How many times as long as there a small fixed piece of work takes here and now; at least 1. Measured once in a process."""
+    """How many times as long as there a small fixed piece of work takes here and now; at least 1. Measured once in a
+    process.
+    """
     taken = []
     for _ in range(3):
         began = time.monotonic()

@@ -1,4 +1,6 @@
-"""What a journal's check finds in a figure: read from the bytes of its PDF, and from the drawn figure. Shares no code with microsr."""
+"""What a journal's check finds in a figure: read from the bytes of its PDF, and from the drawn figure. Shares no code
+with microsr.
+"""
 
 import re
 import zlib
@@ -10,7 +12,9 @@ from matplotlib.text import Text
 
 @dataclass
 class Page:
-    """A PDF of one page: size in inches, kinds of fonts, how many are embedded, and dpi of each image as it is printed."""
+    """A PDF of one page: size in inches, kinds of fonts, how many are embedded, and dpi of each image as it is
+    printed.
+    """
 
     width: float
     height: float

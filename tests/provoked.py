@@ -1,8 +1,8 @@
 """Which messages to the user the tests provoked: a complete run fails if there are some that were never met.
 
-Each worker notes, in a folder that all share, where in src/microsr a UserError was made or a warning logged. What the messages are,
-tests/messages.py finds in the code. A run of a part of the tests is not judged. Of tests that start a process of their own
-only what Snakemake says counts.
+Each worker notes, in a folder that all share, where in src/microsr a UserError was made or a warning logged. What the
+messages are, tests/messages.py finds in the code. A run of a part of the tests is not judged. Of tests that start a
+process of their own only what Snakemake says counts.
 """
 
 import logging

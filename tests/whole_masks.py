@@ -1,4 +1,6 @@
-"""Masks of volumes that are whole in memory, by SciPy's plain tools: what the masks found slice by slice must be equal to."""
+"""Masks of volumes that are whole in memory, by SciPy's plain tools: what the masks found slice by slice must be equal
+to.
+"""
 
 import math
 

@@ -1,4 +1,6 @@
-"""Snakemake on a copy of the workflow, so that a test may edit it and results stay out of the clone: for tests of any folder."""
+"""Snakemake on a copy of the workflow, so that a test may edit it and results stay out of the clone: for tests of any
+folder.
+"""
 
 import fcntl
 import os
@@ -48,7 +50,9 @@ class Workflow:
         return environment()
 
     def started(self, *arguments: str) -> subprocess.CompletedProcess:
-        """Run Snakemake in a process that starts from nothing, as a user does; stdout holds all that a user would see."""
+        """Run Snakemake in a process that starts from nothing, as a user does; stdout holds all that a user would
+        see.
+        """
         return subprocess.run(
             self.command(*arguments), cwd=self.folder, env=self.environment(), encoding="utf-8",
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=limit(HANGS),

@@ -1,4 +1,6 @@
-"""Formulas as MathML, which browsers show by themselves: no JavaScript, no fonts and no network. docutils translates LaTeX."""
+"""Formulas as MathML, which browsers show by themselves: no JavaScript, no fonts and no network. docutils translates
+LaTeX.
+"""
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml

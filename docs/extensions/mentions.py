@@ -1,6 +1,7 @@
 """Makes links of what pages mention as code: functions of microsr that docs/api.md describes, and settings.
 
-`training.losses.downsample_loss` and `train.batch_size` are plain code on GitHub and links on the site, without markup of their own.
+`training.losses.downsample_loss` and `train.batch_size` are plain code on GitHub and links on the site, without markup
+of their own.
 """
 
 from docutils import nodes

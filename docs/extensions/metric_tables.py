@@ -1,4 +1,5 @@
-"""The tables of docs/metrics.md, from the catalogue of metrics: `python docs/extensions/metric_tables.py` writes them into the page.
+"""The tables of docs/metrics.md, from the catalogue of metrics: `python docs/extensions/metric_tables.py` writes them
+into the page.
 
 They are in the page itself, as it is read on GitHub too; tests/docs tells whether they are current.
 """

@@ -45,7 +45,8 @@ def main(namespace: argparse.Namespace) -> None:
 
 
 def describe(path: Path, series: str | None = None, spacing: str | None = None) -> dict[str, Any]:
-    """What is at `path`, as plain JSON values; "kind" says which of the below it is. Lengths in mm, in the order x, y, z.
+    """What is at `path`, as plain JSON values; "kind" says which of the below it is. Lengths in mm, in the order x, y,
+    z.
 
     series, spacing: of a scan, as the case sheet gives them.
 

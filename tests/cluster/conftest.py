@@ -1,4 +1,6 @@
-"""A real Slurm on this machine: munged, slurmctld and slurmd from Debian's packages, with a node that claims eight CPUs."""
+"""A real Slurm on this machine: munged, slurmctld and slurmd from Debian's packages, with a node that claims eight
+CPUs.
+"""
 
 import os
 import shutil
@@ -86,7 +88,9 @@ class Submission:
         return status, self.said.read_text(encoding="utf-8")
 
     def post_mortem(self) -> str:
-        """For a person who looks for what is wrong: jobs, node, processes, logs of jobs, and what Snakemake said; it is ended."""
+        """For a person who looks for what is wrong: jobs, node, processes, logs of jobs, and what Snakemake said; it is
+        ended.
+        """
         commands = (
             ("squeue", "--states", "all", "--format", "%i|%T|%r|%M|%k"), ("sinfo", "-N", "--long"),
             ("ps", "-e", "-o", "pid,ppid,stat,wchan:20,etimes,args", "--forest"),
@@ -109,7 +113,9 @@ class Slurm:
     submitted: list[subprocess.Popen] = field(default_factory=list)
 
     def submit(self, workflow: Workflow, *arguments: str, programs: Path | None = None) -> Submission:
-        """Start a Snakemake that submits. programs: a folder whose programs it takes in the place of others of that name."""
+        """Start a Snakemake that submits. programs: a folder whose programs it takes in the place of others of that
+        name.
+        """
         environment = workflow.environment() | {"PYTHONFAULTHANDLER": "1"}
         if programs is not None:
             environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"

@@ -65,7 +65,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.nightly
 def test_a_training_lives_through_all_that_befalls_it(slurm, prepared, tmp_path):
-    """Too little memory, scancel, a lost node, preemption and a time limit; the weights are those of a quiet training."""
+    """Too little memory, scancel, a lost node, preemption and a time limit; the weights are those of a quiet
+    training.
+    """
     folder, epochs = prepared.folder, 150
     quiet = replace(prepared, folder=tmp_path / "quiet")
     shutil.copytree(folder, quiet.folder, symlinks=True)
@@ -101,7 +103,8 @@ def test_a_training_lives_through_all_that_befalls_it(slurm, prepared, tmp_path)
     said.wait_for(lambda: slurm.state_of(urgent) == "COMPLETED", "a job that comes first")
     assert said.wait_for(saves_after(before + 3), "the same job, after it was preempted") == third
 
-    # A minute is all it has now, of which the process stalls for the most part: on a fast machine, too, it is not done then.
+    # A minute is all it has now, of which the process stalls for the most part: on a fast machine, too, it is not done
+    # then.
     slurm.ask("scontrol", "update", f"JobId={third}", "TimeLimit=1")
     process = training_in(folder)
     os.kill(process, signal.SIGSTOP)
@@ -148,7 +151,8 @@ def test_a_main_process_that_is_killed_is_started_again(slurm, prepared):
 def test_what_fails_for_good_shows_why_where_the_user_looks(slurm, workflow, chest, tmp_path):
     """A scan that is not in HU: its line of error is in what Snakemake says, and the other case is finished.
 
-    Slurm's accounting does not answer at first, for longer than Snakemake has patience by itself: then it would wait for ever.
+    Slurm's accounting does not answer at first, for longer than Snakemake has patience by itself: then it would wait
+    for ever.
     """
     programs = tmp_path / "programs"
     programs.mkdir()

@@ -14,7 +14,9 @@ from workflows import Workflow
 
 @pytest.fixture(scope="session")
 def desk(finished: Workflow, tmp_path_factory) -> Path:
-    """A clone of its own with results, scans, a model, and the sheet and the experiment that docs/your-data.md writes."""
+    """A clone of its own with results, scans, a model, and the sheet and the experiment that docs/your-data.md
+    writes.
+    """
     folder = tmp_path_factory.mktemp("desk") / "clone"
     shutil.copytree(finished.folder, folder, symlinks=True)
     results, smoke = folder / "results", folder / "results/smoke"

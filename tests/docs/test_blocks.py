@@ -1,7 +1,8 @@
-"""Every block of code in README.md and docs/ runs: commands in a finished experiment, Python, experiments and case sheets.
+"""Every block of code in README.md and docs/ runs: commands in a finished experiment, Python, experiments and case
+sheets.
 
-Two things are done to a block: numbers that need a whole scan become small ones (SMALLER), and Snakemake and make say what they
-would do instead of doing it. What is not run stands in NOT_RUN, with the reason.
+Two things are done to a block: numbers that need a whole scan become small ones (SMALLER), and Snakemake and make say
+what they would do instead of doing it. What is not run stands in NOT_RUN, with the reason.
 """
 
 import os

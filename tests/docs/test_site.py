@@ -1,4 +1,6 @@
-"""The site is whole: it builds without a warning, needs no network, and has every page, setting and function that is named."""
+"""The site is whole: it builds without a warning, needs no network, and has every page, setting and function that is
+named.
+"""
 
 import contextlib
 import importlib
@@ -186,7 +188,9 @@ def mentions(page: Path) -> list[str]:
 
 
 def is_function(mention: str) -> bool:
-    """Whether `module.name`, with or without microsr before it, is something that can be imported or an attribute of it."""
+    """Whether `module.name`, with or without microsr before it, is something that can be imported or an attribute of
+    it.
+    """
     thing = importlib.import_module("microsr")
     for name in mention.removeprefix("microsr.").removesuffix("()").split("."):
         if inspect.ismodule(thing) and hasattr(thing, "__path__"):  # a package

@@ -1,4 +1,5 @@
-"""What every loss, family of networks, upsampler and file format must keep to: of all that `config` names, with no list here.
+"""What every loss, family of networks, upsampler and file format must keep to: of all that `config` names, with no list
+here.
 
 docs/extending.md says how to add one.
 """
@@ -63,7 +64,9 @@ def noise_for(network, size):
 
 
 def model_file(network, folder):
-    """A model with random weights, large enough to matter, and instance norm statistics as if some patches had been seen."""
+    """A model with random weights, large enough to matter, and instance norm statistics as if some patches had been
+    seen.
+    """
     g1 = build(network, 16, 128).g1
     with torch.no_grad():
         for _ in range(3):

@@ -1,4 +1,6 @@
-"""The examples of docs/extending.md, as they stand there: one new file and one line each, run in a copy of the project."""
+"""The examples of docs/extending.md, as they stand there: one new file and one line each, run in a copy of the
+project.
+"""
 
 import re
 import shutil
@@ -156,7 +158,9 @@ def test_the_new_parts_keep_their_contracts(extended):
     ],
 )
 def test_a_new_part_is_code_of_the_steps_that_can_use_it(kind, again, plain):
-    """As the page says, and of no other: a format trains nothing again. Else a change of the file would go unnoticed."""
+    """As the page says, and of no other: a format trains nothing again. Else a change of the file would go
+    unnoticed.
+    """
     example, before = EXAMPLES[kind], versions(plain)
     registry = plain.folder / example.registry
     unlisted = registry.read_text(encoding="utf-8")

@@ -1,4 +1,6 @@
-"""Steps of the pipeline, each as a command in a folder of its own, run by a process that has imported microsr already."""
+"""Steps of the pipeline, each as a command in a folder of its own, run by a process that has imported microsr
+already.
+"""
 
 import base64
 import contextlib
@@ -34,7 +36,9 @@ DIFFERENT = (*TIMES, "parts", "code")
 
 @dataclass(frozen=True)
 class Step:
-    """A command of the workflow, and the files and folders that it reads and makes, relative to the folder it runs in."""
+    """A command of the workflow, and the files and folders that it reads and makes, relative to the folder it runs
+    in.
+    """
 
     rule: str
     command: tuple[str, ...]
@@ -120,7 +124,9 @@ def others(step: Step, folder: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a step's process ended: exit code (negative: signal), what it said, seconds, changes of files that it made."""
+    """How a step's process ended: exit code (negative: signal), what it said, seconds, changes of files that it
+    made.
+    """
 
     code: int
     said: str
@@ -178,7 +184,9 @@ class Runner:
 
 
 def _wait_for_seconds(process: Any, note: Path, seconds: float) -> None:
-    """Wait until a process has used the processor for so long, or has ended: so a busy machine kills at the same places."""
+    """Wait until a process has used the processor for so long, or has ended: so a busy machine kills at the same
+    places.
+    """
     ticks = os.sysconf("SC_CLK_TCK")
     began = None
     while process.is_alive():
@@ -201,8 +209,8 @@ def _work(
 ) -> None:
     """Run a command of microsr in a folder, with what it says in the file `note`.
 
-    kill_at: number of the change of a file at which the process is killed: right after a file was opened to be written, or before
-    the others. largest_file: bytes. user: id of the user that it is run by.
+    kill_at: number of the change of a file at which the process is killed: right after a file was opened to be written,
+    or before the others. largest_file: bytes. user: id of the user that it is run by.
     """
     os.setpgid(0, 0)
     os.chdir(folder)

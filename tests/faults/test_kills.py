@@ -1,4 +1,6 @@
-"""Every step of the pipeline is killed at chance moments: what it made is whole or not there, and the same command makes it."""
+"""Every step of the pipeline is killed at chance moments: what it made is whole or not there, and the same command
+makes it.
+"""
 
 import re
 import signal

@@ -1,4 +1,6 @@
-"""Snakemake itself is killed, runs twice at once, or finds a disk that it cannot write: nothing is spoilt, and a line says what to do."""
+"""Snakemake itself is killed, runs twice at once, or finds a disk that it cannot write: nothing is spoilt, and a line
+says what to do.
+"""
 
 import os
 import re
@@ -55,7 +57,9 @@ def results(folder: Path) -> dict[str, object]:
 
 
 def test_a_workflow_that_is_killed_again_and_again_ends_as_one_that_never_was(workflow, finished):
-    """kill -9 of Snakemake and its jobs at chance moments; each time the same command goes on, and nobody says --unlock."""
+    """kill -9 of Snakemake and its jobs at chance moments; each time the same command goes on, and nobody says
+    --unlock.
+    """
     random = np.random.default_rng(0)
     target = "results/smoke/tables/domain.csv"
     made = workflow.folder / "results/smoke"

@@ -1,4 +1,5 @@
-"""What may come of a spoilt input: one line that refuses it, what an independent reader finds in it, or what was there before.
+"""What may come of a spoilt input: one line that refuses it, what an independent reader finds in it, or what was there
+before.
 
 Independent are the readers of tests/independent.py.
 """

@@ -220,7 +220,9 @@ def patch_files() -> dict[str, bytes]:
 
 @functools.cache
 def seeds(kind: str, folder: Path) -> list[tuple[str, dict[str, bytes]]]:
-    """Sound inputs of a kind: the file or folder to read, and all files. folder: an empty one, for what only microsr writes."""
+    """Sound inputs of a kind: the file or folder to read, and all files. folder: an empty one, for what only microsr
+    writes.
+    """
     if kind == "nifti":
         ways = [{}, {"dtype": ">i2"}, {"dtype": "<f4"}, {"scale": (2, -99)}, {"unit": "micron"}, {"sform": 0}]
         return [("a.nii", {"a.nii": nifti(**way)}) for way in ways]

@@ -1,4 +1,5 @@
-"""Spoilt inputs of every kind: each is refused in one line, or read as an independent program reads it, and none ends the process.
+"""Spoilt inputs of every kind: each is refused in one line, or read as an independent program reads it, and none ends
+the process.
 
 A run has a quarter of them (--quarter), pytest --nightly all.
 

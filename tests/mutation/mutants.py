@@ -23,7 +23,9 @@ SAME = ("float", "np.asarray", "tolist")
 EITHER_WAY = ("min", "max", "np.minimum", "np.maximum", "np.hypot", "np.logical_or")
 """Functions whose arguments are not swapped: their order does not matter."""
 LEFT = ("overwrite_x", "non_blocking", "copy", "strict", "encoding")
-"""Named arguments that are left alone: speed, a guard against what cannot happen, as zip's, or what ruff looks after."""
+"""Named arguments that are left alone: speed, a guard against what cannot happen, as zip's, or what ruff looks
+after.
+"""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,9 @@ class Mutant:
         return (whole[: self.start] + self.new.encode() + whole[self.end :]).decode()
 
     def order(self, seed: int, source: str) -> str:
-        """By which a sample is drawn: it hangs on what the fault is, not on where it lies, so that other edits leave a sample alone."""
+        """By which a sample is drawn: it hangs on what the fault is, not on where it lies, so that other edits leave a
+        sample alone.
+        """
         return hashlib.sha256(f"{seed} {self.within} {self.before(source)} {self.after(source)}".encode()).hexdigest()
 
     def diff(self, source: str, name: str) -> str:

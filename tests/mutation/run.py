@@ -1,12 +1,13 @@
-"""How many faults the tests see: mutants of the modules whose errors no user would notice, each run with its module's own tests.
+"""How many faults the tests see: mutants of the modules whose errors no user would notice, each run with its module's
+own tests.
 
     python tests/mutation/run.py [--modules NAME ...] [--number 20] [--seed 17] [--least 0.95]
 
-Of each module a sample is drawn, always the same one for a seed. A mutant is written into a copy of the repository, and the tests
-`test_<module>.py`, wherever they lie, run on it up to the first failure: those that call the changed function first, the
-quickest of them first of all. A mutant is seen if a test fails, or takes three times the processor time of all tests without a
-fault. Mutants that compute the same are listed in equivalent.yaml with the reason, and are not drawn. Printed are the
-mutants that nobody saw; the exit status is 1 if less than the share `--least` was seen.
+Of each module a sample is drawn, always the same one for a seed. A mutant is written into a copy of the repository, and
+the tests `test_<module>.py`, wherever they lie, run on it up to the first failure: those that call the changed function
+first, the quickest of them first of all. A mutant is seen if a test fails, or takes three times the processor time of
+all tests without a fault. Mutants that compute the same are listed in equivalent.yaml with the reason, and are not
+drawn. Printed are the mutants that nobody saw; the exit status is 1 if less than the share `--least` was seen.
 
 Each run is a fork of a process that has loaded the libraries, which saves most of its time.
 """

@@ -1,4 +1,6 @@
-"""The mutation run itself: which faults it makes, and that it tells those that a test sees from those that none sees."""
+"""The mutation run itself: which faults it makes, and that it tells those that a test sees from those that none
+sees.
+"""
 
 import subprocess
 import sys

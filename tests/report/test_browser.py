@@ -1,4 +1,6 @@
-"""The report in a real browser: what is painted, what clicks and keys do, what it asks of the network (nothing), on a desk and a phone."""
+"""The report in a real browser: what is painted, what clicks and keys do, what it asks of the network (nothing), on a
+desk and a phone.
+"""
 
 import itertools
 import time

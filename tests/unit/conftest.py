@@ -27,11 +27,12 @@ def small_resnet(monkeypatch):
 
 @pytest.fixture
 def in_float64(monkeypatch):
-    """Lets a training step compute in float64 what it computes in float32; gives how far two ways of the same arithmetic may differ.
+    """Lets a training step compute in float64 what it computes in float32; gives how far two ways of the same
+    arithmetic may differ.
 
-    How much rounding a step magnifies depends on the order in which a CPU adds. In float32, of unit 6e-8, two ways of one step
-    have been seen 5e-3 of its length apart: 1e5 units. In float64, of unit 1e-16, that is 1e-11; a thousand times as much is
-    still far below what a wrong factor, part or statistic would do.
+    How much rounding a step magnifies depends on the order in which a CPU adds. In float32, of unit 6e-8, two ways of
+    one step have been seen 5e-3 of its length apart: 1e5 units. In float64, of unit 1e-16, that is 1e-11; a thousand
+    times as much is still far below what a wrong factor, part or statistic would do.
     """
     caches = (losses._gaussian, losses._window, layers._matrix)
     for cached in caches:
@@ -58,7 +59,9 @@ def patches(tmp_path_factory):
 
 @pytest.fixture
 def trained_model(tmp_path):
-    """Gives generator.pt of a family, with random weights and instance norm statistics as if some patches had been seen."""
+    """Gives generator.pt of a family, with random weights and instance norm statistics as if some patches had been
+    seen.
+    """
 
     def make(family, spacing=None):
         path = tmp_path / f"{family}.pt"

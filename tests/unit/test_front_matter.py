@@ -1,4 +1,6 @@
-"""What stands at the front of the repository: how to cite it, its licence and changes, and hooks that need no download."""
+"""What stands at the front of the repository: how to cite it, its licence and changes, and hooks that need no
+download.
+"""
 
 import re
 import shlex

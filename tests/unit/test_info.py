@@ -1,4 +1,6 @@
-"""The step info: each kind of file that microsr makes or reads is described, from its own headers, in text and as JSON."""
+"""The step info: each kind of file that microsr makes or reads is described, from its own headers, in text and as
+JSON.
+"""
 
 import json
 

@@ -158,7 +158,9 @@ def test_a_truncated_file_is_named(volumes):
 
 
 def test_a_sheet_of_a_spreadsheet_and_names_of_any_kind_lead_to_the_import(volumes):
-    """A byte-order mark, CRLF, a quoted cell, and a path with blanks, quotes, a dollar and letters of several scripts."""
+    """A byte-order mark, CRLF, a quoted cell, and a path with blanks, quotes, a dollar and letters of several
+    scripts.
+    """
     root = volumes.folder / 'Müller\'s "CT" & $HOME (肺)'
     root.mkdir()
     (volumes.folder / "clinical.nii.gz").rename(root / "scan; 1.nii.gz")

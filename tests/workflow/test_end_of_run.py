@@ -1,4 +1,6 @@
-"""What a person reads at the very end of a run: where things are and what was left out, or why it failed and how to go on."""
+"""What a person reads at the very end of a run: where things are and what was left out, or why it failed and how to go
+on.
+"""
 
 import re
 import shutil

@@ -1,4 +1,6 @@
-"""A Snakemake that is forked from a loaded one says and does what one does that starts from nothing, and leaves nothing to the next one."""
+"""A Snakemake that is forked from a loaded one says and does what one does that starts from nothing, and leaves nothing
+to the next one.
+"""
 
 import os
 import re

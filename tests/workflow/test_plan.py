@@ -47,7 +47,9 @@ def test_the_default_experiment_is_the_demo(planned):
 
 
 def test_the_demo_pays_for_the_paper_s_figure_only(planned):
-    """Lungs are simulated, scans super-resolved and protocols evaluated only where something that is asked for shows them."""
+    """Lungs are simulated, scans super-resolved and protocols evaluated only where something that is asked for shows
+    them.
+    """
     jobs = planned.plan()
     assert jobs["train"] == 2 and jobs["superresolve"] == jobs["evaluate_known"] == 3
     assert jobs["simulate_training_case"] + jobs["simulate_test_case"] == 4, "no lung for features or validation"

@@ -124,7 +124,9 @@ def imported() -> set[str]:
 
 
 def test_what_the_package_imports_it_asks_for_and_nothing_else():
-    """A package that another one brings along may stay away tomorrow. Snakemake runs the package, which does not import it."""
+    """A package that another one brings along may stay away tomorrow. Snakemake runs the package, which does not import
+    it.
+    """
     assert imported() == needed() - {"snakemake"}
 
 

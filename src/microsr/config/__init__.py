@@ -1,7 +1,8 @@
 """Every setting of an experiment: its name, type, unit, default and meaning.
 
-The only place that knows a key or a default. `config.yaml` and the overlays in experiments/ are checked against `Experiment`;
-each step receives its own section as command-line flags (`flags`, `from_flags`). A mistake stops the workflow before any job.
+The only place that knows a key or a default. `config.yaml` and the overlays in experiments/ are checked against
+`Experiment`; each step receives its own section as command-line flags (`flags`, `from_flags`). A mistake stops the
+workflow before any job.
 """
 
 from microsr.config.arguments import add_flags, flags, from_flags, named_paths

@@ -23,8 +23,8 @@ SectionT = TypeVar("SectionT", bound=Section)
 def flags(section: Section, without: Sequence[str] = ()) -> str:
     """The section as command-line flags, `--key value` or `--outer.inner value`, in a fixed order, shell-quoted.
 
-    A method's `train` has no flag: it reaches the command as the section that `Experiment.training_of` gives. A value that
-    starts with a minus sign is joined to its key, as argparse takes -1e-05 for a flag.
+    A method's `train` has no flag: it reaches the command as the section that `Experiment.training_of` gives. A value
+    that starts with a minus sign is joined to its key, as argparse takes -1e-05 for a flag.
     without: keys to leave out, which then do not count as a setting of the step.
     """
     given = []
@@ -36,7 +36,9 @@ def flags(section: Section, without: Sequence[str] = ()) -> str:
 
 
 def add_flags(parser: argparse.ArgumentParser, model: type[Section], without: Sequence[str] = ()) -> None:
-    """Give `parser` one flag for each setting of `model`, those in `without` left out; values are written as in YAML."""
+    """Give `parser` one flag for each setting of `model`, those in `without` left out; values are written as in
+    YAML.
+    """
     for key, description in _described(model):
         if key in without:
             continue

@@ -38,10 +38,14 @@ class Simulate(Section):
 
 
 class Scanner(Section):
-    """What is known of the clinical scanner: the simulation scans with it, noise_aware trains and the metrics judge with it."""
+    """What is known of the clinical scanner: the simulation scans with it, noise_aware trains and the metrics judge
+    with it.
+    """
 
     kernel: Literal["B30", "D45", "lung"] = "lung"
-    """Reconstruction kernel, which decides the in-plane blur and the noise's grain (`microsr.physics.scanner.KERNELS`)."""
+    """Reconstruction kernel, which decides the in-plane blur and the noise's grain
+    (`microsr.physics.scanner.KERNELS`).
+    """
     pixel_mm: Positive = 0.625
     """Clinical pixel size, mm (Table 1 of the paper)."""
     slice_sigma_mm: Positive = 0.29

@@ -23,7 +23,9 @@ class Compute(Section):
     accumulate: Count = 1
     """Parts in which a process takes its share of a batch, one after the other: less memory, same result."""
     compile: bool = False
-    """Compile the training step (torch.compile): a minute or two at the start; on a CPU the steps were slower, on a GPU it was not measured (docs/training.md)."""
+    """Compile the training step (torch.compile): a minute or two at the start; on a CPU the steps were slower, on a GPU
+    it was not measured (docs/training.md).
+    """
     deterministic: bool = False
     """On a GPU: the same weights from the same seed, bit for bit, but slower. On a CPU it is so always."""
     checkpoint_minutes: Positive = 5.0

@@ -10,7 +10,9 @@ from microsr.config.section import Positive, Section
 
 FurtherProtocol = Literal["distribution", "downsampled", "repeatability"]
 FURTHER_PROTOCOLS = get_args(FurtherProtocol)
-"""Protocols of evaluation that are made where they are asked for; no_reference, and truth where it is known, are always made."""
+"""Protocols of evaluation that are made where they are asked for; no_reference, and truth where it is known, are always
+made.
+"""
 
 
 class Evaluate(Section):
@@ -19,13 +21,21 @@ class Evaluate(Section):
     data_range_hu: Positive = 1400.0
     """Data range of PSNR and SSIM, HU; the width of the intensity window."""
     further_protocols: list[FurtherProtocol] = []
-    """Protocols evaluated beside no_reference and truth, for the cases that allow them; each costs time on every result (docs/metrics.md)."""
+    """Protocols evaluated beside no_reference and truth, for the cases that allow them; each costs time on every result
+    (docs/metrics.md).
+    """
     feature_steps: Annotated[int, Field(ge=2)] = 400
-    """Steps of the small network whose features the protocol distribution compares; fewer are quicker, and their distances tell less."""
+    """Steps of the small network whose features the protocol distribution compares; fewer are quicker, and their
+    distances tell less.
+    """
     validate_simulation: bool = False
-    """Measure the simulated lung and scanner beside published figures: figures/validation, of a simulated lung made for it."""
+    """Measure the simulated lung and scanner beside published figures: figures/validation, of a simulated lung made for
+    it.
+    """
     kernel_pair: Annotated[list[str], Field(max_length=2)] = []
-    """One scan reconstructed with two kernels, [sharp, soft]: files under cases.data_root by which validate_simulation tests the simulated scanner's PSF; empty: none."""
+    """One scan reconstructed with two kernels, [sharp, soft]: files under cases.data_root by which validate_simulation
+    tests the simulated scanner's PSF; empty: none.
+    """
 
     @model_validator(mode="after")
     def _pair(self) -> Evaluate:

@@ -37,7 +37,9 @@ class Experiment(Section):
     methods: Annotated[dict[Name, Method], Field(min_length=1)] = Field(default_factory=default_methods)
     """Methods to compare, in the order of the figure's panels; a method set to null is left out."""
     protocols: Annotated[list[Literal["pooled", "per_case", "leave_one_out"]], Field(min_length=1)] = ["pooled"]
-    """pooled: one model from all training cases (the paper); per_case: one model a case; leave_one_out: one model without each case, tested on it."""
+    """pooled: one model from all training cases (the paper); per_case: one model a case; leave_one_out: one model
+    without each case, tested on it.
+    """
     train: Train = Field(default_factory=Train)
     superresolve: Superresolve = Field(default_factory=Superresolve)
     evaluate: Evaluate = Field(default_factory=Evaluate)

@@ -57,7 +57,8 @@ def _keys_at(model: type[BaseModel], location: tuple) -> list[str]:
 def load(config: dict[str, Any], files: Sequence[Path] = ()) -> Experiment:
     """Check a configuration as Snakemake or YAML gives it.
 
-    files: the YAML files that were merged into `config`, the one that counts most first; an error names the one it is in.
+    files: the YAML files that were merged into `config`, the one that counts most first; an error names the one it is
+    in.
 
     Raises
     ------
@@ -71,7 +72,9 @@ def load(config: dict[str, Any], files: Sequence[Path] = ()) -> Experiment:
 
 
 def _origin(location: tuple[str | int, ...], files: Sequence[Path]) -> str:
-    """The first of `files` that sets the key at `location`; "config" if none does, as for a key from the command line."""
+    """The first of `files` that sets the key at `location`; "config" if none does, as for a key from the command
+    line.
+    """
     for file in files:
         level = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
         found = bool(location)

@@ -20,7 +20,9 @@ FurtherLosses = create_model(
 
 
 class Losses(FurtherLosses):
-    """Weights of the generators' losses; 0 switches a loss off. Defaults: the proposed method (weights open in the paper)."""
+    """Weights of the generators' losses; 0 switches a loss off. Defaults: the proposed method (weights open in the
+    paper).
+    """
 
     adversarial: Weight = 1.0
     """Least-squares adversarial losses of G1 and G2."""
@@ -37,9 +39,13 @@ class Losses(FurtherLosses):
     pixel_norm: Literal["mse", "l1"] = "mse"
     """Norm of downsample_loss and upsample_loss (paper: mse)."""
     repeat: Weight = 0.0
-    """repeat_loss: A_SR against G1(A + the scanner's noise), so that the SR image does not follow the noise (beyond the paper)."""
+    """repeat_loss: A_SR against G1(A + the scanner's noise), so that the SR image does not follow the noise (beyond the
+    paper).
+    """
     forgive_px: Weight = 0.0
-    """Losses against a clinical A see both images blurred by a Gaussian of this sigma, clinical pixels: noise is finer, and is forgiven (beyond the paper)."""
+    """Losses against a clinical A see both images blurred by a Gaussian of this sigma, clinical pixels: noise is finer,
+    and is forgiven (beyond the paper).
+    """
 
     @property
     def further(self) -> dict[str, float]:
@@ -64,7 +70,9 @@ class Method(Section):
     mix_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """Share of the clinical inputs that are down-sampled uCT patches (paper: 25 %)."""
     mix_noise: bool = False
-    """Add the scanner's noise to those patches; the losses compare with what they were without it (beyond the paper)."""
+    """Add the scanner's noise to those patches; the losses compare with what they were without it (beyond the
+    paper).
+    """
     train: Annotated[dict[str, Any], AfterValidator(_changes)] = {}
     """Keys of the section `train` that differ for this method, as {network: resnet}; any but repeats."""
 

@@ -1,7 +1,8 @@
-"""The JSON schema of config.yaml and of what is laid over it: with it an editor completes keys, shows meanings and marks mistakes.
+"""The JSON schema of config.yaml and of what is laid over it: with it an editor completes keys, shows meanings and
+marks mistakes.
 
-`make schema` writes schema.json beside this file, from the models; the first line of each experiment names it. What contradicts
-another setting no schema can tell: `load` does.
+`make schema` writes schema.json beside this file, from the models; the first line of each experiment names it. What
+contradicts another setting no schema can tell: `load` does.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class _ForEditors(GenerateJsonSchema):
 
 
 def make_schema() -> dict[str, Any]:
-    """The schema of an overlay: no key must be there, and a method may be null. That config.yaml has all of them `load` tells."""
+    """The schema of an overlay: no key must be there, and a method may be null. That config.yaml has all of them `load`
+    tells.
+    """
     made = Experiment.model_json_schema(ref_template="#/definitions/{model}", schema_generator=_ForEditors)
     made["definitions"] = parts = made.pop("$defs")
     del made["required"]

@@ -24,7 +24,8 @@ Weight = Annotated[float, Field(ge=0)]
 class Section(BaseModel):
     """A part of the configuration: unknown keys are refused, values are checked, nothing changes after loading."""
 
-    # defer_build: a step uses a few of the sections, and the building of all of them is a third of the time to load this module.
+    # defer_build: a step uses a few of the sections, and the building of all of them is a third of the time to load
+    # this module.
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, defer_build=True
     )

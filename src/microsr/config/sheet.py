@@ -1,6 +1,7 @@
 """The case sheet: which files hold the volumes of each case.
 
-It is read before any job, so that a mistake in it stops the workflow with one line; a simulated experiment writes its own.
+It is read before any job, so that a mistake in it stops the workflow with one line; a simulated experiment writes its
+own.
 """
 
 from __future__ import annotations
@@ -81,8 +82,8 @@ def simulated_cases(settings: Simulate, folder: str) -> list[Case]:
 def read_sheet(cases: Cases) -> list[Case]:
     """Read and check the case sheet: one line a case, tab-separated, UTF-8, with a header.
 
-    Columns: case, split (train or test), clinical, micro, and optionally truth, labels, repeat and airways (see `Case`),
-    and for each scan <modality>_series, _slices and _spacing (see `Scan`). An empty cell means "none".
+    Columns: case, split (train or test), clinical, micro, and optionally truth, labels, repeat and airways (see
+    `Case`), and for each scan <modality>_series, _slices and _spacing (see `Scan`). An empty cell means "none".
 
     Raises
     ------

@@ -22,9 +22,13 @@ class Superresolve(Section):
         | Annotated[str, Field(pattern=SLICES)]
         | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     ) = "all"
-    """Slices of the clinical volume to super-resolve (0 is the first): "all", "first:end" (end excluded) or a list of evenly spaced ones; all of them take 64 times the input's size."""
+    """Slices of the clinical volume to super-resolve (0 is the first): "all", "first:end" (end excluded) or a list of
+    evenly spaced ones; all of them take 64 times the input's size.
+    """
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the network's layers; auto: bfloat16 where the hardware has units for it (what it changes: docs/superresolution.md)."""
+    """Of the network's layers; auto: bfloat16 where the hardware has units for it (what it changes:
+    docs/superresolution.md).
+    """
     formats: list[Literal[*EXPORTED]] = []
     """Formats in which the super-resolved volumes are given beside the OME-Zarr that the pipeline works on."""
 

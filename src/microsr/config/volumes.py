@@ -22,7 +22,9 @@ class Calibration(Section):
     """From uncalibrated uCT grey values to the HU-like scale."""
 
     method: Literal["two_point", "percentile", "none"] = "two_point"
-    """two_point: an air and a tissue grey value; percentile: two percentiles of the specimen; none: the values are HU already."""
+    """two_point: an air and a tissue grey value; percentile: two percentiles of the specimen; none: the values are HU
+    already.
+    """
     air_grey: float | None = None
     """two_point: grey value of air; null: the air peak of the histogram."""
     tissue_grey: float | None = None
@@ -36,7 +38,9 @@ class Calibration(Section):
     tissue_hu: float = 40.0
     """HU of soft tissue."""
     mean_hu: float | None = None
-    """If given, values are then scaled about air_hu until the specimen's mean is this many HU (a specimen whose inflation differs from the patient's)."""
+    """If given, values are then scaled about air_hu until the specimen's mean is this many HU (a specimen whose
+    inflation differs from the patient's).
+    """
 
     @model_validator(mode="after")
     def _ordered(self) -> Calibration:
@@ -53,7 +57,9 @@ class MicroVolume(Section):
     """Import of uCT."""
 
     sampling: Literal["matched", "native"] = "matched"
-    """matched: resampled, anti-aliased, to the clinical pixel size / 8; native: pixels as scanned (see area_average)."""
+    """matched: resampled, anti-aliased, to the clinical pixel size / 8; native: pixels as scanned (see
+    area_average).
+    """
     matched_spacing_mm: Positive | None = None
     """matched: target pixel size, mm; null: the pixel size of the same case's clinical CT / 8."""
     area_average: Count = 1

@@ -1,7 +1,7 @@
 """The version of the code that decides a step's result: a fingerprint that does not depend on where a module lies.
 
-In a fingerprint count what modules do, not their names, their folders or the lines that import them. So a module that is moved
-makes no result old, and an edit of it does.
+In a fingerprint count what modules do, not their names, their folders or the lines that import them. So a module that
+is moved makes no result old, and an edit of it does.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ STEPS = {
     "report.calibration": "microsr.report.calibration",
     "report.panels": "microsr.report.panels",
 }
-"""The module of each step. A step is named as its command, with dots: it is what run.json says, wherever the module lies."""
+"""The module of each step. A step is named as its command, with dots: it is what run.json says, wherever the module
+lies.
+"""
 NOT_DECISIVE = (
     "training.attempts",
     "cli",
@@ -103,7 +105,9 @@ def fingerprint(module: str, alone: bool = False, source: Path = SOURCE) -> str:
 
 
 def decisive_modules(module: str, source: Path = SOURCE) -> set[str]:
-    """The module and all of microsr that it imports, directly or not, by their dotted names: what decides its results."""
+    """The module and all of microsr that it imports, directly or not, by their dotted names: what decides its
+    results.
+    """
     found: set[str] = set()
     todo = [module]
     while todo:
@@ -218,7 +222,9 @@ class _Reading(ast.NodeTransformer):
         return node
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
-        """What is imported later: "microsr.networks.families:RESNET" counts; "microsr.preprocessing.downsample" does not, being a step of its own."""
+        """What is imported later: "microsr.networks.families:RESNET" counts; "microsr.preprocessing.downsample" does
+        not, being a step of its own.
+        """
         if isinstance(node.value, str) and re.fullmatch(r"microsr(\.\w+)+(:\w+)?", node.value):
             module, _, thing = node.value.partition(":")
             if _file(module, self._source):

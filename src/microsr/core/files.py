@@ -1,7 +1,8 @@
-"""Files and folders that are there whole or not at all, whoever is killed, whichever disk is full and whoever else writes them.
+"""Files and folders that are there whole or not at all, whoever is killed, whichever disk is full and whoever else
+writes them.
 
-What a step makes is written under another name beside its own, and renamed when it is whole. Errors of the operating system
-become lines that say what to do.
+What a step makes is written under another name beside its own, and renamed when it is whole. Errors of the operating
+system become lines that say what to do.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ AGAIN = "then give the same command again"
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path`, with its ending, for the file or folder that is to replace it; it is renamed when the block ends well.
+    """A path beside `path`, with its ending, for the file or folder that is to replace it; it is renamed when the block
+    ends well.
 
     After an error it is removed. What a killed process left of it is overwritten.
 
@@ -69,7 +71,8 @@ def write_csv(path: Path, table: Any, **how: Any) -> None:
 
 
 def reserve(path: Path, size: int) -> None:
-    """Make a file so many bytes long, on the disk: a mapped file that finds no room later would end the process at once.
+    """Make a file so many bytes long, on the disk: a mapped file that finds no room later would end the process at
+    once.
 
     Raises
     ------
@@ -91,7 +94,8 @@ def remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, busy: str) -> Iterator[None]:
-    """Keep other processes out of this context, by a lock on the file `path`; it is gone with the context, or with the process.
+    """Keep other processes out of this context, by a lock on the file `path`; it is gone with the context, or with the
+    process.
 
     busy: what the other one is doing, for the error. Where a file system knows no locks, nobody is kept out.
 
@@ -153,7 +157,9 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def explain(error: OSError, path: Path) -> str | None:
-    """What is wrong and what to do, in one line, if there is no room or no right to write `path`, or to read an input."""
+    """What is wrong and what to do, in one line, if there is no room or no right to write `path`, or to read an
+    input.
+    """
     folder = nearest_folder(path)
     if error.errno in NO_ROOM:
         room = os.statvfs(folder)

@@ -1,7 +1,8 @@
-"""What a person sees of a running step: lines that name the step and its share of the work, or a bar where the step is alone.
+"""What a person sees of a running step: lines that name the step and its share of the work, or a bar where the step is
+alone.
 
-Snakemake runs several steps at once on one terminal, where bars would overwrite one another; each then tells of itself in
-whole lines, as in a log: `train proposed/pooled: step 120/2100, 3.1 steps/s, 11 min left, cycle_loss 0.123`.
+Snakemake runs several steps at once on one terminal, where bars would overwrite one another; each then tells of itself
+in whole lines, as in a log: `train proposed/pooled: step 120/2100, 3.1 steps/s, 11 min left, cycle_loss 0.123`.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ RECENT = 5
 
 
 def start_log(step: str, log: Path | None, command: str) -> None:
-    """Send messages to stderr, and to the file `log` if given, each line with the step's name (and, in the file, the time).
+    """Send messages to stderr, and to the file `log` if given, each line with the step's name (and, in the file, the
+    time).
 
-    The file begins with the command: that of a step that is killed is not empty then, which Snakemake would stop to read at.
+    The file begins with the command: that of a step that is killed is not empty then, which Snakemake would stop to
+    read at.
     """
     logger.setLevel(logging.INFO)
     logger.handlers.clear()
@@ -48,7 +51,8 @@ def start_log(step: str, log: Path | None, command: str) -> None:
 
 
 def label(step: str, log: Path | None) -> str:
-    """The step and what it works on, "train proposed/pooled", from its log, results/demo/logs/train/proposed/pooled.log.
+    """The step and what it works on, "train proposed/pooled", from its log,
+    results/demo/logs/train/proposed/pooled.log.
 
     Where the log is no experiment's, or there is none, the step alone.
     """
@@ -88,7 +92,9 @@ class _Named(logging.Formatter):
 
 
 class _Terminal(logging.StreamHandler):
-    """Standard error. Messages go above a bar, and on a terminal a line of progress shows as many losses as a row holds."""
+    """Standard error. Messages go above a bar, and on a terminal a line of progress shows as many losses as a row
+    holds.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a message in one piece, so that those of other processes do not get into it."""
@@ -115,7 +121,8 @@ class _LogFile(logging.FileHandler):
 
 
 class Progress:
-    """Progress of `total` units: a bar where the terminal is the step's own, else a line every `interval` seconds or more.
+    """Progress of `total` units: a bar where the terminal is the step's own, else a line every `interval` seconds or
+    more.
 
     start: units that earlier attempts have done; speed and time left come from this attempt's own.
     """

@@ -31,7 +31,8 @@ ENDINGS = (".ome.zarr", ".npy", ".csv", ".png", ".pdf", ".pt")
 
 
 def run_file(result: Path) -> Path:
-    """Where the record of a result is: `clinical.run.json` beside `clinical.ome.zarr`, `test1.nii.gz.run.json` beside `test1.nii.gz`.
+    """Where the record of a result is: `clinical.run.json` beside `clinical.ome.zarr`, `test1.nii.gz.run.json` beside
+    `test1.nii.gz`.
 
     A step that fills a folder, as a model's, names its record run.json, which then is its own `run_file`.
     """
@@ -80,7 +81,8 @@ def _slice_of(file: Path) -> int | None:
 
 @contextlib.contextmanager
 def checksums_beside(paths: Iterable[Path]) -> Iterator[Callable[[], dict[Path, str]]]:
-    """Checksums that are computed beside the work in this context, so that a large input is not read for them afterwards.
+    """Checksums that are computed beside the work in this context, so that a large input is not read for them
+    afterwards.
 
     Yields a function that waits for them and gives them by path. An error in the work stops them.
     """
@@ -115,11 +117,11 @@ def write_run(
 ) -> None:
     """Write run.json: settings, input checksums, code, package versions, platform, times, and further `facts`.
 
-    results: what was made; each has its record in its `run_file`. step: one of `core.code_version.STEPS`. inputs: paths, or
-    their checksums by path. started: time.time() at the start. slices_read: of inputs that are large volumes, the slices that
-    count; only they are in the checksum. The processor's time is that of this process and of those it has waited for, since its
-    start. Paths are written relative to the working folder, or absolute where they are given so
-    and lie outside it.
+    results: what was made; each has its record in its `run_file`. step: one of `core.code_version.STEPS`. inputs:
+    paths, or their checksums by path. started: time.time() at the start. slices_read: of inputs that are large volumes,
+    the slices that count; only they are in the checksum. The processor's time is that of this process and of those it
+    has waited for, since its start. Paths are written relative to the working folder, or absolute where they are given
+    so and lie outside it.
     """
     status, slices_read = _git("status", "--porcelain"), slices_read or {}
     if not isinstance(inputs, Mapping):

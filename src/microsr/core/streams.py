@@ -1,8 +1,8 @@
 """Every random stream by its name, so that no two draw the same numbers and each can be drawn again on its own.
 
-A stream's numbers hang on its name, a seed and an index (a sample, a slice, a case) alone, so nothing hidden has to be saved.
-Their keys are fixed for ever, as results depend on them: whoever wants other numbers takes a new name. So this module is no
-part of `code_version`, and a new stream makes no result old.
+A stream's numbers hang on its name, a seed and an index (a sample, a slice, a case) alone, so nothing hidden has to be
+saved. Their keys are fixed for ever, as results depend on them: whoever wants other numbers takes a new name. So this
+module is no part of `code_version`, and a new stream makes no result old.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class Stream(IntEnum):
 def key(stream: Stream, seed: int, *index: int | str) -> list[int]:
     """What a stream's numbers are made from: whole numbers that no other stream, and no other index, has.
 
-    Most are [seed, index, number of the stream, rest of the index], with index 0 where there is none. NumPy takes [a] for
-    [a, 0, 0, 0], and else no two lists for the same. What tells them apart is the third number: the stream's in most; 0 after a
-    case's checksum and after nothing; a letter of a name, which is 32 or more, in the others.
+    Most are [seed, index, number of the stream, rest of the index], with index 0 where there is none. NumPy takes [a]
+    for [a, 0, 0, 0], and else no two lists for the same. What tells them apart is the third number: the stream's in
+    most; 0 after a case's checksum and after nothing; a letter of a name, which is 32 or more, in the others.
     """
     if stream is Stream.TEXTURE_WINDOWS:
         return [seed]

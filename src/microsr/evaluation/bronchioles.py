@@ -1,10 +1,11 @@
-"""The bronchiole resolution curve: from which lumen diameter on a super-resolved CT shows an airway as a ring with a hole.
+"""The bronchiole resolution curve: from which lumen diameter on a super-resolved CT shows an airway as a ring with a
+hole.
 
-At a place where the truth is known to have an airway, the contrast of its wall ring to its lumen is measured with the airway's own
-geometry. It is detected if at least half of the truth's contrast is there (as MTF50 asks for half) and if the contrast exceeds the
-95th percentile of what the same geometry finds at places in the parenchyma of the same slice, where no airway is: texture that
-makes rings everywhere raises that bar with itself. In: truth, labels, crossings (airways.py). Out: one row a crossing, and the
-curve.
+At a place where the truth is known to have an airway, the contrast of its wall ring to its lumen is measured with the
+airway's own geometry. It is detected if at least half of the truth's contrast is there (as MTF50 asks for half) and if
+the contrast exceeds the 95th percentile of what the same geometry finds at places in the parenchyma of the same slice,
+where no airway is: texture that makes rings everywhere raises that bar with itself. In: truth, labels, crossings
+(airways.py). Out: one row a crossing, and the curve.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ COLUMNS = ["slice", "airway", "diameter_mm", "tilt_degrees", "score", "control",
 
 @dataclass(frozen=True)
 class Ring:
-    """Weights [side, side], side odd, about the pixel nearest to an airway's centre: mean of the wall minus mean of the lumen."""
+    """Weights [side, side], side odd, about the pixel nearest to an airway's centre: mean of the wall minus mean of the
+    lumen.
+    """
 
     weights: np.ndarray
     row: int
@@ -66,10 +69,11 @@ class Ring:
 
 
 def ring(crossing: pd.Series, spacing: float, angle: float) -> Ring:
-    """The ring of a crossing on pixels of `spacing` mm: a tilted tube's section is an ellipse, longer by 1 / cos(tilt) along `angle`.
+    """The ring of a crossing on pixels of `spacing` mm: a tilted tube's section is an ellipse, longer by 1 / cos(tilt)
+    along `angle`.
 
-    crossing: row, column, diameter_mm, wall_mm, tilt_degrees. angle: radians from the columns' axis. Pixels that the lumen's or
-    the wall's border passes through count in part.
+    crossing: row, column, diameter_mm, wall_mm, tilt_degrees. angle: radians from the columns' axis. Pixels that the
+    lumen's or the wall's border passes through count in part.
     """
     row, column = round(crossing["row"]), round(crossing["column"])
     radius, shrink = crossing["diameter_mm"] / 2, np.cos(np.radians(crossing["tilt_degrees"]))
@@ -97,8 +101,8 @@ def judge_slice(
 ) -> pd.DataFrame:
     """Score the crossings of one slice: COLUMNS, one row for each that can be judged.
 
-    image, truth: HU, labels: `Tissue`, all [rows, columns] on the SR grid; spacing: its pixel size, mm. score: contrast as a
-    share of the truth's; control: the score that only FALSE_ALARMS of the control places exceed; detected: 0 or 1.
+    image, truth: HU, labels: `Tissue`, all [rows, columns] on the SR grid; spacing: its pixel size, mm. score: contrast
+    as a share of the truth's; control: the score that only FALSE_ALARMS of the control places exceed; detected: 0 or 1.
     """
     rng = numpy_stream(Stream.BRONCHIOLE_CONTROLS, SEED, int(crossings["slice"].iloc[0])) if len(crossings) else None
     parenchyma = np.flatnonzero(labels == Tissue.PARENCHYMA)
@@ -125,7 +129,9 @@ def judge_slice(
 
 
 def _best_ring(truth: np.ndarray, crossing: pd.Series, spacing: float) -> tuple[Ring, float]:
-    """The ellipse direction with the highest contrast in the truth, and that contrast (-inf if the ring leaves the slice)."""
+    """The ellipse direction with the highest contrast in the truth, and that contrast (-inf if the ring leaves the
+    slice).
+    """
     best, highest = None, -np.inf
     for angle in np.arange(ANGLES) * np.pi / ANGLES:
         shape = ring(crossing, spacing, angle)
@@ -161,10 +167,11 @@ def smallest_diameter(diameter: np.ndarray, detected: np.ndarray) -> float:
 
 
 def resampled(units: np.ndarray, runs: np.ndarray, repeats: int = REPEATS) -> Iterator[np.ndarray]:
-    """Bootstrap: row numbers of `repeats` draws of the units (airways) with replacement, and of the runs (trainings); seeded.
+    """Bootstrap: row numbers of `repeats` draws of the units (airways) with replacement, and of the runs (trainings);
+    seeded.
 
-    units, runs: what each row belongs to. Every draw takes the same units in each of its runs, as methods are trained anew but
-    the airways are those that there are.
+    units, runs: what each row belongs to. Every draw takes the same units in each of its runs, as methods are trained
+    anew but the airways are those that there are.
     """
     if not len(units):
         return
@@ -183,8 +190,8 @@ def resampled(units: np.ndarray, runs: np.ndarray, repeats: int = REPEATS) -> It
 def interval(table: pd.DataFrame, units: np.ndarray, runs: np.ndarray) -> tuple[float, float]:
     """95 % bootstrap interval of `smallest_diameter` (percentiles) over the draws of `resampled`.
 
-    table: diameter_mm, detected. A draw in which SHARE is never reached counts as infinite, and an infinite end of the interval is
-    NaN.
+    table: diameter_mm, detected. A draw in which SHARE is never reached counts as infinite, and an infinite end of the
+    interval is NaN.
     """
     diameter, detected = table["diameter_mm"].to_numpy(float), table["detected"].to_numpy(float)
     found = [smallest_diameter(diameter[rows], detected[rows]) for rows in resampled(units, runs)]
@@ -195,13 +202,15 @@ def interval(table: pd.DataFrame, units: np.ndarray, runs: np.ndarray) -> tuple[
 
 
 def curve_rows(table: pd.DataFrame) -> list[tuple[str, float, str]]:
-    """Metric, value and unit of the curve: share detected in each bin of BINS_MM and `smallest_bronchiole` with its interval.
+    """Metric, value and unit of the curve: share detected in each bin of BINS_MM and `smallest_bronchiole` with its
+    interval.
 
-    `bronchiole_detected_<bin>`: share of the crossings with a lumen of that many mm that are detected; higher is better, the truth
-    gets about 1, NaN where there is no such crossing. `bronchiole_detected`: mean over the bins, each counting the same, as most
-    airways are small. `smallest_bronchiole`, mm: `smallest_diameter`; lower is better, at best the smallest airway there is; NaN:
-    never, or fewer than FEWEST airways are as large. What fools all of them: a ring is all that is asked for, so that an airway drawn into an image by a method that knows where airways
-    use to be counts; other structures that happen to make half a ring (a vessel in its place does not); and in few airways the
+    `bronchiole_detected_<bin>`: share of the crossings with a lumen of that many mm that are detected; higher is
+    better, the truth gets about 1, NaN where there is no such crossing. `bronchiole_detected`: mean over the bins, each
+    counting the same, as most airways are small. `smallest_bronchiole`, mm: `smallest_diameter`; lower is better, at
+    best the smallest airway there is; NaN: never, or fewer than FEWEST airways are as large. What fools all of them: a
+    ring is all that is asked for, so that an airway drawn into an image by a method that knows where airways use to be
+    counts; other structures that happen to make half a ring (a vessel in its place does not); and in few airways the
     interval, not the value, is the finding.
     """
     rows = []

@@ -1,6 +1,8 @@
-"""Every metric, once: name, unit, protocol, what is best, and what fools it. Figures, tables, the report and docs/metrics.md read it.
+"""Every metric, once: name, unit, protocol, what is best, and what fools it. Figures, tables, the report and
+docs/metrics.md read it.
 
-How a metric is computed is told where it is computed. A metric that is not here is refused when the tables are put together.
+How a metric is computed is told where it is computed. A metric that is not here is refused when the tables are put
+together.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ class Best(Enum):
     LOWER = "↓ lower is better"
     ZERO = "nearer to 0 is better"
     REFERENCE = "best: {}"
-    """Nearer to what a perfect image has, which is not 0 and which the metric's `reference` names. Of a patient it is not known, so no
-    method is marked as the best."""
+    """Nearer to what a perfect image has, which is not 0 and which the metric's `reference` names. Of a patient it is
+    not known, so no method is marked as the best."""
     NONE = "a reference, no score"
     """It is no method's; others are read beside it."""
 
@@ -40,7 +42,8 @@ class Protocol:
 class Metric:
     """A metric: protocol and name in the tables, name for people, unit, what is best, what it is, and what fools it.
 
-    key: may hold a word in brackets for a family's members, as `rmse_<tissue>`. unit: "1" for a share, "count" for a number of things.
+    key: may hold a word in brackets for a family's members, as `rmse_<tissue>`. unit: "1" for a share, "count" for a
+    number of things.
     reference: of Best.REFERENCE, in words.
     """
 

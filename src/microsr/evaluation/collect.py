@@ -1,6 +1,8 @@
-"""Puts the tables of metrics of all cases and protocols into one. In: tables of the protocols. Out: metrics.csv, the same columns.
+"""Puts the tables of metrics of all cases and protocols into one. In: tables of the protocols. Out: metrics.csv, the
+same columns.
 
-Only metrics that the catalogue describes are taken, so that each reaches figures and report with its direction and its unit.
+Only metrics that the catalogue describes are taken, so that each reaches figures and report with its direction and its
+unit.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Metrics of super-resolved CT as tidy tables: one sub-command a protocol, and `collect` and `summarise` for all of them.
+"""Metrics of super-resolved CT as tidy tables: one sub-command a protocol, and `collect` and `summarise` for all of
+them.
 
-Here: `metrics`, the protocols no_reference and truth. In: a super-resolved volume, its clinical input with the lung mask, the
-uCT that it should look like, and the truth with its labels and airways where they exist. Out: rows of `evaluation.tables.COLUMNS`.
+Here: `metrics`, the protocols no_reference and truth. In: a super-resolved volume, its clinical input with the lung
+mask, the uCT that it should look like, and the truth with its labels and airways where they exist. Out: rows of
+`evaluation.tables.COLUMNS`.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ PROTOCOLS = {
     "distribution": "compare the tissue features of a super-resolved CT with those of uCT",
     "repeatability": "compare the super-resolved CTs of two scans of one lung",
 }
-"""Protocols with a module each, and what each does. `code_version.STEPS` says which module; it is imported by name, so that a
-change of one makes no other one old, and when it is asked for: one loads PyTorch."""
+"""Protocols with a module each, and what each does. `code_version.STEPS` says which module; it is imported by name, so
+that a change of one makes no other one old, and when it is asked for: one loads PyTorch."""
 TABLES = {
     "collect": "put the tables of all cases and protocols into one",
     "summarise": "mean and interval of each metric",
@@ -138,8 +140,9 @@ def evaluate(
     """Write the metrics of one super-resolved volume as a tidy .csv.
 
     superresolved: HU, 8 times the clinical size in-plane, its attribute `slices` the clinical slices that it holds.
-    reference: the truth on the same grid, all clinical slices; None: no metrics of protocol truth. maps: where to write the
-    hallucinations (see `evaluation.protocols.truth.rows`). With airways in the reference, the crossings go to <output stem>.bronchioles.csv.
+    reference: the truth on the same grid, all clinical slices; None: no metrics of protocol truth. maps: where to write
+    the hallucinations (see `evaluation.protocols.truth.rows`). With airways in the reference, the crossings go to
+    <output stem>.bronchioles.csv.
 
     Raises
     ------

@@ -1,4 +1,6 @@
-"""Tables of metrics for a reader: which rows, in which words, and which method has the best mean. In: summary.csv, metrics' means."""
+"""Tables of metrics for a reader: which rows, in which words, and which method has the best mean. In: summary.csv,
+metrics' means.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A metric: its name for people and in the tables, unit ("" if it has none), direction, how to read it, a cell for each method."""
+    """A metric: its name for people and in the tables, unit ("" if it has none), direction, how to read it, a cell for
+    each method.
+    """
 
     name: str
     key: str

@@ -47,10 +47,10 @@ def pooled_difference(superresolved: np.ndarray, clinical: np.ndarray, mask: np.
 def consistency_rmse(differences: Moments) -> float:
     """How far the SR image departs from its own input: root mean square of `pooled_difference`, HU.
 
-    The test of the paper's l_downsample on unseen data. Best is the truth's own value, which is not 0: the scan has noise,
-    blurs, and averages over the slice's thickness. 0 means that pooling gives the input back. What fools it:
-    nearest-neighbour up-sampling scores 0 without adding anything, and a network that keeps the scan's noise scores below
-    the truth.
+    The test of the paper's l_downsample on unseen data. Best is the truth's own value, which is not 0: the scan has
+    noise, blurs, and averages over the slice's thickness. 0 means that pooling gives the input back. What fools it:
+    nearest-neighbour up-sampling scores 0 without adding anything, and a network that keeps the scan's noise scores
+    below the truth.
     """
     return float(np.sqrt(differences.mean_square))
 
@@ -60,8 +60,8 @@ def scanned_difference(
 ) -> np.ndarray:
     """SR scanned again minus the clinical input, HU, at each pixel of one slice's lung mask.
 
-    Scanned: blurred in-plane by the kernel's PSF and sampled at the clinical pixels' centres. superresolved: HU [8 rows, 8
-    columns]; clinical, mask: [rows, columns]; spacing: clinical pixel size (x, y), mm. Returns one dimension.
+    Scanned: blurred in-plane by the kernel's PSF and sampled at the clinical pixels' centres. superresolved: HU [8
+    rows, 8 columns]; clinical, mask: [rows, columns]; spacing: clinical pixel size (x, y), mm. Returns one dimension.
     """
     inside = np.asarray(mask) != 0
     across, down = spacing
@@ -79,9 +79,9 @@ def consistency_psf_rmse(differences: Moments) -> float:
     """How far the SR image, scanned again, departs from its own input: root mean square of `scanned_difference`, HU.
 
     Best is the truth's own value, which is not 0 but the scan's noise and what its thicker slices average, which no
-    slice-by-slice method sees. Tests what training does not optimise: the paper's f is average pooling, the scanner is not.
-    What fools it: an image that explains the noise too scores below the truth, which is over-fitting, not quality; and a
-    kernel that is not the scan's (config `scanner.kernel`) shifts all methods alike.
+    slice-by-slice method sees. Tests what training does not optimise: the paper's f is average pooling, the scanner is
+    not. What fools it: an image that explains the noise too scores below the truth, which is over-fitting, not quality;
+    and a kernel that is not the scan's (config `scanner.kernel`) shifts all methods alike.
     """
     return float(np.sqrt(differences.mean_square))
 
@@ -98,11 +98,11 @@ def mean_shift(differences: Moments) -> float:
 def spectrum_distance(superresolved: np.ndarray, micro: np.ndarray) -> float:
     """How much the fine texture's strength differs from real uCT: mean absolute difference of log10 radial power.
 
-    Over the rings above the clinical Nyquist limit (1/16 cycles per SR pixel) up to 1/2; no unit: 1 means a factor
-    of 10 in power on average. Lower is better, 0 is uCT's own texture. superresolved, micro: 2-D power spectra of
-    the same size from `physics.spectrum.mean_power`. What fools it: it sees how much structure of each size there is, not
-    where it is nor what it looks like, so noise shaped like uCT scores 0; the uCT's own noise counts as structure;
-    below the rounding to whole HU nothing is seen, which bounds the distance of very smooth images; and the rings end at 1/2
+    Over the rings above the clinical Nyquist limit (1/16 cycles per SR pixel) up to 1/2; no unit: 1 means a factor of
+    10 in power on average. Lower is better, 0 is uCT's own texture. superresolved, micro: 2-D power spectra of the same
+    size from `physics.spectrum.mean_power`. What fools it: it sees how much structure of each size there is, not where
+    it is nor what it looks like, so noise shaped like uCT scores 0; the uCT's own noise counts as structure; below the
+    rounding to whole HU nothing is seen, which bounds the distance of very smooth images; and the rings end at 1/2
     cycles per pixel, so that a checkerboard of single pixels, in the corner of the spectrum, is left to `checkerboard`.
     """
     if superresolved.shape != micro.shape:
@@ -116,9 +116,9 @@ def checkerboard(power: np.ndarray) -> float:
     """How far a pattern that repeats every 8, 4 or 2 pixels stands out: the highest peak of log10 power, 0 = none.
 
     Up-sampling by strides leaves a pattern that repeats with the stride, hence power at multiples of 1/8 cycles per
-    pixel along rows, columns and both. Each such point is compared with what its neighbourhood predicts for it; 1
-    means ten times the power. Best is what chance gives, up to about 0.2, and 0.3 from a dozen windows. power: 2-D
-    power spectrum of windows of a multiple of 8 pixels, at least 32, from `physics.spectrum.mean_power`. What fools it: a
+    pixel along rows, columns and both. Each such point is compared with what its neighbourhood predicts for it; 1 means
+    ten times the power. Best is what chance gives, up to about 0.2, and 0.3 from a dozen windows. power: 2-D power
+    spectrum of windows of a multiple of 8 pixels, at least 32, from `physics.spectrum.mean_power`. What fools it: a
     pattern that changes with the image hides (nearest-neighbour up-sampling, all of blocks, gets about 0.5), small
     windows show a weak one less (64 against 128: half a unit), and a true lattice at such a frequency would count.
 
@@ -140,7 +140,9 @@ def checkerboard(power: np.ndarray) -> float:
 
 
 def _neighbourhoods(reach: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Three times offsets, 2 to `reach` steps away [number, 2], and weights by which values there predict the middle."""
+    """Three times offsets, 2 to `reach` steps away [number, 2], and weights by which values there predict the
+    middle.
+    """
     steps = np.arange(-reach, reach + 1)
     around = np.array([(i, j) for i in steps for j in steps if max(abs(i), abs(j)) >= 2])
     i, j = around.T.astype(float)
@@ -177,10 +179,11 @@ def rmse(differences: Moments) -> float:
 
 
 def ssim_map(superresolved: np.ndarray, truth: np.ndarray, mask: np.ndarray, data_range: float) -> np.ndarray:
-    """SSIM with the truth (Wang et al. 2004; Gaussian weights, sigma 1.5) at each pixel of one slice's mask, NaN elsewhere.
+    """SSIM with the truth (Wang et al. 2004; Gaussian weights, sigma 1.5) at each pixel of one slice's mask, NaN
+    elsewhere.
 
-    All [rows, columns] on the SR grid, in HU; data_range: HU. Variances and the covariance are the weighted means of equations
-    14 to 16 there, not the sample ones (scikit-image's own choice), which are larger by 1/120.
+    All [rows, columns] on the SR grid, in HU; data_range: HU. Variances and the covariance are the weighted means of
+    equations 14 to 16 there, not the sample ones (scikit-image's own choice), which are larger by 1/120.
     """
     inside = np.asarray(mask) != 0
     found = np.full(inside.shape, np.nan, np.float32)
@@ -219,11 +222,11 @@ def ssim(values: Moments) -> float:
 def ms_ssim_value(superresolved: np.ndarray, truth: np.ndarray, mask: np.ndarray, data_range: float) -> float:
     """MS-SSIM of one slice (Wang, Simoncelli and Bovik 2003; five scales, 11x11 Gaussian, sigma 1.5), no unit.
 
-    All [rows, columns] on the SR grid, in HU; data_range: HU. Over the box around the mask, with the truth put outside the
-    mask, so that only the lung counts (by its share of the box; compare methods on one case, not cases); a box longer than
-    MS_SSIM_TILE is cut into equal tiles, whose values are averaged by their share of the lung. HU are counted from air. NaN
-    without lung, or if the image is too small for five scales (176 pixels). Higher is better, 1 for the truth itself. What
-    fools it: as SSIM; its coarse scales, which any consistent method gets right, weigh most.
+    All [rows, columns] on the SR grid, in HU; data_range: HU. Over the box around the mask, with the truth put outside
+    the mask, so that only the lung counts (by its share of the box; compare methods on one case, not cases); a box
+    longer than MS_SSIM_TILE is cut into equal tiles, whose values are averaged by their share of the lung. HU are
+    counted from air. NaN without lung, or if the image is too small for five scales (176 pixels). Higher is better, 1
+    for the truth itself. What fools it: as SSIM; its coarse scales, which any consistent method gets right, weigh most.
     """
     inside = np.asarray(mask) != 0
     if min(inside.shape) < MS_SSIM_SIDE or not inside.any():

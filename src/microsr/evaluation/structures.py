@@ -1,8 +1,9 @@
-"""Structures of a super-resolved CT beside those of the truth: airway walls, the tumour's border, solid objects lost and invented.
+"""Structures of a super-resolved CT beside those of the truth: airway walls, the tumour's border, solid objects lost
+and invented.
 
-In: slices in HU on the super-resolved grid. Each function says what its number means, its unit, which way is better and what
-fools it. What spans slices, the lesions, is found from slices that come one by one, of which only as many are held as a lesion
-is thick.
+In: slices in HU on the super-resolved grid. Each function says what its number means, its unit, which way is better and
+what fools it. What spans slices, the lesions, is found from slices that come one by one, of which only as many are held
+as a lesion is thick.
 """
 
 from __future__ import annotations
@@ -44,10 +45,12 @@ KEPT = 0.5
 
 
 def lumen_borders(image: np.ndarray, crossing: pd.Series, spacing: float) -> np.ndarray:
-    """Distance, mm, from the airway's centre to the lumen's border along RAYS directions [RAYS]; NaN where a ray leaves the image.
+    """Distance, mm, from the airway's centre to the lumen's border along RAYS directions [RAYS]; NaN where a ray leaves
+    the image.
 
-    The border is where the profile first passes the half of the way from its darkest to its brightest value (full width at half
-    maximum; Reinhardt et al., IEEE TMI 16(6), 1997), with linear interpolation. image: HU [rows, columns]; spacing: mm.
+    The border is where the profile first passes the half of the way from its darkest to its brightest value (full width
+    at half maximum; Reinhardt et al., IEEE TMI 16(6), 1997), with linear interpolation. image: HU [rows, columns];
+    spacing: mm.
     """
     stretch = 1 / np.cos(np.radians(crossing["tilt_degrees"]))
     reach = (crossing["diameter_mm"] / 2 + crossing["wall_mm"]) * stretch + BEYOND_WALL_MM
@@ -80,19 +83,21 @@ def wall_errors(image: np.ndarray, truth: np.ndarray, crossings: pd.DataFrame, s
 def wall_error_um(errors: np.ndarray) -> float:
     """How far the inner border of the airways' walls is off: median of `wall_errors`, um.
 
-    Lower is better; NaN without airways. A radiologist's wall and lumen measurements are as wrong as this. What fools it: it is a
-    median, so that up to half of the rays may hit no wall at all (read bronchiole_detected beside it); small airways are most
-    numerous and bound the error by their size.
+    Lower is better; NaN without airways. A radiologist's wall and lumen measurements are as wrong as this. What fools
+    it: it is a median, so that up to half of the rays may hit no wall at all (read bronchiole_detected beside it);
+    small airways are most numerous and bound the error by their size.
     """
     errors = errors[np.isfinite(errors)]
     return float(1000 * np.median(errors)) if len(errors) else float("nan")
 
 
 def border_distances(image: np.ndarray, truth: np.ndarray, tumour: np.ndarray, spacing: float) -> np.ndarray:
-    """Distances, mm, from each pixel of either tumour border to the other border in one slice; 1-D, empty without a tumour.
+    """Distances, mm, from each pixel of either tumour border to the other border in one slice; 1-D, empty without a
+    tumour.
 
-    image, truth: HU; tumour: bool, the true one; all [rows, columns]. A tumour is what is solid after a slight blur, touches the
-    true tumour and lies within BORDER_SEARCH_MM of it (which keeps vessels that enter it from counting along their length).
+    image, truth: HU; tumour: bool, the true one; all [rows, columns]. A tumour is what is solid after a slight blur,
+    touches the true tumour and lies within BORDER_SEARCH_MM of it (which keeps vessels that enter it from counting
+    along their length).
     """
     if not tumour.any():
         return np.zeros(0)
@@ -117,16 +122,19 @@ def border_distances(image: np.ndarray, truth: np.ndarray, tumour: np.ndarray, s
 
 
 def tumour_border_error_um(distances: np.ndarray) -> float:
-    """How far the tumour's border is off: mean symmetric surface distance in the slices, mean of `border_distances`, um.
+    """How far the tumour's border is off: mean symmetric surface distance in the slices, mean of `border_distances`,
+    um.
 
-    Lower is better; NaN without a tumour, 2000 um for one that is missing. What fools it: it is in-plane only; spicules thinner
-    than the blur (0.15 mm) do not count; where a vessel or the pleura touches, the border is that of both.
+    Lower is better; NaN without a tumour, 2000 um for one that is missing. What fools it: it is in-plane only; spicules
+    thinner than the blur (0.15 mm) do not count; where a vessel or the pleura touches, the border is that of both.
     """
     return float(1000 * distances.mean()) if len(distances) else float("nan")
 
 
 def opened(solid: np.ndarray, thickness: float, spacing: tuple[float, ...]) -> np.ndarray:
-    """What of `solid` a ball (2-D: disc) of diameter `thickness` fits into (morphological opening); spacing along the axes."""
+    """What of `solid` a ball (2-D: disc) of diameter `thickness` fits into (morphological opening); spacing along the
+    axes.
+    """
     radius = thickness / 2
     # Distances run to the centres of the pixels outside, half a pixel beyond the border.
     cores = distance_transform_edt(solid, sampling=spacing) >= radius + min(spacing) / 2
@@ -136,7 +144,9 @@ def opened(solid: np.ndarray, thickness: float, spacing: tuple[float, ...]) -> n
 
 
 def missing_objects(objects: np.ndarray, other: np.ndarray) -> tuple[int, int]:
-    """Number of connected objects of which less than KEPT is solid in `other`, and of all objects; bool arrays of one shape."""
+    """Number of connected objects of which less than KEPT is solid in `other`, and of all objects; bool arrays of one
+    shape.
+    """
     parts, number = label(objects)
     share = np.bincount(parts.ravel(), np.asarray(other).ravel(), minlength=number + 1)[1:] / np.maximum(
         np.bincount(parts.ravel(), minlength=number + 1)[1:], 1
@@ -148,8 +158,9 @@ def small_solids(image: np.ndarray, truth: np.ndarray, lung: np.ndarray, spacing
     """Solid structures at least SMALL_MM thick in one slice: [lost, in the truth, invented, in the image], counts.
 
     Vessels and tumour; airway walls and septa are thinner. Rows `small_lost` and `small_invented` are the shares lost /
-    in the truth and invented / in the image over all slices: lower is better, 0 for the truth, NaN where there is none. What
-    fools them: a structure that is there but thinner by half of its area counts as lost; its HU do not count above -300.
+    in the truth and invented / in the image over all slices: lower is better, 0 for the truth, NaN where there is none.
+    What fools them: a structure that is there but thinner by half of its area counts as lost; its HU do not count above
+    -300.
     """
     solid = [lung & (gaussian_filter(np.asarray(a, float), SMALL_BLUR_MM / spacing) > SOLID_HU) for a in (image, truth)]
     own, true = (opened(s, SMALL_MM, (spacing, spacing)) for s in solid)
@@ -166,11 +177,12 @@ def lesions(
 ) -> tuple[int, int]:
     """Lesions lost and lesions invented: solid objects that a ball of LESION_MM fits into, in 3-D, in one volume only.
 
-    slices: image, truth (HU) and lung (bool) of each slice, [rows, columns], one after the other. spacing: z, y, x, mm. An object
-    is in the other volume if half of it is solid there. Beyond the first and the last slice the volume is taken to go on as it
-    ends, so that a thin slab has lesions. Fewer is better; the truth has (0, 0). An unpaired training with other shares of tumour
-    in its two domains fails here (Cohen et al., MICCAI 2018). What fools it: large vessels are solid objects too; a lesion that is
-    displaced by more than its radius is both lost and invented; in few lesions a count of 0 proves little.
+    slices: image, truth (HU) and lung (bool) of each slice, [rows, columns], one after the other. spacing: z, y, x, mm.
+    An object is in the other volume if half of it is solid there. Beyond the first and the last slice the volume is
+    taken to go on as it ends, so that a thin slab has lesions. Fewer is better; the truth has (0, 0). An unpaired
+    training with other shares of tumour in its two domains fails here (Cohen et al., MICCAI 2018). What fools it: large
+    vessels are solid objects too; a lesion that is displaced by more than its radius is both lost and invented; in few
+    lesions a count of 0 proves little.
     """
     solid = (np.stack([image > SOLID_HU, truth > SOLID_HU]) & lung for image, truth, lung in slices)
     lost, invented = Objects(), Objects()
@@ -192,7 +204,8 @@ def opened_slices(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """What `opened` finds in volumes whose slices come one by one: each slice, and what of it is thick enough.
 
-    solid: bool [volumes, rows, columns]; spacing: z, y, x. As many slices are held as a ball of diameter `thickness` spans.
+    solid: bool [volumes, rows, columns]; spacing: z, y, x. As many slices are held as a ball of diameter `thickness`
+    spans.
     """
     radius = thickness / 2
     rims = _near(((here, ~here) for here in solid), radius + min(spacing) / 2, spacing, operator.lt)
@@ -204,7 +217,8 @@ def _near(
     slices: Iterable[tuple[np.ndarray, np.ndarray]], radius: float, spacing: tuple[float, float, float],
     compare: Callable,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
-    """Each slice, and which of its pixels have some of `parts`, in any slice, at a distance that is `compare` (< or <=) `radius`.
+    """Each slice, and which of its pixels have some of `parts`, in any slice, at a distance that is `compare` (< or <=)
+    `radius`.
 
     slices: pairs of a slice and its parts, bool [volumes, rows, columns].
     """
@@ -229,7 +243,9 @@ def _near(
 def _around(
     slices: Iterable[tuple[np.ndarray, np.ndarray]], number: int
 ) -> Iterator[tuple[np.ndarray, list[tuple[int, np.ndarray]]]]:
-    """Each slice, and what belongs to it and to up to `number` slices before (steps below 0) and after it, with the steps."""
+    """Each slice, and what belongs to it and to up to `number` slices before (steps below 0) and after it, with the
+    steps.
+    """
     held: deque = deque([None] * (2 * number + 1), maxlen=2 * number + 1)
     for place, pair in enumerate(itertools.chain(slices, [None] * number)):
         held.append(pair)
@@ -242,7 +258,8 @@ class Objects:
 
     def __init__(self) -> None:
         self._last: np.ndarray | None = None
-        # Of the parts that objects have in each slice: pixels, those solid in the other volume, and which touch across slices.
+        # Of the parts that objects have in each slice: pixels, those solid in the other volume, and which touch across
+        # slices.
         self._pixels: list[int] = []
         self._shared: list[int] = []
         self._pairs: list[tuple[int, int]] = []

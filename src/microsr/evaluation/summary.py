@@ -1,7 +1,9 @@
-"""The table of metrics in short: mean and 95 % interval of each metric for each method. In: metrics.csv. Out: summary.csv.
+"""The table of metrics in short: mean and 95 % interval of each metric for each method. In: metrics.csv. Out:
+summary.csv.
 
-What varies by chance is the training: a model's value is its mean over the cases, and the interval is Student's t over the
-models that differ in their seed only. Cases are the same for every method, so they are averaged, not counted as chance.
+What varies by chance is the training: a model's value is its mean over the cases, and the interval is Student's t over
+the models that differ in their seed only. Cases are the same for every method, so they are averaged, not counted as
+chance.
 """
 
 from __future__ import annotations
@@ -26,8 +28,9 @@ GROUP = ["protocol", "metric", "unit", "method", "training_set"]
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
     """Mean over cases and seeds, and its interval over seeds.
 
-    table: columns of `evaluation.tables.COLUMNS`. Returns GROUP, mean, low, high (NaN without ENOUGH_SEEDS), seeds, cases, undefined
-    (values that were not a number: a metric that has nothing to measure there, or a diameter that was never detected).
+    table: columns of `evaluation.tables.COLUMNS`. Returns GROUP, mean, low, high (NaN without ENOUGH_SEEDS), seeds,
+    cases, undefined (values that were not a number: a metric that has nothing to measure there, or a diameter that was
+    never detected).
     """
     rows = []
     for key, group in table.groupby(GROUP, sort=False):

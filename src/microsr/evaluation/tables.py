@@ -1,6 +1,7 @@
 """The tidy table of metrics: one row a number, whatever measured it.
 
-Rows of case, method, training_set, seed, protocol, metric, value, unit. `seed` is the training's; "none" where nothing is trained.
+Rows of case, method, training_set, seed, protocol, metric, value, unit. `seed` is the training's; "none" where nothing
+is trained.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Texture of a super-resolved CT, without a reference: where there should be none, and how its HU are spread.
 
-A vessel is filled with blood and an airway with air, so that a slice through either is flat at every scale; real-lung trials
-filled both with grain that no spectrum taken from the whole lung shows.
+A vessel is filled with blood and an airway with air, so that a slice through either is flat at every scale; real-lung
+trials filled both with grain that no spectrum taken from the whole lung shows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ HISTOGRAM_HU = (-1200, 1200)
 
 
 def solid_places(clinical: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Clinical pixels that are solid with all their 8 neighbours (HU above SOLID_HU) and inside the mask: bool [rows, columns].
+    """Clinical pixels that are solid with all their 8 neighbours (HU above SOLID_HU) and inside the mask: bool [rows,
+    columns].
 
     Neighbours that are solid keep the border of the vessel, which is no texture, out of the pixel.
     """
@@ -30,7 +31,8 @@ def solid_places(clinical: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def airway_places(clinical: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Clinical pixels whose 3x3 neighbourhood has a mean below AIRWAY_HU and lies inside the mask: bool [rows, columns].
+    """Clinical pixels whose 3x3 neighbourhood has a mean below AIRWAY_HU and lies inside the mask: bool [rows,
+    columns].
 
     The mean, as single pixels of air and of parenchyma differ by about four times the noise only.
     """
@@ -41,8 +43,9 @@ def airway_places(clinical: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def detail_at(superresolved: np.ndarray, places: np.ndarray) -> np.ndarray:
     """What a plane through each 8x8 block does not explain, HU, in the blocks of the clinical pixels `places`; 1-D.
 
-    superresolved: HU [8 rows, 8 columns]. Scaled by sqrt(64/61) for the plane's three coefficients, so that white noise of
-    standard deviation s has root mean square s. A gradient across the block is no texture; a wave shorter than the block is.
+    superresolved: HU [8 rows, 8 columns]. Scaled by sqrt(64/61) for the plane's three coefficients, so that white noise
+    of standard deviation s has root mean square s. A gradient across the block is no texture; a wave shorter than the
+    block is.
     """
     rows, columns = places.shape
     blocks = np.reshape(superresolved, (rows, SCALE, columns, SCALE)).transpose(0, 2, 1, 3)[places]
@@ -61,8 +64,9 @@ def texture_in_vessels(detail: Moments) -> float:
 
     Best is the noise of the uCT (a tissue's real micro-structure is some tens of HU at most), not 0; NaN if the slices
     hold no vessel of three clinical pixels. What fools it: smooth images score 0, bicubic too, so read it beside
-    spectrum_distance; calcium and air in a tumour are real detail; a vessel lost altogether (turned to alveoli) counts as
-    grain, which is right, but a vessel turned to smooth air scores 0; what the input does not show as solid is not looked at.
+    spectrum_distance; calcium and air in a tumour are real detail; a vessel lost altogether (turned to alveoli) counts
+    as grain, which is right, but a vessel turned to smooth air scores 0; what the input does not show as solid is not
+    looked at.
     """
     return _spread(detail)
 
@@ -84,11 +88,13 @@ def histogram(windows: np.ndarray) -> np.ndarray:
 
 
 def histogram_distance(superresolved: np.ndarray, micro: np.ndarray) -> float:
-    """How far HU would have to be moved to turn one histogram into the other: Wasserstein-1 distance, HU (Rubner et al. 2000).
+    """How far HU would have to be moved to turn one histogram into the other: Wasserstein-1 distance, HU (Rubner et al.
+    2000).
 
-    Lower is better, 0: the SR lung holds each HU as often as real uCT. superresolved, micro: from `histogram`. What fools it:
-    it does not see where a pixel is, so that shuffled pixels score as well as lung; a lung less inflated than the specimen is
-    shifted through no fault of the method, and so is one with more vessels in its windows; the uCT's own noise widens the target.
+    Lower is better, 0: the SR lung holds each HU as often as real uCT. superresolved, micro: from `histogram`. What
+    fools it: it does not see where a pixel is, so that shuffled pixels score as well as lung; a lung less inflated than
+    the specimen is shifted through no fault of the method, and so is one with more vessels in its windows; the uCT's
+    own noise widens the target.
     """
     # As scipy.stats.wasserstein_distance, whose module takes a second to load: the area between the cumulative shares.
     own, reference = np.cumsum(superresolved), np.cumsum(micro)

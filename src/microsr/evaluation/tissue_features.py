@@ -1,8 +1,8 @@
 """A small network that tells the simulated tissues apart; what its last layer sees in a window describes lung texture.
 
 In: the truth of a simulated case and its labels (tissues.Tissue). Out: features.pt, one self-contained file, and
-features.run.json. The Inception network behind the usual Frechet and kernel distances was trained on photographs; this one
-knows nothing but lung at uCT scale, and the distances are named after it (distribution.py).
+features.run.json. The Inception network behind the usual Frechet and kernel distances was trained on photographs; this
+one knows nothing but lung at uCT scale, and the distances are named after it (distribution.py).
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ STATISTICS = 1024
 
 
 class TissueNetwork(nn.Module):
-    """Four convolutions at half the resolution, which see 19 pixels, and the tissue of each pixel from the last of them."""
+    """Four convolutions at half the resolution, which see 19 pixels, and the tissue of each pixel from the last of
+    them.
+    """
 
     def __init__(self, window_hu: tuple[float, float], features: int = FEATURES) -> None:
         super().__init__()
@@ -89,11 +91,12 @@ class TissueNetwork(nn.Module):
 def train(
     truth: np.ndarray, labels: np.ndarray, seed: int, window_hu: tuple[float, float], steps: int
 ) -> TissueNetwork:
-    """Train for `steps` steps, at least 2, on slices of truth, HU, and labels, codes of Tissue; both [slices, rows, columns], at least SIZE pixels a side.
+    """Train for `steps` steps, at least 2, on slices of truth, HU, and labels, codes of Tissue; both [slices, rows,
+    columns], at least SIZE pixels a side.
 
-    Every tissue is in the middle of equally many windows; rare ones weigh more in the cross-entropy, by the root of their
-    share. What is outside the lung counts nowhere: no window of the distances holds it, and at this size chest wall is as
-    tumour. The same arguments give the same network on the same machine.
+    Every tissue is in the middle of equally many windows; rare ones weigh more in the cross-entropy, by the root of
+    their share. What is outside the lung counts nowhere: no window of the distances holds it, and at this size chest
+    wall is as tumour. The same arguments give the same network on the same machine.
     """
     stream = numpy_stream(Stream.FEATURES, seed)
     with torch.random.fork_rng(devices=[]):
@@ -132,13 +135,17 @@ def train(
 
 
 def _scanned(hu: np.ndarray, stream: np.random.Generator) -> np.ndarray:
-    """A window as a uCT may show it: a little blurred, a little noisy; without it the features tell scanners, not tissues."""
+    """A window as a uCT may show it: a little blurred, a little noisy; without it the features tell scanners, not
+    tissues.
+    """
     blurred = gaussian_filter(hu.astype(np.float32), stream.uniform(0, BLUR))
     return blurred + stream.uniform(0, NOISE_HU) * stream.standard_normal(hu.shape, dtype=np.float32)
 
 
 def _standardise(network: TissueNetwork, truth: np.ndarray, labels: np.ndarray, stream: np.random.Generator) -> None:
-    """Take the features' mean and spread from windows of lung without chest wall, or from any where there is no room."""
+    """Take the features' mean and spread from windows of lung without chest wall, or from any where there is no
+    room.
+    """
     lung = labels != Tissue.OUTSIDE
     counts = positions.count_positions(lung, SIZE, 1.0)
     if not counts.any():
@@ -152,7 +159,9 @@ def _standardise(network: TissueNetwork, truth: np.ndarray, labels: np.ndarray, 
 
 
 def cut(array: Any, places: np.ndarray, size: int) -> np.ndarray:
-    """The windows [number, size, size] of array [slices, rows, columns] that start at places [number, 3]; reads by slice."""
+    """The windows [number, size, size] of array [slices, rows, columns] that start at places [number, 3]; reads by
+    slice.
+    """
     windows = np.empty((len(places), size, size), np.float32)
     for z in np.unique(places[:, 0]):
         image = np.asarray(array[int(z)])
@@ -164,7 +173,9 @@ def cut(array: Any, places: np.ndarray, size: int) -> np.ndarray:
 
 @torch.inference_mode()
 def recall(network: TissueNetwork, truth: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Share of the pixels of each tissue that the network names rightly; what is outside the lung, or not there, is left out."""
+    """Share of the pixels of each tissue that the network names rightly; what is outside the lung, or not there, is
+    left out.
+    """
     right, there = np.zeros(len(Tissue)), np.zeros(len(Tissue))
     for image, answer in zip(truth, labels, strict=True):
         found = network(torch.from_numpy(np.asarray(image, np.float32))[None, None])[0].argmax(0).numpy()
@@ -174,9 +185,11 @@ def recall(network: TissueNetwork, truth: np.ndarray, labels: np.ndarray) -> dic
 
 
 def learn(truth: Path, labels: Path, output: Path, seed: int, window_hu: tuple[float, float], steps: int) -> None:
-    """Train for `steps` steps on a simulated case and write features.pt with the network, its facts and its accuracy on held-out slices.
+    """Train for `steps` steps on a simulated case and write features.pt with the network, its facts and its accuracy on
+    held-out slices.
 
-    The held-out slices are of the same lung: the accuracy says that the network learned tissues, not that it knows others.
+    The held-out slices are of the same lung: the accuracy says that the network learned tissues, not that it knows
+    others.
 
     Raises
     ------

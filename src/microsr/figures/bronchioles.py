@@ -1,7 +1,8 @@
-"""The bronchiole resolution curve: the share of airways that are detected against the diameter of their lumen, for each method.
+"""The bronchiole resolution curve: the share of airways that are detected against the diameter of their lumen, for each
+method.
 
-In: per method the tables of crossings that `microsr evaluate metrics` writes, of several cases and trainings. Out: a figure with
-95 % bootstrap bands over airways and trainings, and the smallest diameter of which 90 % are detected.
+In: per method the tables of crossings that `microsr evaluate metrics` writes, of several cases and trainings. Out: a
+figure with 95 % bootstrap bands over airways and trainings, and the smallest diameter of which 90 % are detected.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The comparison figure (Zheng et al. 2020, Fig. 2): clinical CT, each method's super-resolved CT and, where it exists, the truth.
+"""The comparison figure (Zheng et al. 2020, Fig. 2): clinical CT, each method's super-resolved CT and, where it exists,
+the truth.
 
 All panels show the same field of the same slice in the same window. In: volumes in the working format. Out: a figure.
 The clinical CT is shown as its pixels are; a super-resolved slice is averaged by areas for the overview only.
@@ -88,9 +89,11 @@ def make_comparison(
     title: str | None = None,
     note: str | None = None,
 ) -> dict[str, Any]:
-    """Write the comparison figure of one case and return what it shows: slice, insets, the slice read of each large volume.
+    """Write the comparison figure of one case and return what it shows: slice, insets, the slice read of each large
+    volume.
 
-    clinical: volume with a lung mask. superresolved: method -> volume made from it. truth: volume on the magnified grid.
+    clinical: volume with a lung mask. superresolved: method -> volume made from it. truth: volume on the magnified
+    grid.
     output: path without extension. note: a line below the panels.
 
     Raises
@@ -147,10 +150,10 @@ def choose_slice(mask: Any, available: dict[Path, list[int]], wanted: int | None
 def choose_insets(pixels: np.ndarray, lung: np.ndarray, size: int = Inset.model_fields["size"].default) -> list[Inset]:
     """At most two squares wholly inside the lung that do not overlap, where the clinical CT has most structure.
 
-    pixels: [rows, columns], HU. lung: the same shape, true inside. Structure is the variance after a Gaussian of one pixel, which
-    leaves noise out, among lung pixels weighted towards the square's centre. The first may hold anything (vessels, airways, a tumour); the second
-    is parenchyma, that is, at most 5 % of it above -500 HU, if there is such a square. Where no square of `size` fits, half
-    of it is tried.
+    pixels: [rows, columns], HU. lung: the same shape, true inside. Structure is the variance after a Gaussian of one
+    pixel, which leaves noise out, among lung pixels weighted towards the square's centre. The first may hold anything
+    (vessels, airways, a tumour); the second is parenchyma, that is, at most 5 % of it above -500 HU, if there is such a
+    square. Where no square of `size` fits, half of it is tried.
     """
     smooth = ndimage.gaussian_filter(pixels.astype(float), 1.0)
     while size >= 4:
@@ -175,7 +178,9 @@ def choose_insets(pixels: np.ndarray, lung: np.ndarray, size: int = Inset.model_
 
 
 def lung_field(lung: np.ndarray, spacing: tuple[float, ...], insets: list[Inset]) -> Field:
-    """The bounding box of lung and insets with a margin of 5 mm, within the slice; the whole slice where there is no lung."""
+    """The bounding box of lung and insets with a margin of 5 mm, within the slice; the whole slice where there is no
+    lung.
+    """
     shown = lung.copy()
     for inset in insets:
         shown[inset.row : inset.row + inset.size, inset.column : inset.column + inset.size] = True
@@ -200,8 +205,8 @@ def draw_comparison(
 ) -> Figure:
     """Draw the panels side by side: the field in the first row, one row for each inset below, all in `window` (HU).
 
-    Axes are in mm from the corner of the field; each row has a scale bar in its first panel. More than MOST_COLUMNS panels stand in
-    two bands, one below the other.
+    Axes are in mm from the corner of the field; each row has a scale bar in its first panel. More than MOST_COLUMNS
+    panels stand in two bands, one below the other.
     """
     gap, edge, heading, foot = 0.05, 0.04, 0.36, 0.5
     top = 0.3 if title else 0.04

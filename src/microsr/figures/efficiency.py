@@ -1,4 +1,5 @@
-"""Quality against cost: what the arithmetic and the time of each network buy. In: the table of metrics and each model's run.json.
+"""Quality against cost: what the arithmetic and the time of each network buy. In: the table of metrics and each model's
+run.json.
 Out: a figure with a pair of panels a metric, and a table of what each training cost.
 """
 
@@ -39,7 +40,8 @@ LINE = 0.115
 def make_efficiency(table: Path, runs: dict[str, list[Path]], output: Path, costs: Path) -> list[str]:
     """Write the figure and the table of costs (.csv, with COSTS), and return the metrics drawn.
 
-    table: metrics.csv. runs: `method/training_set` -> run.json of each of its trainings. output: path without extension.
+    table: metrics.csv. runs: `method/training_set` -> run.json of each of its trainings. output: path without
+    extension.
 
     Raises
     ------
@@ -166,7 +168,9 @@ def _look(place: int) -> dict[str, Any]:
 
 
 def _cost_axis(axes: Axes, costs: pd.Series) -> None:
-    """A logarithmic axis over all costs, with ticks at 1, 2 and 5 times powers of ten, or where these crowd, at these alone."""
+    """A logarithmic axis over all costs, with ticks at 1, 2 and 5 times powers of ten, or where these crowd, at these
+    alone.
+    """
     low, high = costs.min() / 1.7, costs.max() * 1.7
     decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     ticks = [tick for tick in np.multiply.outer(decades, (1, 2, 5)).ravel() if low <= tick <= high]

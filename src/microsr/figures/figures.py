@@ -1,7 +1,8 @@
-"""The step that draws: the paper's comparison (Fig. 2) and network (Fig. 1) figures, and those that let a user judge a run.
+"""The step that draws: the paper's comparison (Fig. 2) and network (Fig. 1) figures, and those that let a user judge a
+run.
 
-In: volumes, tables and settings. Out: <output>.png, <output>.pdf and <output>.run.json. Each figure has a module of its own,
-which is loaded when the figure is drawn: all of them take seconds.
+In: volumes, tables and settings. Out: <output>.png, <output>.pdf and <output>.run.json. Each figure has a module of its
+own, which is loaded when the figure is drawn: all of them take seconds.
 """
 
 from __future__ import annotations

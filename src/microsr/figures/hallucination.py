@@ -1,8 +1,9 @@
 """Hallucination maps: what each method shows wrongly, split into what the scanner measured and what it could not see.
 
-In: the clinical CT, the truth, per method the super-resolved CT and the volume that `microsr evaluate metrics --maps` writes.
-Out: a figure; clinical CT and truth, then a row a method: its image, its measurable error and its hallucination (Bhadra et al.,
-IEEE TMI 2021).
+In: the clinical CT, the truth, per method the super-resolved CT and the volume that `microsr evaluate metrics --maps`
+writes.
+Out: a figure; clinical CT and truth, then a row a method: its image, its measurable error and its hallucination (Bhadra
+et al., IEEE TMI 2021).
 """
 
 from __future__ import annotations
@@ -37,10 +38,11 @@ def make_hallucination(
     settings: Figures,
     output: Path,
 ) -> dict[str, Any]:
-    """Write the figure of one case and return the slice and the field that it shows, and the slice read of each large volume.
+    """Write the figure of one case and return the slice and the field that it shows, and the slice read of each large
+    volume.
 
-    superresolved, maps: method -> volume, the same methods in both. The field is the first of settings.insets, or the square
-    inside the lung in which the clinical CT has most structure. output: path without extension.
+    superresolved, maps: method -> volume, the same methods in both. The field is the first of settings.insets, or the
+    square inside the lung in which the clinical CT has most structure. output: path without extension.
 
     Raises
     ------
@@ -95,8 +97,8 @@ def draw_hallucination(
 ) -> Figure:
     """Draw clinical CT and truth on the left and a row of image, measurable error and hallucination for each method.
 
-    clinical: HU [size, size]; truth and rows: HU [8 size, 8 size]. volume: gives the pixel size and the direction. Errors share one
-    symmetric colour scale, whose ends are ERROR_HU; the number in a panel is its root mean square.
+    clinical: HU [size, size]; truth and rows: HU [8 size, 8 size]. volume: gives the pixel size and the direction.
+    Errors share one symmetric colour scale, whose ends are ERROR_HU; the number in a panel is its root mean square.
     """
     edge, gap, head, foot = 0.12, 0.06, 0.22, 0.44
     lines = max(len(rows), 2)

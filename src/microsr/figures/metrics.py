@@ -1,4 +1,5 @@
-"""The metrics of all methods: one panel a metric, one dot a training, the interval over trainings. In: the table of metrics.
+"""The metrics of all methods: one panel a metric, one dot a training, the interval over trainings. In: the table of
+metrics.
 Out: a figure of one protocol's metrics, or of the few that answer the question of the comparison (HEADLINE).
 """
 
@@ -27,7 +28,9 @@ LAYOUTS = (
     (4, 0.105, 0.2, 0.02),
     (5, 0.1, 0.16, -0.05),
 )
-"""Columns of panels; inches a method, between columns and above a title: from the roomiest, the first that fits on a page."""
+"""Columns of panels; inches a method, between columns and above a title: from the roomiest, the first that fits on a
+page.
+"""
 LABEL = 0.46
 """Inches kept free for the number behind a bar."""
 

@@ -1,7 +1,8 @@
-"""The network figure (Zheng et al. 2020, Fig. 1), drawn from the settings in use: networks, patch sizes, losses and weights.
+"""The network figure (Zheng et al. 2020, Fig. 1), drawn from the settings in use: networks, patch sizes, losses and
+weights.
 
-Upper row: a clinical patch A through G1 and back through G2. Lower row: a uCT patch B through G2 and back through G1. Blue
-blocks are the losses that the paper adds to CycleGAN; a loss of weight 0 is not drawn.
+Upper row: a clinical patch A through G1 and back through G2. Lower row: a uCT patch B through G2 and back through G1.
+Blue blocks are the losses that the paper adds to CycleGAN; a loss of weight 0 is not drawn.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def make_network(
 
 @styled
 def draw_network(method: Method, train: Train, patches: tuple[int, int], title: str | None = None) -> Figure:
-    """Draw the networks and the losses of non-zero weight; the gid of a loss's text is the loss's name in the history."""
+    """Draw the networks and the losses of non-zero weight; the gid of a loss's text is the loss's name in the
+    history.
+    """
     if method.upsampler != "generator":
         raise UserError(
             f"upsampler is {method.upsampler}: there are no networks to draw; give a method with a generator"

@@ -1,4 +1,5 @@
-"""Where training patches were taken: the slices with most of them, how often each pixel was covered, and some of the squares.
+"""Where training patches were taken: the slices with most of them, how often each pixel was covered, and some of the
+squares.
 
 In: a volume with its mask and the index of its patches. Out: a figure.
 """
@@ -63,7 +64,9 @@ def coverage(table: pd.DataFrame, shape: tuple[int, int]) -> np.ndarray:
 
 @styled
 def draw_patches(volume: Volume, mask: np.ndarray, table: pd.DataFrame, slices: list[int]) -> Figure:
-    """Draw the given slices with mask outline, coverage, centres of all patches and a few of the squares; axes in mm."""
+    """Draw the given slices with mask outline, coverage, centres of all patches and a few of the squares; axes in
+    mm.
+    """
     edge, gap, heading, foot = 0.04, 0.06, 0.42, 0.5
     side = (PAGE - 2 * edge - gap * (SLICES - 1)) / SLICES
     rows, columns = volume.shape[1:]

@@ -1,4 +1,6 @@
-"""What all figures share: one look, colours safe for colour-blind readers, scale bars in mm, files that are the same byte for byte."""
+"""What all figures share: one look, colours safe for colour-blind readers, scale bars in mm, files that are the same
+byte for byte.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from microsr.core.files import replacing
 from microsr.core.progress import logger
 
 COLUMN, PAGE, TALLEST = 3.5, 7.16, 8.5
-"""One and two columns of a journal and the tallest figure, inches: 88.9, 181.9 and 215.9 mm, as IEEE's journals ask for."""
+"""One and two columns of a journal and the tallest figure, inches: 88.9, 181.9 and 215.9 mm, as IEEE's journals ask
+for.
+"""
 SMALLEST_PANEL = 0.4
 """The narrowest panel of an image, inches."""
 DPI = 300
@@ -144,8 +148,8 @@ def new_figure(width: float, height: float) -> Figure:
 def fitting(widest: float, rest: float, rows: float) -> float:
     """Width of image panels, inches: `widest`, or less where the figure would be taller than TALLEST.
 
-    rest: height of all that is no panel. rows: height of all panels together, in widths of a panel. No panel becomes narrower
-    than SMALLEST_PANEL: with so many methods the figure is taller than a page, of which `save` warns.
+    rest: height of all that is no panel. rows: height of all panels together, in widths of a panel. No panel becomes
+    narrower than SMALLEST_PANEL: with so many methods the figure is taller than a page, of which `save` warns.
     """
     return max(min(widest, (TALLEST - rest) / rows), min(widest, SMALLEST_PANEL))
 

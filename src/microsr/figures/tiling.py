@@ -1,7 +1,8 @@
 """Tiles that cannot be seen: a slice super-resolved tile by tile beside the same slice super-resolved in one piece.
 
-In: a clinical CT with its lung mask, and trained generators; bicubic interpolation is always shown. Out: a figure with a row for
-each method, and a table of the largest differences. For comparison, what a halo avoids: the same tiles, each by itself.
+In: a clinical CT with its lung mask, and trained generators; bicubic interpolation is always shown. Out: a figure with
+a row for each method, and a table of the largest differences. For comparison, what a halo avoids: the same tiles, each
+by itself.
 """
 
 from __future__ import annotations
@@ -55,11 +56,12 @@ Row = tuple[np.ndarray, np.ndarray, np.ndarray]
 def make_tiling(
     clinical: Path, models: dict[str, Path], settings: Figures, output: Path, table: Path, size: int = SIZE, tile: int = TILE
 ) -> dict[str, Any]:  # fmt: skip
-    """Write the figure and the table of one clinical CT and return what it shows: slice, and first row and column of the square.
+    """Write the figure and the table of one clinical CT and return what it shows: slice, and first row and column of
+    the square.
 
-    models: method -> generator.pt. The square, with `size` clinical pixels a side or the slice's, is the one with most lung, and is
-    super-resolved as if it were the slice; in float32 on the CPU. output: path without extension. table: .csv with COLUMNS, of
-    each method a row for the tiles with a halo and one for the tiles alone.
+    models: method -> generator.pt. The square, with `size` clinical pixels a side or the slice's, is the one with most
+    lung, and is super-resolved as if it were the slice; in float32 on the CPU. output: path without extension. table:
+    .csv with COLUMNS, of each method a row for the tiles with a halo and one for the tiles alone.
 
     Raises
     ------
@@ -85,7 +87,9 @@ def make_tiling(
 
 
 def most_lung(lung: np.ndarray, size: int) -> tuple[int, int]:
-    """First row and column of the square of `size` pixels a side, or the image's, that holds most of `lung` [rows, columns]."""
+    """First row and column of the square of `size` pixels a side, or the image's, that holds most of `lung` [rows,
+    columns].
+    """
     sides = [min(size, n) for n in lung.shape]
     share = uniform_filter(lung.astype(float), sides, mode="constant")
     places = tuple(slice(side // 2, side // 2 + n - side + 1) for side, n in zip(sides, lung.shape, strict=True))
@@ -103,7 +107,9 @@ def compare(hu: np.ndarray, index: int, upsampler: Upsampler, tile: int) -> Row:
 
 
 def each_alone(hu: np.ndarray, index: int, upsampler: Upsampler, tile: int) -> np.ndarray:
-    """What `upsample_slice` does not do: super-resolve each tile of a slice as if nothing were around it (same noise)."""
+    """What `upsample_slice` does not do: super-resolve each tile of a slice as if nothing were around it (same
+    noise).
+    """
     found = np.empty([SCALE * n for n in hu.shape], np.float32)
     random = upsampler.draw(index, hu.shape)
     with Magnifier(upsampler, tile) as magnify:
@@ -135,9 +141,9 @@ def draw_tiling(
 ) -> Figure:
     """Draw a row for each method: in one piece, the difference in tiles with a halo, the difference in tiles alone.
 
-    halos: clinical pixels around a tile that influence it. volume: gives pixel size and direction. The differences share one
-    logarithmic scale, DIFFERENCE_HU; a pixel of print shows the largest difference under it, and a panel says the largest of
-    all. Ticks are where tiles meet.
+    halos: clinical pixels around a tile that influence it. volume: gives pixel size and direction. The differences
+    share one logarithmic scale, DIFFERENCE_HU; a pixel of print shows the largest difference under it, and a panel says
+    the largest of all. Ticks are where tiles meet.
     """
     edge, gap, head, foot, between = 0.15, 0.15, 0.42, 0.42, 0.22
     first = next(iter(rows.values()))[0]
@@ -184,7 +190,9 @@ def draw_tiling(
 
 
 def _coarser(image: np.ndarray, pixels: int) -> np.ndarray:
-    """The largest value of each block of 1, 2, 4 or 8 pixels a side, so that not much more than `pixels` are left along a side."""
+    """The largest value of each block of 1, 2, 4 or 8 pixels a side, so that not much more than `pixels` are left along
+    a side.
+    """
     factor = 1
     while factor < SCALE and image.shape[1] > factor * pixels:
         factor *= 2

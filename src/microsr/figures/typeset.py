@@ -1,7 +1,9 @@
-"""Tables for a paper, in LaTeX (booktabs) and Markdown: the volumes (Zheng et al. 2020, Table 1) and the summary of the metrics.
+"""Tables for a paper, in LaTeX (booktabs) and Markdown: the volumes (Zheng et al. 2020, Table 1) and the summary of the
+metrics.
 
-In: volumes.csv or summary.csv. Out: the same as <output>.tex, to be \\input, and <output>.md. Of the metrics, each has its unit, its direction and
-its best mean in bold, as in the report; below a mean stands its 95 % interval, where a method was trained often enough for one.
+In: volumes.csv or summary.csv. Out: the same as <output>.tex, to be \\input, and <output>.md. Of the metrics, each has
+its unit, its direction and its best mean in bold, as in the report; below a mean stands its 95 % interval, where a
+method was trained often enough for one.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ ESCAPES = {
 
 
 def read_volumes(path: Path) -> pd.DataFrame:
-    """Table 1 as text, with the headings COLUMNS: pixels as columns × rows, lengths in µm, "–" where a header says nothing.
+    """Table 1 as text, with the headings COLUMNS: pixels as columns × rows, lengths in µm, "–" where a header says
+    nothing.
 
     Raises
     ------
@@ -66,7 +69,9 @@ def micrometres(millimetres: float) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text as LaTeX sets it: special characters escaped, signs that its fonts lack as commands. Nothing is escaped twice."""
+    """Text as LaTeX sets it: special characters escaped, signs that its fonts lack as commands. Nothing is escaped
+    twice.
+    """
     return re.sub("|".join(map(re.escape, ESCAPES)), lambda found: ESCAPES[found[0]], text)
 
 

@@ -1,4 +1,5 @@
-"""The validation as a picture: what was measured of the simulated lung and scanner, on the range that the literature gives.
+"""The validation as a picture: what was measured of the simulated lung and scanner, on the range that the literature
+gives.
 
 In: the table of `microsr validate`. Out: a figure.
 """

@@ -1,4 +1,6 @@
-"""Table 1 of the paper as a figure: pixels, slices, pixel size and slice thickness of every volume. In: volumes.csv. Out: a figure."""
+"""Table 1 of the paper as a figure: pixels, slices, pixel size and slice thickness of every volume. In: volumes.csv.
+Out: a figure.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from microsr.figures.typeset import read_volumes
 LINE = 0.17
 """Inches from row to row, less where the rows would not fit on a page."""
 SHARES = (0.14, 0.15, 0.1, 0.14, 0.15, 0.15)
-"""Widths of the columns behind the case's, which is as wide as its names; text stands on the left of the first two and on the right of the others."""
+"""Widths of the columns behind the case's, which is as wide as its names; text stands on the left of the first two and
+on the right of the others.
+"""
 
 
 def make_volumes(table: Path, output: Path) -> int:

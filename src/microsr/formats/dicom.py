@@ -1,7 +1,8 @@
 """DICOM in: a folder or file of single-frame slices -> one Volume, sorted along the slice normal.
 
-ITK's own series reader stacks slices under a warning when they are unevenly spaced, tilted or repeated; here the geometry is
-read from each header and such a series is refused, with the reason. Only geometry and rescaling are kept from the headers.
+ITK's own series reader stacks slices under a warning when they are unevenly spaced, tilted or repeated; here the
+geometry is read from each header and such a series is refused, with the reason. Only geometry and rescaling are kept
+from the headers.
 """
 
 from __future__ import annotations
@@ -86,10 +87,11 @@ def is_dicom(path: Path) -> bool:
 
 
 def read(files: Iterable[Path], scan: Scan, scratch: Path | None = None) -> Volume:
-    """Open one series, whose pixels are read when they are asked for; rescale slope and intercept are applied file by file (values as the scanner means them, unit "grey").
+    """Open one series, whose pixels are read when they are asked for; rescale slope and intercept are applied file by
+    file (values as the scanner means them, unit "grey").
 
-    MONOCHROME1 is refused: it asks for an inverted display only, so that a CT's values are HU all the same, but GDCM hands
-    them out inverted; and in other modalities nobody can tell which of the two was meant.
+    MONOCHROME1 is refused: it asks for an inverted display only, so that a CT's values are HU all the same, but GDCM
+    hands them out inverted; and in other modalities nobody can tell which of the two was meant.
 
     Raises
     ------

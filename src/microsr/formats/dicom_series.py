@@ -1,6 +1,7 @@
 """CT values as a DICOM series, one CT Image Storage file a slice: a simulated scan, or an image derived from a scan.
 
-Bytes depend on nothing but the arguments: UIDs are hashes of what the series is made of, and no file has a time of writing.
+Bytes depend on nothing but the arguments: UIDs are hashes of what the series is made of, and no file has a time of
+writing.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ INHERITED: dict[str, tuple[str, ...] | type[float]] = {
     "LossyImageCompression": ("00", "01"), "LossyImageCompressionRatio": float,
     "LossyImageCompressionMethod": ("ISO_10918_1", "ISO_14495_1", "ISO_15444_1", "ISO_13818_2"),
 }  # fmt: skip
-"""What a derived series has from its source: how the scan was taken, and that values were once compressed with loss. Numbers,
-and the terms that DICOM defines, so that no text and no identifier of a header comes through."""
+"""What a derived series has from its source: how the scan was taken, and that values were once compressed with loss.
+Numbers, and the terms that DICOM defines, so that no text and no identifier of a header comes through."""
 SPATIAL_RESAMPLING = ("113085", "DCM", "Spatial resampling")
 """Value, scheme and meaning of the code."""
 LUNG_WINDOW = (-600, 1500)
@@ -51,7 +52,8 @@ SAME_PLACE = 0.25
 
 
 def write_series(folder: Path, volume: Volume, case: str, seed: int, kernel: str) -> list[Path]:
-    """Write a simulated scan (int16 HU from INTERCEPT on) into `folder`, which is emptied, one file a slice from the first on.
+    """Write a simulated scan (int16 HU from INTERCEPT on) into `folder`, which is emptied, one file a slice from the
+    first on.
 
     The case's name stands where a patient's would.
     """
@@ -90,15 +92,15 @@ class _Source:
 class DerivedSeries:
     """Writes the slices of a derived CT, in any order, each as a file of its own into the existing `folder`.
 
-    shape: slices, rows, columns. volume: geometry, unit and attributes (`array` is not used). attributes["description"] names
-    the series, attributes["derivation"] says what was done. made_of: what decides the values, such as the checksums of model
-    and input, as plain JSON values: two series get the same UIDs only if this, shape, geometry, attributes and source are the
-    same.
-    source: DICOM folder or file that the values come from; the new series says how it was taken (INHERITED), but not of whom: it
-    has no patient, and a study of its own. series: UID of one of several series in that folder.
+    shape: slices, rows, columns. volume: geometry, unit and attributes (`array` is not used). attributes["description"]
+    names the series, attributes["derivation"] says what was done. made_of: what decides the values, such as the
+    checksums of model and input, as plain JSON values: two series get the same UIDs only if this, shape, geometry,
+    attributes and source are the same.
+    source: DICOM folder or file that the values come from; the new series says how it was taken (INHERITED), but not of
+    whom: it has no patient, and a study of its own. series: UID of one of several series in that folder.
 
-    Files are numbered along the slice normal (row x column), as a series is sorted by who reads it: a volume with a left-handed
-    direction is numbered from its last slice to its first, and so keeps its place in the patient.
+    Files are numbered along the slice normal (row x column), as a series is sorted by who reads it: a volume with a
+    left-handed direction is numbered from its last slice to its first, and so keeps its place in the patient.
 
     Raises
     ------
@@ -213,8 +215,9 @@ def _technique(header: Dataset) -> dict[str, Any]:
 def _nearest(source: Path, images: list[Dataset], volume: Volume, shape: tuple[int, int, int]) -> int:
     """The image that lies at the volume's first slice.
 
-    How a scan was taken is to stand on the right volume only: a source whose first pixel is elsewhere (or, of a part of the
-    slices' area, the pixel that attributes["corner"] names, row and column), or that does not cover the volume, is refused.
+    How a scan was taken is to stand on the right volume only: a source whose first pixel is elsewhere (or, of a part of
+    the slices' area, the pixel that attributes["corner"] names, row and column), or that does not cover the volume, is
+    refused.
     """
     normal = np.reshape(volume.direction, (3, 3))[:, 2]
     along = np.array([np.dot(data.ImagePositionPatient, normal) for data in images], float)
@@ -287,7 +290,9 @@ def _save(path: Path, data: FileDataset, stored: np.ndarray) -> None:
 
 
 def _resampled() -> Dataset:
-    """The code of what was done (CID 7203); pydicom's dictionary of all codes takes longer to load than a slice to write."""
+    """The code of what was done (CID 7203); pydicom's dictionary of all codes takes longer to load than a slice to
+    write.
+    """
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = SPATIAL_RESAMPLING
     return item

@@ -1,7 +1,8 @@
-"""What the headers of NIfTI and TIFF files really say, and what the sheet says instead (of NRRD and MetaImage: `textheaders`).
+"""What the headers of NIfTI and TIFF files really say, and what the sheet says instead (of NRRD and MetaImage:
+`textheaders`).
 
-ITK takes a missing spacing for 1 mm, micrometres for millimetres, a truncated file for a whole one and a sheared grid for a
-straight one. The checks here look for these before anything is read.
+ITK takes a missing spacing for 1 mm, micrometres for millimetres, a truncated file for a whole one and a sheared grid
+for a straight one. The checks here look for these before anything is read.
 """
 
 from __future__ import annotations

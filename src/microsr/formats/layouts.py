@@ -1,7 +1,7 @@
 """Where the voxels of a NIfTI, NRRD, MetaImage or TIFF file lie, so that single slices can be read.
 
-SimpleITK has read the header, and says what type the voxels are to become. A file that is stored in a way not known here has
-no layout (None): SimpleITK reads it whole.
+SimpleITK has read the header, and says what type the voxels are to become. A file that is stored in a way not known
+here has no layout (None): SimpleITK reads it whole.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """An output that is being written, slice by slice, by any step: nothing but a whole one ever has its name.
 
-It is checked against the room on the disk before its first slice, and a run that was stopped, by whatever, is gone on with. What
-is written, and in which format, is up to `microsr.formats.writers`.
+It is checked against the room on the disk before its first slice, and a run that was stopped, by whatever, is gone on
+with. What is written, and in which format, is up to `microsr.formats.writers`.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ __all__ = ["FORMATS", "Partial", "Writer", "kind_of", "open_writer", "raw_bytes"
 class Partial:
     """An output that is being written under the name `<output>.partial`, with a journal `<output>.partial.json`.
 
-    fingerprint: what decides the values, as plain JSON values. If a partial output with the same fingerprint, format, shape,
-    geometry and attributes is there, it is gone on with; any other is replaced. block: first slice and end (excluded) of those
-    that are written, where several processes share an OME-Zarr; None: all. Other arguments as for `open_writer`.
+    fingerprint: what decides the values, as plain JSON values. If a partial output with the same fingerprint, format,
+    shape, geometry and attributes is there, it is gone on with; any other is replaced. block: first slice and end
+    (excluded) of those that are written, where several processes share an OME-Zarr; None: all. Other arguments as for
+    `open_writer`.
 
     Raises
     ------
     UserError
-        There is not enough room for what is still to be written, `output` is something that is not to be replaced, or another
-        run is writing it.
+        There is not enough room for what is still to be written, `output` is something that is not to be replaced, or
+        another run is writing it.
     """
 
     def __init__(

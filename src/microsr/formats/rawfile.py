@@ -35,9 +35,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class Layout:
     """Where voxels lie, slice after slice.
 
-    offset: bytes before the first voxel, or before each slice's. dtype: as stored, with its byte order. packed: "gzip" or
-    "zlib" if the file is compressed from byte `packed_from` on; `offset` then counts unpacked bytes. scale: slope and
-    intercept, to be applied in double precision. exact: nothing may follow the voxels.
+    offset: bytes before the first voxel, or before each slice's. dtype: as stored, with its byte order. packed: "gzip"
+    or "zlib" if the file is compressed from byte `packed_from` on; `offset` then counts unpacked bytes. scale: slope
+    and intercept, to be applied in double precision. exact: nothing may follow the voxels.
     """
 
     path: Path

@@ -1,7 +1,8 @@
 """Volumes in: DICOM, NIfTI, NRRD, MetaImage, TIFF stacks and 2-D images -> Volume, through SimpleITK.
 
-ITK fills what a header lacks with 1 mm and straightens what is sheared, at most with a warning. Here a volume whose geometry
-is not certain is refused, with one line that says which file, what is wrong and what to do. Voxels are read when asked for.
+ITK fills what a header lacks with 1 mm and straightens what is sheared, at most with a warning. Here a volume whose
+geometry is not certain is refused, with one line that says which file, what is wrong and what to do. Voxels are read
+when asked for.
 """
 
 from __future__ import annotations
@@ -39,20 +40,20 @@ PIXELS = ("UInt8", "Int8", "UInt16", "Int16", "UInt32", "Int32", "UInt64", "Int6
 def read_scan(scan: Scan, scratch: Path | None = None) -> Volume:
     """Open one modality of a case: its headers are read and checked now, its voxels when they are asked for.
 
-    The array is [slices, rows, columns] of the file's type (float64 becomes float32), rescaled as its header says; unit "grey".
-    It is a `Slices`, whose slices several threads may ask for; what is packed in one piece is unpacked first, into a temporary
-    file in the folder `scratch` (the system's, if None), and what is slow to decode is kept in one. Only what is stored in an
-    unusual way is read whole. Slices of a DICOM series
-    ascend along their normal (for an axial scan: from the feet). `scan.spacing` overrides the file's: one or two numbers are
-    the pixel size, the third is the slice distance. A folder of 2-D images, or one image, is a stack if the spacing has three
-    numbers, otherwise independent slices (attributes["independent_slices"]; their z spacing is a placeholder).
-    attributes["source"] holds format, size and spacing (x, y, z) of the whole input; attributes["slices"] the range taken.
+    The array is [slices, rows, columns] of the file's type (float64 becomes float32), rescaled as its header says; unit
+    "grey". It is a `Slices`, whose slices several threads may ask for; what is packed in one piece is unpacked first,
+    into a temporary file in the folder `scratch` (the system's, if None), and what is slow to decode is kept in one.
+    Only what is stored in an unusual way is read whole. Slices of a DICOM series ascend along their normal (for an
+    axial scan: from the feet). `scan.spacing` overrides the file's: one or two numbers are the pixel size, the third is
+    the slice distance. A folder of 2-D images, or one image, is a stack if the spacing has three numbers, otherwise
+    independent slices (attributes["independent_slices"]; their z spacing is a placeholder). attributes["source"] holds
+    format, size and spacing (x, y, z) of the whole input; attributes["slices"] the range taken.
 
     Raises
     ------
     UserError
-        Anything that keeps the values or the geometry from being certain; what only the voxels can tell, such as NaN, when
-        they are read.
+        Anything that keeps the values or the geometry from being certain; what only the voxels can tell, such as NaN,
+        when they are read.
     """
     path = Path(scan.path)
     if not path.exists():
@@ -205,7 +206,8 @@ def placed_scan(
     array: Slices, kind: str, spacing: tuple[float, float, float], origin: tuple[float, float, float],
     direction: tuple[float, ...], scan: Scan,
 ) -> Volume:  # fmt: skip
-    """The slices of a file's `array` [slices, rows, columns] that `scan` chooses, in their place, with the facts of their source.
+    """The slices of a file's `array` [slices, rows, columns] that `scan` chooses, in their place, with the facts of
+    their source.
 
     kind: name of the format. spacing: from `spacing_of`. origin (x, y, z, mm), direction: the file's.
 

@@ -1,7 +1,8 @@
 """What the text headers of NRRD and MetaImage files really say.
 
-ITK reads a number up to the first character that is none, takes a field that it does not know for a remark, and is led by a
-damaged header to write where it must not. So the text is read here first, and what ITK made of it is compared with it.
+ITK reads a number up to the first character that is none, takes a field that it does not know for a remark, and is led
+by a damaged header to write where it must not. So the text is read here first, and what ITK made of it is compared with
+it.
 """
 
 from __future__ import annotations
@@ -103,7 +104,9 @@ def numbers(text: str, shape: tuple[int, ...], path: Path, what: str) -> np.ndar
 
 
 def _check_axes(path: Path, reader: sitk.ImageFileReader, axes: np.ndarray, origin: np.ndarray) -> None:
-    """Refuse a place that ITK has understood otherwise than its header says: axes (columns: x, y, z) and origin, LPS."""
+    """Refuse a place that ITK has understood otherwise than its header says: axes (columns: x, y, z) and origin,
+    LPS.
+    """
     found = np.reshape(reader.GetDirection(), axes.shape) * reader.GetSpacing()
     step, far = np.linalg.norm(axes, axis=0), np.abs(origin).max()
     alike = (np.abs(found - axes) <= STRAIGHT * step).all()
@@ -170,8 +173,8 @@ def check_meta_text(path: Path) -> None:
     Raises
     ------
     UserError
-        A field is missing, misspelt, there twice or of another kind, or asks for the values to be rescaled, which ITK passes
-        over.
+        A field is missing, misspelt, there twice or of another kind, or asks for the values to be rescaled, which ITK
+        passes over.
     """
     fields, end = text_header(path, "ElementDataFile", "=")
     defined = {name.lower(): name for name in META_FIELDS}

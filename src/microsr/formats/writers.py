@@ -1,7 +1,7 @@
 """Writers of int16 HU, slice by slice and in bounded memory: OME-Zarr, NIfTI, NRRD, MetaImage and DICOM series.
 
-ITK and nibabel write these formats only from a volume that is whole in memory. Here a header is followed by the slices as they
-come, and the bytes depend on nothing but what is written.
+ITK and nibabel write these formats only from a volume that is whole in memory. Here a header is followed by the slices
+as they come, and the bytes depend on nothing but what is written.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ ENDINGS = {
 ENDINGS |= {f".{kind}": kind for kind in formats.FORMATS}
 FORMATS = ("ome-zarr", "nifti", "nrrd", "metaimage", "dicom", *formats.FORMATS)
 GZIP_LEVEL = 1
-"""Of .nii.gz: 1 packs 130 MB/s to 61 %, 6 packs 95 MB/s to 61 % (a noisy CT, one core; zlib's own level 1: 65 MB/s to 64 %)."""
+"""Of .nii.gz: 1 packs 130 MB/s to 61 %, 6 packs 95 MB/s to 61 % (a noisy CT, one core; zlib's own level 1: 65 MB/s to
+64 %).
+"""
 HEADER_BYTES = {"ome-zarr": 4096, "nifti": 0, "nifti.gz": 4096, "nrrd": 0, "metaimage": 0, "dicom": 8192}
 """At most, for each file of OME-Zarr and for each slice of the others: headers, and the rest of a disk's last block."""
 
@@ -37,8 +39,8 @@ def kind_of(path: Path, kind: str | None = None) -> str:
     """Format of an output: "ome-zarr", "nifti", "nifti.gz", "nrrd", "metaimage", "dicom", or one of
     `core.registry.formats`.
 
-    kind: one of FORMATS; None: what the name's ending says, and a name without ending (or that ends in dicom) is a folder of
-    DICOM.
+    kind: one of FORMATS; None: what the name's ending says, and a name without ending (or that ends in dicom) is a
+    folder of DICOM.
 
     Raises
     ------
@@ -65,8 +67,8 @@ def kind_of(path: Path, kind: str | None = None) -> str:
 def raw_bytes(kind: str, shape: tuple[int, int, int]) -> int:
     """Bytes that a volume of `shape` takes on the disk, at most, in a format.
 
-    OME-Zarr has a third more pixels, in its coarser levels, but of CT values at most about 12 of 16 bits vary; they take less
-    than the raw size together. Other values (of every HU from -32768 to 32767) would take a third more.
+    OME-Zarr has a third more pixels, in its coarser levels, but of CT values at most about 12 of 16 bits vary; they
+    take less than the raw size together. Other values (of every HU from -32768 to 32767) would take a third more.
     """
     files = shape[0]
     if kind == "ome-zarr":
@@ -110,10 +112,10 @@ def open_writer(
 ) -> Writer:
     """A writer of a volume at `path`, whatever its name.
 
-    kind: from `kind_of`. shape: slices, rows, columns. like: the Volume, or the keyword arguments of one, that gives geometry,
-    unit and attributes. state: of a writer that was stopped; what was written beyond it is dropped. None: start afresh and
-    replace what is there. source, series, made_of: for DICOM, what the volume is derived from and what decides its values (see
-    `DerivedSeries`).
+    kind: from `kind_of`. shape: slices, rows, columns. like: the Volume, or the keyword arguments of one, that gives
+    geometry, unit and attributes. state: of a writer that was stopped; what was written beyond it is dropped. None:
+    start afresh and replace what is there. source, series, made_of: for DICOM, what the volume is derived from and what
+    decides its values (see `DerivedSeries`).
 
     Raises
     ------
@@ -195,7 +197,8 @@ class _Dicom:
 
 
 class Stream:
-    """A writer of one file: a header, then the slices as they are, or each a gzip member (concatenated they are one gzip file).
+    """A writer of one file: a header, then the slices as they are, or each a gzip member (concatenated they are one
+    gzip file).
 
     dtype: of the voxels in the file, int16 or what holds it, with its byte order. Other arguments as for `open_writer`.
     """
@@ -245,7 +248,9 @@ class Stream:
 
 
 def write_nifti(path: Path, volume: Volume) -> None:
-    """Write a volume that is in memory, of int16, uint16 or uint8, as .nii.gz. (ITK would say nothing where the disk is full.)"""
+    """Write a volume that is in memory, of int16, uint16 or uint8, as .nii.gz. (ITK would say nothing where the disk is
+    full.)
+    """
     dtype = volume.array.dtype.newbyteorder("<")
     with path.open("wb") as stream:
         stream.write(_packed(nifti_header(volume.shape, volume, dtype)))

@@ -1,7 +1,7 @@
 """Write a volume of the working format in a format that other programs read: NIfTI, NRRD, MetaImage, DICOM or OME-Zarr.
 
-In: an imported or super-resolved volume. Out: the same int16 values in the same place, slice by slice, so that a volume of any
-size passes through little memory; beside it `<output>.run.json`.
+In: an imported or super-resolved volume. Out: the same int16 values in the same place, slice by slice, so that a volume
+of any size passes through little memory; beside it `<output>.run.json`.
 """
 
 from __future__ import annotations
@@ -53,10 +53,11 @@ def export(
     source: Path | None = None,
     series: str | None = None,
 ) -> None:
-    """Write `slices` ("first:end"; None: all) of the volume at `volume` to `output`, in the format `kind` or of its ending.
+    """Write `slices` ("first:end"; None: all) of the volume at `volume` to `output`, in the format `kind` or of its
+    ending.
 
-    A run that was stopped goes on where it was. source, series: the DICOM series that the volume was made from, for a DICOM
-    output; see `formats.dicom_series.DerivedSeries`.
+    A run that was stopped goes on where it was. source, series: the DICOM series that the volume was made from, for a
+    DICOM output; see `formats.dicom_series.DerivedSeries`.
 
     Raises
     ------

@@ -1,7 +1,8 @@
 """Put the blocks of slices that several jobs made of one super-resolved volume together, as one job would have made it.
 
-In: the volumes of `microsr superresolve --parts N --part K`, each of the full size with its own slices' chunks only, and their
-run.json. Out: one volume that has all chunks, and run.json. Nothing is computed or, on one disk, copied: files are linked.
+In: the volumes of `microsr superresolve --parts N --part K`, each of the full size with its own slices' chunks only,
+and their run.json. Out: one volume that has all chunks, and run.json. Nothing is computed or, on one disk, copied:
+files are linked.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Super-resolve a clinical CT, 8 times in-plane, with any of `microsr.inference.upsamplers`.
 
-In: any readable scan, or an imported volume. Out: a volume in the format of the output's ending, slice after slice, in memory
-that does not grow with their number; a run that was stopped goes on where it was. Reading, the networks, and compressing and
-writing go on side by side.
+In: any readable scan, or an imported volume. Out: a volume in the format of the output's ending, slice after slice, in
+memory that does not grow with their number; a run that was stopped goes on where it was. Reading, the networks, and
+compressing and writing go on side by side.
 """
 
 from __future__ import annotations
@@ -126,10 +126,11 @@ def superresolve(
     """Super-resolve `slices` of the clinical CT at `source` into a volume at `output`, int16 HU.
 
     slices: as for `chosen_slices`. tile: see `Magnifier`. region: see `parse_region`. kind: the output's format (see
-    `outputs.kind_of`); None: by its ending. threads: of a CPU. series: of `source`, where it holds several. part: (k, n) makes the k-th of n blocks of slices only, in a
-    volume as of all of them; `gather` puts the n volumes together. volume: the input, where it is open already.
-    The output's attribute "slices" lists the clinical slices it holds; its geometry makes it overlay the input when they
-    are consecutive; run.json lies beside it. A run that is stopped leaves what it has written beside `output`, and the same call goes on from there.
+    `outputs.kind_of`); None: by its ending. threads: of a CPU. series: of `source`, where it holds several. part: (k,
+    n) makes the k-th of n blocks of slices only, in a volume as of all of them; `gather` puts the n volumes together.
+    volume: the input, where it is open already. The output's attribute "slices" lists the clinical slices it holds; its
+    geometry makes it overlay the input when they are consecutive; run.json lies beside it. A run that is stopped leaves
+    what it has written beside `output`, and the same call goes on from there.
 
     Raises
     ------
@@ -190,7 +191,9 @@ def _stream(
     volume: Volume, indices: list[int], upsampler: Upsampler, magnify: Magnifier, region: Part,
     write: Callable[[Callable[[], np.ndarray]], None],
 ) -> None:  # fmt: skip
-    """Super-resolve slices one after the other, while the next ones are read and the ones before are written, in order."""
+    """Super-resolve slices one after the other, while the next ones are read and the ones before are written, in
+    order.
+    """
     reading = threading.Lock()
 
     def load(index: int) -> tuple[np.ndarray, list[Tensor]]:

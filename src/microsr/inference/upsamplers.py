@@ -1,7 +1,7 @@
 """Ways of super-resolving a slice, 8 times in-plane, in tiles that cannot be seen: interpolation and a trained G1.
 
-Anything that up-samples is an `Upsampler`. What it makes of a slice does not depend on the tiles that the slice is cut into:
-nothing beyond the halo influences a tile, and a generator's noise belongs to the slice.
+Anything that up-samples is an `Upsampler`. What it makes of a slice does not depend on the tiles that the slice is cut
+into: nothing beyond the halo influences a tile, and a generator's noise belongs to the slice.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ TILE = {"cpu": 64, "cuda": 256}
 PIECE = 512
 """Side of the largest piece of a slice that goes through a network's first part at once, clinical pixels."""
 LEVELS = torch.from_numpy(ndtri((np.arange(1 << 16) + 0.5) / (1 << 16)).astype(np.float32))
-"""Noise takes these values, the standard normal distribution in equal shares: it is drawn as int16 numbers of them, which takes
-a fifth of the time and half the memory."""
+"""Noise takes these values, the standard normal distribution in equal shares: it is drawn as int16 numbers of them,
+which takes a fifth of the time and half the memory."""
 
 Part = tuple[slice, slice]
 """Rows and columns of a slice."""
@@ -57,11 +57,15 @@ class Upsampler(Protocol):
     """Files that decide its results, with their checksums."""
 
     def draw(self, index: int, size: tuple[int, int]) -> list[Tensor]:
-        """What is random about the whole slice `index` of `size` (rows, columns): planes at several scales, cut like the slice."""
+        """What is random about the whole slice `index` of `size` (rows, columns): planes at several scales, cut like
+        the slice.
+        """
         ...
 
     def prepare(self, image: Tensor, random: list[Tensor]) -> list[Tensor]:
-        """Planes at several scales, all cut like the slice, that tiles are made of; the first is `image` [1, 1, h, w] in HU."""
+        """Planes at several scales, all cut like the slice, that tiles are made of; the first is `image` [1, 1, h, w]
+        in HU.
+        """
         ...
 
     def __call__(self, planes: list[Tensor], sides: Sides) -> Tensor:
@@ -119,7 +123,8 @@ def interpolation(name: str) -> Upsampler:
 class Generator:
     """A trained G1; what exceeds its intensity window (bone, say) is added back by interpolation, so that HU are kept.
 
-    model: generator.pt. device: "auto", "cpu" or "cuda". precision: "auto", "float32" or "bfloat16", of the network's layers.
+    model: generator.pt. device: "auto", "cpu" or "cuda". precision: "auto", "float32" or "bfloat16", of the network's
+    layers.
 
     Raises
     ------
@@ -196,7 +201,9 @@ def _pieces(work: Callable[[Tensor], Tensor], image: Tensor, halo: int) -> Tenso
 
 
 class Tile(NamedTuple):
-    """What to read of a slice, what to keep of it, and on which sides what is read ends in a halo, not at the slice's border."""
+    """What to read of a slice, what to keep of it, and on which sides what is read ends in a halo, not at the slice's
+    border.
+    """
 
     read: Part
     keep: Part
@@ -206,8 +213,8 @@ class Tile(NamedTuple):
 def tiles(region: Part, size: tuple[int, int], tile: int, halo: int) -> Iterator[Tile]:
     """Cut a region of a slice of `size` (rows, columns) into tiles of at most `tile` pixels a side.
 
-    At the slice's border there is no halo: a network pads a tile there as it would pad the whole slice. A tile that is nearer
-    to the border than a halo is read up to the border.
+    At the slice's border there is no halo: a network pads a tile there as it would pad the whole slice. A tile that is
+    nearer to the border than a halo is read up to the border.
     """
     for top, left in itertools.product(*(range(part.start, part.stop, tile) for part in region)):
         keep = [slice(start, min(start + tile, part.stop)) for start, part in zip((top, left), region, strict=True)]
@@ -227,7 +234,8 @@ def whole(size: Sequence[int]) -> Part:
 class Magnifier:
     """Super-resolves slices with an upsampler, tile by tile, on a CPU as many tiles at once as there are threads.
 
-    A context, which ends the threads. tile: side of a tile, clinical pixels; None: what suits the device. The largest memory is a few tiles' and slices'.
+    A context, which ends the threads. tile: side of a tile, clinical pixels; None: what suits the device. The largest
+    memory is a few tiles' and slices'.
     """
 
     def __init__(self, upsampler: Upsampler, tile: int | None = None, threads: int = 1) -> None:
@@ -243,8 +251,8 @@ class Magnifier:
     ) -> Tensor:
         """Super-resolve one slice, or a region of it.
 
-        hu: [rows, columns] in HU, float or int. random: what the upsampler drew for this slice. Returns [8 rows, 8 columns] HU
-        of the region on the upsampler's device, rounded if `dtype` is torch.int16.
+        hu: [rows, columns] in HU, float or int. random: what the upsampler drew for this slice. Returns [8 rows, 8
+        columns] HU of the region on the upsampler's device, rounded if `dtype` is torch.int16.
         """
         size, upsampler = hu.shape, self._upsampler
         region = region or whole(size)
@@ -305,8 +313,8 @@ def _times(part: slice, scale: int) -> slice:
 def upsample_slice(hu: np.ndarray, index: int, upsampler: Upsampler, tile: int | None = None) -> np.ndarray:
     """Super-resolve one slice.
 
-    hu: float or int [rows, columns] in HU. index: the slice's number in its volume. Returns float32 [8 rows, 8 columns] HU,
-    the same for every `tile` up to float rounding.
+    hu: float or int [rows, columns] in HU. index: the slice's number in its volume. Returns float32 [8 rows, 8 columns]
+    HU, the same for every `tile` up to float rounding.
     """
     with Magnifier(upsampler, tile) as magnify:
         return magnify(hu, upsampler.draw(index, hu.shape)).cpu().numpy()

@@ -1,10 +1,11 @@
-"""Convolutions as a training computes them in float32 on a CPU without AVX-512, where oneDNN's own are slow in channels-last order.
+"""Convolutions as a training computes them in float32 on a CPU without AVX-512, where oneDNN's own are slow in
+channels-last order.
 
-There, measured in shares of the rate of matrix products (docs/training.md): forwards and backwards to the input 0.9 to 1.0 in this
-order as in the other; the gradient of the weights 0.3 to 0.6 for images of 128 and 256 pixels, for 256 channels and for strides, for
-want of a kernel; both gradients of a layer of one input channel 0.05. So those are computed by matrix products here, strip by strip,
-and a 3x3 convolution of many channels by the minimal filtering of Winograd, which takes 4 products of 9. All give what PyTorch's
-give, but for rounding.
+There, measured in shares of the rate of matrix products (docs/training.md): forwards and backwards to the input 0.9 to
+1.0 in this order as in the other; the gradient of the weights 0.3 to 0.6 for images of 128 and 256 pixels, for 256
+channels and for strides, for want of a kernel; both gradients of a layer of one input channel 0.05. So those are
+computed by matrix products here, strip by strip, and a 3x3 convolution of many channels by the minimal filtering of
+Winograd, which takes 4 products of 9. All give what PyTorch's give, but for rounding.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ STRIP_ROWS = 16
 TILES = 256
 """Tiles of 2 x 2 outputs that are transformed at once."""
 WIDE = 128
-"""Channels, in and out, from which minimal filtering is faster, as its transformations cost the same for each; and products of
-windows for images of any size."""
+"""Channels, in and out, from which minimal filtering is faster, as its transformations cost the same for each; and
+products of windows for images of any size."""
 LARGE = 128
 """Rows from which an image's gradient of the weights is faster as matrix products; of one channel, half as many."""
 
 MANY = 48
-"""Channels from which the gradient of the weights is faster as products of windows, where the convolution is strided."""
+"""Channels from which the gradient of the weights is faster as products of windows, where the convolution is
+strided.
+"""
 
 
 def _twice(matrix: list[list[float]]) -> Tensor:
@@ -58,7 +61,9 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int = 0, stride: int = 1) -> Tensor:
-    """As torch.nn.functional.conv2d: [batch, inputs, h, w] to [batch, outputs, (h + 2 padding - k) // stride + 1, ...]."""
+    """As torch.nn.functional.conv2d: [batch, inputs, h, w] to [batch, outputs, (h + 2 padding - k) // stride + 1,
+    ...].
+    """
     if _suits(x, weight):
         outputs, inputs = weight.shape[:2]
         least, rows = min(outputs, inputs), x.shape[2]
@@ -169,7 +174,8 @@ def _pytorchs(
 def gradient_by_windows(coarse: Tensor, fine: Tensor, k: int, padding: int, stride: int) -> Tensor:
     """Of the weights of a convolution of k x k from `fine` to `coarse`: [channels of coarse, channels of fine, k, k].
 
-    coarse: gradient of the convolution's output; of a transposed one, its input. fine: the other one. [batch, channels, h, w].
+    coarse: gradient of the convolution's output; of a transposed one, its input. fine: the other one. [batch, channels,
+    h, w].
     """
     channels, rows, columns = coarse.shape[1:]
     inputs = fine.shape[1]

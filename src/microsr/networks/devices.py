@@ -41,7 +41,9 @@ def available_cpus() -> int:
 
 
 def choose_algorithms(deterministic: bool) -> None:
-    """On a GPU, the same result from the same seed at the cost of speed, or the fastest way for these sizes; float32 is exact."""
+    """On a GPU, the same result from the same seed at the cost of speed, or the fastest way for these sizes; float32 is
+    exact.
+    """
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cudnn.allow_tf32 = False  # what is meant to be float32 has more than 10 bits
     if deterministic:
@@ -53,8 +55,8 @@ def choose_algorithms(deterministic: bool) -> None:
 def keep_freed_memory() -> None:
     """With glibc, let the process keep what it frees, for its next allocations.
 
-    Otherwise each large tensor is new memory, which the kernel clears page by page, for one thread at a time: with several
-    threads that costs more than the arithmetic of a convolution. The process does not grow beyond its peak.
+    Otherwise each large tensor is new memory, which the kernel clears page by page, for one thread at a time: with
+    several threads that costs more than the arithmetic of a convolution. The process does not grow beyond its peak.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -1,13 +1,13 @@
-"""Generators and discriminators, in families behind one key: `resnet` (the paper's class), `efficient`, `compact`, and any in a
-module of its own (`core.registry.families`, docs/extending.md).
+"""Generators and discriminators, in families behind one key: `resnet` (the paper's class), `efficient`, `compact`, and
+any in a module of its own (`core.registry.families`, docs/extending.md).
 
-G1 takes clinical patches [batch, 1, h, w] to uCT scale [batch, 1, 8h, 8w], G2 the reverse; both in [-1, 1]. A generator may
-take noise: one random plane at each of its `noise_scales`, given from outside so that a result never depends on hidden
-state and a slice's noise does not depend on how it is cut into tiles.
+G1 takes clinical patches [batch, 1, h, w] to uCT scale [batch, 1, 8h, 8w], G2 the reverse; both in [-1, 1]. A generator
+may take noise: one random plane at each of its `noise_scales`, given from outside so that a result never depends on
+hidden state and a slice's noise does not depend on how it is cut into tiles.
 
-G1 works in two parts, so that a slice can be magnified in tiles without computing much twice: `trunk` at the clinical size,
-which is cheap to hold for a whole slice, and `magnify`, which takes tiles of it. `trunk_halo` and `magnify_halo` are the
-distances, in clinical pixels, beyond which a pixel has no influence on each; `halo` is not less than their sum.
+G1 works in two parts, so that a slice can be magnified in tiles without computing much twice: `trunk` at the clinical
+size, which is cheap to hold for a whole slice, and `magnify`, which takes tiles of it. `trunk_halo` and `magnify_halo`
+are the distances, in clinical pixels, beyond which a pixel has no influence on each; `halo` is not less than their sum.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class Magnifying(Protocol):
         ...
 
     def magnify(self, a: Tensor, features: Tensor, noise: Sequence[Tensor] = (), sides: Sides = NO_SIDE) -> Tensor:
-        """A, features and noise of a tile, with a halo on `sides`, to its A_SR [batch, 1, 8h, 8w] without the halo, in [-1, 1]."""
+        """A, features and noise of a tile, with a halo on `sides`, to its A_SR [batch, 1, 8h, 8w] without the halo, in
+        [-1, 1].
+        """
         ...
 
     def __call__(self, a: Tensor, noise: Sequence[Tensor] = ()) -> Tensor:
@@ -132,7 +134,9 @@ def _depth(size: int) -> int:
 def draw_noise(
     scales: Sequence[int], batch: int, size: tuple[int, int], generator: torch.Generator, device: torch.device | str
 ) -> list[Tensor]:
-    """Standard normal planes [batch, 1, scale * rows, scale * columns], one a scale, drawn on the generator's device."""
+    """Standard normal planes [batch, 1, scale * rows, scale * columns], one a scale, drawn on the generator's
+    device.
+    """
     shapes = [(batch, 1, scale * size[0], scale * size[1]) for scale in scales]
     return [torch.randn(shape, generator=generator, device=generator.device).to(device) for shape in shapes]
 
@@ -303,8 +307,8 @@ class LightG1(nn.Module):
     def magnify(self, a: Tensor, features: Tensor, noise: Sequence[Tensor], sides: Sides = NO_SIDE) -> Tensor:
         """A, features and noise of a tile to its A_SR.
 
-        sides: those on which the arguments hold `magnify_halo` clinical pixels beyond the tile; the result is without them.
-        What no longer reaches the tile is left out from doubling to doubling.
+        sides: those on which the arguments hold `magnify_halo` clinical pixels beyond the tile; the result is without
+        them. What no longer reaches the tile is left out from doubling to doubling.
         """
         x, halo = features, self.magnify_halo
         border = tuple(not side for side in sides)
@@ -367,7 +371,9 @@ def _cyclegan_init(module: nn.Module) -> None:
 
 
 def _shuffle_init(module: nn.Module) -> None:
-    """Equal weights for the four sub-pixels of each pixel shuffle, so that training starts without a checkerboard (Aitken et al. 2017)."""
+    """Equal weights for the four sub-pixels of each pixel shuffle, so that training starts without a checkerboard
+    (Aitken et al. 2017).
+    """
     if isinstance(module, nn.Sequential):
         for convolution, following in itertools.pairwise(module):
             if isinstance(following, nn.PixelShuffle):

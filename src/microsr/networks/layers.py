@@ -1,6 +1,7 @@
 """Layers of the networks, written for how a training uses them: channels last, bfloat16, statistics in float32.
 
-PyTorch's own instance norm and the gradient of its reflection leave channels-last order, and every copy back costs time.
+PyTorch's own instance norm and the gradient of its reflection leave channels-last order, and every copy back costs
+time.
 """
 
 from __future__ import annotations
@@ -68,9 +69,10 @@ class ReflectPad(nn.Module):
 class InstanceNorm(nn.Module):
     """Each image's channels to mean 0 and variance 1 (Ulyanov et al. 2016), without weights.
 
-    With `track`, it gathers in training the images' statistics; `commit` takes their mean over a whole step into the running
-    ones, so that it does not matter how a batch was split into parts or processes. In evaluation mode it then normalises by the
-    running statistics: every tile alike, whatever is in it (docs/paper.md). Without, it has no state and no such mode.
+    With `track`, it gathers in training the images' statistics; `commit` takes their mean over a whole step into the
+    running ones, so that it does not matter how a batch was split into parts or processes. In evaluation mode it then
+    normalises by the running statistics: every tile alike, whatever is in it (docs/paper.md). Without, it has no state
+    and no such mode.
     """
 
     MOMENTUM = 0.1
@@ -157,9 +159,11 @@ class NoiseConv(nn.Conv2d):
         self._phases = phases.flatten(0, 2).contiguous(memory_format=torch.channels_last)
 
     def doubled(self, x: Tensor, plane: Tensor, border: tuple[bool, bool, bool, bool]) -> Tensor:
-        """As of `bilinear_double(x)` and the plane: [batch, inputs, h, w] and [batch, 1, 2h, 2w] to [batch, outputs, 2h, 2w].
+        """As of `bilinear_double(x)` and the plane: [batch, inputs, h, w] and [batch, 1, 2h, 2w] to [batch, outputs,
+        2h, 2w].
 
-        border: where exactly (top, bottom, left, right); elsewhere, after `fix`, two pixels along the edge are not meant.
+        border: where exactly (top, bottom, left, right); elsewhere, after `fix`, two pixels along the edge are not
+        meant.
         """
         if self._phases is None:
             return self(bilinear_double(x), plane)
@@ -227,7 +231,8 @@ class OneChannelConv(nn.Module):
 def fold(layers: nn.Sequential) -> None:
     """Take convolutions and tracked norms for final: the norms become part of the convolutions before them.
 
-    Convolutions to one channel and pixel shuffles are replaced by what is faster. The result in evaluation mode stays the same.
+    Convolutions to one channel and pixel shuffles are replaced by what is faster. The result in evaluation mode stays
+    the same.
     """
     convolution = None
     for index, layer in enumerate(layers):
@@ -251,7 +256,9 @@ def fold(layers: nn.Sequential) -> None:
 
 
 class _Double(torch.autograd.Function):
-    """Bilinear interpolation to twice the size; its gradient is a convolution, so it is deterministic on a GPU as well."""
+    """Bilinear interpolation to twice the size; its gradient is a convolution, so it is deterministic on a GPU as
+    well.
+    """
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The trained model as one file, generator.pt: weights, what they fit, and how they came about.
 
-It is a zip archive of torch's, as the state of a training is, written whole or not at all; reading checks its checksums, to which
-torch.load pays no heed, and runs no code from it.
+It is a zip archive of torch's, as the state of a training is, written whole or not at all; reading checks its
+checksums, to which torch.load pays no heed, and runs no code from it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Where airways cross the slices of a simulated truth: the table airways.csv, its places in pixels, and which crossings are one airway.
+"""Where airways cross the slices of a simulated truth: the table airways.csv, its places in pixels, and which crossings
+are one airway.
 
-Each row: slice (index in the clinical volume), x_mm, y_mm (patient coordinates, LPS), diameter_mm (lumen), wall_mm (thickness),
-tilt_degrees (between the airway's axis and the slice normal), generation (0: the trunk).
+Each row: slice (index in the clinical volume), x_mm, y_mm (patient coordinates, LPS), diameter_mm (lumen), wall_mm
+(thickness), tilt_degrees (between the airway's axis and the slice normal), generation (0: the trunk).
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def read_airways(path: Path) -> pd.DataFrame:
 
 
 def crossings(path: Path, volume: Volume, slices: list[int], largest_mm: float) -> pd.DataFrame:
-    """The crossings to judge, with `row`, `column` (fractional pixels of `volume`, a truth) and `airway` (a number) added.
+    """The crossings to judge, with `row`, `column` (fractional pixels of `volume`, a truth) and `airway` (a number)
+    added.
 
     Kept: those in `slices`, less tilted than STEEPEST_TILT, with a lumen of at most `largest_mm`.
     """
@@ -60,7 +62,8 @@ def crossings(path: Path, volume: Volume, slices: list[int], largest_mm: float) 
 
 
 def same_airway(table: pd.DataFrame, slice_mm: float) -> np.ndarray:
-    """A number for each crossing, the same for crossings of one airway: next slices, one generation, fitting in place and diameter.
+    """A number for each crossing, the same for crossings of one airway: next slices, one generation, fitting in place
+    and diameter.
 
     Crossings of one airway are no independent evidence: the bootstrap draws airways. slice_mm: distance of the slices.
     """

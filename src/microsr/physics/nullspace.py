@@ -1,13 +1,15 @@
 """The split of an image into what the clinical scanner measures and what it cannot: its row space and its null space.
 
-In: a slice on the super-resolved grid and the scanner's kernel. Out: two images whose sum is the slice. What a super-resolved
-slice has in the null space and the truth has not was made up (hallucination maps: Bhadra et al., IEEE TMI 40(11), 2021).
+In: a slice on the super-resolved grid and the scanner's kernel. Out: two images whose sum is the slice. What a
+super-resolved slice has in the null space and the truth has not was made up (hallucination maps: Bhadra et al., IEEE
+TMI 40(11), 2021).
 
-The in-plane scan H is a blur by the PSF and a sampling at every 8th pixel (between pixels). On a slice whose ends are joined
-both are diagonal or folding in frequency: each clinical frequency q collects the 64 fine frequencies that alias to it, weighted
-by the transfer function T. So H's singular value decomposition is known exactly, with singular values s(q) = sqrt(sum |T|^2) / 8
-over the aliases, whatever the kernel; no iteration is needed, and the kernel need not be separable. Joining the ends differs
-from `physics.scanner.project`, which cuts the PSF off there, in a margin of one PSF (1 to 3 mm) of the field only, which holds no lung.
+The in-plane scan H is a blur by the PSF and a sampling at every 8th pixel (between pixels). On a slice whose ends are
+joined both are diagonal or folding in frequency: each clinical frequency q collects the 64 fine frequencies that alias
+to it, weighted by the transfer function T. So H's singular value decomposition is known exactly, with singular values
+s(q) = sqrt(sum |T|^2) / 8 over the aliases, whatever the kernel; no iteration is needed, and the kernel need not be
+separable. Joining the ends differs from `physics.scanner.project`, which cuts the PSF off there, in a margin of one PSF
+(1 to 3 mm) of the field only, which holds no lung.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from microsr.core.scale import SCALE
 from microsr.physics.scanner import Kernel, sampling
 
 CUTOFF = 0.05
-"""Singular values below this share of the largest count as null space: at 30 HU noise they carry no more than noise of a
-contrast of 600 HU."""
+"""Singular values below this share of the largest count as null space: at 30 HU noise they carry no more than noise of
+a contrast of 600 HU."""
 
 
 class Split:
@@ -44,7 +46,8 @@ class Split:
         """Share of the scan's numbers that are above the cut-off."""
 
     def measured(self, image: np.ndarray) -> np.ndarray:
-        """The part of `image` [rows, columns] on the SR grid that the scanner measures, float32; the rest is null space.
+        """The part of `image` [rows, columns] on the SR grid that the scanner measures, float32; the rest is null
+        space.
 
         Orthogonal: the mean squares of the two parts add up to the image's, over the whole slice (Pythagoras).
         """
@@ -55,7 +58,9 @@ class Split:
 
 
 def _transfer(number: int, step: float, sigma: float) -> np.ndarray:
-    """Transfer function [8 number] along one axis of `physics.scanner.sampling` with `number` pixels of `step` mm, ends joined."""
+    """Transfer function [8 number] along one axis of `physics.scanner.sampling` with `number` pixels of `step` mm, ends
+    joined.
+    """
     places = (np.arange(SCALE * number) - (SCALE - 1) / 2) * step / SCALE
     middle = number // 2
     weights = sampling(np.array([middle * step]), places, sigma)[0]
@@ -65,19 +70,21 @@ def _transfer(number: int, step: float, sigma: float) -> np.ndarray:
 def measured_rmse(mean_square: float) -> float:
     """Error that the scanner could have seen: root mean square of the measured part of SR minus truth in the lung, HU.
 
-    Lower is better; a method that believes its input keeps it near the scan's noise, blown up where the scanner's gain is
-    small. With `null_rmse` it makes up the whole error: measured^2 + null^2 = rmse^2. What fools it: noise taken over from the
-    input is counted here with real mistakes; the slice profile is not part of the in-plane operator, so that what neighbouring
-    slices add to the scan counts as measured error of every method.
+    Lower is better; a method that believes its input keeps it near the scan's noise, blown up where the scanner's gain
+    is small. With `null_rmse` it makes up the whole error: measured^2 + null^2 = rmse^2. What fools it: noise taken
+    over from the input is counted here with real mistakes; the slice profile is not part of the in-plane operator, so
+    that what neighbouring slices add to the scan counts as measured error of every method.
     """
     return float(np.sqrt(mean_square))
 
 
 def null_rmse(mean_square: float) -> float:
-    """Error that the scanner could not have seen: root mean square of the null-space part of SR minus truth in the lung, HU.
+    """Error that the scanner could not have seen: root mean square of the null-space part of SR minus truth in the
+    lung, HU.
 
-    Lower is better. An image with an empty null space has the truth's own null-space content here: above that, structure was
-    invented (hallucinated), below it, structure was recovered from what the training taught. What fools it: as every mean
-    square it punishes texture that is right in kind but not in place, so that near-bicubic smoothness scores well.
+    Lower is better. An image with an empty null space has the truth's own null-space content here: above that,
+    structure was invented (hallucinated), below it, structure was recovered from what the training taught. What fools
+    it: as every mean square it punishes texture that is right in kind but not in place, so that near-bicubic smoothness
+    scores well.
     """
     return float(np.sqrt(mean_square))

@@ -9,7 +9,8 @@ from microsr.core.scale import SCALE
 
 
 def average_pool(image: np.ndarray, size: int = SCALE, dtype: DTypeLike = np.float64) -> np.ndarray:
-    """f() of Zheng et al. 2020: mean of each size x size block, [..., rows, columns] -> [..., rows // size, columns // size].
+    """f() of Zheng et al. 2020: mean of each size x size block, [..., rows, columns] -> [..., rows // size, columns //
+    size].
 
     What does not fill a block at the far edges is left out. dtype: in which the means are computed.
     """

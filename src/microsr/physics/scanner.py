@@ -1,8 +1,10 @@
-"""The clinical scanner: in-plane blur by reconstruction kernel, sampling at the pixels' centres, and noise with its grain.
+"""The clinical scanner: in-plane blur by reconstruction kernel, sampling at the pixels' centres, and noise with its
+grain.
 
-The one description of it: the simulation scans with it, training may take it as its down-sampling, and the metrics judge with
-it. A kernel's isotropic MTF is a mixture of Gaussians, so that every operator is a short sum of separable matrices. Lengths in
-mm, frequencies in cycles per mm; named kernels are stated in line pairs per cm, as scanners' data sheets do.
+The one description of it: the simulation scans with it, training may take it as its down-sampling, and the metrics
+judge with it. A kernel's isotropic MTF is a mixture of Gaussians, so that every operator is a short sum of separable
+matrices. Lengths in mm, frequencies in cycles per mm; named kernels are stated in line pairs per cm, as scanners' data
+sheets do.
 """
 
 from __future__ import annotations
@@ -34,9 +36,9 @@ NOISE_MARGIN = 64
 class Kernel:
     """A reconstruction kernel by the frequencies, line pairs per cm, at which its MTF is 50 % and 10 %.
 
-    MTF(f) = (1 + a) g(f) - a g(f)^VARIANCE_RATIO with g a Gaussian: `a` sets the ratio of the two frequencies, g's width their
-    scale. A positive `a` lets the MTF fall faster than a Gaussian, as that of measured kernels does (mtf10 / mtf50 about 1.68; a
-    Gaussian's is 1.82), and gives the PSF a faint negative ring.
+    MTF(f) = (1 + a) g(f) - a g(f)^VARIANCE_RATIO with g a Gaussian: `a` sets the ratio of the two frequencies, g's
+    width their scale. A positive `a` lets the MTF fall faster than a Gaussian, as that of measured kernels does (mtf10
+    / mtf50 about 1.68; a Gaussian's is 1.82), and gives the PSF a faint negative ring.
 
     Raises
     ------
@@ -94,12 +96,13 @@ def frequency_ratio(a: float) -> float:
 
 
 KERNELS = {"B30": Kernel(3.5, 5.9), "D45": Kernel(5.6, 9.4), "lung": Kernel(8.5, 14.3)}
-"""B30 (soft) and D45 (sharper): Siemens, from the FDA/DIDSR phantom scripts. lung: a sharp lung kernel; no published figure is
-at hand, so its MTF50 is 8.5 lp/cm by choice and its shape that of the other two."""
+"""B30 (soft) and D45 (sharper): Siemens, from the FDA/DIDSR phantom scripts. lung: a sharp lung kernel; no published
+figure is at hand, so its MTF50 is 8.5 lp/cm by choice and its shape that of the other two."""
 
 
 def sampling(samples: np.ndarray, places: np.ndarray, sigma: float) -> np.ndarray:
-    """[samples, places] weights of a Gaussian about each sample, integrated over each place; each row's sum is 1; float32.
+    """[samples, places] weights of a Gaussian about each sample, integrated over each place; each row's sum is 1;
+    float32.
 
     samples: coordinates of the samples, mm. places: evenly spaced centres of the fine pixels, mm. sigma: mm.
     """
@@ -113,7 +116,8 @@ def sampling(samples: np.ndarray, places: np.ndarray, sigma: float) -> np.ndarra
 def operators(
     kernel: Kernel, rows: np.ndarray, columns: np.ndarray, fine_rows: np.ndarray, fine_columns: np.ndarray
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The in-plane scan as pairs (R, C) of float32 matrices: an image x is scanned to the sum of R x C^T over the pairs.
+    """The in-plane scan as pairs (R, C) of float32 matrices: an image x is scanned to the sum of R x C^T over the
+    pairs.
 
     rows, columns: coordinates of the clinical pixels' centres, mm; fine_rows, fine_columns: those of x. R is
     [rows, fine_rows], C is [columns, fine_columns].
@@ -132,8 +136,8 @@ def project(
 ) -> np.ndarray:
     """Scan planes in-plane: blur by the kernel's PSF, then sample at the pixels' centres, so that fine detail aliases.
 
-    block: HU [planes, fine rows, fine columns]; coordinates in mm as for `operators`. Beyond the block the PSF is cut off and
-    its weights are scaled to sum 1. Returns float32 HU [planes, rows, columns].
+    block: HU [planes, fine rows, fine columns]; coordinates in mm as for `operators`. Beyond the block the PSF is cut
+    off and its weights are scaled to sum 1. Returns float32 HU [planes, rows, columns].
     """
     scanned = np.zeros((len(block), len(rows), len(columns)), np.float32)
     # A PSF spans a few dozen of up to thousands of fine pixels: sparse, it costs a hundredth.
@@ -173,10 +177,10 @@ def noise(
 ) -> np.ndarray:
     """Noise of filtered back-projection, mean 0, SD 1 whatever the shape; float32 [slices, rows, columns].
 
-    In-plane its power spectrum is ~ f MTF(f)^2, shaped before sampling (see `sampled_noise_power`: the sampled noise has the
-    folded spectrum, so it is drawn with that one directly). Slices `slice_mm` apart correlate by the slice profile, whose
-    autocorrelation is a Gaussian of variance 2 slice_sigma_mm^2. It is cut from a larger field, whose far ends are tied by the
-    Fourier transform.
+    In-plane its power spectrum is ~ f MTF(f)^2, shaped before sampling (see `sampled_noise_power`: the sampled noise
+    has the folded spectrum, so it is drawn with that one directly). Slices `slice_mm` apart correlate by the slice
+    profile, whose autocorrelation is a Gaussian of variance 2 slice_sigma_mm^2. It is cut from a larger field, whose
+    far ends are tied by the Fourier transform.
     """
     slices, rows, columns = shape
     high, wide = (next_fast_len(n + NOISE_MARGIN, real=True) for n in (rows, columns))

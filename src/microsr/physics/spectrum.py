@@ -36,7 +36,9 @@ def mean_power(windows: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def hann(size: int) -> np.ndarray:
-    """The periodic Hann window [size]: the numbers of `scipy.signal.windows.hann(size, sym=False)`, whose module takes a second to load."""
+    """The periodic Hann window [size]: the numbers of `scipy.signal.windows.hann(size, sym=False)`, whose module takes
+    a second to load.
+    """
     return 0.5 + 0.5 * np.cos(np.linspace(-np.pi, np.pi, size + 1))[:-1]
 
 

@@ -89,7 +89,9 @@ class Values:
 
 @dataclass(frozen=True)
 class Sample:
-    """Some 2-D slices of grey values and their fields of view (bool), and what is found in them once it is asked for."""
+    """Some 2-D slices of grey values and their fields of view (bool), and what is found in them once it is asked
+    for.
+    """
 
     slices: Sequence[np.ndarray]
     fields: Sequence[np.ndarray]
@@ -130,7 +132,9 @@ class Sample:
 
     @cached_property
     def air_peak(self) -> float:
-        """Grey value of the lowest notable peak below the threshold: unresolved parenchyma may have a higher one of its own."""
+        """Grey value of the lowest notable peak below the threshold: unresolved parenchyma may have a higher one of its
+        own.
+        """
         counts, edges = self._histogram("air")
         return _middle(edges, first_peak(counts))
 
@@ -143,7 +147,8 @@ class Sample:
     def _histogram(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Smooth histogram, and its edges, of the pixels on one side of the threshold whose neighbours are there too.
 
-        Septa thinner than a few pixels are mixtures of air and tissue; away from the boundary there is nearly pure tissue.
+        Septa thinner than a few pixels are mixtures of air and tissue; away from the boundary there is nearly pure
+        tissue.
         """
 
         def pure(number: int) -> np.ndarray:
@@ -172,7 +177,9 @@ class Sample:
 
 
 def first_peak(curve: np.ndarray) -> int:
-    """Index of the first notable peak: the first that `scipy.signal.find_peaks` finds, whose import takes half a second."""
+    """Index of the first notable peak: the first that `scipy.signal.find_peaks` finds, whose import takes half a
+    second.
+    """
     curve = np.append(curve, 0)  # a peak at the end is one too
     fallen = np.maximum.accumulate(curve) - curve >= NOTABLE * curve.max()
     return int(curve[: fallen.argmax()].argmax())
@@ -185,8 +192,9 @@ def _middle(edges: np.ndarray, at: int) -> float:
 def fit(settings: Calibration, sample: Sample, specimens: Sequence[np.ndarray]) -> Mapping:
     """Find the calibration from a sample and the specimen in its slices (bool).
 
-    two_point takes the air and tissue peaks of the whole field of view, percentile those of the specimen. With mean_hu, HU are
-    then scaled about air_hu: hu' = air_hu + (hu - air_hu) * (mean_hu - air_hu) / (mean - air_hu), mean over the specimen.
+    two_point takes the air and tissue peaks of the whole field of view, percentile those of the specimen. With mean_hu,
+    HU are then scaled about air_hu: hu' = air_hu + (hu - air_hu) * (mean_hu - air_hu) / (mean - air_hu), mean over the
+    specimen.
 
     Raises
     ------

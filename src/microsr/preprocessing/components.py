@@ -1,7 +1,8 @@
 """Connected parts of masks that come slice by slice, kept in a few kB a slice.
 
-A slice of a mask is a list of runs, each a row's pixels between two changes. Runs that overlap in neighbouring rows, or in
-neighbouring slices, belong together: the parts are those of `scipy.ndimage.label` with its default structure, in 2-D or 3-D.
+A slice of a mask is a list of runs, each a row's pixels between two changes. Runs that overlap in neighbouring rows, or
+in neighbouring slices, belong together: the parts are those of `scipy.ndimage.label` with its default structure, in 2-D
+or 3-D.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def unpack(packed: bytes, shape: tuple[int, int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Runs:
-    """A 2-D mask as its runs, in reading order: first pixel and end (excluded), counted along rows that are one pixel longer.
+    """A 2-D mask as its runs, in reading order: first pixel and end (excluded), counted along rows that are one pixel
+    longer.
 
     That pixel keeps a run from going on in the next row.
     """
@@ -82,7 +84,9 @@ class Runs:
         return sides | (self.first < width) | (self.first >= count - width)
 
     def overlaps(self, other: Runs, shift: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Index of each run and of a run of `other` that have a pixel in common once these are moved by `shift` pixels."""
+        """Index of each run and of a run of `other` that have a pixel in common once these are moved by `shift`
+        pixels.
+        """
         first, end = self.first + shift, self.end + shift
         lowest = np.searchsorted(other.end, first, "right")
         count = np.searchsorted(other.first, end, "left") - lowest
@@ -127,7 +131,8 @@ class Runs:
 
 
 def joined(count: int, ones: np.ndarray, others: np.ndarray) -> tuple[int, np.ndarray]:
-    """Number of the groups among `count` things of which `ones` and `others` are tied pair by pair, and each thing's group.
+    """Number of the groups among `count` things of which `ones` and `others` are tied pair by pair, and each thing's
+    group.
 
     ones: ascending. Groups are numbered in the order of their first things.
     """

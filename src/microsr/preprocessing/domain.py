@@ -45,9 +45,9 @@ HISTOGRAM_LIMIT = 0.6
 """Smallest overlap of the histograms (1: the same). Two normal distributions at both limits above overlap by about
 0.7, so this finds differences of shape: a peak that only one of them has."""
 SPECTRUM_FROM = 0.25
-"""Spectra are compared from here to 1/2 cycles per clinical pixel: what is two to four pixels wide, noise of the one and
-fine structure of the other, can be taken for one another. Coarser parts differ by the vessels that a specimen happens to
-have."""
+"""Spectra are compared from here to 1/2 cycles per clinical pixel: what is two to four pixels wide, noise of the one
+and fine structure of the other, can be taken for one another. Coarser parts differ by the vessels that a specimen
+happens to have."""
 SPECTRUM_LIMIT = 2 * math.log10(SD_LIMIT)
 """Largest mean absolute difference of log10 radial power there: what a ratio SD_LIMIT at every frequency gives."""
 CHUNK = 64
@@ -87,9 +87,9 @@ def check(clinical: list[Path], micro: list[Path], output: Path) -> pd.DataFrame
     """Compare clinical patches with average-pooled uCT patches, write the table and say plainly if they disagree.
 
     clinical: .npy files of int16 HU [patch, size, size]; micro: [patch, 8 size, 8 size]. output: tidy .csv with
-    COLUMNS. Domains: clinical, pooled_micro, difference (pooled uCT against clinical), limit. Quantities: mean
-    (HU), sd (HU; as a difference: ratio), histogram (x: bin centre in HU; as a difference: overlap), spectrum (x:
-    cycles per clinical pixel; as a difference: mean absolute from SPECTRUM_FROM), and in domain `difference` the verdict, 1 for
+    COLUMNS. Domains: clinical, pooled_micro, difference (pooled uCT against clinical), limit. Quantities: mean (HU), sd
+    (HU; as a difference: ratio), histogram (x: bin centre in HU; as a difference: overlap), spectrum (x: cycles per
+    clinical pixel; as a difference: mean absolute from SPECTRUM_FROM), and in domain `difference` the verdict, 1 for
     agreement and 0 for disagreement.
 
     Raises
@@ -184,7 +184,9 @@ def report(clinical: Profile, micro: Profile, differences: dict[str, float]) -> 
 
 
 def _advice(beyond: list[str], clinical: Profile, stronger: bool) -> list[str]:
-    """What to change; stronger: whether the pooled uCT has more structure than the clinical CT has structure and noise."""
+    """What to change; stronger: whether the pooled uCT has more structure than the clinical CT has structure and
+    noise.
+    """
     advice = []
     if "mean" in beyond:
         advice.append(f"volumes.micro.calibration.mean_hu, to {clinical.mean:.0f}")

@@ -1,8 +1,8 @@
 """A uCT average-pooled to a clinical-like volume, whose super-resolution can be compared with the uCT itself.
 
-The input of protocol `downsampled`, as in the authors' journal version (J. Med. Imaging 9(2), 2022). The pooling is f() of Zheng
-et al. 2020: no scanner's blur, no noise, slices as thin as the uCT's. So it is an easier input than any clinical CT, and the very
-kind that the 25 % mix trains on.
+The input of protocol `downsampled`, as in the authors' journal version (J. Med. Imaging 9(2), 2022). The pooling is f()
+of Zheng et al. 2020: no scanner's blur, no noise, slices as thin as the uCT's. So it is an easier input than any
+clinical CT, and the very kind that the 25 % mix trains on.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ SLICES = 8
 
 
 def downsample(micro: Path, output: Path, number: int = SLICES) -> None:
-    """Write a clinical-like volume: `number` evenly spaced slices of a uCT (all, if it has fewer), averaged over 8x8 pixels.
+    """Write a clinical-like volume: `number` evenly spaced slices of a uCT (all, if it has fewer), averaged over 8x8
+    pixels.
 
     micro: HU, with the specimen mask; rows and columns beyond a multiple of 8 are left out. The result's mask holds the
-    pixels that lie wholly inside the specimen, its attribute `micro_slices` the uCT slices, and its geometry magnified by 8
-    (`volume.storage.magnified_geometry`) lies on the uCT's pixels.
+    pixels that lie wholly inside the specimen, its attribute `micro_slices` the uCT slices, and its geometry magnified
+    by 8 (`volume.storage.magnified_geometry`) lies on the uCT's pixels.
 
     Raises
     ------
@@ -80,7 +81,9 @@ def pooled_mask(mask: np.ndarray) -> np.ndarray:
 
 
 def evenly(first: int, last: int, number: int) -> list[int]:
-    """At most `number` whole numbers from first to last, all the same distance apart, with what is left at both ends alike."""
+    """At most `number` whole numbers from first to last, all the same distance apart, with what is left at both ends
+    alike.
+    """
     number = min(number, last - first + 1)
     step = (last - first) // (number - 1) if number > 1 else 1
     start = first + (last - first - step * (number - 1)) // 2

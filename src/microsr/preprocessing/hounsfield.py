@@ -46,7 +46,8 @@ def as_int16(values: np.ndarray) -> np.ndarray:
 def clinical_hu(volume: Volume, where: str) -> Volume:
     """A clinical CT as a scanner or `read_scan` gives it, in HU: int16, unit "HU", its array `HuSlices`.
 
-    Goes over the slices once, to see whether they are HU and where they are padding; they are read again when asked for.
+    Goes over the slices once, to see whether they are HU and where they are padding; they are read again when asked
+    for.
     where: the file or folder, for messages.
 
     Raises
@@ -57,8 +58,8 @@ def clinical_hu(volume: Volume, where: str) -> Volume:
     declared = volume.attributes.get("source", {}).get("padding")
     # A padding value among the tissues (0, say) cannot be told from tissue and is left as it is.
     fill = (declared,) if declared is not None and declared <= AIR_HU else ()
-    # The lowest value of the volume is a padding value too, which is known at the end: it may be in the slices whose own
-    # lowest value is below that of all before. For these both possibilities are kept.
+    # The lowest value of the volume is a padding value too, which is known at the end: it may be in the slices whose
+    # own lowest value is below that of all before. For these both possibilities are kept.
     padding, if_lowest = Masks(volume.shape), Masks(volume.shape)
     lowest = np.inf
 

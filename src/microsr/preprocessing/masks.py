@@ -1,4 +1,6 @@
-"""Where there is lung in a clinical CT, and specimen in a uCT volume: the regions that patches and metrics come from."""
+"""Where there is lung in a clinical CT, and specimen in a uCT volume: the regions that patches and metrics come
+from.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ COARSE_PIXELS = 256
 WIDTH_SHARE = 0.02
 """SD of the Gaussian that averages over air spaces, as a share of the image's shorter side."""
 SOME_CONTENT, USUAL_CONTENT = 0.05, 0.3
-"""Least mean tissue content of inflated lung, and that of a usual specimen: more than half of it is specimen in any case."""
+"""Least mean tissue content of inflated lung, and that of a usual specimen: more than half of it is specimen in any
+case.
+"""
 PADDING_SHARE = 5e-4
 """Smallest padded region, as a share of the slice."""
 MEDIAN_BINS = 4096
@@ -46,8 +50,9 @@ def lung_mask(
     """Lung of a clinical CT, with vessels, small airways and tumours inside, without trachea and outside air.
 
     hu: int16 [slices, rows, columns]. spacing: x, y, z, mm. padding: true outside the reconstructed field (never lung).
-    Lung and outside air are told apart by value, not by touching the border, so that a crop inside the lung works as well.
-    Returns bool [slices, rows, columns]: what takes the whole volume is done, a slice is finished when it is asked for.
+    Lung and outside air are told apart by value, not by touching the border, so that a crop inside the lung works as
+    well. Returns bool [slices, rows, columns]: what takes the whole volume is done, a slice is finished when it is
+    asked for.
 
     Raises
     ------
@@ -133,7 +138,9 @@ def _within_body(low: Masks, parts: Parts, hu: np.ndarray | Slices, padding: np.
 
 
 def _closed(mask: np.ndarray, pixel: tuple[float, float], closing_mm: float) -> np.ndarray:
-    """Closing of a slice by a disc of diameter `closing_mm`, then holes filled up to LARGEST_HOLE_MM; pixel: x, y, mm."""
+    """Closing of a slice by a disc of diameter `closing_mm`, then holes filled up to LARGEST_HOLE_MM; pixel: x, y,
+    mm.
+    """
     margin = [math.ceil(closing_mm / p) + 1 for p in pixel[::-1]]
     ends = [np.flatnonzero(mask.any(axis=axis))[[0, -1]] for axis in (1, 0)]
     box = tuple(slice(max(0, first - m), last + 1 + m) for (first, last), m in zip(ends, margin, strict=True))
@@ -186,10 +193,10 @@ def specimen_outline(
 ) -> Masks:
     """Coarse mask of a specimen with its air spaces; `at_full_size` brings it back to a slice's size.
 
-    volume: grey values [slices, rows, columns]. levels: grey values of air and of tissue. independent: the slices do not
-    belong together. scratch: folder of a temporary file. Returns bool [slices, coarse rows, coarse columns].
-    Septa are often thinner than a voxel, so what counts is the local mean of the tissue content, (grey - air) / (tissue - air),
-    over an area wider than an air space.
+    volume: grey values [slices, rows, columns]. levels: grey values of air and of tissue. independent: the slices do
+    not belong together. scratch: folder of a temporary file. Returns bool [slices, coarse rows, coarse columns]. Septa
+    are often thinner than a voxel, so what counts is the local mean of the tissue content, (grey - air) / (tissue -
+    air), over an area wider than an air space.
     """
     factor = math.ceil(max(volume.shape[1:]) / COARSE_PIXELS)
     coarse = (math.ceil(volume.shape[1] / factor), math.ceil(volume.shape[2] / factor))
@@ -230,7 +237,8 @@ def specimen_outline(
 
 
 def _means(grey: np.ndarray, padding: bytes, levels: tuple[float, float], factor: int) -> np.ndarray:
-    """Tissue content of a slice on the coarse grid, float32 [2, rows, columns]: a wide mean within the field, a narrow mean.
+    """Tissue content of a slice on the coarse grid, float32 [2, rows, columns]: a wide mean within the field, a narrow
+    mean.
 
     grey: 0 outside the field. padding: packed.
     """

@@ -8,7 +8,9 @@ from microsr.preprocessing.components import Runs
 
 
 def smoothed(image: np.ndarray) -> np.ndarray:
-    """Means of 3 x 3 pixels, float32: those of `scipy.ndimage.uniform_filter` to the last bit, in a third of its time."""
+    """Means of 3 x 3 pixels, float32: those of `scipy.ndimage.uniform_filter` to the last bit, in a third of its
+    time.
+    """
     wide = np.pad(image, 1, mode="edge")
     rows = _mean_of_three(wide[:-2], wide[1:-1], wide[2:])
     return _mean_of_three(rows[:, :-2], rows[:, 1:-1], rows[:, 2:])
@@ -33,7 +35,9 @@ def eroded(mask: np.ndarray) -> np.ndarray:
 
 
 def closed_by_disc(mask: np.ndarray, radius: float, pixel: tuple[float, float]) -> np.ndarray:
-    """Closing of a 2-D mask by a disc; beyond the border nothing grows and nothing shrinks. radius, pixel (y, x): one unit."""
+    """Closing of a 2-D mask by a disc; beyond the border nothing grows and nothing shrinks. radius, pixel (y, x): one
+    unit.
+    """
     down, across = (np.arange(int(radius / p) + 2) * p for p in pixel)
     inside = np.sqrt(down[:, None] ** 2 + across**2) <= radius
     widths = [int(n) - 1 for n in inside.sum(axis=1) if n]
@@ -41,9 +45,12 @@ def closed_by_disc(mask: np.ndarray, radius: float, pixel: tuple[float, float]) 
 
 
 def _grown(mask: np.ndarray, widths: list[int]) -> np.ndarray:
-    """A 2-D mask grown by a shape whose row at a distance of n from its middle reaches widths[n] pixels to either side."""
+    """A 2-D mask grown by a shape whose row at a distance of n from its middle reaches widths[n] pixels to either
+    side.
+    """
     columns = mask.shape[1]
-    # As one line, in which the rows lie so far apart that none grows into the next, moving by pixels or rows is the same.
+    # As one line, in which the rows lie so far apart that none grows into the next, moving by pixels or rows is the
+    # same.
     wide = np.pad(mask, [(0, 0), (0, widths[0])])
     length, line = wide.shape[1], wide.ravel()
     grown, reach = np.zeros_like(line), 0

@@ -1,4 +1,6 @@
-"""Patches and their index as `microsr patches` writes them: read by what learns from patches, compares or draws them."""
+"""Patches and their index as `microsr patches` writes them: read by what learns from patches, compares or draws
+them.
+"""
 
 from __future__ import annotations
 

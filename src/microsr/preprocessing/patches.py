@@ -48,8 +48,8 @@ def extract(
 
     volume: in the working format, HU, with a mask. output: .npy, int16 HU [patch, row, column]. index: .csv with
     INDEX_COLUMNS, a row for each patch in the same order; row and column are those of the patch's first pixel. The
-    patches' run.json has the volume's pixel size, spacing_mm: [x, y]. The random stream depends on seed, case and modality
-    alone, so other cases do not matter.
+    patches' run.json has the volume's pixel size, spacing_mm: [x, y]. The random stream depends on seed, case and
+    modality alone, so other cases do not matter.
 
     Raises
     ------

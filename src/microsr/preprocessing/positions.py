@@ -1,4 +1,6 @@
-"""Where a square window may lie in a mask, and windows drawn evenly from these places: of training patches and of what metrics look at."""
+"""Where a square window may lie in a mask, and windows drawn evenly from these places: of training patches and of what
+metrics look at.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def admissible(mask: np.ndarray, size: int, inside: float) -> np.ndarray:
 
 
 def count_positions(mask: Any, size: int, inside: float, slices: Sequence[int] | None = None) -> np.ndarray:
-    """Number of admissible positions on each of `slices` (None: all) of a mask [slices, rows, columns], read by slice."""
+    """Number of admissible positions on each of `slices` (None: all) of a mask [slices, rows, columns], read by
+    slice.
+    """
     chosen = range(mask.shape[0]) if slices is None else slices
     return np.array([np.count_nonzero(admissible(np.asarray(mask[int(z)]), size, inside)) for z in chosen], np.int64)
 

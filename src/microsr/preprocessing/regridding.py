@@ -20,7 +20,8 @@ MOST_OUTSIDE = 0.02
 
 
 class Plane(NamedTuple):
-    """A slice in the new grid's rows and columns: grey values, and the shares (or masks) outside the field and of specimen.
+    """A slice in the new grid's rows and columns: grey values, and the shares (or masks) outside the field and of
+    specimen.
 
     None: nowhere.
     """
@@ -41,8 +42,8 @@ class Stack(NamedTuple):
 class Regridded:
     """A uCT volume of grey values on a new grid, in HU.
 
-    array: grey values [slices, rows, columns]. outline: the specimen (`preprocessing.masks.specimen_outline`). axes: x, y, z. air_hu: value
-    outside the field of view.
+    array: grey values [slices, rows, columns]. outline: the specimen (`preprocessing.masks.specimen_outline`). axes: x,
+    y, z. air_hu: value outside the field of view.
     """
 
     def __init__(

@@ -127,8 +127,8 @@ def _strips(image: np.ndarray, width: int) -> np.ndarray:
 def gathered(planes: Iterable[Plane], weights: np.ndarray | None) -> Iterator[tuple[np.ndarray, list[Plane]]]:
     """For each new slice the numbers of the old slices that it is made of, and their planes.
 
-    planes: what is known of the old slices, in order; each is taken once, and held for as long as it is needed. weights:
-    those of the axis z [new, old], None if it is unchanged.
+    planes: what is known of the old slices, in order; each is taken once, and held for as long as it is needed.
+    weights: those of the axis z [new, old], None if it is unchanged.
     """
     coming = enumerate(planes)
     if weights is None:

@@ -1,7 +1,8 @@
-"""Import: clinical CT in HU with a lung mask, uCT calibrated to the HU-like scale with a specimen mask, and truth volumes.
+"""Import: clinical CT in HU with a lung mask, uCT calibrated to the HU-like scale with a specimen mask, and truth
+volumes.
 
-In: what readers.read_scan reads. Out: a volume in the working format, and <name>.run.json beside it. uCT is resampled to the
-clinical pixel size / 8 (`matched`) or kept (`native`); Table 1 of the paper comes from the headers kept here.
+In: what readers.read_scan reads. Out: a volume in the working format, and <name>.run.json beside it. uCT is resampled
+to the clinical pixel size / 8 (`matched`) or kept (`native`); Table 1 of the paper comes from the headers kept here.
 """
 
 from __future__ import annotations

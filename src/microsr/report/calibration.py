@@ -1,7 +1,8 @@
-"""Figure of the calibration: histograms of each uCT's grey values and of the same in HU, beside the clinical CT of the same case.
+"""Figure of the calibration: histograms of each uCT's grey values and of the same in HU, beside the clinical CT of the
+same case.
 
-In: imported volumes, which keep the calibration that was found. Out: a figure. Grey values are computed back from the HU
-(grey = (HU - offset) / slope), so they are those of the imported grid; some slices are read.
+In: imported volumes, which keep the calibration that was found. Out: a figure. Grey values are computed back from the
+HU (grey = (HU - offset) / slope), so they are those of the imported grid; some slices are read.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ MARKS = {"air_grey": "air", "tissue_grey": "soft tissue", "low_grey": "low", "hi
 def make_calibration(micro: list[Path], clinical: list[Path], output: Path) -> dict[Path, list[int]]:
     """Write the figure, a row for each uCT, and return the slices read of each volume.
 
-    clinical: of the same cases, as far as there are any; each needs a mask, as the uCT does. output: path without extension.
+    clinical: of the same cases, as far as there are any; each needs a mask, as the uCT does. output: path without
+    extension.
 
     Raises
     ------
@@ -62,7 +64,9 @@ def chosen(slices: int) -> list[int]:
 
 
 def counts(path: Path, volume: Volume, slices: list[int]) -> np.ndarray:
-    """Shares of the pixels inside the mask in bins of BIN_HU over RANGE_HU; what lies beyond counts in the last bins."""
+    """Shares of the pixels inside the mask in bins of BIN_HU over RANGE_HU; what lies beyond counts in the last
+    bins.
+    """
     mask, edges = open_mask(path), _edges()
     found = np.zeros(len(edges) - 1)
     for z in slices:
@@ -73,7 +77,9 @@ def counts(path: Path, volume: Volume, slices: list[int]) -> np.ndarray:
 
 @styled
 def draw_calibration(rows: list[tuple[str, dict[str, Any], np.ndarray, np.ndarray | None]]) -> Figure:
-    """Draw a row for each case: its name, the facts of its calibration, shares of uCT pixels, and of clinical pixels or None."""
+    """Draw a row for each case: its name, the facts of its calibration, shares of uCT pixels, and of clinical pixels or
+    None.
+    """
     top, panel, heading, foot = 0.08, 1.15, 0.26, 0.42
     height = top + len(rows) * (heading + panel + foot)
     figure = new_figure(PAGE, height)

@@ -1,6 +1,7 @@
 """The report's figures: their section, title and caption, and the pictures made small enough to travel in one file.
 
-In: the pipeline's .png figures and the captions of `snakemake --report` (report/*.rst), which are the page's captions too.
+In: the pipeline's .png figures and the captions of `snakemake --report` (report/*.rst), which are the page's captions
+too.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ AS_TABLE = ("volumes",)
 
 @dataclass(frozen=True)
 class Shown:
-    """A figure in the page. kind: a key of KINDS. caption: HTML. picture: a data: address. size: width and height, pixels."""
+    """A figure in the page. kind: a key of KINDS. caption: HTML. picture: a data: address. size: width and height,
+    pixels.
+    """
 
     name: str
     kind: str

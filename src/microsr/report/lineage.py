@@ -48,10 +48,11 @@ def main(namespace: argparse.Namespace) -> None:
 def trace(file: Path, check: bool = True) -> dict[str, Any]:
     """The steps behind a result, as plain JSON values.
 
-    "records" holds each step once, under its record's name, the result's own first: what run.json says, "current_code" (whether
-    the present code is the one that made it; None: there is no such step) and "inputs", a list of "file", "sha256" and "slices"
-    as they were used, "record" (None: no step made it) and "state" (a key of WORDS). Names are those of the records, relative to
-    "folder" where they are relative; "moved" holds where a file lies now, if that is elsewhere.
+    "records" holds each step once, under its record's name, the result's own first: what run.json says, "current_code"
+    (whether the present code is the one that made it; None: there is no such step) and "inputs", a list of "file",
+    "sha256" and "slices" as they were used, "record" (None: no step made it) and "state" (a key of WORDS). Names are
+    those of the records, relative to "folder" where they are relative; "moved" holds where a file lies now, if that is
+    elsewhere.
 
     Raises
     ------
@@ -108,7 +109,8 @@ def _read(path: Path) -> dict[str, Any]:
 class _Place:
     """Where the names of a record lead to, although the folder in which it was written may have been moved or renamed.
 
-    A record names itself: what its name and its place have in common at their ends is the part that was moved as it was.
+    A record names itself: what its name and its place have in common at their ends is the part that was moved as it
+    was.
     """
 
     def __init__(self, path: Path, run: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
-"""Figure of what each training made of the same clinical patches as it went on: the sample panels that it left for TensorBoard.
+"""Figure of what each training made of the same clinical patches as it went on: the sample panels that it left for
+TensorBoard.
 
-In: the record of each training and the folder of its states. Out: a figure. The panels lie with the state, which no step
-depends on and which may have been deleted; then the figure says so.
+In: the record of each training and the folder of its states. Out: a figure. The panels lie with the state, which no
+step depends on and which may have been deleted; then the figure says so.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from microsr.evaluation.names import method_name
 from microsr.figures.style import GREY, PAGE, fitting, new_figure, save, styled
 
 TAG = "clinical_and_superresolved"
-"""Name under which `training.monitor.Board` shows them: a row of clinical patches, and the same super-resolved below."""
+"""Name under which `training.monitor.Board` shows them: a row of clinical patches, and the same super-resolved
+below.
+"""
 STEPS = 6
 """Panels shown of each training, evenly spread."""
 PATCHES = 2
@@ -33,7 +36,8 @@ NOTHING = 0.2
 def make_panels(runs: dict[str, Path], states: dict[str, Path], output: Path) -> dict[str, list[int]]:
     """Write the figure, a row for each training, and return the steps shown of each.
 
-    runs: method -> record of its training. states: method -> folder of the states of its trainings. output: path without extension.
+    runs: method -> record of its training. states: method -> folder of the states of its trainings. output: path
+    without extension.
 
     Raises
     ------
@@ -49,7 +53,9 @@ def make_panels(runs: dict[str, Path], states: dict[str, Path], output: Path) ->
 
 
 def kept_panels(record: Path, states: Path) -> dict[int, np.ndarray]:
-    """Step -> picture (grey, uint8 [rows, columns]) of the training that `record` tells of, at most STEPS; empty if none are kept."""
+    """Step -> picture (grey, uint8 [rows, columns]) of the training that `record` tells of, at most STEPS; empty if
+    none are kept.
+    """
     folder = _folder(record, states)
     if folder is None or not (folder / "tensorboard").is_dir():
         return {}
@@ -85,7 +91,9 @@ def _folder(record: Path, states: Path) -> Path | None:
 
 @styled
 def draw_panels(found: dict[str, dict[int, np.ndarray]]) -> Figure:
-    """Draw a row for each method: its panels by step, of each the first PATCHES patches; or a line that says that none are kept."""
+    """Draw a row for each method: its panels by step, of each the first PATCHES patches; or a line that says that none
+    are kept.
+    """
     edge, gap, heading, foot = 0.04, 0.06, 0.3, 0.12
     aspects = [_aspect(panels) for panels in found.values() if panels]
     rest = (heading + foot) * len(found) + NOTHING * (len(found) - len(aspects))

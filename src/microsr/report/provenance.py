@@ -1,7 +1,8 @@
-"""The report's last section: settings that are not the defaults, the steps, the code, the packages, models and original files.
+"""The report's last section: settings that are not the defaults, the steps, the code, the packages, models and original
+files.
 
-In: the experiment's settings, and records, run.json. Out: plain values. Nothing is told that the records do not hold; times are
-left out, so that the same results give the same page.
+In: the experiment's settings, and records, run.json. Out: plain values. Nothing is told that the records do not hold;
+times are left out, so that the same results give the same page.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ MOST_FILES = 40
 
 
 def changed_settings(experiment: config.Experiment) -> list[str]:
-    """The settings that are not the defaults of `microsr.config` and decide a result: "train.epochs=3", in the order of the experiment."""
+    """The settings that are not the defaults of `microsr.config` and decide a result: "train.epochs=3", in the order of
+    the experiment.
+    """
     default = config.Experiment(experiment=experiment.experiment).model_dump(mode="json")
     given = experiment.model_dump(mode="json")
     default["methods"] = {

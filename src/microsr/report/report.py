@@ -1,7 +1,8 @@
 """The report: one HTML file with the comparison to look into, the tables and figures, and how they were made.
 
-In: volumes, tables and figures of an experiment. Out: report.html, which needs nothing else and asks for nothing over a network;
-also the two figures that only the report shows. The page is in report_page/: a template, a style sheet, a script.
+In: volumes, tables and figures of an experiment. Out: report.html, which needs nothing else and asks for nothing over a
+network; also the two figures that only the report shows. The page is in report_page/: a template, a style sheet, a
+script.
 """
 
 from __future__ import annotations

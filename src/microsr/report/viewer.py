@@ -1,7 +1,8 @@
-"""The report's viewer: what each comparison figure shows, in HU, packed into the page, and the Bokeh figure that shows it.
+"""The report's viewer: what each comparison figure shows, in HU, packed into the page, and the Bokeh figure that shows
+it.
 
-In: records of comparison figures and the volumes that they compare. Out: plain JSON values for the page. All images of a view
-cover the same region of the same slice; the clinical CT keeps its own pixels.
+In: records of comparison figures and the volumes that they compare. Out: plain JSON values for the page. All images of
+a view cover the same region of the same slice; the clinical CT keeps its own pixels.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ GREYS = [f"#{grey:02x}{grey:02x}{grey:02x}" for grey in range(256)]
 
 @dataclass(frozen=True)
 class Source:
-    """What a comparison figure compares: its record, the clinical CT, the volume of each method, and the truth if there is one."""
+    """What a comparison figure compares: its record, the clinical CT, the volume of each method, and the truth if there
+    is one.
+    """
 
     record: Path
     clinical: Path
@@ -55,8 +58,8 @@ class Layer:
 
 @dataclass(frozen=True)
 class View:
-    """A region of a slice. size: width and height, mm. sides: the patient's side that is at the left and at the top, as "RA"; "" where
-    the slice is not axial. where: the region, in words. training_set: of the trained methods."""
+    """A region of a slice. size: width and height, mm. sides: the patient's side that is at the left and at the top, as
+    "RA"; "" where the slice is not axial. where: the region, in words. training_set: of the trained methods."""
 
     title: str
     where: str
@@ -67,7 +70,8 @@ class View:
 
 
 def read_source(words: list[str]) -> Source:
-    """What follows a flag --view: the figure's record, clinical=PATH, method/NAME=PATH for each method in order, perhaps truth=PATH.
+    """What follows a flag --view: the figure's record, clinical=PATH, method/NAME=PATH for each method in order,
+    perhaps truth=PATH.
 
     Raises
     ------
@@ -94,8 +98,8 @@ def read_source(words: list[str]) -> Source:
 def make_views(sources: list[Source], most: int = MOST_PIXELS) -> tuple[list[View], dict[Path, list[int]]]:
     """A view of each comparison, and the slices that were read of each volume.
 
-    most: super-resolved pixels of all images together. A region that is larger than its share of them is cut to a square about
-    the figure's first inset.
+    most: super-resolved pixels of all images together. A region that is larger than its share of them is cut to a
+    square about the figure's first inset.
 
     Raises
     ------
@@ -163,7 +167,9 @@ def region(lung: np.ndarray, spacing: tuple[float, ...], insets: list[Inset], mo
 
 
 def sides(direction: tuple[float, ...]) -> str:
-    """The patient's sides at the left and at the top of an axial slice shown as radiologists see it; "" if it is not axial."""
+    """The patient's sides at the left and at the top of an axial slice shown as radiologists see it; "" if it is not
+    axial.
+    """
     return "RA" if min(abs(direction[0]), abs(direction[4])) > 0.9 else ""
 
 

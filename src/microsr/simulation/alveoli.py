@@ -22,11 +22,12 @@ STEPS = 112
 
 
 class Foam:
-    """Alveoli: a periodic Voronoi foam with alveolar ducts, laid out in space turned and warped so that no repetition shows.
+    """Alveoli: a periodic Voronoi foam with alveolar ducts, laid out in space turned and warped so that no repetition
+    shows.
 
-    alveolus_mm3: mean volume of a cell. Cells along the crossing of two random wave fields are ducts: the faces between them are
-    open, so that they join to branching channels about 0.4 mm wide. The walls' thickness follows from the tissue share
-    that the caller multiplies with (about 10 um for 14 %).
+    alveolus_mm3: mean volume of a cell. Cells along the crossing of two random wave fields are ducts: the faces between
+    them are open, so that they join to branching channels about 0.4 mm wide. The walls' thickness follows from the
+    tissue share that the caller multiplies with (about 10 um for 14 %).
     """
 
     def __init__(self, rng: np.random.Generator, alveolus_mm3: float = ALVEOLUS_MM3) -> None:
@@ -67,7 +68,9 @@ class Foam:
         return np.where(opened, 0.0, np.exp(rng.normal(0, 0.4, 1021))[face])
 
     def __call__(self, grid: Grid) -> np.ndarray:
-        """Tissue relative to its mean, so that density times this is a tissue fraction; float32 [slices, rows, columns]."""
+        """Tissue relative to its mean, so that density times this is a tissue fraction; float32 [slices, rows,
+        columns].
+        """
         width = round(grid.width, 9)
         if width not in self._averaged:
             self._averaged[width] = self._averaged_over(width)

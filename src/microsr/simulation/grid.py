@@ -1,4 +1,6 @@
-"""Regular grids, smooth random fields on them, and the partial volume of thin sheets: what the simulated lung is drawn with."""
+"""Regular grids, smooth random fields on them, and the partial volume of thin sheets: what the simulated lung is drawn
+with.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ class Grid:
 
 
 class Canvas:
-    """What is drawn on a grid: HU, float32, and, if wanted, the tissue at each voxel's centre, uint8; [slices, rows, columns]."""
+    """What is drawn on a grid: HU, float32, and, if wanted, the tissue at each voxel's centre, uint8; [slices, rows,
+    columns].
+    """
 
     def __init__(self, grid: Grid, hu: np.ndarray, labelled: bool = False) -> None:
         self.grid, self.hu = grid, hu
@@ -71,8 +75,8 @@ class Canvas:
     ) -> None:
         """Replace the given share of each voxel in `place` (a box, or indices) by a tissue of `hu`.
 
-        at_centre: which voxels have that tissue at their centre; the default, half filled ones, holds for what is thicker
-        than a voxel.
+        at_centre: which voxels have that tissue at their centre; the default, half filled ones, holds for what is
+        thicker than a voxel.
         """
         before = self.hu[place]
         self.hu[place] = before + share * (np.float32(hu) - before)
@@ -91,7 +95,9 @@ class SmoothField:
         self._phase = rng.uniform(0, 2 * np.pi, waves)
 
     def __call__(self, grid: Grid) -> np.ndarray:
-        """Values [slices, rows, columns], float32. On a grid a plane wave is a product of three factors: a matrix product."""
+        """Values [slices, rows, columns], float32. On a grid a plane wave is a product of three factors: a matrix
+        product.
+        """
         kx, ky, kz = self._k.T
         x = np.exp(1j * np.outer(kx, grid.x))
         yz = np.exp(1j * (kz * grid.z[:, None] + self._phase))[:, None, :] * np.exp(1j * np.outer(grid.y, ky))
@@ -101,6 +107,8 @@ class SmoothField:
 
 
 def sheet_share(distance: np.ndarray, thickness: np.ndarray | float, width: float) -> np.ndarray:
-    """Share of a voxel of `width` covered by a sheet of `thickness` whose middle is at `distance` (all mm, exact if parallel)."""
+    """Share of a voxel of `width` covered by a sheet of `thickness` whose middle is at `distance` (all mm, exact if
+    parallel).
+    """
     overlap = (thickness + width) / 2 - distance
     return np.clip(overlap / width, 0, np.minimum(thickness / width, 1))

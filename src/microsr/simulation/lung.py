@@ -1,8 +1,10 @@
-"""A simulated lung with a tumour, as a function of space: HU on any regular grid, from clinical pixels down to uCT voxels.
+"""A simulated lung with a tumour, as a function of space: HU on any regular grid, from clinical pixels down to uCT
+voxels.
 
-The lung is drawn once, from one random stream; `Lung.draw` then evaluates it wherever it is asked to, so that a clinical
-scan, its truth and a uCT specimen show the same tissue. Structures thinner than a voxel (alveolar walls are about 10 um)
-appear as partial volume: the tissue they hold is the same on every grid. Lengths in mm; coordinates x, y, z about the centre.
+The lung is drawn once, from one random stream; `Lung.draw` then evaluates it wherever it is asked to, so that a
+clinical scan, its truth and a uCT specimen show the same tissue. Structures thinner than a voxel (alveolar walls are
+about 10 um) appear as partial volume: the tissue they hold is the same on every grid. Lengths in mm; coordinates x, y,
+z about the centre.
 """
 
 from __future__ import annotations
@@ -146,7 +148,9 @@ class Lung:
         return canvas
 
     def crossings(self, z: float) -> dict[str, np.ndarray]:
-        """The airway lumens that the plane at `z` cuts, wholly inside the lung and outside the tumour (`simulation.tubes.crossings`)."""
+        """The airway lumens that the plane at `z` cuts, wholly inside the lung and outside the tumour
+        (`simulation.tubes.crossings`).
+        """
         found = tubes.crossings(self.airways, z)
         kept = []
         for x, y, diameter in zip(found["x_mm"], found["y_mm"], found["diameter_mm"], strict=True):

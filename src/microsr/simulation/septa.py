@@ -14,7 +14,9 @@ PRESENT = 0.55
 
 
 class Septa:
-    """Sheets halfway between the lobules' `centres`, [n, 3] mm, inside the box from `low` to `high`; 0.08 to 0.14 mm thick."""
+    """Sheets halfway between the lobules' `centres`, [n, 3] mm, inside the box from `low` to `high`; 0.08 to 0.14 mm
+    thick.
+    """
 
     def __init__(self, centres: np.ndarray, low: np.ndarray, high: np.ndarray, rng: np.random.Generator) -> None:
         around = np.concatenate([np.eye(3), -np.eye(3)]) * 20 * np.max(high - low)

@@ -1,9 +1,11 @@
-"""A simulated case: the clinical CT of a lung with a tumour, the uCT of a specimen from it, and the truth behind the CT.
+"""A simulated case: the clinical CT of a lung with a tumour, the uCT of a specimen from it, and the truth behind the
+CT.
 
-Stands in for the paper's patients (Zheng et al. 2020, Table 1) where no data is at hand. In: the settings `Simulate` and
-`Scanner`, a case name and a seed. Out: clinical.nii.gz (int16 HU), the same as a DICOM series in dicom/, micro.nii.gz (uint16,
-the uCT's own grey scale) and run.json; for a test case also truth.nii.gz (int16 HU, the clinical grid magnified in-plane),
-labels.nii.gz (uint8, `Tissue`, same grid), repeat.nii.gz (the same lung scanned again) and airways.csv (`airway_table`).
+Stands in for the paper's patients (Zheng et al. 2020, Table 1) where no data is at hand. In: the settings `Simulate`
+and `Scanner`, a case name and a seed. Out: clinical.nii.gz (int16 HU), the same as a DICOM series in dicom/,
+micro.nii.gz (uint16, the uCT's own grey scale) and run.json; for a test case also truth.nii.gz (int16 HU, the clinical
+grid magnified in-plane), labels.nii.gz (uint8, `Tissue`, same grid), repeat.nii.gz (the same lung scanned again) and
+airways.csv (`airway_table`).
 """
 
 from __future__ import annotations
@@ -107,12 +109,13 @@ def simulate(
 def scan_slab(
     lung: Lung, settings: config.Simulate, scanned_by: config.Scanner, with_truth: bool = True
 ) -> tuple[Volume, Volume | None, Volume | None]:
-    """The clinical CT of the lung's slab without noise, float32 HU, its truth, int16 HU, and the truth's tissues, uint8.
+    """The clinical CT of the lung's slab without noise, float32 HU, its truth, int16 HU, and the truth's tissues,
+    uint8.
 
-    In-plane the tissue is blurred by the kernel's point-spread function and then sampled at the pixels' centres, so that what
-    lies above the Nyquist limit aliases as it does in a scanner; across slices it is weighted by the slice profile. Truth and
-    tissues are on the same grid magnified in-plane: thin slices (an eighth of the slice distance) at the clinical slices'
-    centres; None unless `with_truth`.
+    In-plane the tissue is blurred by the kernel's point-spread function and then sampled at the pixels' centres, so
+    that what lies above the Nyquist limit aliases as it does in a scanner; across slices it is weighted by the slice
+    profile. Truth and tissues are on the same grid magnified in-plane: thin slices (an eighth of the slice distance) at
+    the clinical slices' centres; None unless `with_truth`.
     """
     n, slices, spacing = settings.clinical_size, settings.clinical_slices, settings.slice_spacing_mm
     fine, step = scanned_by.pixel_mm / SCALE, spacing / SCALE
@@ -167,9 +170,9 @@ def with_noise(still: Volume, scanned_by: config.Scanner, rng: np.random.Generat
 def airway_table(lung: Lung, clinical: Volume) -> pd.DataFrame:
     """The airway lumens that the truth's slices cut, one row each.
 
-    slice: index in the clinical volume. x_mm, y_mm: where the airway's axis crosses it, patient coordinates (LPS). diameter_mm:
-    of the lumen, across its axis. wall_mm: thickness. tilt_degrees: between the axis and the slice's normal. generation: 0
-    is the trunk from which this lung's airways come.
+    slice: index in the clinical volume. x_mm, y_mm: where the airway's axis crosses it, patient coordinates (LPS).
+    diameter_mm: of the lumen, across its axis. wall_mm: thickness. tilt_degrees: between the axis and the slice's
+    normal. generation: 0 is the trunk from which this lung's airways come.
     """
     tables = []
     for index in range(clinical.shape[0]):
@@ -180,11 +183,12 @@ def airway_table(lung: Lung, clinical: Volume) -> pd.DataFrame:
 
 
 def specimen_grid(lung: Lung, settings: config.Simulate) -> Grid:
-    """Where the specimen is cut: the place in the lung whose mix of tissue is most like the whole lung's, at the tumour if possible.
+    """Where the specimen is cut: the place in the lung whose mix of tissue is most like the whole lung's, at the tumour
+    if possible.
 
-    Equal shares of tumour and vessels in both domains keep an unpaired training from inventing or removing them (Cohen et
-    al. 2018). What a training sees are patches, which lie wholly inside and so show the middle more often than the rim: the mix
-    is that of all patches half as wide as the specimen.
+    Equal shares of tumour and vessels in both domains keep an unpaired training from inventing or removing them (Cohen
+    et al. 2018). What a training sees are patches, which lie wholly inside and so show the middle more often than the
+    rim: the mix is that of all patches half as wide as the specimen.
 
     Raises
     ------
@@ -262,7 +266,9 @@ def micro_scan(lung: Lung, grid: Grid, rng: np.random.Generator) -> tuple[Volume
 
 
 def _grain(shape: tuple[int, int, int], rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Planes of noise with SD 1, float32, drawn one after the other: correlated over about a voxel, in-plane and across."""
+    """Planes of noise with SD 1, float32, drawn one after the other: correlated over about a voxel, in-plane and
+    across.
+    """
     tap = np.exp(-2.0)  # of a Gaussian with a sigma of half a voxel, one voxel away
     scale = np.float32((1 + 2 * tap**2) ** -1.5)
     before, here = rng.standard_normal((2, *shape[1:]), dtype=np.float32)
@@ -274,7 +280,9 @@ def _grain(shape: tuple[int, int, int], rng: np.random.Generator) -> Iterator[np
 
 
 def _block_outline(grid: Grid, rng: np.random.Generator) -> np.ndarray:
-    """Share of each pixel inside the specimen: a rounded square, cut a little unevenly, with air along its sides; [rows, columns]."""
+    """Share of each pixel inside the specimen: a rounded square, cut a little unevenly, with air along its sides;
+    [rows, columns].
+    """
     half = np.array([np.ptp(a) / 2 for a in (grid.y, grid.x)]) + grid.spacing[0] / 2
     y, x = np.meshgrid((grid.y - grid.y.mean()) / half[0], (grid.x - grid.x.mean()) / half[1], indexing="ij")
     angle = np.arctan2(y, x)

@@ -1,9 +1,9 @@
 """Branching trees of the simulated lung: airways with their arteries, and veins.
 
-A tree is grown by dividing the tissue it supplies: a branch runs towards the centre of its territory, the territory is cut in
-two across its longest extent, and each half gets a daughter (the space-filling idea of Tawhai and of Kitaoka). Conducting
-diameters follow Murray's law, d ~ (supplied volume)^(1/3), which makes a daughter 0.79 of its parent in an even division; a
-territory of one acinus has the terminal bronchiole.
+A tree is grown by dividing the tissue it supplies: a branch runs towards the centre of its territory, the territory is
+cut in two across its longest extent, and each half gets a daughter (the space-filling idea of Tawhai and of Kitaoka).
+Conducting diameters follow Murray's law, d ~ (supplied volume)^(1/3), which makes a daughter 0.79 of its parent in an
+even division; a territory of one acinus has the terminal bronchiole.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ PI10_LUMEN_MM = 10 / np.pi
 
 @dataclass(frozen=True)
 class Branch:
-    """One branch: its centre line [m, 3] (mm), a taper [m] about 1, the acini it supplies, and its generation (0: trunk)."""
+    """One branch: its centre line [m, 3] (mm), a taper [m] about 1, the acini it supplies, and its generation (0:
+    trunk).
+    """
 
     points: np.ndarray
     taper: np.ndarray
@@ -54,8 +56,8 @@ def grow(
 ) -> Tree:
     """Grow a tree that supplies `points`.
 
-    points: [n, 3] mm, POINTS_PER_ACINUS for each acinus of tissue. root: where the trunk starts. visible: range of z, mm;
-    branches whose territory stays away from it are left out. lobule_acini: size of a lobule.
+    points: [n, 3] mm, POINTS_PER_ACINUS for each acinus of tissue. root: where the trunk starts. visible: range of z,
+    mm; branches whose territory stays away from it are left out. lobule_acini: size of a lobule.
     """
     tree = Tree()
     trunk = points.mean(axis=0) - root
@@ -139,7 +141,9 @@ def bundles(
 
 
 def veins(tree: Tree, terminal_mm: float, airways: Tubes) -> Tubes:
-    """The veins of `tree`, which keep away from `airways` and the arteries beside them: they run between the bundles."""
+    """The veins of `tree`, which keep away from `airways` and the arteries beside them: they run between the
+    bundles.
+    """
     middles = cKDTree((airways.start + airways.end) / 2)
     bundle = 3.5 * airways.outer_radius
     found = []

@@ -1,4 +1,6 @@
-"""Round tapered segments of the simulated lung, airways and vessels: how they cover voxels, and where they cross a slice."""
+"""Round tapered segments of the simulated lung, airways and vessels: how they cover voxels, and where they cross a
+slice.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from microsr.simulation.grid import Canvas, Grid
 
 @dataclass(frozen=True)
 class Tubes:
-    """Round tapered segments: [n, 3] ends (x, y, z in mm), [n] radii at both ends, [n] wall thickness (mm), [n] generation.
+    """Round tapered segments: [n, 3] ends (x, y, z in mm), [n] radii at both ends, [n] wall thickness (mm), [n]
+    generation.
 
     A vessel's wall is part of it: 0.
     """
@@ -72,7 +75,9 @@ def paint_airways(canvas: Canvas, lumens: Tubes, wall_hu: float, air_hu: float) 
 
 
 def coverage(grid: Grid, tubes: Tubes) -> np.ndarray:
-    """Share of each voxel inside the tubes, float32 [slices, rows, columns]: exact for a flat wall across a cubic voxel."""
+    """Share of each voxel inside the tubes, float32 [slices, rows, columns]: exact for a flat wall across a cubic
+    voxel.
+    """
     filled = np.zeros(grid.shape, np.float32)
     for _, box, share in _shares(grid, tubes):
         view = filled[box]
@@ -81,7 +86,9 @@ def coverage(grid: Grid, tubes: Tubes) -> np.ndarray:
 
 
 def _shares(grid: Grid, tubes: Tubes) -> Iterator[tuple[int, tuple[slice, slice, slice], np.ndarray]]:
-    """For each segment within reach: its index, the voxels about it, and 0.5 + (radius - distance) / voxel width there."""
+    """For each segment within reach: its index, the voxels about it, and 0.5 + (radius - distance) / voxel width
+    there.
+    """
     reach = tubes.outer_radius[:, None] + grid.width
     low, high = np.minimum(tubes.start, tubes.end) - reach, np.maximum(tubes.start, tubes.end) + reach
     edges = np.array([(a[0], a[-1]) for a in (grid.x, grid.y, grid.z)])

@@ -1,4 +1,6 @@
-"""The tumour of a simulated lung: a solid nodule with spicules and an invading front, and the ground glass around it."""
+"""The tumour of a simulated lung: a solid nodule with spicules and an invading front, and the ground glass around
+it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ GLASS_THICKENING = 1.8
 class Tumour:
     """A lobulated, spiculated nodule whose front invades the alveoli, in ground glass.
 
-    diameter: of the solid part, mm. glass_share: tissue share in the ground glass, where the lung around has `lung_share`.
+    diameter: of the solid part, mm. glass_share: tissue share in the ground glass, where the lung around has
+    `lung_share`.
     glass_mm: depth of the ground glass. blood_hu, air_hu: HU of tissue and of gas.
     """
 

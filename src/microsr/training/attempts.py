@@ -17,10 +17,11 @@ from microsr.training.monitor import DivergedError
 
 @contextlib.contextmanager
 def sole_attempt(folder: Path, number: int) -> Iterator[None]:
-    """The context in which this process trains with the states in `folder`; a warning says if the last ones came to no new state.
+    """The context in which this process trains with the states in `folder`; a warning says if the last ones came to no
+    new state.
 
-    number: of the attempts at the same job, from 1. A training that diverged does so again: the attempts after it end with its
-    error at once, and only a new first one tries again.
+    number: of the attempts at the same job, from 1. A training that diverged does so again: the attempts after it end
+    with its error at once, and only a new first one tries again.
 
     Raises
     ------

@@ -1,7 +1,8 @@
-"""Which patches make up which training step: a pure function of (seed, step), so that a resumed training sees the same data.
+"""Which patches make up which training step: a pure function of (seed, step), so that a resumed training sees the same
+data.
 
-All chance of a sample (its patch, how that is turned, its noise) hangs on the seed and the sample's number alone, so that
-processes which share a batch see together what one process would.
+All chance of a sample (its patch, how that is turned, its noise) hangs on the seed and the sample's number alone, so
+that processes which share a batch see together what one process would.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ class Batch(NamedTuple):
 UNRELATED_MM = 1000.0
 """Distance of patches along the patient, as the noise sees it: theirs is not correlated."""
 RESIDENT_SHARE = 0.25
-"""The patches of a modality live on the GPU if they take at most this share of its free memory; the rest is for the networks."""
+"""The patches of a modality live on the GPU if they take at most this share of its free memory; the rest is for the
+networks.
+"""
 SYMMETRIES = 8
 """Of a square: flips and turns by 90 degrees."""
 
@@ -195,7 +198,8 @@ class Batches:
         start_noise: config.Scanner | None = None,
         device: str = "cpu",
     ) -> None:
-        """clinical, micro: patch files, one a case; mix_noise: the scanner whose noise the mixed samples get (None: none).
+        """clinical, micro: patch files, one a case; mix_noise: the scanner whose noise the mixed samples get (None:
+        none).
         start_noise: the one whose noise the pairs of a start get (None: none).
 
         device: where the batches are wanted.
@@ -262,7 +266,9 @@ class Batches:
 def add_noise(
     patches: Tensor, scanner: config.Scanner, window_hu: tuple[float, float], random: np.random.Generator
 ) -> Tensor:
-    """Clinical patches [n, 1, rows, columns] in [-1, 1] with fresh noise of the scanner; values leave the window clipped."""
+    """Clinical patches [n, 1, rows, columns] in [-1, 1] with fresh noise of the scanner; values leave the window
+    clipped.
+    """
     n, _, rows, columns = patches.shape
     low, high = window_hu
     drawn = noise((n, rows, columns), scanner, UNRELATED_MM, random) * np.float32(scanner.noise_hu * 2 / (high - low))

@@ -1,8 +1,8 @@
 """Training state on disk, so that a killed training goes on where it was.
 
-The state lives in a folder that Snakemake does not know (it deletes the outputs of a failed job), one sub-folder for each
-fingerprint of settings, data and code: a changed setting never continues from an old state. The files are archives as a model's is
-(see `model_file`).
+The state lives in a folder that Snakemake does not know (it deletes the outputs of a failed job), one sub-folder for
+each fingerprint of settings, data and code: a changed setting never continues from an old state. The files are archives
+as a model's is (see `model_file`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ NAMED = 3
 
 
 def identify(settings: Mapping[str, Any], inputs: Sequence[Path], code: str) -> dict[str, Any]:
-    """What makes a training what it is, as plain JSON values: settings, [short name, SHA-256] of each input, code version."""
+    """What makes a training what it is, as plain JSON values: settings, [short name, SHA-256] of each input, code
+    version.
+    """
     files = [["/".join(path.parts[-2:]), checksum(path)] for path in inputs]
     return json.loads(json.dumps({"settings": settings, "inputs": files, "code": code}))
 
@@ -44,7 +46,8 @@ def state_folder(state: Path, identity: Mapping[str, Any]) -> Path:
 
 
 def explain_fresh(folder: Path, identity: Mapping[str, Any]) -> str | None:
-    """What keeps the training with this `identity` and state folder from going on from the newest state in another folder.
+    """What keeps the training with this `identity` and state folder from going on from the newest state in another
+    folder.
 
     One line; None where `folder` has a state itself, or no folder beside it has one.
     """

@@ -1,7 +1,7 @@
 """The processes that share a training: one on a GPU each, or several on a CPU, started by `torchrun`.
 
-Every process takes its share of each batch; gradients, losses and statistics are averaged, so that all hold the same weights.
-Alone, a process needs none of this, and every function here returns at once.
+Every process takes its share of each batch; gradients, losses and statistics are averaged, so that all hold the same
+weights. Alone, a process needs none of this, and every function here returns at once.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ PATIENCE = datetime.timedelta(minutes=10)
 """How long a process waits for the others before it gives up."""
 
 _groups: list[dist.ProcessGroup] = []
-"""Groups that were joined, kept until Python ends: if a network's DistributedDataParallel holds the last reference to one, it
-frees it with Python's lock held, joins a thread that may be waiting for that lock, and hangs after the last step."""
+"""Groups that were joined, kept until Python ends: if a network's DistributedDataParallel holds the last reference to
+one, it frees it with Python's lock held, joins a thread that may be waiting for that lock, and hangs after the last
+step."""
 
 
 @dataclass(frozen=True)

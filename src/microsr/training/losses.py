@@ -1,7 +1,7 @@
 """The losses of the modified CycleGAN (Zheng et al. 2020, section 2), always computed in float32.
 
-Images are [batch, 1, rows, columns], normalised to [-1, 1] by the intensity window. A is a clinical patch, B a uCT patch,
-A_SR = G1(A) and B_LR = G2(B). f is average pooling by 8, g nearest-neighbour up-sampling by 8.
+Images are [batch, 1, rows, columns], normalised to [-1, 1] by the intensity window. A is a clinical patch, B a uCT
+patch, A_SR = G1(A) and B_LR = G2(B). f is average pooling by 8, g nearest-neighbour up-sampling by 8.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ DATA_RANGE = 2.0
 
 
 class Images(NamedTuple):
-    """What a loss in a module of its own may compare (docs/extending.md); of the networks' precision, so .float() comes first."""
+    """What a loss in a module of its own may compare (docs/extending.md); of the networks' precision, so .float() comes
+    first.
+    """
 
     a: Tensor
     """Clinical patches, without the noise that mix_noise adds."""
@@ -57,7 +59,9 @@ def _pixel_distance(a: Tensor, b: Tensor, norm: str) -> Tensor:
 
 
 def blur(image: Tensor, sigma: float) -> Tensor:
-    """The image through a Gaussian of `sigma` pixels, reflected at its border: what is left when noise is averaged out."""
+    """The image through a Gaussian of `sigma` pixels, reflected at its border: what is left when noise is averaged
+    out.
+    """
     reach = min(math.ceil(3 * sigma), min(image.shape[-2:]) - 1)
     window = _gaussian(2 * reach + 1, sigma, image.device)
     image = reflect(image.float(), reach)
@@ -85,7 +89,9 @@ def upsample_loss(b: Tensor, b_lr: Tensor, norm: str = "mse") -> Tensor:
 
 
 def clinical_ssim_loss(a: Tensor, a_sr: Tensor, seen: Callable[[Tensor], Tensor] = as_it_is) -> Tensor:
-    """1 - SSIM(A, f(A_SR)) (Zheng et al. 2020, l_clinical-SSIM; formula from docs/paper.md); `seen` as in downsample_loss."""
+    """1 - SSIM(A, f(A_SR)) (Zheng et al. 2020, l_clinical-SSIM; formula from docs/paper.md); `seen` as in
+    downsample_loss.
+    """
     return 1 - ssim(seen(a), seen(average_pool(a_sr.float())))
 
 
@@ -95,7 +101,9 @@ def micro_ssim_loss(b: Tensor, b_lr: Tensor) -> Tensor:
 
 
 def cycle_loss(image: Tensor, cycled: Tensor, seen: Callable[[Tensor], Tensor] = as_it_is) -> Tensor:
-    """Mean absolute difference of an image and itself after both generators (Zhu et al. 2017, eq. 2); `seen` as above."""
+    """Mean absolute difference of an image and itself after both generators (Zhu et al. 2017, eq. 2); `seen` as
+    above.
+    """
     return functional.l1_loss(seen(cycled), seen(image))
 
 
@@ -122,7 +130,8 @@ def discriminator_loss(judged_real: Tensor, judged_fake: Tensor) -> Tensor:
 def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
     """R1: half of the mean squared gradient of the verdicts at real patches, in float32 (Mescheder et al. 2018, eq. 9).
 
-    Of a map of verdicts the sum is taken and of the gradient the mean over the pixels, so that the size of a patch does not matter.
+    Of a map of verdicts the sum is taken and of the gradient the mean over the pixels, so that the size of a patch does
+    not matter.
     """
     with exactly(real), torch.enable_grad():
         real = real.float().detach().requires_grad_()
@@ -139,7 +148,9 @@ def _gaussian(size: int, sigma: float, device: torch.device) -> Tensor:
 
 @functools.cache
 def _window(size: int, taps: int, sigma: float, device: torch.device) -> Tensor:
-    """A line's local means under a Gaussian of that many taps, wherever it fits wholly, as a matrix [size - taps + 1, size]."""
+    """A line's local means under a Gaussian of that many taps, wherever it fits wholly, as a matrix [size - taps + 1,
+    size].
+    """
     window = torch.zeros(size - taps + 1, size, device=device)
     for first in range(len(window)):
         window[first, first : first + taps] = _gaussian(taps, sigma, device)

@@ -1,4 +1,6 @@
-"""What is seen of a training: the rows of its history, and the same with sample panels, speed and memory in TensorBoard."""
+"""What is seen of a training: the rows of its history, and the same with sample panels, speed and memory in
+TensorBoard.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ STALLED = 10
 
 
 class History:
-    """A row for every few steps: the mean of each loss over them. The sums stay on the device, so that no step waits for them."""
+    """A row for every few steps: the mean of each loss over them. The sums stay on the device, so that no step waits
+    for them.
+    """
 
     def __init__(self, rows: list[dict[str, float]] | None = None, sums: dict[str, float] | None = None) -> None:
         """rows, sums: of the training so far, from a state."""

@@ -1,7 +1,7 @@
 """What a training step minimises: the losses of the generators and of the discriminators on a part of a batch.
 
-Each network is evaluated as often as the losses need it and no more: G1 on A, G2 on B and A_SR at once, G1 on B_LR, and each
-discriminator once for the generators and once, on real and generated images together, for itself.
+Each network is evaluated as often as the losses need it and no more: G1 on A, G2 on B and A_SR at once, G1 on B_LR, and
+each discriminator once for the generators and once, on real and generated images together, for itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ WEIGHT_OF = {
     "micro_ssim_loss": "micro_ssim",
     "repeat_loss": "repeat",
 }
-"""The key of config.Losses that weighs each of the generators' losses; that of another, `<key>_loss`, is its name without the end."""
+"""The key of config.Losses that weighs each of the generators' losses; that of another, `<key>_loss`, is its name
+without the end.
+"""
 
 
 def further_loss(key: str) -> losses.Loss:
@@ -54,7 +56,8 @@ class GeneratorPass(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor]:
         """The weighted sum of the losses, each of them unweighted, A_SR and B_LR (detached).
 
-        noise: planes for G1(A), G2(B), G2(A_SR) and G1(B_LR). repeated: A with other noise, for the repeat_loss, or None.
+        noise: planes for G1(A), G2(B), G2(A_SR) and G1(B_LR). repeated: A with other noise, for the repeat_loss, or
+        None.
         """
         w, (d1, d2) = self._weights, self._judges
         own, for_b, for_a_sr, for_b_lr = noise
@@ -150,7 +153,8 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
 
 
 def gigaflops_per_pair(settings: config.Train, losses_used: config.Losses, sizes: tuple[int, int]) -> float:
-    """Arithmetic of a training step for each pair of patches, 10^9 floating point operations, counted without computing.
+    """Arithmetic of a training step for each pair of patches, 10^9 floating point operations, counted without
+    computing.
 
     sizes: sides of a clinical and a uCT patch, pixels. The discriminators' gradient penalty is not counted.
     """

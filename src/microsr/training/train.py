@@ -1,8 +1,8 @@
 """Training of the modified CycleGAN (Zheng et al. 2020): unpaired clinical and uCT patches in, a generator G1 out.
 
 The state after any step is the four networks, two optimisers, two image pools, the step number and the history so far;
-schedules, data order and noise are functions of the seed and the step. So a training that was cut off goes on as if it had
-not been, on as many processes as there are then.
+schedules, data order and noise are functions of the seed and the step. So a training that was cut off goes on as if it
+had not been, on as many processes as there are then.
 """
 
 from __future__ import annotations
@@ -69,9 +69,10 @@ def train(
 ) -> None:
     """Train one model, or go on with it, and write generator.pt, history.csv and run.json into `output`.
 
-    clinical, micro: patch files (int16 [patches, rows, columns], HU), one a case. state: folder for unfinished trainings.
-    scanner: needed by a method that learns from its noise. attempt: see `sole_attempt`. Started by torchrun, each process takes
-    its share of the work and the first one writes.
+    clinical, micro: patch files (int16 [patches, rows, columns], HU), one a case. state: folder for unfinished
+    trainings.
+    scanner: needed by a method that learns from its noise. attempt: see `sole_attempt`. Started by torchrun, each
+    process takes its share of the work and the first one writes.
 
     Raises
     ------
@@ -256,7 +257,9 @@ def _stop(save: Callable[[], None], step: int, signals: list[int]) -> None:
 
 
 def spacing_of(patches: Sequence[Path]) -> float | None:
-    """Pixel size that patches were cut at, mm, from the run.json beside each file: the mean; None if one does not say."""
+    """Pixel size that patches were cut at, mm, from the run.json beside each file: the mean; None if one does not
+    say.
+    """
     found = []
     for path in patches:
         try:
@@ -271,7 +274,9 @@ def spacing_of(patches: Sequence[Path]) -> float | None:
 
 @contextlib.contextmanager
 def _stop_requested() -> Iterator[list[int]]:
-    """A list that receives the number of a signal to stop: Ctrl-C, a scheduler's SIGTERM, or SIGUSR1 before a time limit."""
+    """A list that receives the number of a signal to stop: Ctrl-C, a scheduler's SIGTERM, or SIGUSR1 before a time
+    limit.
+    """
     received: list[int] = []
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     before = [signal.signal(s, lambda number, frame: received.append(number)) for s in signals]

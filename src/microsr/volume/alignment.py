@@ -1,4 +1,6 @@
-"""Which slices a super-resolved volume holds, and whether two volumes lie in the same place: what every comparison checks first."""
+"""Which slices a super-resolved volume holds, and whether two volumes lie in the same place: what every comparison
+checks first.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Whole slices straight into the chunk files of a Zarr array, for steps whose time is that of writing.
 
-Zarr hands each chunk from thread to thread, and Python runs in one of them at a time: it takes as long as packing the chunk.
+Zarr hands each chunk from thread to thread, and Python runs in one of them at a time: it takes as long as packing the
+chunk.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ SHUFFLES = {"noshuffle": Blosc.NOSHUFFLE, "shuffle": Blosc.SHUFFLE, "bitshuffle"
 
 
 class SliceWriter:
-    """Writes slices of an array [slices, rows, columns] with chunks of one slice, as `volume.storage.create_volume` makes it.
+    """Writes slices of an array [slices, rows, columns] with chunks of one slice, as `volume.storage.create_volume`
+    makes it.
 
     Several threads may write different slices. The files are those that Zarr writes, chunks of the fill value too.
     """

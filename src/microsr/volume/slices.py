@@ -28,8 +28,8 @@ Item, Result = TypeVar("Item"), TypeVar("Result")
 class Slices:
     """An array [slices, rows, columns] of which only the slices that are indexed are read.
 
-    load: gives the slice [rows, columns] at an index; several threads may call it at once. It is indexed as an array whose
-    first axis takes a number or a range; `np.asarray` reads all of it.
+    load: gives the slice [rows, columns] at an index; several threads may call it at once. It is indexed as an array
+    whose first axis takes a number or a range; `np.asarray` reads all of it.
     """
 
     ndim = 3
@@ -83,7 +83,8 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int
 
 @functools.cache
 def _keep_freed_memory() -> None:
-    """Let the C library keep the memory of freed slices: page by page, fetching it anew costs more than most work on a slice.
+    """Let the C library keep the memory of freed slices: page by page, fetching it anew costs more than most work on a
+    slice.
 
     glibc keeps blocks up to the size of the largest that was freed, at most 32 MB.
     """

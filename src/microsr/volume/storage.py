@@ -1,11 +1,12 @@
 """A volume and its working format: OME-Zarr 0.5, one chunk row per slice, geometry and mask inside.
 
-Voxels are indexed [slice, row, column]; spacing, origin and direction are in the order x, y, z (column, row, slice) and in
-patient coordinates (LPS, mm), as in SimpleITK. OME-Zarr has no direction, so the attribute `microsr` holds the full geometry.
+Voxels are indexed [slice, row, column]; spacing, origin and direction are in the order x, y, z (column, row, slice) and
+in patient coordinates (LPS, mm), as in SimpleITK. OME-Zarr has no direction, so the attribute `microsr` holds the full
+geometry.
 
-A volume may have further levels, each with half the rows and columns of the one before, for programs that show it. No chunk
-holds two slices at any level, so several processes may write slices of one volume, and volumes that were created with the
-same arguments and hold different slices become one by moving their chunks into one folder.
+A volume may have further levels, each with half the rows and columns of the one before, for programs that show it. No
+chunk holds two slices at any level, so several processes may write slices of one volume, and volumes that were created
+with the same arguments and hold different slices become one by moving their chunks into one folder.
 """
 
 from __future__ import annotations
@@ -131,11 +132,12 @@ def create_volume(
     mask: bool = False,
     levels: int | None = 1,
 ) -> tuple[zarr.Array, zarr.Array | None]:
-    """Create an empty volume at `path` (replacing one that is there) and return its voxels and mask, to be filled by slice.
+    """Create an empty volume at `path` (replacing one that is there) and return its voxels and mask, to be filled by
+    slice.
 
     like: the Volume, or the keyword arguments of one, that gives geometry, unit and attributes. levels: number of
-    resolutions, the full one included; None: until the longer side has at most SMALLEST pixels. What is returned is the full
-    resolution; `open_levels` and `write_slice` fill all of them. The same arguments give the same bytes.
+    resolutions, the full one included; None: until the longer side has at most SMALLEST pixels. What is returned is the
+    full resolution; `open_levels` and `write_slice` fill all of them. The same arguments give the same bytes.
     """
     volume = placed(like)
     shapes = level_shapes(shape, levels)
@@ -341,7 +343,9 @@ class _Voxels:
 
 
 def _multiscale(name: str, volume: Volume, levels: int) -> dict[str, Any]:
-    """What OME-Zarr says of axes and levels; the centre of a level's first pixel is that of the full pixels under it."""
+    """What OME-Zarr says of axes and levels; the centre of a level's first pixel is that of the full pixels under
+    it.
+    """
     axes = [{"name": a, "type": "space", "unit": "millimeter"} for a in "zyx"]
     spacing, origin = (np.array(v[::-1], float) for v in (volume.spacing, volume.origin))
     datasets = []

@@ -1,6 +1,8 @@
-"""What is said when an experiment has run to its end: where things are, how long it took, and what was left out and why.
+"""What is said when an experiment has run to its end: where things are, how long it took, and what was left out and
+why.
 
-For the Snakefile. What is left out is known from the configuration and the case sheet, but for the device of the trainings.
+For the Snakefile. What is left out is known from the configuration and the case sheet, but for the device of the
+trainings.
 """
 
 from __future__ import annotations
@@ -36,8 +38,8 @@ TESTS = {
 def ending(experiment: str, results: Path, seconds: float, reasons: Sequence[str], without: Iterable[str] = ()) -> str:
     """The lines that say how an experiment ended.
 
-    results: its folder. reasons: what was left out, as of `left_out`. without: names of PLACES that this run did not bring
-    up to date.
+    results: its folder. reasons: what was left out, as of `left_out`. without: names of PLACES that this run did not
+    bring up to date.
     """
     found = [(name, results / place) for name, place in PLACES.items() if name not in without]
     lines = [f"Experiment {experiment} is finished; this run took {duration(seconds)}. In {results}:"]
@@ -102,7 +104,8 @@ def unused_gpu(device: str, records: Iterable[Path]) -> list[str]:
 def failures(logs: Path, began: float) -> list[str]:
     """Why steps failed, a line each: the errors that their logs end with.
 
-    logs: the folder of all logs. began: when the run began, seconds since the epoch; what was written before is of an earlier run.
+    logs: the folder of all logs. began: when the run began, seconds since the epoch; what was written before is of an
+    earlier run.
     """
     lines = []
     for log in sorted(logs.rglob("*.log")):

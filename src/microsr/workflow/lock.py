@@ -38,8 +38,9 @@ def claim(results: Path, submits: bool = False) -> None:
 def drop_stale_locks(results: Path, locks: Path = Path(".snakemake/locks")) -> bool:
     """Remove the locks of Snakemake's own that a killed one left for an experiment; whether there were any.
 
-    results: folder of the experiment, beside those of the others. Only what is certain is removed: the killed one ran on this
-    machine (another's locks may not be seen here), with its jobs, is dead, and locked files of this experiment alone.
+    results: folder of the experiment, beside those of the others. Only what is certain is removed: the killed one ran
+    on this machine (another's locks may not be seen here), with its jobs, is dead, and locked files of this experiment
+    alone.
     """
     running = results / RUNNING
     found = []

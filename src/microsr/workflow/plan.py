@@ -1,7 +1,8 @@
-"""What an experiment is made of: which cases train a model, which it is tested on, which files show that, by which commands.
+"""What an experiment is made of: which cases train a model, which it is tested on, which files show that, by which
+commands.
 
-The rules ask it. It follows from the settings and the cases alone, without Snakemake. In the names of files `<results>` stands for
-the experiment's folder, which Snakemake fills in; words of a command are ready for the shell.
+The rules ask it. It follows from the settings and the cases alone, without Snakemake. In the names of files `<results>`
+stands for the experiment's folder, which Snakemake fills in; words of a command are ready for the shell.
 """
 
 from __future__ import annotations
@@ -93,7 +94,9 @@ class Plan:
 
     @property
     def sheet(self) -> str:
-        """Where the cases come from, to name in an error: the sheet, or the section of the settings that simulates them."""
+        """Where the cases come from, to name in an error: the sheet, or the section of the settings that simulates
+        them.
+        """
         return self.experiment.cases.sheet or "simulate"
 
     @property
@@ -112,7 +115,9 @@ class Plan:
         return [name for name, case in self.cases.items() if case.split == "test"]
 
     def having(self, modality: str, cases: Iterable[str]) -> list[str]:
-        """Those of `cases` that were scanned with a modality, or of which it is known: a column of the sheet, as "micro"."""
+        """Those of `cases` that were scanned with a modality, or of which it is known: a column of the sheet, as
+        "micro".
+        """
         return [name for name in cases if getattr(self.cases[name], modality) is not None]
 
     def volumes(self, modality: str, cases: Iterable[str]) -> list[str]:
@@ -154,7 +159,9 @@ class Plan:
 
     @cached_property
     def training_sets(self) -> dict[str, list[str]]:
-        """The cases behind each model, by the name of the training set; one trained again with another seed ends in .seed<n>."""
+        """The cases behind each model, by the name of the training set; one trained again with another seed ends in
+        .seed<n>.
+        """
         sets: dict[str, list[str]] = {}
         for protocol in self.experiment.protocols:
             if protocol == "pooled":
@@ -207,14 +214,18 @@ class Plan:
         return f"{flags(experiment.methods[method])} {flags(experiment.training_of(method), without=['repeats'])}"
 
     def training_flags(self, method: str) -> str:
-        """Words that give all that decides a training besides its patches; the scanner, where a method learns from noise."""
+        """Words that give all that decides a training besides its patches; the scanner, where a method learns from
+        noise.
+        """
         experiment = self.experiment
         needs_scanner = experiment.methods[method].needs_scanner(experiment.training_of(method))
         return self.network_flags(method) + (f" {flags(experiment.scanner)}" if needs_scanner else "")
 
     @property
     def networks_differ(self) -> bool:
-        """Whether the trained methods have networks of several families: then there is quality to choose against cost."""
+        """Whether the trained methods have networks of several families: then there is quality to choose against
+        cost.
+        """
         return len({self.experiment.training_of(method).network for method in self.trained_methods}) > 1
 
     # Super-resolution and evaluation
@@ -253,7 +264,8 @@ class Plan:
     def scans_of(self, case: str) -> dict[str, str]:
         """The volumes of a case that may be super-resolved, by the name of the result.
 
-        They are the clinical CT, and where a further protocol compares with them, its repetition and the down-sampled uCT.
+        They are the clinical CT, and where a further protocol compares with them, its repetition and the down-sampled
+        uCT.
         """
         asked = self.experiment.evaluate.further_protocols
         scans = {case: "clinical"}
@@ -269,7 +281,9 @@ class Plan:
         return {name: (case, volume) for case in self.cases for name, volume in self.scans_of(case).items()}
 
     def superresolve_flags(self, scan: str) -> str:
-        """Words that give the slices of a scan to super-resolve (of a down-sampled uCT, which has a few, all) and the precision."""
+        """Words that give the slices of a scan to super-resolve (of a down-sampled uCT, which has a few, all) and the
+        precision.
+        """
         if self.scans[scan][1] == "downsampled":
             return f"--slices all {flags(self.experiment.superresolve, without=['slices', 'formats'])}"
         return flags(self.experiment.superresolve, without=["formats"])
@@ -315,13 +329,17 @@ class Plan:
 
     @cached_property
     def comparisons(self) -> dict[str, Trial]:
-        """What each comparison figure shows, by its name. The first is called `comparison`; it is of the pooled models, if any."""
+        """What each comparison figure shows, by its name. The first is called `comparison`; it is of the pooled models,
+        if any.
+        """
         once = [tested for tested in self.tested if tested.training_set == base(tested.training_set)]
         first, *others = sorted(once, key=lambda tested: tested.training_set != "pooled")
         return {"comparison": first} | {f"comparison_{case}_{s}": Trial(s, case) for s, case in others}
 
     def compared(self, kind: str, tested: Trial) -> list[str]:
-        """What each method made of a tested case, in the order of the methods; kind: "superresolved" or "hallucinations"."""
+        """What each method made of a tested case, in the order of the methods; kind: "superresolved" or
+        "hallucinations".
+        """
         return [
             f"<results>/{kind}/{method}/{self._trained_on(method, tested)}.ome.zarr"
             for method in self.experiment.methods
@@ -342,7 +360,9 @@ class Plan:
 
     @property
     def hallucination(self) -> Trial | None:
-        """What the figure of hallucinations shows: the first comparison of a case that is known; None if there is none."""
+        """What the figure of hallucinations shows: the first comparison of a case that is known; None if there is
+        none.
+        """
         return next((tested for tested in self.comparisons.values() if tested.case in self.known_cases), None)
 
     @cached_property
@@ -352,7 +372,9 @@ class Plan:
 
     @cached_property
     def metric_figures(self) -> dict[str, str]:
-        """The word that each figure of metrics has beside its table, by name: none for what matters most, else its protocol."""
+        """The word that each figure of metrics has beside its table, by name: none for what matters most, else its
+        protocol.
+        """
         cases = self.superresolved_cases
         protocols = {"no_reference"} | {p for case in cases for p in self.protocols_of(case) if p != "images"}
         protocols |= {"truth"} if self.having("truth", cases) else set()
@@ -427,7 +449,9 @@ class Plan:
 
 
 def numbered(stem: str, names: Iterable[str]) -> dict[str, str]:
-    """The figure or table of each of `names`, without repetition: `stem` for the first, `stem_<name>` for the others."""
+    """The figure or table of each of `names`, without repetition: `stem` for the first, `stem_<name>` for the
+    others.
+    """
     return {f"{stem}_{name}" if n else stem: name for n, name in enumerate(dict.fromkeys(names))}
 
 

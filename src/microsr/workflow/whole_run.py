@@ -1,8 +1,9 @@
 """How long a whole run will still take: every step that is planned, not only the one that runs.
 
-For the Snakefile. Known are the plan, how long the steps of this run took so far, how long a step took the last time (its
-benchmark), and what a running step says of itself in its log. Where nothing is known of a step, what it takes in the default
-experiment counts (`TYPICAL`), as much faster or slower as the steps so far were. All of it is a guess, and is told as one.
+For the Snakefile. Known are the plan, how long the steps of this run took so far, how long a step took the last time
+(its benchmark), and what a running step says of itself in its log. Where nothing is known of a step, what it takes in
+the default experiment counts (`TYPICAL`), as much faster or slower as the steps so far were. All of it is a guess, and
+is told as one.
 """
 
 from __future__ import annotations
@@ -169,7 +170,9 @@ class Forecast:
 
 
 def told_left(log: Path, began: float) -> float | None:
-    """Seconds left by the last line of progress in a log, less the log's age; None if there is none since `began` (UNIX time)."""
+    """Seconds left by the last line of progress in a log, less the log's age; None if there is none since `began` (UNIX
+    time).
+    """
     try:
         changed = log.stat().st_mtime
         with log.open("rb") as stream:
@@ -195,7 +198,9 @@ def training_seconds(settings: config.Train, cases: int, micro_size: int) -> flo
 def plan_of(
     jobs: Iterable[Any], dependencies: Mapping[Any, Iterable[Any]], trainings: Mapping[str, float]
 ) -> dict[int, Step]:
-    """The plan as Snakemake has it: its jobs that are to run, what they depend on, and typical seconds of each method's training."""
+    """The plan as Snakemake has it: its jobs that are to run, what they depend on, and typical seconds of each method's
+    training.
+    """
     jobs = list(jobs)
     numbers = {job: job.jobid for job in jobs}
     plan = {}

@@ -1,4 +1,6 @@
-"""Benchmarks that nobody starts for months still start, on the smallest sizes, and their tables hold what is asked of them."""
+"""Benchmarks that nobody starts for months still start, on the smallest sizes, and their tables hold what is asked of
+them.
+"""
 
 import importlib.util
 import subprocess

@@ -1,4 +1,6 @@
-"""Settings and case sheet: a mistake stops the workflow before any job, with one line that says where, what and what is allowed."""
+"""Settings and case sheet: a mistake stops the workflow before any job, with one line that says where, what and what is
+allowed.
+"""
 
 import argparse
 import shlex

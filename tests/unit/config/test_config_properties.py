@@ -1,4 +1,6 @@
-"""Whatever a cell or a setting is, it comes through as it is, or one line says where it does not. The same examples every time."""
+"""Whatever a cell or a setting is, it comes through as it is, or one line says where it does not. The same examples
+every time.
+"""
 
 import argparse
 import csv

@@ -1,4 +1,6 @@
-"""The JSON schema for editors: current, named by every experiment, and of one mind with the models about what a key may be."""
+"""The JSON schema for editors: current, named by every experiment, and of one mind with the models about what a key may
+be.
+"""
 
 import json
 import re

@@ -117,7 +117,9 @@ def test_two_that_write_the_same_are_told_so(tmp_path):
 
 
 def test_a_lock_that_was_removed_meanwhile_is_not_taken_for_one(tmp_path, monkeypatch):
-    """Between the opening and the locking of a file its last holder removes it; whoever came next would lock another file."""
+    """Between the opening and the locking of a file its last holder removes it; whoever came next would lock another
+    file.
+    """
     path, opened = tmp_path / "lock", []
     plain = os.fstat
 

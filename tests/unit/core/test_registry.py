@@ -1,4 +1,6 @@
-"""The registries: what they name is there, and offers what its kind must; no module is looked for by a name put together."""
+"""The registries: what they name is there, and offers what its kind must; no module is looked for by a name put
+together.
+"""
 
 import ast
 import inspect

@@ -26,7 +26,9 @@ ALLOWED = {
     "evaluate.summarise": {"core", "evaluation"},
     "report": {"core", "volume", "physics", "preprocessing", "evaluation", "figures", "report"},
 }
-"""The packages of which a step may have modules. No step has what stands above it; of what stands below, what it has use for."""
+"""The packages of which a step may have modules. No step has what stands above it; of what stands below, what it has
+use for.
+"""
 FIGURES = IMPORTED | {"networks", "preprocessing", "simulation", "inference", "evaluation", "figures"}
 OF_REPORT = FIGURES | {"report"}
 """The figures that the report draws for itself."""

@@ -1,4 +1,6 @@
-"""An airway counts as detected if its lumen is there, not if there is texture; the curve and its interval are what they say."""
+"""An airway counts as detected if its lumen is there, not if there is texture; the curve and its interval are what they
+say.
+"""
 
 import numpy as np
 import pandas as pd

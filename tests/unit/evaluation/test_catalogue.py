@@ -105,7 +105,9 @@ def test_metrics_of_another_protocol_and_protocols_that_there_are_not():
 
 
 def emitted() -> set[tuple[str, str, str]]:
-    """Protocol, metric and unit as the modules of the protocols write them: constants, or f-strings whose gaps are <>."""
+    """Protocol, metric and unit as the modules of the protocols write them: constants, or f-strings whose gaps are
+    <>.
+    """
 
     def text(node: ast.expr) -> str | None:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -215,7 +215,9 @@ def test_ssim_of_two_flat_images_is_the_luminance_term():
 
 
 def test_ssim_weighs_squared_deviations_without_correcting_for_the_number_of_pixels():
-    """Of a chessboard +-A and a flat image, where A^2 is C2: C2 / (A^2 + C2) = 1/2 (Wang et al. 2004, equations 14 to 16)."""
+    """Of a chessboard +-A and a flat image, where A^2 is C2: C2 / (A^2 + C2) = 1/2 (Wang et al. 2004, equations 14 to
+    16).
+    """
     chessboard = 0.03 * 1400 * (-1.0) ** np.indices((40, 40)).sum(axis=0)
     middle = np.pad(np.ones((28, 28)), 6)  # at the image's ends, which are mirrored, the chessboard is another
     values = ssim_values(chessboard, np.zeros((40, 40)), middle, 1400)

@@ -1,8 +1,10 @@
-"""The metrics themselves are tested: images whose faults are known are scored, and every metric that should see a fault does.
+"""The metrics themselves are tested: images whose faults are known are scored, and every metric that should see a fault
+does.
 
-A small simulated case is the input. Scored are its truth, bicubic interpolation of its clinical CT, another case's truth, and the
-truth with one fault each: a planted tumour, a shift by half a pixel, a checkerboard. `SEES` says which of them a metric must put
-below the truth, and what the least difference is; `BLIND` which faults it cannot see, as its docstring admits.
+A small simulated case is the input. Scored are its truth, bicubic interpolation of its clinical CT, another case's
+truth, and the truth with one fault each: a planted tumour, a shift by half a pixel, a checkerboard. `SEES` says which
+of them a metric must put below the truth, and what the least difference is; `BLIND` which faults it cannot see, as its
+docstring admits.
 """
 
 from dataclasses import dataclass

@@ -36,7 +36,9 @@ PROPOSED_LOSSES = {"downsample_loss", "upsample_loss", "clinical_ssim_loss", "mi
 
 @pytest.fixture
 def lung():
-    """Three clinical slices of 40 x 48 pixels: soft tissue around a lung with a tumour, a vessel and air; the mask; the truth."""
+    """Three clinical slices of 40 x 48 pixels: soft tissue around a lung with a tumour, a vessel and air; the mask; the
+    truth.
+    """
     rows, columns = np.mgrid[:40, :48]
     mask = np.stack([np.hypot((rows - 20) / r, (columns - 24) / 22) < 1 for r in (16, 18, 17)])
     hu = np.where(mask, -850.0 + 10 * np.arange(3)[:, None, None], 30.0)

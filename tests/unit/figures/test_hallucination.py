@@ -11,7 +11,9 @@ from microsr.volume.storage import Volume, magnified_geometry, write_volume
 
 @pytest.fixture
 def files(tmp_path):
-    """A flat lung in slices 0 to 2; the super-resolved slices 1 and 2 are 30 HU too bright, 10 HU of it in the null space."""
+    """A flat lung in slices 0 to 2; the super-resolved slices 1 and 2 are 30 HU too bright, 10 HU of it in the null
+    space.
+    """
     clinical = Volume(np.full((3, 40, 40), -850.0), (0.6, 0.6, 1.0))
     grid = magnified_geometry(clinical)
     later = magnified_geometry(clinical.slices(1, 2))

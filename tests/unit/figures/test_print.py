@@ -1,4 +1,5 @@
-"""Every figure is fit for print: one or two columns wide, no taller than a page, fonts embedded, images of 300 dpi, no text small, cut or hidden.
+"""Every figure is fit for print: one or two columns wide, no taller than a page, fonts embedded, images of 300 dpi, no
+text small, cut or hidden.
 
 Each is drawn with few and with many methods, from made-up tables and volumes.
 """

@@ -31,7 +31,9 @@ def clinical(tmp_path):
 
 @pytest.fixture
 def draw(clinical, trained_model, tmp_path, monkeypatch):
-    """Draws bicubic and a generator, tiles of 16 in a square of 40; gives the panels by row and column, table and facts."""
+    """Draws bicubic and a generator, tiles of 16 in a square of 40; gives the panels by row and column, table and
+    facts.
+    """
 
     def drawn():
         figures = []

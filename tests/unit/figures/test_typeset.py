@@ -1,4 +1,6 @@
-"""Tables for a paper: what is in the .csv stands in LaTeX and Markdown, escaped, with units, directions and the best mean marked."""
+"""Tables for a paper: what is in the .csv stands in LaTeX and Markdown, escaped, with units, directions and the best
+mean marked.
+"""
 
 import json
 import re
@@ -39,7 +41,9 @@ def volumes(tmp_path):
 
 @pytest.fixture
 def summary(tmp_path):
-    """Two methods, three trainings: PSNR 10 to 12 and 20 to 22 dB, fit to the input, and the shift of the mean, -3 and 4 HU."""
+    """Two methods, three trainings: PSNR 10 to 12 and 20 to 22 dB, fit to the input, and the shift of the mean, -3 and
+    4 HU.
+    """
     rows = [
         ("a", method, "pooled", str(seed), protocol, metric, value + seed * step, unit)
         for method, psnr, shift in (("proposed", 9.0, -3.0), ("my_method", 19.0, 4.0))

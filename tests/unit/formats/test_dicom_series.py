@@ -1,4 +1,6 @@
-"""CT values as DICOM: the project's own reader gives the same volume back, and no name is invented or on a wrong volume."""
+"""CT values as DICOM: the project's own reader gives the same volume back, and no name is invented or on a wrong
+volume.
+"""
 
 import dataclasses
 

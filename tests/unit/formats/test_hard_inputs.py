@@ -1,4 +1,5 @@
-"""Hard inputs: each is read as an independent program reads it, or refused with its reason; which of the two, is said here.
+"""Hard inputs: each is read as an independent program reads it, or refused with its reason; which of the two, is said
+here.
 
 The faults that other tests cover are listed in docs/reliability.md.
 """

@@ -1,4 +1,6 @@
-"""Single slices out of files: whatever the format, type, byte order and packing, what SimpleITK reads whole, bit for bit."""
+"""Single slices out of files: whatever the format, type, byte order and packing, what SimpleITK reads whole, bit for
+bit.
+"""
 
 import gzip
 import itertools

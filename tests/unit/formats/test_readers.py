@@ -1,4 +1,6 @@
-"""Volumes in: whatever the format, the values and the geometry are those of the file, or the file is refused with a reason."""
+"""Volumes in: whatever the format, the values and the geometry are those of the file, or the file is refused with a
+reason.
+"""
 
 import gzip
 from dataclasses import replace

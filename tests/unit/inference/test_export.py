@@ -19,7 +19,9 @@ from microsr.volume.storage import Volume, create_volume, magnified_geometry, op
 
 ENDINGS = [".ome.zarr", ".nii", ".nii.gz", ".nrrd", ".mha", ""]
 OVERLAYS = 5.0
-"""HU, root mean square, that a super-resolved volume may differ from its input once it is averaged onto the input's grid."""
+"""HU, root mean square, that a super-resolved volume may differ from its input once it is averaged onto the input's
+grid.
+"""
 
 
 def direction(mirror):
@@ -71,7 +73,9 @@ def image_of(volume):
 
 
 def deviation(path, clinical):
-    """Root mean square HU between the input and the output averaged, and placed by its own geometry, on the input's grid."""
+    """Root mean square HU between the input and the output averaged, and placed by its own geometry, on the input's
+    grid.
+    """
     averaged = sitk.BinShrink(sitk.Cast(read(path), sitk.sitkFloat32), [8, 8, 1])
     nowhere = -9999.0
     placed = sitk.Resample(averaged, image_of(clinical), sitk.Transform(), sitk.sitkLinear, nowhere)

@@ -86,7 +86,8 @@ def test_in_float32_minimal_filtering_rounds_little_more_than_pytorchs(on_avx2):
     )
     for value, other, found in zip(wanted, theirs, own, strict=True):
         unit = torch.finfo(torch.float32).eps / 2 * value.norm()
-        # Each sum of n terms is off by at most n units, by sqrt(n) of them in the mean; a tile adds 16 terms, some of them twice.
+        # Each sum of n terms is off by at most n units, by sqrt(n) of them in the mean; a tile adds 16 terms, some of
+        # them twice.
         limit = max(4 * (other.double() - value).norm(), 4 * 16**0.5 * unit)
         assert (found.double() - value).norm() < limit
 

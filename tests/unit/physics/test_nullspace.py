@@ -1,4 +1,6 @@
-"""What the scanner measures and what it cannot: an orthogonal split of a slice, of the scanner that the simulation uses."""
+"""What the scanner measures and what it cannot: an orthogonal split of a slice, of the scanner that the simulation
+uses.
+"""
 
 import numpy as np
 import pytest
@@ -84,7 +86,9 @@ def test_of_a_slow_wave_as_much_is_null_space_as_its_aliases_pass_the_scanner(na
 
 @pytest.mark.parametrize("wave", range(1, 11))
 def test_what_a_twentieth_of_the_largest_gain_passes_is_measured_and_what_less_passes_is_not(wave):
-    """Waves along the rows that the soft kernel passes by 97 to 1 %, alone among those which alias to them, but at the limit."""
+    """Waves along the rows that the soft kernel passes by 97 to 1 %, alone among those which alias to them, but at the
+    limit.
+    """
     image = 100 * np.cos(2 * np.pi * wave * np.arange(160) / 160 + 0.3) * np.ones((192, 1))
     measured = Split(KERNELS["B30"], SPACING, SHAPE).measured(image)
     gain = float(KERNELS["B30"].mtf(wave / (20 * SPACING[0])))

@@ -191,7 +191,9 @@ def blobs(rng, shape, sigma):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_the_lung_found_slice_by_slice_is_that_of_the_whole_volume(chest, seed):
-    """Chests and blobs with noise, nodules, bowel gas, mattress and padding, thin and thick slices, several pixel sizes."""
+    """Chests and blobs with noise, nodules, bowel gas, mattress and padding, thin and thick slices, several pixel
+    sizes.
+    """
     rng = np.random.default_rng(seed)
     if seed % 3:
         hu = chest + 25 * blobs(rng, chest.shape, 0)

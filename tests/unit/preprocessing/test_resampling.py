@@ -1,4 +1,6 @@
-"""Resampling of uCT: nothing moves, nothing gains or loses density, and nothing finer than the new pixels comes through."""
+"""Resampling of uCT: nothing moves, nothing gains or loses density, and nothing finer than the new pixels comes
+through.
+"""
 
 import numpy as np
 import pytest
@@ -45,7 +47,9 @@ def test_what_the_new_pixels_cannot_show_is_removed():
 
 
 def test_noise_keeps_one_level_everywhere():
-    """Interpolation without a wide kernel leaves a pattern of sharp and smooth pixels, which a discriminator would see."""
+    """Interpolation without a wide kernel leaves a pattern of sharp and smooth pixels, which a discriminator would
+    see.
+    """
     level = np.sqrt((resampled(400, 0.05, 0.078).weights ** 2).sum(axis=1))[5:-5]
     assert level.max() / level.min() < 1.1
 

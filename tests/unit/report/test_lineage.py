@@ -20,7 +20,9 @@ FIGURE = "results/x/figures/comparison"
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A working folder with a small chain: a scan, its volume, patches and a model of them, and a figure of volume and model."""
+    """A working folder with a small chain: a scan, its volume, patches and a model of them, and a figure of volume and
+    model.
+    """
     folder = tmp_path / "work"
     for name in ("data", "results/x/volumes", "results/x/patches", "results/x/model", "results/x/figures"):
         (folder / name).mkdir(parents=True)

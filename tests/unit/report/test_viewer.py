@@ -57,7 +57,9 @@ def test_letters_are_for_axial_slices_only():
 
 @pytest.fixture
 def files(tmp_path):
-    """A clinical CT stored upside down, a method with its slices in another order, the truth, and the figure's record."""
+    """A clinical CT stored upside down, a method with its slices in another order, the truth, and the figure's
+    record.
+    """
     rows, columns = np.mgrid[:12, :16]
     hu = np.stack([100 * z + 10 * rows + columns for z in range(3)])
     mask = np.ones(hu.shape, bool)

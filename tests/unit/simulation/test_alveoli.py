@@ -29,7 +29,8 @@ def test_voxels_of_every_size_hold_the_same_tissue():
 
 
 def test_walls_are_partial_volume_and_ducts_are_open():
-    # at 14 % tissue a voxel of 0.05 mm that a wall of some 10 um crosses is filled to about a fifth, and rarely to a half
+    # at 14 % tissue a voxel of 0.05 mm that a wall of some 10 um crosses is filled to about a fifth, and rarely to a
+    # half
     tissue = 0.14 * alveoli()(Grid.centred((0, 0, 0), (0.05,) * 3, (40, 100, 100)))
     assert (tissue > 0.5).mean() < 0.03
     assert 0.15 < (tissue < 0.01).mean() < 0.45

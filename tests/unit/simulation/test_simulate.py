@@ -1,4 +1,6 @@
-"""The simulated case: tissue in HU, the two scanners, labels and airways that agree with the truth, files that repeat."""
+"""The simulated case: tissue in HU, the two scanners, labels and airways that agree with the truth, files that
+repeat.
+"""
 
 import functools
 import math

@@ -69,7 +69,8 @@ def test_a_lumen_stays_open_where_two_airways_meet_and_where_a_vessel_runs_throu
 
 
 def test_a_crossing_has_the_place_the_width_and_the_tilt_of_its_airway_there():
-    # from (0, 0, 0) to (3, 0, 4): tilted by asin(3/5); a quarter of the way at z = 1, where the radius is 1 - 0.25 * 0.4
+    # from (0, 0, 0) to (3, 0, 4): tilted by asin(3/5); a quarter of the way at z = 1, where the radius is 1 - 0.25 *
+    # 0.4
     airway = tube(1.0, (0.0, 0.0, 0.0), (3.0, 0.0, 4.0), wall=0.2, end_radius=0.6)
     found = crossings(airway, 1.0)
     assert [found[k].item() for k in ("x_mm", "y_mm", "diameter_mm", "wall_mm", "generation")] == pytest.approx(

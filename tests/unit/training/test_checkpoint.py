@@ -1,4 +1,6 @@
-"""States and model files: they survive kills, full disks and power cuts, and no damaged or foreign file is taken for one."""
+"""States and model files: they survive kills, full disks and power cuts, and no damaged or foreign file is taken for
+one.
+"""
 
 import json
 import os

@@ -132,7 +132,9 @@ def test_ssim_losses_are_zero_for_consistent_pairs_and_pool_or_upsample_as_the_p
 
 
 def test_gradient_penalty_is_half_the_mean_squared_gradient_at_real_patches_and_has_a_gradient_itself():
-    """Verdicts w x^2 have the gradient 2 w x: half the mean of 4 w^2 x^2, whose derivative by w is the mean of 4 w x^2."""
+    """Verdicts w x^2 have the gradient 2 w x: half the mean of 4 w^2 x^2, whose derivative by w is the mean of 4 w
+    x^2.
+    """
     real, weight = random_image(6), torch.tensor(3.0, requires_grad=True)
     penalty = losses.gradient_penalty(lambda image: weight * image**2, real)
     assert penalty.item() == pytest.approx((18 * real**2).mean().item(), rel=1e-5)

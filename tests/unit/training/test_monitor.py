@@ -1,4 +1,6 @@
-"""What is seen of a training: its progress line, its history, TensorBoard's files, and the record of how it was made."""
+"""What is seen of a training: its progress line, its history, TensorBoard's files, and the record of how it was
+made.
+"""
 
 import functools
 import io
@@ -238,7 +240,9 @@ def test_a_panel_of_a_broken_network_is_drawn_without_complaint(tmp_path):
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("room", [4, 8, 200])
 def test_tensorboard_gives_up_on_a_full_disk_in_one_line(room, full_disk, caplog, capfd):
-    """With no room from the start, or none for the next row, or none for the next panel; no thread leaves a traceback."""
+    """With no room from the start, or none for the next row, or none for the next panel; no thread leaves a
+    traceback.
+    """
     panel = torch.rand(2, 1, 64, 64)
     with full_disk(room) as folder:
         board = Board(folder, 0, BATCH, "cpu")

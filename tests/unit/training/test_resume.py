@@ -1,4 +1,6 @@
-"""A training that was stopped, killed or ran out of disk ends with the very weights of one that was not, and with no others."""
+"""A training that was stopped, killed or ran out of disk ends with the very weights of one that was not, and with no
+others.
+"""
 
 import copy
 import functools
@@ -443,7 +445,9 @@ def die_in_save(arguments, last):
 
 
 def test_kills_in_the_middle_of_steps_and_saves_change_nothing(patches, prepared, undisturbed, tmp_path):
-    """kill -9 at chance moments, and while a state is half written; no attempt comes far, however fast the machine is."""
+    """kill -9 at chance moments, and while a state is half written; no attempt comes far, however fast the machine
+    is.
+    """
     random, each = np.random.default_rng(0), 2 * LONG // (KILLS + 1)
     arguments = flags(patches, tmp_path, LONG, "--checkpoint_minutes", ALWAYS)
     for attempt in range(KILLS):

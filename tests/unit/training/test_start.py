@@ -1,4 +1,6 @@
-"""The start of a training, in which G1 alone learns from pairs, and the strength of the random planes: both beyond the paper."""
+"""The start of a training, in which G1 alone learns from pairs, and the strength of the random planes: both beyond the
+paper.
+"""
 
 import signal
 

@@ -1,4 +1,5 @@
-"""Whatever grid another library writes, oblique or left-handed: the same value is at the same place of the patient, all the way.
+"""Whatever grid another library writes, oblique or left-handed: the same value is at the same place of the patient, all
+the way.
 
 Numbers are drawn by hypothesis, the same ones every time.
 """

@@ -1,4 +1,6 @@
-"""Losses of the generators in a module of their own, each a `microsr.training.losses.Loss`; the paper's are in `training.passes`."""
+"""Losses of the generators in a module of their own, each a `microsr.training.losses.Loss`; the paper's are in
+`training.passes`.
+"""
 
 from typing import NamedTuple
 

@@ -1,8 +1,10 @@
-"""Protocol `distribution`: does the super-resolved lung look like uCT, whatever is where? Distances between window features.
+"""Protocol `distribution`: does the super-resolved lung look like uCT, whatever is where? Distances between window
+features.
 
-In: a super-resolved volume with its lung mask, uCT volumes with their specimen masks, and the tissue features of features.py.
-Out: the Frechet and the kernel distance between both sets of windows, and the same between two halves of the uCT: the floor
-that real tissue itself keeps.
+In: a super-resolved volume with its lung mask, uCT volumes with their specimen masks, and the tissue features of
+features.py.
+Out: the Frechet and the kernel distance between both sets of windows, and the same between two halves of the uCT: the
+floor that real tissue itself keeps.
 """
 
 from __future__ import annotations
@@ -38,8 +40,9 @@ SIZES = (64, 32)
 ENOUGH_ROOM = 8
 """Windows, each half overlapping the next, that must fit into a mask for a size to be taken."""
 AERATED_HU = -700.0
-"""Windows of a mean below this are taken: tumour and large vessels are few in a case, and their share of a specimen would
-decide the distances, not its texture. For a super-resolved CT the mean is its input's, so that the places are every method's."""
+"""Windows of a mean below this are taken: tumour and large vessels are few in a case, and their share of a specimen
+would decide the distances, not its texture. For a super-resolved CT the mean is its input's, so that the places are
+every method's."""
 CANDIDATES = 4
 """Windows drawn for each one taken; where too few are aerated, the least dense of the others fill the set."""
 SEED = 0
@@ -47,7 +50,9 @@ SEED = 0
 PROTOCOL = "distribution"
 
 Part = tuple[Any, Sequence[int]]
-"""A mask [slices, rows, columns], read by slice, and the slices of it that count; or only these slices, by their number."""
+"""A mask [slices, rows, columns], read by slice, and the slices of it that count; or only these slices, by their
+number.
+"""
 
 
 class _Given(nn.Module):
@@ -64,17 +69,18 @@ class _Given(nn.Module):
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     """Frechet distance between two sets of features [windows, features] (Heusel et al. 2017), as between two Gaussians.
 
-    |difference of means|^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2)); no unit: a feature's spread over simulated lung is 1. Lower
-    is better, 0 for equal means and covariances. What fools it: two sets of the same tissue are not at 0 but at a
-    floor that falls with the number of windows (read it beside `frechet_distance_tissue_features_floor`), only means and
-    covariances count, and textures that the network takes for the same are the same. It sees neither places nor truth:
-    another patient's lung scores nearly as well as the right one, and dense tissue is left out (AERATED_HU).
+    |difference of means|^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2)); no unit: a feature's spread over simulated lung is 1.
+    Lower is better, 0 for equal means and covariances. What fools it: two sets of the same tissue are not at 0 but at a
+    floor that falls with the number of windows (read it beside `frechet_distance_tissue_features_floor`), only means
+    and covariances count, and textures that the network takes for the same are the same. It sees neither places nor
+    truth: another patient's lung scores nearly as well as the right one, and dense tissue is left out (AERATED_HU).
     """
     return _computed(FrechetInceptionDistance(_Given(first.shape[1])), first, second)
 
 
 def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """Squared maximum mean discrepancy between two sets of features, kernel (x.y / features + 1)^3 (Binkowski et al. 2018).
+    """Squared maximum mean discrepancy between two sets of features, kernel (x.y / features + 1)^3 (Binkowski et al.
+    2018).
 
     No unit. Lower is better; unbiased, so that two sets from one distribution scatter about 0, on either side, whatever
     their number. What fools it: as `frechet_distance`; and windows that overlap count as if they did not.
@@ -95,7 +101,8 @@ def evaluate(
 ) -> None:
     """Write the table of the protocol.
 
-    superresolved: HU, attribute `slices` the slices of `clinical` that it holds. clinical: its input, with the lung mask.
+    superresolved: HU, attribute `slices` the slices of `clinical` that it holds. clinical: its input, with the lung
+    mask.
     micro: HU, with specimen masks. features: of `microsr features`.
 
     Raises
@@ -135,7 +142,9 @@ def evaluate(
 
 
 def _halves(mask: Any) -> tuple[Part, Part]:
-    """Two parts with half the specimen each: its first slices and its last, or left and right where only one slice holds any."""
+    """Two parts with half the specimen each: its first slices and its last, or left and right where only one slice
+    holds any.
+    """
     amount = np.array([np.count_nonzero(mask[z]) for z in range(mask.shape[0])])
     occupied = np.flatnonzero(amount)
     if len(occupied) > 1:
@@ -149,7 +158,9 @@ def _halves(mask: Any) -> tuple[Part, Part]:
 
 
 def _size(lung: Part, halves: list[tuple[Part, Part]], path: Path, micro: list[Path]) -> tuple[int, list[np.ndarray]]:
-    """The largest window that has room in the lung and in each half of each specimen, and the positions on their slices."""
+    """The largest window that has room in the lung and in each half of each specimen, and the positions on their
+    slices.
+    """
     for size in SIZES:
         parts = [(lung, size // SCALE), *((half, size) for pair in halves for half in pair)]
         counts = [positions.count_positions(m, side, 1.0, z) for (m, z), side in parts]

@@ -1,7 +1,8 @@
 """Protocol `downsampled`: a held-out uCT that was average-pooled and super-resolved, compared with itself.
 
-In: the super-resolved volume made from the output of `microsr volumes downsample`, and the uCT. Out: PSNR, RMSE, SSIM and MS-SSIM
-inside the specimen. The protocol of the authors' journal version (J. Med. Imaging 9(2), 2022), with its formulas in metrics.py.
+In: the super-resolved volume made from the output of `microsr volumes downsample`, and the uCT. Out: PSNR, RMSE, SSIM
+and MS-SSIM inside the specimen. The protocol of the authors' journal version (J. Med. Imaging 9(2), 2022), with its
+formulas in metrics.py.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ PROTOCOL = "downsampled"
 def evaluate(names: tables.Names, superresolved: Path, micro: Path, output: Path, settings: config.Evaluate) -> None:
     """Write the table of the protocol.
 
-    superresolved: HU, made from the down-sampled uCT. micro: the uCT itself, HU, with its specimen mask. Only 8x8 blocks
-    wholly inside the specimen count.
+    superresolved: HU, made from the down-sampled uCT. micro: the uCT itself, HU, with its specimen mask. Only 8x8
+    blocks wholly inside the specimen count.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Protocol `no_reference`: what can be measured on any super-resolved CT, real or simulated.
 
-In: the super-resolved volume, its clinical input with the lung mask, and uCT volumes as the model of texture. Out: rows of the
-table of metrics. The formulas are in metrics.py and texture.py.
+In: the super-resolved volume, its clinical input with the lung mask, and uCT volumes as the model of texture. Out: rows
+of the table of metrics. The formulas are in metrics.py and texture.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Protocol `repeatability`: the super-resolved CTs of two scans of one lung should agree; what differs came from noise or kernel.
+"""Protocol `repeatability`: the super-resolved CTs of two scans of one lung should agree; what differs came from noise
+or kernel.
 
-In: the super-resolved volumes of both scans (fresh noise, or two reconstruction kernels) and the lung mask. Out: how far they
-disagree in HU, in texture, and in structures that only one of them shows. Needs no truth, so it works on patients.
+In: the super-resolved volumes of both scans (fresh noise, or two reconstruction kernels) and the lung mask. Out: how
+far they disagree in HU, in texture, and in structures that only one of them shows. Needs no truth, so it works on
+patients.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ from microsr.volume.storage import open_mask, open_volume
 
 PROTOCOL = "repeatability"
 TEXTURE_SIGMA = 3.0
-"""Gaussian, pixels, at half strength at the clinical Nyquist limit (1/16 cycles per pixel): what it removes is no texture."""
+"""Gaussian, pixels, at half strength at the clinical Nyquist limit (1/16 cycles per pixel): what it removes is no
+texture.
+"""
 STRUCTURE_SIGMA = 1.0
 """Walls and lumens are looked for after this smoothing, pixels: single bright or dark pixels are neither."""
 WALL_HU = -500.0
@@ -38,7 +42,9 @@ WALL_REACH = 2.0
 LUMEN_HU, FAINT_LUMEN_HU = -950.0, -900.0
 """Lumens are below the first; in the other image, below the second is enough to count as there."""
 LUMEN_PIXELS = 12
-"""Smallest lumen, a disc 4 pixels wide: 0.31 mm at 0.078 mm, about the last airway (0.34 mm) and above alveoli (0.2 mm)."""
+"""Smallest lumen, a disc 4 pixels wide: 0.31 mm at 0.078 mm, about the last airway (0.34 mm) and above alveoli (0.2
+mm).
+"""
 LUMEN_OVERLAP = 0.5
 """A lumen of which less than this share is dark in the other image is in one only."""
 
@@ -57,7 +63,9 @@ class Counts:
 
     @property
     def share(self) -> float:
-        """Mean over the images of the share that the other one lacks; an image without any is left out, NaN if both are."""
+        """Mean over the images of the share that the other one lacks; an image without any is left out, NaN if both
+        are.
+        """
         shares = [a / n for a, n in zip(self.alone, self.there, strict=True) if n]
         return float(np.mean(shares)) if shares else float("nan")
 
@@ -65,17 +73,17 @@ class Counts:
 def disagreement_rmse(differences: Moments) -> float:
     """Root mean square of one SR image minus the other, inside the lung, HU.
 
-    Lower is better, 0 for a pair that is the same. The same number of the average-pooled images (`disagreement_pooled_rmse`)
-    tells what of it a clinical scanner would see; its best value is that of the two inputs (`input_disagreement_rmse`), which is
-    what noise alone makes.
-    What fools it: an image without detail, as bicubic's, or one that ignores its input has little to disagree about; read it
-    beside the spectrum and the consistency.
+    Lower is better, 0 for a pair that is the same. The same number of the average-pooled images
+    (`disagreement_pooled_rmse`) tells what of it a clinical scanner would see; its best value is that of the two inputs
+    (`input_disagreement_rmse`), which is what noise alone makes. What fools it: an image without detail, as bicubic's,
+    or one that ignores its input has little to disagree about; read it beside the spectrum and the consistency.
     """
     return float(np.sqrt(differences.mean_square)) if differences.number else float("nan")
 
 
 def texture(image: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """What is finer than the clinical Nyquist limit, HU: the image minus its Gaussian mean (TEXTURE_SIGMA) inside the mask.
+    """What is finer than the clinical Nyquist limit, HU: the image minus its Gaussian mean (TEXTURE_SIGMA) inside the
+    mask.
 
     Both [rows, columns]; 0 outside the mask, whose outside has no influence.
     """
@@ -97,9 +105,10 @@ def texture_correlation(both: Moments, first: Moments, second: Moments) -> float
 def count_walls(pair: list[np.ndarray], inside: np.ndarray, counts: Counts) -> None:
     """Add one slice to `walls_in_one_only`: share of wall length in one image with no wall nearby in the other.
 
-    pair: two images smoothed by STRUCTURE_SIGMA, HU. Walls are above WALL_HU (vessels too); their length is that of their
-    skeletons, so that thick ones do not weigh more. Lower is better, 0 for a pair that is the same; chance, two unrelated
-    lungs, gives about 0.8 to 0.9. What fools it: walls so dense that chance finds one within reach; images with no wall.
+    pair: two images smoothed by STRUCTURE_SIGMA, HU. Walls are above WALL_HU (vessels too); their length is that of
+    their skeletons, so that thick ones do not weigh more. Lower is better, 0 for a pair that is the same; chance, two
+    unrelated lungs, gives about 0.8 to 0.9. What fools it: walls so dense that chance finds one within reach; images
+    with no wall.
     """
     walls = [image > WALL_HU for image in pair]
     for i, (own, other) in enumerate([walls, walls[::-1]]):
@@ -110,9 +119,10 @@ def count_walls(pair: list[np.ndarray], inside: np.ndarray, counts: Counts) -> N
 def count_lumens(pair: list[np.ndarray], inside: np.ndarray, counts: Counts) -> None:
     """Add one slice to `lumens_in_one_only`: share of the lumens of one image that the other does not show.
 
-    pair: as in `count_walls`. Lumens are connected regions below LUMEN_HU of at least LUMEN_PIXELS; the other image shows one
-    if at least LUMEN_OVERLAP of it is below FAINT_LUMEN_HU. Lower is better, 0 for a pair that is the same. What fools it:
-    emphysema and wide air spaces count as lumens; a handful of lumens, as in bicubic's, gives a number that is mostly chance.
+    pair: as in `count_walls`. Lumens are connected regions below LUMEN_HU of at least LUMEN_PIXELS; the other image
+    shows one if at least LUMEN_OVERLAP of it is below FAINT_LUMEN_HU. Lower is better, 0 for a pair that is the same.
+    What fools it: emphysema and wide air spaces count as lumens; a handful of lumens, as in bicubic's, gives a number
+    that is mostly chance.
     """
     for i, (own, other) in enumerate([pair, pair[::-1]]):
         regions, number = label((own < LUMEN_HU) & inside)
@@ -177,8 +187,8 @@ def evaluate(
 ) -> None:
     """Write the table of the protocol.
 
-    superresolved, repeated: HU, of the first and of the second scan, the same slices. clinical: the first scan, with the lung
-    mask. repeated_clinical: the second scan; None: no row `input_disagreement_rmse`.
+    superresolved, repeated: HU, of the first and of the second scan, the same slices. clinical: the first scan, with
+    the lung mask. repeated_clinical: the second scan; None: no row `input_disagreement_rmse`.
 
     Raises
     ------

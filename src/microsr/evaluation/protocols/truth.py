@@ -1,8 +1,9 @@
 """Protocol `truth`: a super-resolved CT against what the simulated scanner looked at.
 
-In: the super-resolved volume, the truth on its grid, the lung mask, and the truth's tissue labels and airways where they exist.
-Out: rows of the table of metrics, the crossings of airways that were judged, and a volume of hallucinations. Everything is read
-slice by slice. The formulas are in metrics.py, nullspace.py, structures.py and bronchioles.py.
+In: the super-resolved volume, the truth on its grid, the lung mask, and the truth's tissue labels and airways where
+they exist.
+Out: rows of the table of metrics, the crossings of airways that were judged, and a volume of hallucinations. Everything
+is read slice by slice. The formulas are in metrics.py, nullspace.py, structures.py and bronchioles.py.
 """
 
 from __future__ import annotations
@@ -57,9 +58,9 @@ def rows(
 ) -> tuple[list[Row], pd.DataFrame | None]:
     """Metrics of `sr`, which holds the clinical slices `slices`, against the reference.
 
-    mask: lung, [clinical slices, rows, columns]. PSNR, SSIM and MS-SSIM take settings.data_range_hu as data range. maps: where to
-    write, per slice, what SR has in the scanner's null space and the truth has not (HU, OME-Zarr on SR's grid). Returns the rows,
-    and bronchioles.COLUMNS if airways are given.
+    mask: lung, [clinical slices, rows, columns]. PSNR, SSIM and MS-SSIM take settings.data_range_hu as data range.
+    maps: where to write, per slice, what SR has in the scanner's null space and the truth has not (HU, OME-Zarr on SR's
+    grid). Returns the rows, and bronchioles.COLUMNS if airways are given.
 
     Raises
     ------

@@ -1,7 +1,8 @@
-"""The table of the simulation's validation: each row a measured quantity beside the range that the literature gives for it.
+"""The table of the simulation's validation: each row a measured quantity beside the range that the literature gives for
+it.
 
-Rows of quantity, group, x, measured, low, high, unit, source, verdict. `group` is the kernel, tissue or generation; `x` is the
-abscissa where a quantity is a curve (frequency, generation), else empty. Shared by the step and its figure.
+Rows of quantity, group, x, measured, low, high, unit, source, verdict. `group` is the kernel, tissue or generation; `x`
+is the abscissa where a quantity is a curve (frequency, generation), else empty. Shared by the step and its figure.
 """
 
 from __future__ import annotations

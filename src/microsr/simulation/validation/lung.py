@@ -1,7 +1,7 @@
 """The simulated lung, measured as a morphometrist measures a real one: HU by tissue, alveoli, airways by generation.
 
-HU, noise and airway walls come from the files of simulated cases; alveoli from a foam and branching from a tree that are drawn
-for the purpose, larger than those of a case.
+HU, noise and airway walls come from the files of simulated cases; alveoli from a foam and branching from a tree that
+are drawn for the purpose, larger than those of a case.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ TREE_SIDE_MM = 50.0
 
 @dataclass(frozen=True)
 class SimulatedCase:
-    """What a simulated test case holds: [slices, rows, columns] HU, tissue codes, and the airways that cross its slices."""
+    """What a simulated test case holds: [slices, rows, columns] HU, tissue codes, and the airways that cross its
+    slices.
+    """
 
     clinical: np.ndarray
     truth: np.ndarray
@@ -86,8 +88,8 @@ class SimulatedCase:
 def check_tissues(cases: list[SimulatedCase]) -> list[Check]:
     """HU of each tissue, the tissue in the parenchyma, and the noise, over all cases.
 
-    Parenchyma and ground glass are seen as the clinical CT shows them, blurred: mean over pixels without anything else nearby.
-    Tumour, vessels and air are the truth's median two pixels away from any border.
+    Parenchyma and ground glass are seen as the clinical CT shows them, blurred: mean over pixels without anything else
+    nearby. Tumour, vessels and air are the truth's median two pixels away from any border.
     """
     checks = []
     for tissue, (expected, source) in HU_RANGES.items():
@@ -134,7 +136,9 @@ def check_foam(rng: np.random.Generator) -> list[Check]:
 
 
 def _walls(foam: Foam) -> tuple[float, float]:
-    """Area of the walls that are not open, one side, mm^2, and the faces of an alveolus, from the seeds' Voronoi cells."""
+    """Area of the walls that are not open, one side, mm^2, and the faces of an alveolus, from the seeds' Voronoi
+    cells.
+    """
     reach = 3 * foam.tile / len(foam.seeds) ** (1 / 3)
     shifts = np.stack(np.meshgrid(*[(-1, 0, 1)] * 3), axis=-1).reshape(-1, 3) * foam.tile
     around = (foam.seeds + shifts[:, None]).reshape(-1, 3)
@@ -166,7 +170,8 @@ def check_tree(rng: np.random.Generator) -> list[Check]:
     table = branch_table(grow(points, np.array([0.0, 0.0, -1.1 * half]), (-np.inf, np.inf), rng))
     conducting, acinar = table[table["acini"] >= 1], table[table["acini"] < 1]
     checks, trunk = [], table["diameter"].iloc[0]
-    # In later generations the smaller half of the branches has ended, and those that are left are no sample of a generation.
+    # In later generations the smaller half of the branches has ended, and those that are left are no sample of a
+    # generation.
     last = int(acinar["generation"].min()) - 1
     for generation, group in conducting[conducting["generation"] <= last].groupby("generation"):
         name = f"generation {generation}"
@@ -203,8 +208,9 @@ def check_tree(rng: np.random.Generator) -> list[Check]:
 
 
 def branch_table(tree: Tree) -> pd.DataFrame:
-    """Each branch of a tree, trunk first: number, parent (-1: none), generation, acini, diameter and length (mm), ratio of its
-    diameter to its parent's, and angle (degrees) between the two daughters that it divides into (chords; NaN: none)."""
+    """Each branch of a tree, trunk first: number, parent (-1: none), generation, acini, diameter and length (mm), ratio
+    of its diameter to its parent's, and angle (degrees) between the two daughters that it divides into (chords; NaN:
+    none)."""
     branches = tree.branches
     ends = {tuple(np.round(branch.points[-1], 6)): number for number, branch in enumerate(branches)}
     parents = [ends.get(tuple(np.round(branch.points[0], 6)), -1) for branch in branches]

@@ -1,7 +1,8 @@
-"""The simulated clinical scanner, measured as a physicist measures a real one: MTF from a slanted edge, noise power in air.
+"""The simulated clinical scanner, measured as a physicist measures a real one: MTF from a slanted edge, noise power in
+air.
 
-MTF and noise power are computed by pylinac, which knows nothing of this project. A real scan in two kernels tests whether
-the blurs of this family are those of a scanner.
+MTF and noise power are computed by pylinac, which knows nothing of this project. A real scan in two kernels tests
+whether the blurs of this family are those of a scanner.
 """
 
 from __future__ import annotations
@@ -181,7 +182,8 @@ class KernelPair:
         return np.hypot(fy[:, None], fx)
 
     def fit(self, start: list[tuple[float, float]]) -> list[Kernel]:
-        """The kernels that best explain the transfer: one, whose MTF it is, or two, soft and sharp, whose MTFs' ratio it is.
+        """The kernels that best explain the transfer: one, whose MTF it is, or two, soft and sharp, whose MTFs' ratio
+        it is.
 
         start: MTF50 (lp/cm) and the share of the family's range of MTF10 / MTF50 for each kernel, to start from. Of two
         kernels the ratio is determined, each by itself is not.
@@ -200,7 +202,8 @@ class KernelPair:
         return kernels(least_squares(difference, np.ravel(start), bounds=(lower, upper)).x)
 
     def rmse(self, transfer: Transfer) -> float:
-        """RMS difference, HU, between the soft images and the sharp ones filtered by `transfer`, a function of cycles per mm.
+        """RMS difference, HU, between the soft images and the sharp ones filtered by `transfer`, a function of cycles
+        per mm.
 
         Over the slices that were not fitted, away from the border, where the filter's reach ends.
         """
@@ -213,7 +216,9 @@ class KernelPair:
 
 
 def transfer_of(kernels: list[Kernel]) -> Transfer:
-    """The filter, a function of cycles per mm, that is one kernel's MTF, or takes the second's images to the first's."""
+    """The filter, a function of cycles per mm, that is one kernel's MTF, or takes the second's images to the
+    first's.
+    """
     if len(kernels) == 1:
         return kernels[0].mtf
     # Where the sharp kernel passes nothing there is nothing to restore.

@@ -1,7 +1,9 @@
-"""The step that validates the simulation: each quantity measured from the simulated lung and scanner, beside the literature's.
+"""The step that validates the simulation: each quantity measured from the simulated lung and scanner, beside the
+literature's.
 
-In: folders of simulated test cases, the scanner's settings, and optionally one real scan in two kernels. Out: a tidy table
-(`microsr.simulation.validation.checks`) and run.json beside it. A figure outside its range is a finding, not an error.
+In: folders of simulated test cases, the scanner's settings, and optionally one real scan in two kernels. Out: a tidy
+table (`microsr.simulation.validation.checks`) and run.json beside it. A figure outside its range is a finding, not an
+error.
 """
 
 from __future__ import annotations

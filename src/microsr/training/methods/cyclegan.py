@@ -1,7 +1,7 @@
 """The modified CycleGAN (Zheng et al. 2020): four networks, their optimisers, and one training step over them.
 
-Everything random belongs to a sample, (seed, sample number), so a batch may be cut into parts and shared by processes without
-changing what is learnt.
+Everything random belongs to a sample, (seed, sample number), so a batch may be cut into parts and shared by processes
+without changing what is learnt.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ SKIPPED = "skipped"
 
 
 class ImagePool:
-    """The last generated images, shown to a discriminator half of the time instead of new ones (Shrivastava et al. 2017)."""
+    """The last generated images, shown to a discriminator half of the time instead of new ones (Shrivastava et al.
+    2017).
+    """
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -74,8 +76,8 @@ class CycleGAN:
     ) -> None:
         """sizes: sides of a clinical and a uCT patch, pixels. precision: "float32" or "bfloat16".
 
-        scanner: whose noise the repeat_loss adds; needed where it has a weight. accumulate: parts in which a process takes its
-        share of a batch.
+        scanner: whose noise the repeat_loss adds; needed where it has a weight. accumulate: parts in which a process
+        takes its share of a batch.
         """
         seed_torch(Stream.WEIGHTS, seed)
         self.processes = processes or Processes()
@@ -106,7 +108,8 @@ class CycleGAN:
         return DistributedDataParallel(one, broadcast_buffers=False, find_unused_parameters=not self._weights.cycle)
 
     def step(self, number: int, batch: Batch, learning_rate: float) -> dict[str, Tensor]:
-        """Update the generators and the discriminators; returns every loss, unweighted, as a mean over the whole batch, and SKIPPED.
+        """Update the generators and the discriminators; returns every loss, unweighted, as a mean over the whole batch,
+        and SKIPPED.
 
         batch: this process's share of the batch of step `number`, on its device.
         """
@@ -133,10 +136,11 @@ class CycleGAN:
         return dict(zip(found[0], self.processes.mean(means), strict=True)) | {SKIPPED: broken}
 
     def start(self, number: int, pairs: Pairs, learning_rate: float) -> dict[str, Tensor]:
-        """Let G1 alone learn from pairs of the start's step `number`; returns the loss as a mean over the whole batch, and SKIPPED.
+        """Let G1 alone learn from pairs of the start's step `number`; returns the loss as a mean over the whole batch,
+        and SKIPPED.
 
-        pairs: this process's share. G1's random planes are 0: they are texture that no pair determines, and to be trained they
-        would only be suppressed.
+        pairs: this process's share. G1's random planes are 0: they are texture that no pair determines, and to be
+        trained they would only be suppressed.
         """
         g1, share = self.nets.g1, len(pairs.a)
         size = share // self._accumulate
@@ -166,13 +170,17 @@ class CycleGAN:
         optimiser.zero_grad(set_to_none=True)
 
     def _broken(self) -> Tensor:
-        """1 if a gradient is not finite, else 0: what an instance norm makes of a constant image grows from layer to layer."""
+        """1 if a gradient is not finite, else 0: what an instance norm makes of a constant image grows from layer to
+        layer.
+        """
         gradients = [p.grad for network in self.nets for p in network.parameters() if p.grad is not None]
         largest = torch.stack(torch._foreach_norm(gradients, torch.inf)).amax()
         return (~largest.isfinite()).float()
 
     def _backward(self, one: nn.Module, inputs: Iterable[tuple]) -> list[tuple]:
-        """Add up a pass's gradients over the parts of this process's share; what else the pass returned, for each part."""
+        """Add up a pass's gradients over the parts of this process's share; what else the pass returned, for each
+        part.
+        """
         returned = []
         for k, arguments in enumerate(inputs, start=1):
             alone = self.processes.count == 1 or k == self._accumulate
@@ -230,13 +238,17 @@ class CycleGAN:
 
     @torch.no_grad()
     def superresolve(self, a: Tensor) -> Tensor:
-        """A_SR of a few clinical patches by the weights as they are, always with the same noise; the training does not notice."""
+        """A_SR of a few clinical patches by the weights as they are, always with the same noise; the training does not
+        notice.
+        """
         noise = self._noise(self.nets.g1, range(len(a)), 4, tuple(a.shape[-2:]))
         with self._autocast:
             return self.nets.g1(a, noise).float()
 
     def fix_normalisation(self) -> None:
-        """Let G1's instance norms use their running statistics, as they do at inference, instead of each patch's own."""
+        """Let G1's instance norms use their running statistics, as they do at inference, instead of each patch's
+        own.
+        """
         for module in self.nets.g1.modules():
             if isinstance(module, InstanceNorm):
                 module.eval()
@@ -266,7 +278,9 @@ class CycleGAN:
 
 
 def refresh_spectral_norm(network: nn.Module) -> None:
-    """One power iteration for each spectrally normalised weight; then it rests, however often the network is evaluated."""
+    """One power iteration for each spectrally normalised weight; then it rests, however often the network is
+    evaluated.
+    """
     for module in network.modules():
         if parametrize.is_parametrized(module, "weight"):
             normalisation = module.parametrizations.weight

@@ -18,7 +18,9 @@ TURNED = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 
 
 class Case:
-    """A uCT of 11 slices of 83x97 pixels, turned by 90 degrees, its specimen without a border of 4 pixels and end slices."""
+    """A uCT of 11 slices of 83x97 pixels, turned by 90 degrees, its specimen without a border of 4 pixels and end
+    slices.
+    """
 
     def __init__(self, folder, **attributes):
         self.folder = folder

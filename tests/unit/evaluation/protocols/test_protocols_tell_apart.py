@@ -1,7 +1,7 @@
 """The metrics of the further protocols tell the truth from what is not, each where it should, and not where it cannot.
 
-Six images of one lung: the truth, bicubic interpolation of its scan, another case's truth, the truth with a planted tumour, the
-truth shifted by half a pixel, the truth with a checkerboard.
+Six images of one lung: the truth, bicubic interpolation of its scan, another case's truth, the truth with a planted
+tumour, the truth shifted by half a pixel, the truth with a checkerboard.
 """
 
 import numpy as np

@@ -1,4 +1,6 @@
-"""Protocol `truth`: what is gathered slice by slice is what it is of the whole, of the right pixels, in the right unit."""
+"""Protocol `truth`: what is gathered slice by slice is what it is of the whole, of the right pixels, in the right
+unit.
+"""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,6 @@
-"""The validation: its measurements on made-up scanners, tissues, foams and trees with known answers, and on a real kernel pair."""
+"""The validation: its measurements on made-up scanners, tissues, foams and trees with known answers, and on a real
+kernel pair.
+"""
 
 import dataclasses
 import math
