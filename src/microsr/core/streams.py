@@ -28,7 +28,7 @@ class Stream(IntEnum):
     PLANES = 3
     """The random planes of a generator in training (sample, use of a generator in the step)."""
     SLICE_PLANES = 4
-    """The random planes of the trained G1 (slice)."""
+    """The random planes of the trained G1 (slice, draw; the first draw has no number)."""
     FEATURES = 5
     """Windows on which the tissue network is trained."""
     REPEAT_NOISE = 6

@@ -122,13 +122,14 @@ def superresolve(
     series: str | None = None,
     part: tuple[int, int] = (1, 1),
     volume: Volume | None = None,
+    draw: int = 0,
 ) -> None:
     """Super-resolve `slices` of the clinical CT at `source` into a volume at `output`, int16 HU.
 
     slices: as for `chosen_slices`. tile: see `Magnifier`. region: see `parse_region`. kind: the output's format (see
     `outputs.kind_of`); None: by its ending. threads: of a CPU. series: of `source`, where it holds several. part: (k,
     n) makes the k-th of n blocks of slices only, in a volume as of all of them; `gather` puts the n volumes together.
-    volume: the input, where it is open already. The output's attribute "slices" lists the clinical slices it holds; its
+    volume: the input, where it is open already. draw: number of the random draw (see `Upsampler.draw`). The output's attribute "slices" lists the clinical slices it holds; its
     geometry makes it overlay the input when they are consecutive; run.json lies beside it. A run that is stopped leaves
     what it has written beside `output`, and the same call goes on from there.
 
@@ -149,13 +150,14 @@ def superresolve(
             "%s has pixels of %.3g mm, the model was trained on %.3g mm: what it draws is of another size than lung's",
             *(source, pixel, trained),
         )
-    geometry = _geometry(volume, wanted, where, upsampler.facts)
+    facts = upsampler.facts | {"draw": draw}
+    geometry = _geometry(volume, wanted, where, facts)
     shape = (len(wanted), *(SCALE * (p.stop - p.start) for p in where))
     block = tuple(len(wanted) * k // part[1] for k in (part[0] - 1, part[0]))
     inputs = {source: checksum(source), **upsampler.inputs}
     fingerprint = {
         "input": inputs[source], "slices": wanted, "region": region, "part": list(part),
-        "code": code_version("superresolve"), **upsampler.facts,
+        "code": code_version("superresolve"), **facts,
     }  # fmt: skip
     kind = kind_of(output, kind)
     origin = {"source": source, "series": series} if kind == "dicom" and _is_dicom(volume, source) else {}
@@ -172,12 +174,12 @@ def superresolve(
             progress.advance()
 
         left = wanted[block[0] + partial.done : block[1]]
-        _stream(volume, left, upsampler, magnify, where, write)
+        _stream(volume, left, draw, upsampler, magnify, where, write)
         progress.close()
         partial.finish()
-    settings = {"slices": slices, "region": region} | upsampler.facts
-    facts = {} if part[1] == 1 else {"part": part}
-    write_run(output, "superresolve", settings, inputs, started, device=upsampler.device, **facts)
+    settings = {"slices": slices, "region": region} | facts
+    block_fact = {} if part[1] == 1 else {"part": part}
+    write_run(output, "superresolve", settings, inputs, started, device=upsampler.device, **block_fact)
 
 
 def _is_dicom(volume: Volume, source: Path) -> bool:
@@ -188,7 +190,7 @@ def _is_dicom(volume: Volume, source: Path) -> bool:
 
 
 def _stream(
-    volume: Volume, indices: list[int], upsampler: Upsampler, magnify: Magnifier, region: Part,
+    volume: Volume, indices: list[int], draw: int, upsampler: Upsampler, magnify: Magnifier, region: Part,
     write: Callable[[Callable[[], np.ndarray]], None],
 ) -> None:  # fmt: skip
     """Super-resolve slices one after the other, while the next ones are read and the ones before are written, in
@@ -199,7 +201,7 @@ def _stream(
     def load(index: int) -> tuple[np.ndarray, list[Tensor]]:
         with reading:
             hu = np.asarray(volume.array[index])
-        return hu, upsampler.draw(index, hu.shape)
+        return hu, upsampler.draw(index, hu.shape, draw)
 
     ahead = AHEAD[upsampler.device]
     with ThreadPoolExecutor(ahead) as readers, ThreadPoolExecutor(1) as writer:
@@ -267,6 +269,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--part", type=int, help="make only this one of --parts blocks of slices, from 1 on (see `microsr gather`)"
     )
+    parser.add_argument(
+        "--draw", type=int, default=0, help="number of the random draw, from 0 on: other noise for the same scan"
+    )
     parser.add_argument("--threads", type=int, default=available_cpus(), help="CPU threads (default: all)")
     config.add_flags(parser, config.Superresolve, without=NOT_HERE)
     config.add_flags(parser, config.Compute, without=["threads", *config.OF_TRAINING])
@@ -286,7 +291,9 @@ def main(namespace: argparse.Namespace) -> None:
     part = (1, 1) if namespace.part is None else (namespace.part, compute.parts)
     if not 1 <= part[0] <= part[1]:
         raise UserError(f"--part {part[0]} does not exist: there are {part[1]} parts, from 1 on")
+    if namespace.draw < 0:
+        raise UserError(f"--draw {namespace.draw} does not exist: draws are numbered from 0 on")
     superresolve(
         scan, output, upsampler, settings.slices, None if compute.tile == "auto" else compute.tile, namespace.region,
-        namespace.format, namespace.threads, namespace.series, part, volume,
+        namespace.format, namespace.threads, namespace.series, part, volume, namespace.draw,
     )  # fmt: skip

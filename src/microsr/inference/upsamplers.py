@@ -56,9 +56,11 @@ class Upsampler(Protocol):
     inputs: dict[Path, str]
     """Files that decide its results, with their checksums."""
 
-    def draw(self, index: int, size: tuple[int, int]) -> list[Tensor]:
+    def draw(self, index: int, size: tuple[int, int], number: int = 0) -> list[Tensor]:
         """What is random about the whole slice `index` of `size` (rows, columns): planes at several scales, cut like
         the slice.
+
+        number: from 0 on, which of the images that the scan allows; other numbers draw independently.
         """
         ...
 
@@ -88,7 +90,7 @@ class Interpolation:
         """A slice or a part of one [1, 1, h, w] in HU to [1, 1, 8h, 8w] HU, float32."""
         raise NotImplementedError
 
-    def draw(self, index: int, size: tuple[int, int]) -> list[Tensor]:
+    def draw(self, index: int, size: tuple[int, int], number: int = 0) -> list[Tensor]:
         """Nothing."""
         return []
 
@@ -146,9 +148,9 @@ class Generator:
         self.inputs = {Path(model): checksum(Path(model))}
         self.facts = {"upsampler": "generator", "model": self.inputs[Path(model)], "precision": self._precision}
 
-    def draw(self, index: int, size: tuple[int, int]) -> list[Tensor]:
-        """The slice's noise, a function of the model's seed and the slice's index, the same on every device."""
-        bits = philox_stream(Stream.SLICE_PLANES, self._seed, index)
+    def draw(self, index: int, size: tuple[int, int], number: int = 0) -> list[Tensor]:
+        """The slice's noise, a function of the model's seed, the slice's index and the draw, the same on every device."""
+        bits = philox_stream(Stream.SLICE_PLANES, self._seed, index, *([number] if number else []))
         planes = []
         for shape in ((scale * size[0], scale * size[1]) for scale in self._g1.noise_scales):
             count = shape[0] * shape[1]
@@ -310,11 +312,13 @@ def _times(part: slice, scale: int) -> slice:
     return slice(scale * part.start, scale * part.stop)
 
 
-def upsample_slice(hu: np.ndarray, index: int, upsampler: Upsampler, tile: int | None = None) -> np.ndarray:
+def upsample_slice(
+    hu: np.ndarray, index: int, upsampler: Upsampler, tile: int | None = None, draw: int = 0
+) -> np.ndarray:
     """Super-resolve one slice.
 
-    hu: float or int [rows, columns] in HU. index: the slice's number in its volume. Returns float32 [8 rows, 8 columns]
-    HU, the same for every `tile` up to float rounding.
+    hu: float or int [rows, columns] in HU. index: the slice's number in its volume. draw: see `Upsampler.draw`. Returns
+    float32 [8 rows, 8 columns] HU, the same for every `tile` up to float rounding.
     """
     with Magnifier(upsampler, tile) as magnify:
-        return magnify(hu, upsampler.draw(index, hu.shape)).cpu().numpy()
+        return magnify(hu, upsampler.draw(index, hu.shape, draw)).cpu().numpy()

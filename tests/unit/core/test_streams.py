@@ -19,7 +19,7 @@ KEYS = {
     Stream.MIX_NOISE: {(3,): [7, 3, 1]},
     Stream.POOL: {(3,): [7, 3, 2]},
     Stream.PLANES: {(3, 0): [7, 3, 3, 0], (3, 4): [7, 3, 3, 4]},
-    Stream.SLICE_PLANES: {(3,): [7, 3, 4]},
+    Stream.SLICE_PLANES: {(3,): [7, 3, 4], (3, 2): [7, 3, 4, 2]},
     Stream.FEATURES: {(): [7, 0, 5]},
     Stream.REPEAT_NOISE: {(3,): [7, 3, 6]},
     Stream.FEATURE_WEIGHTS: {(): [7, 0, 7]},
@@ -48,6 +48,7 @@ def indices(stream: Stream) -> list[tuple]:
     numbers = range(70)
     return {
         Stream.PLANES: list(itertools.product(numbers, range(5))),
+        Stream.SLICE_PLANES: [(n, *draw) for n in numbers for draw in ((), (1,), (2,), (70,))],
         Stream.CASE: [(name,) for name in ("a", "train1", "test1", "test2", "é")],
         Stream.PATCHES: [(f"{case}/{name}",) for case in ("a", "train1", "micro", "é") for name in NAMES[:2]],
         Stream.ORDER: list(itertools.product(NAMES, numbers)),

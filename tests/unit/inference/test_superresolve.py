@@ -157,6 +157,26 @@ def test_parts_of_several_jobs_are_the_bytes_of_one(count, scan, tmp_path, train
         assert content(parts[0]) == content(tmp_path / "one.ome.zarr")
 
 
+def test_a_further_draw_has_other_noise_and_says_its_number(scan, tmp_path, trained_model):
+    def run(name, *flags):
+        output = tmp_path / name
+        cli.main(["superresolve", str(scan), "--model", str(trained_model("compact")), "--output", str(output), *flags])
+        return open_volume(output)
+
+    first, zeroth, other = run("a.ome.zarr"), run("b.ome.zarr", "--draw", "0"), run("c.ome.zarr", "--draw", "1")
+    assert np.array_equal(first.array[:], zeroth.array[:])
+    assert not np.array_equal(first.array[:], other.array[:])
+    assert [volume.attributes["draw"] for volume in (first, zeroth, other)] == [0, 0, 1]
+
+
+def test_a_draw_that_does_not_exist_is_refused(scan, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(
+            ["superresolve", str(scan), "--upsampler", "bicubic", "--output", str(tmp_path / "a.mha"), "--draw=-1"]
+        )
+    assert "--draw -1 does not exist: draws are numbered from 0 on" in capsys.readouterr().err
+
+
 def test_parts_made_in_different_ways_do_not_fit_together(scan, tmp_path, trained_model):
     parts = []
     for k, slices in ((1, "all"), (2, "1:5")):

@@ -98,6 +98,19 @@ def test_a_generators_noise_belongs_to_the_slice(slice_hu, upsampler):
     assert not np.array_equal(first, other)
 
 
+def test_draws_of_a_slice_are_numbered_and_independent(slice_hu, upsampler):
+    way = upsampler("compact")
+    planes = [way.draw(3, (60, 50), number)[-1] for number in (0, 1, 2, 1)]
+    assert torch.equal(planes[1], planes[3])
+    assert torch.equal(planes[0], way.draw(3, (60, 50))[-1])
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        pair = [standard_normal(planes[i]).numpy().ravel() for i in (first, second)]
+        assert abs(np.corrcoef(*pair)[0, 1]) < 0.01
+    images = [upsample_slice(slice_hu, 4, way, 64, draw) for draw in (0, 1, 1)]
+    assert np.array_equal(images[1], images[2])
+    assert not np.array_equal(images[0], images[1])
+
+
 def test_noise_is_standard_normal(upsampler):
     planes = upsampler("compact").draw(3, (60, 50))
     assert [tuple(plane.shape) for plane in planes] == [(1, 1, 60 * s, 50 * s) for s in (2, 4, 8)]
