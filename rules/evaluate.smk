@@ -179,6 +179,7 @@ rule summarise_metrics:
     conda:
         ENVIRONMENT
     params:
+        split=PLAN.split,
         code=code_version("evaluate.summarise"),
     shell:
-        "microsr evaluate summarise --table {input.table} --output {output.table} --log {log}"
+        "microsr evaluate summarise --table {input.table} --split {params.split} --output {output.table} --log {log}"

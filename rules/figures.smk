@@ -239,10 +239,12 @@ rule draw_metrics:
         ENVIRONMENT
     params:
         protocol=lambda wildcards: PLAN.metric_figures[wildcards.metrics],
+        split=PLAN.split,
         stem=stem,
         code=step_version("figures.metrics"),
     shell:
-        "microsr figures metrics --table {input.table} {params.protocol} --output {params.stem} --log {log}"
+        "microsr figures metrics --table {input.table} {params.protocol} --split {params.split}"
+        " --output {params.stem} --log {log}"
 
 
 rule draw_volumes:

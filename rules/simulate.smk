@@ -42,10 +42,10 @@ use rule simulate_training_case as simulate_test_case with:
         airways=ensure("<results>/simulated/{case}/airways.csv", non_empty=True),
         run="<results>/simulated/{case}/run.json",
     wildcard_constraints:
-        case=any_of([*PLAN.test_cases, LABELLED]),
+        case=any_of(PLAN.known_by_simulation),
     params:
         seed=EXPERIMENT.seed,
         settings=PLAN.simulation_flags,
         code=code_version("simulate"),
         folder=subpath(output.run, parent=True),
-        split="test",
+        split=lambda wildcards: "test" if wildcards.case == LABELLED else CASES[wildcards.case].split,

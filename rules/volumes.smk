@@ -120,7 +120,7 @@ rule downsample_micro:
 rule tabulate_volumes:
     """Put what the volumes' own headers say into one table (Table 1 of the paper)."""
     input:
-        volumes=[*PLAN.volumes("clinical", CASES), *PLAN.volumes("micro", CASES)],
+        volumes=[*PLAN.volumes("clinical", PLAN.used_cases), *PLAN.volumes("micro", PLAN.used_cases)],
     output:
         table=report(
             "<results>/tables/volumes.csv",

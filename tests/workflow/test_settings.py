@@ -99,6 +99,7 @@ JOBS = {
     "cases.sheet": "test_a_sheet_of_the_same_files_re_runs_nothing",
     "cases.data_root": "test_a_sheet_of_the_same_files_re_runs_nothing",
     "simulate.training_cases": "test_a_further_case_leaves_the_others_as_they_are",
+    "simulate.validation_cases": "test_a_validation_case_is_looked_at_when_asked_for_alone",
     "simulate.test_cases": "test_a_further_case_leaves_the_others_as_they_are",
     "methods": "test_a_method_that_is_left_out_trains_no_other_one_again",
     f"{METHOD}upsampler": "test_a_method_that_is_left_out_trains_no_other_one_again",
@@ -106,6 +107,7 @@ JOBS = {
     "protocols": "test_further_models_leave_the_others_as_they_are",
     "train.repeats": "test_further_models_leave_the_others_as_they_are",
     "superresolve.formats": "test_a_further_format_is_an_export_only",
+    "evaluate.split": "test_a_validation_case_is_looked_at_when_asked_for_alone",
     "evaluate.further_protocols": "test_protocols_that_are_not_asked_for_are_not_made",
     "evaluate.validate_simulation": "test_protocols_that_are_not_asked_for_are_not_made",
     "evaluate.kernel_pair": "test_a_kernel_pair_is_for_the_validation_only",
@@ -236,6 +238,17 @@ def test_a_further_case_leaves_the_others_as_they_are(finished, tmp_path):
     for rule in (*SIMULATED, "import_clinical", "import_micro", "extract_patches"):
         assert all(re.search("--case (train3|test2) ", text) for text in commands[rule]), rule
     assert len(commands["train"]) == 3, "on one case more"
+
+
+def test_a_validation_case_is_looked_at_when_asked_for_alone(finished, tmp_path):
+    assert not finished.plan(*overlay(tmp_path, {"simulate.validation_cases": 1}))
+    asked = {"simulate.validation_cases": 1, "evaluate.split": "validation"}
+    commands = commands_of(finished, *overlay(tmp_path, asked))
+    assert all("--case validation1 --split validation" in text for text in commands["simulate_test_case"])
+    assert "train" not in commands and not [text for text in commands["superresolve"] if "/test1." in text]
+    assert not [text for text in commands["collect_metrics"] if "/test1." in text]
+    for rule in ("summarise_metrics", "draw_metrics"):
+        assert all("--split validation" in text for text in commands[rule]), rule
 
 
 def test_further_models_leave_the_others_as_they_are(finished, tmp_path):

@@ -6,7 +6,7 @@ workflow before any job.
 """
 
 from microsr.config.arguments import add_flags, flags, from_flags, named_paths
-from microsr.config.cases import Cases, Scanner, Simulate
+from microsr.config.cases import OF_CASES, Cases, Scanner, Simulate
 from microsr.config.compute import OF_TRAINING, Compute
 from microsr.config.evaluate import FURTHER_PROTOCOLS, OF_PLAN, Evaluate, FurtherProtocol
 from microsr.config.experiment import Experiment
@@ -26,6 +26,7 @@ __all__ = [
     "INTERPOLATIONS",
     "IN_WORDS",
     "NAME",
+    "OF_CASES",
     "OF_PLAN",
     "OF_TRAINING",
     "SLICES",

@@ -23,6 +23,8 @@ class Simulate(Section):
 
     training_cases: Count = 3
     """Number of training cases, named train1, train2, ..."""
+    validation_cases: Annotated[int, Field(ge=0)] = 0
+    """Number of cases to choose settings and models by, named validation1, validation2, ..."""
     test_cases: Count = 1
     """Number of held-out cases, named test1, test2, ..."""
     clinical_size: Annotated[int, Field(ge=16)] = 96
@@ -35,6 +37,10 @@ class Simulate(Section):
     """uCT voxel size, mm; the paper's specimens: 0.034 to 0.053."""
     specimen_mm: Positive = 20.0
     """In-plane size of the specimen that is scanned by uCT, mm."""
+
+
+OF_CASES = ("training_cases", "validation_cases", "test_cases")
+"""Keys of Simulate that say which cases there are, and nothing of any of them."""
 
 
 class Scanner(Section):

@@ -18,6 +18,10 @@ made.
 class Evaluate(Section):
     """Metrics."""
 
+    split: Literal["test", "validation"] = "test"
+    """The cases that methods are tested on. validation: those that settings are chosen by; the test cases are then not
+    looked at.
+    """
     data_range_hu: Positive = 1400.0
     """Data range of PSNR and SSIM, HU; the width of the intensity window."""
     further_protocols: list[FurtherProtocol] = []
@@ -50,5 +54,5 @@ class Evaluate(Section):
         return self
 
 
-OF_PLAN = ("further_protocols", "validate_simulation", "kernel_pair")
+OF_PLAN = ("split", "further_protocols", "validate_simulation", "kernel_pair")
 """Keys of Evaluate that decide what is evaluated, and no number of it."""

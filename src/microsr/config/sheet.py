@@ -40,11 +40,15 @@ class Scan(Section):
     """Pixel size in mm, x or XxY or XxYxZ, for formats that carry none; overrides the file's."""
 
 
+Split = Literal["train", "validation", "test"]
+"""What a case is for: to train on, to choose settings and models by, or to be looked at once, in the end."""
+
+
 class Case(Section):
     """One row of the sheet."""
 
     case: Name
-    split: Literal["train", "test"]
+    split: Split
     clinical: Scan | None = None
     micro: Scan | None = None
     truth: Scan | None = None
@@ -68,21 +72,23 @@ def simulated_cases(settings: Simulate, folder: str) -> list[Case]:
     """The sheet of the simulated cases, whose files the simulate step writes under `folder`."""
 
     def case(name: str, split: str) -> Case:
-        modalities = MODALITIES if split == "test" else ("clinical", "micro")
+        modalities = ("clinical", "micro") if split == "train" else MODALITIES
         scans = {m: Scan(path=f"{folder}/{name}/{m}.nii.gz") for m in modalities}
-        airways = f"{folder}/{name}/airways.csv" if split == "test" else None
+        airways = None if split == "train" else f"{folder}/{name}/airways.csv"
         return Case(case=name, split=split, airways=airways, **scans)
 
-    return [
-        *(case(f"train{i + 1}", "train") for i in range(settings.training_cases)),
-        *(case(f"test{i + 1}", "test") for i in range(settings.test_cases)),
-    ]
+    counts = {
+        "train": settings.training_cases,
+        "validation": settings.validation_cases,
+        "test": settings.test_cases,
+    }
+    return [case(f"{split}{i + 1}", split) for split, count in counts.items() for i in range(count)]
 
 
 def read_sheet(cases: Cases) -> list[Case]:
     """Read and check the case sheet: one line a case, tab-separated, UTF-8, with a header.
 
-    Columns: case, split (train or test), clinical, micro, and optionally truth, labels, repeat and airways (see
+    Columns: case, split (train, validation or test), clinical, micro, and optionally truth, labels, repeat and airways (see
     `Case`), and for each scan <modality>_series, _slices and _spacing (see `Scan`). An empty cell means "none".
 
     Raises
@@ -199,8 +205,10 @@ def _read_row(sheet: Path, number: int, header: list[str], row: list[str], root:
         case = Case.model_validate(values)
     except ValidationError as error:
         raise UserError(describe(error, where)) from None
-    if case.split == "test" and case.clinical is None:
-        raise UserError(f"{where}: test case '{case.case}' has no clinical CT to super-resolve; fill column 'clinical'")
+    if case.split != "train" and case.clinical is None:
+        raise UserError(
+            f"{where}: {case.split} case '{case.case}' has no clinical CT to super-resolve; fill column 'clinical'"
+        )
     if case.clinical is None and case.micro is None:
         raise UserError(f"{where}: case '{case.case}' has neither clinical nor micro; fill at least one")
     return case

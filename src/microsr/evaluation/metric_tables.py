@@ -13,7 +13,7 @@ import pandas as pd
 from microsr.core.csv_files import read_rows
 from microsr.evaluation.catalogue import HEADLINE, Best, find_metric
 from microsr.evaluation.names import method_name, method_rank
-from microsr.evaluation.summary import GROUP
+from microsr.evaluation.summary import GROUP, SUMMARY
 
 MARKED = {Best.HIGHER: lambda value: -value, Best.LOWER: lambda value: value, Best.ZERO: abs}
 """What is least where a mean is best, for the metrics of which that can be said."""
@@ -52,6 +52,14 @@ class Table:
     rows: list[Row]
     seeds: int
     cases: int
+    split: str
+    """What the cases are for: "test" or "validation"."""
+
+    @property
+    def counted(self) -> str:
+        """The cases in words: "2 cases", "1 validation case"."""
+        kind = "" if self.split == "test" else f"{self.split} "
+        return f"{self.cases} {kind}case{'s' * (self.cases != 1)}"
 
 
 def read_summary(path: Path) -> pd.DataFrame:
@@ -62,8 +70,8 @@ def read_summary(path: Path) -> pd.DataFrame:
     UserError
         The file is no such table.
     """
-    columns = [*GROUP, "mean", "low", "high", "seeds", "cases", "undefined"]
-    names = dict.fromkeys(GROUP, str)
+    columns = [*GROUP, *SUMMARY]
+    names = dict.fromkeys([*GROUP, "split"], str)
     how = {"dtype": names, "keep_default_na": False, "na_values": {key: [""] for key in ("mean", "low", "high")}}
     return read_rows(path, columns, "no summary of metrics", "microsr evaluate summarise", **how)
 
@@ -82,7 +90,8 @@ def tables(summary: pd.DataFrame, protocol: str | None = None) -> list[Table]:
         rows = [row for key in keys if (row := _row(shown, key, methods)) is not None]
         if rows:
             names = [method_name(method) for method in methods]
-            found.append(Table(training_set, names, rows, int(shown["seeds"].max()), int(shown["cases"].max())))
+            seeds, cases = (int(shown[count].max()) for count in ("seeds", "cases"))
+            found.append(Table(training_set, names, rows, seeds, cases, shown["split"].iloc[0]))
     return found
 
 

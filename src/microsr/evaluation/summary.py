@@ -23,14 +23,16 @@ from microsr.evaluation.tables import read_table
 
 CONFIDENCE = 0.95
 GROUP = ["protocol", "metric", "unit", "method", "training_set"]
+SUMMARY = ["mean", "low", "high", "seeds", "cases", "undefined", "split"]
+"""What is said of a group."""
 
 
-def summarise(table: pd.DataFrame) -> pd.DataFrame:
+def summarise(table: pd.DataFrame, split: str = "test") -> pd.DataFrame:
     """Mean over cases and seeds, and its interval over seeds.
 
     table: columns of `evaluation.tables.COLUMNS`. Returns GROUP, mean, low, high (NaN without ENOUGH_SEEDS), seeds,
     cases, undefined (values that were not a number: a metric that has nothing to measure there, or a diameter that was
-    never detected).
+    never detected), split (of the cases, as given).
     """
     rows = []
     for key, group in table.groupby(GROUP, sort=False):
@@ -38,8 +40,8 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
         values = models.dropna().to_numpy(float)
         mean, (low, high) = (values.mean(), interval(values)) if len(values) else (np.nan, (np.nan, np.nan))
         missing = int(group["value"].isna().sum())
-        rows.append((*key, mean, low, high, len(models), group["case"].nunique(), missing))
-    return pd.DataFrame(rows, columns=[*GROUP, "mean", "low", "high", "seeds", "cases", "undefined"])
+        rows.append((*key, mean, low, high, len(models), group["case"].nunique(), missing, split))
+    return pd.DataFrame(rows, columns=[*GROUP, *SUMMARY])
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -53,11 +55,12 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `microsr evaluate summarise`."""
     parser.add_argument("--table", required=True, type=Path, help="table of `microsr evaluate collect`")
+    parser.add_argument("--split", default="test", choices=("test", "validation"), help="what the cases are for")
     parser.add_argument("--output", required=True, type=Path, help="table (.csv)")
 
 
 def run(ns: argparse.Namespace) -> None:
     """Run `microsr evaluate summarise`."""
     started = time.time()
-    write_csv(ns.output, summarise(read_table(ns.table)), float_format="%.6g")
-    write_run(ns.output, "evaluate.summarise", {}, [ns.table], started)
+    write_csv(ns.output, summarise(read_table(ns.table), ns.split), float_format="%.6g")
+    write_run(ns.output, "evaluate.summarise", {"split": ns.split}, [ns.table], started)

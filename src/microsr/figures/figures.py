@@ -79,6 +79,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     sub = figure("metrics", _metrics, "metrics of all methods")
     sub.add_argument("--table", required=True, type=Path, help="table of `microsr evaluate collect` (.csv)")
     sub.add_argument("--protocol", help="show all metrics of one protocol instead of the few that matter most")
+    sub.add_argument("--split", default="test", choices=("test", "validation"), help="what the cases are for")
 
     sub = figure("validation", _validation, "the simulated lung and scanner beside the literature")
     sub.add_argument("--table", required=True, type=Path, help="table of `microsr validate` (.csv)")
@@ -197,7 +198,7 @@ def _domain(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[st
 def _metrics(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
     from microsr.figures import metrics as figure_metrics
 
-    return {}, [ns.table], {"metrics": figure_metrics.make_metrics(ns.table, ns.output, ns.protocol)}
+    return {}, [ns.table], {"metrics": figure_metrics.make_metrics(ns.table, ns.output, ns.protocol, ns.split)}
 
 
 def _validation(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:

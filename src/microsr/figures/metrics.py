@@ -35,10 +35,11 @@ LABEL = 0.46
 """Inches kept free for the number behind a bar."""
 
 
-def make_metrics(table: Path, output: Path, protocol: str | None = None) -> list[str]:
+def make_metrics(table: Path, output: Path, protocol: str | None = None, split: str = "test") -> list[str]:
     """Write the figure of metrics.csv and return the metrics drawn.
 
-    output: path without extension. protocol: all metrics of this protocol; None: HEADLINE.
+    output: path without extension. protocol: all metrics of this protocol; None: HEADLINE. split: what the cases are
+    for; any but test is said in the figure.
 
     Raises
     ------
@@ -54,12 +55,12 @@ def make_metrics(table: Path, output: Path, protocol: str | None = None) -> list
         found = found[found["protocol"] == protocol]
     if found.empty:
         raise UserError(f"{table} holds no metrics of protocol {protocol or ', '.join(p for p, _ in HEADLINE)}")
-    save(draw_metrics(found), output)
+    save(draw_metrics(found, split), output)
     return list(dict.fromkeys(found["metric"]))
 
 
 @styled
-def draw_metrics(table: pd.DataFrame) -> Figure:
+def draw_metrics(table: pd.DataFrame, split: str = "test") -> Figure:
     """Draw a bar to the mean, a dot for each training and their 95 % interval, for each method in each metric.
 
     Where every method was trained once, the dots are the cases.
@@ -87,6 +88,8 @@ def draw_metrics(table: pd.DataFrame) -> Figure:
         _panel(axes, shown, models, width)
         name_metric(axes, protocol, metric, shown["unit"].iloc[0], width)
         axes.set_yticks(range(len(models)), names if column == 0 else [])
+    if split != "test":
+        figure.text(0.01, 0.03 / height, f"Of {split} cases, not of test cases.", fontsize=6, color=GREY, va="bottom")
     return figure
 
 

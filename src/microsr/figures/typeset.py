@@ -134,8 +134,7 @@ KINDS = {"volumes": typeset_volumes, "metrics": typeset_metrics, "summary": type
 def _title(table: Table, protocol: str | None) -> str:
     name = "What matters most" if protocol is None else find_protocol(protocol).title
     trained = "" if table.training_set in ("pooled", "none") else f", {table.training_set}"
-    seeds, cases = (f"{n} {what}{'s' * (n != 1)}" for n, what in ((table.seeds, "training"), (table.cases, "case")))
-    return f"{name}{trained}: {seeds}, {cases}"
+    return f"{name}{trained}: {table.seeds} training{'s' * (table.seeds != 1)}, {table.counted}"
 
 
 def _label(row: Row) -> str:

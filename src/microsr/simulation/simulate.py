@@ -3,9 +3,9 @@ CT.
 
 Stands in for the paper's patients (Zheng et al. 2020, Table 1) where no data is at hand. In: the settings `Simulate`
 and `Scanner`, a case name and a seed. Out: clinical.nii.gz (int16 HU), the same as a DICOM series in dicom/,
-micro.nii.gz (uint16, the uCT's own grey scale) and run.json; for a test case also truth.nii.gz (int16 HU, the clinical
-grid magnified in-plane), labels.nii.gz (uint8, `Tissue`, same grid), repeat.nii.gz (the same lung scanned again) and
-airways.csv (`airway_table`).
+micro.nii.gz (uint16, the uCT's own grey scale) and run.json; for all but a training case also truth.nii.gz (int16 HU,
+the clinical grid magnified in-plane), labels.nii.gz (uint8, `Tissue`, same grid), repeat.nii.gz (the same lung scanned
+again) and airways.csv (`airway_table`).
 """
 
 from __future__ import annotations
@@ -49,7 +49,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--case", required=True, help="name of the case; decides, with the seed, everything drawn by chance"
     )
-    parser.add_argument("--split", required=True, choices=("train", "test"), help="a test case also gets its truth")
+    parser.add_argument(
+        "--split",
+        required=True,
+        choices=("train", "validation", "test"),
+        help="all but a training case also get their truth",
+    )
     parser.add_argument("--seed", required=True, type=int, help="seed of the experiment")
     parser.add_argument("--output", required=True, type=Path, help="folder for the case's files")
     config.add_flags(parser, config.Simulate)
@@ -80,12 +85,12 @@ def simulate(
         settings.clinical_size * scanned_by.pixel_mm, settings.clinical_slices * settings.slice_spacing_mm, anatomy
     )
     grid = specimen_grid(lung, settings)
-    still, truth, labels = scan_slab(lung, settings, scanned_by, with_truth=split == "test")
+    still, truth, labels = scan_slab(lung, settings, scanned_by, with_truth=split != "train")
     clinical = with_noise(still, scanned_by, first)
     _write(output / "clinical.nii.gz", clinical)
     with replacing(output / "dicom") as part:
         write_series(part, clinical, case, seed, scanned_by.kernel)
-    if split == "test":
+    if split != "train":
         _write(output / "truth.nii.gz", truth)
         _write(output / "labels.nii.gz", labels)
         _write(output / "repeat.nii.gz", with_noise(still, scanned_by, second))

@@ -61,6 +61,9 @@ def left_out(
     for modality, name in (("clinical", "clinical CT"), ("micro", "uCT")) if trained else ():
         lacking = [case.case for case in cases.values() if case.split == "train" and getattr(case, modality) is None]
         lines += [f"{name} of {_names(lacking)} in training: none in the sheet"] if lacking else []
+    other = "validation" if experiment.evaluate.split == "test" else "test"
+    if untested := [case.case for case in cases.values() if case.split == other]:
+        lines.append(f"{other} cases {_names(untested)}: methods are tested on another split (evaluate.split)")
     asked = experiment.evaluate.further_protocols
     if unasked := [protocol for protocol in FURTHER_PROTOCOLS if protocol not in asked]:
         lines.append(f"metrics {', '.join(unasked)}: not asked for (evaluate.further_protocols)")

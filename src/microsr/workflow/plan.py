@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from microsr.config import EXPORTED, OF_PLAN, Compute, Experiment, flags
+from microsr.config import EXPORTED, OF_CASES, OF_PLAN, Compute, Experiment, flags
 from microsr.config.sheet import Case
 from microsr.core.errors import UserError
 
@@ -72,7 +72,7 @@ class Plan:
             raise UserError(f"{self.sheet}: no case has split 'train'; at least one is needed")
         if not self.superresolved:
             raise UserError(
-                f"{self.sheet}: no case to test on; give one the split 'test', or set protocols to "
+                f"{self.sheet}: no case to test on; give one the split '{self.split}', or set protocols to "
                 "[leave_one_out], which tests on training cases that have a clinical CT"
             )
         for name, cases in self.training_sets.items():
@@ -109,10 +109,26 @@ class Plan:
         """Names of the cases to train on."""
         return [name for name, case in self.cases.items() if case.split == "train"]
 
+    @property
+    def split(self) -> str:
+        """The split that models are tested on: "test", or "validation" while settings are chosen."""
+        return self.experiment.evaluate.split
+
     @cached_property
-    def test_cases(self) -> list[str]:
-        """Names of the cases that are held out."""
-        return [name for name, case in self.cases.items() if case.split == "test"]
+    def held_out(self) -> list[str]:
+        """Names of the cases that models are tested on: those of one split, never of both."""
+        return [name for name, case in self.cases.items() if case.split == self.split]
+
+    @cached_property
+    def used_cases(self) -> list[str]:
+        """Names of the cases that anything is made of: the training cases and those that are tested on."""
+        used = {*self.training_cases, *self.superresolved_cases}
+        return [name for name in self.cases if name in used]
+
+    @cached_property
+    def known_by_simulation(self) -> list[str]:
+        """Names of the simulated cases that have a truth: all but the training cases, and the labelled lung."""
+        return [*(name for name, case in self.cases.items() if case.split != "train"), LABELLED]
 
     def having(self, modality: str, cases: Iterable[str]) -> list[str]:
         """Those of `cases` that were scanned with a modality, or of which it is known: a column of the sheet, as
@@ -148,7 +164,7 @@ class Plan:
     def simulation_flags(self) -> str:
         """Words that say how a lung is simulated and scanned."""
         simulate, scanner = self.experiment.simulate, self.experiment.scanner
-        return f"{flags(simulate, without=('training_cases', 'test_cases'))} {flags(scanner)}"
+        return f"{flags(simulate, without=OF_CASES)} {flags(scanner)}"
 
     # Trainings
 
@@ -231,9 +247,9 @@ class Plan:
     # Super-resolution and evaluation
 
     def tested_on(self, training_set: str) -> list[str]:
-        """The cases that a model is tested on: the case that was left out, else the test cases."""
+        """The cases that a model is tested on: the case that was left out, else the held-out cases."""
         left_out = base(training_set).removeprefix("without-")
-        return self.test_cases if left_out == base(training_set) else [left_out]
+        return self.held_out if left_out == base(training_set) else [left_out]
 
     @cached_property
     def tested(self) -> list[Trial]:
@@ -354,7 +370,9 @@ class Plan:
         training_set, case = self.comparisons[name]
         protocol, _, left = training_set.partition("-")
         trained = {"pooled": "on all training cases", "case": f"on {left} only", "without": f"without {left}"}[protocol]
-        words = ["--title", f"{case} (models trained {trained})" if self.trained_methods else case]
+        facts = ["a validation case"] if self.cases[case].split == "validation" else []
+        facts += [f"models trained {trained}"] if self.trained_methods else []
+        words = ["--title", f"{case} ({'; '.join(facts)})" if facts else case]
         words += ["--note", self.experiment.note] if self.experiment.note else []
         return shlex.join(words)
 

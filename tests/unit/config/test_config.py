@@ -162,11 +162,12 @@ def test_series_slices_and_spacing_belong_to_their_modality(sheet):
         ("one\ttrain\ta.nii\tb.nii\tc\n", HEADER, r"line 2: has 5 tab-separated cells, the header has 4"),
         ("one train a.nii b.nii\n", HEADER, r"line 2: has 1 tab-separated cells"),
         ("one\ttrain\tc.nii\tb.nii\n", HEADER, r"line 2: clinical: .*c\.nii does not exist; correct the sheet, or cases\.data_root"),
-        ("one\tlearn\ta.nii\tb.nii\n", HEADER, r"line 2: split: .*'train' or 'test'"),
+        ("one\tlearn\ta.nii\tb.nii\n", HEADER, r"line 2: split: .*'train', 'validation' or 'test'"),
         ("o/e\ttrain\ta.nii\tb.nii\n", HEADER, r"line 2: case: .*o/e"),
         ("\ttrain\ta.nii\tb.nii\n", HEADER, r"line 2: case: is missing"),
         ("one\ttrain\ta.nii\tb.nii\nOne\ttrain\ta.nii\tb.nii\n", HEADER, r"line 3: case 'One' appears twice"),
         ("one\ttest\t\tb.nii\n", HEADER, r"line 2: test case 'one' has no clinical CT"),
+        ("one\tvalidation\t\tb.nii\n", HEADER, r"line 2: validation case 'one' has no clinical CT"),
         ("one\ttrain\t\t\n", HEADER, r"line 2: case 'one' has neither clinical nor micro"),
         ("one\ttrain\ta.nii\n", "case\tsplit\tclincal\n", r"line 1: column 'clincal' is unknown.*allowed: case, split, clinical"),
         ("one\ttrain\ta.nii\n", "case\tcase\tsplit\n", r"line 1: column 'case' is unknown or named twice"),
@@ -186,9 +187,9 @@ def test_a_sheet_that_is_missing_or_no_text_is_named(tmp_path, sheet):
 
 
 def test_simulated_cases_have_truth_where_they_are_tested():
-    cases = simulated_cases(Simulate(training_cases=2, test_cases=1), "results/x/simulated")
+    cases = simulated_cases(Simulate(training_cases=2, validation_cases=1, test_cases=1), "results/x/simulated")
     assert [(c.case, c.split, c.truth is not None) for c in cases] == [
-        ("train1", "train", False), ("train2", "train", False), ("test1", "test", True)
+        ("train1", "train", False), ("train2", "train", False), ("validation1", "validation", True), ("test1", "test", True)
     ]  # fmt: skip
     assert cases[0].micro == Scan(path="results/x/simulated/train1/micro.nii.gz")
 

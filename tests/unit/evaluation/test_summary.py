@@ -31,6 +31,12 @@ def test_fewer_than_three_trainings_have_no_interval():
     assert np.isnan(found["low"]) and np.isnan(found["high"])
 
 
+def test_a_summary_says_of_which_split_it_is():
+    rows = table(("a", "bicubic", "none", 17.0))
+    assert list(summary.summarise(rows)["split"]) == ["test"]
+    assert list(summary.summarise(rows, "validation")["split"]) == ["validation"]
+
+
 def test_what_is_undefined_is_counted_and_left_out():
     found = summary.summarise(table(("a", "proposed", "1", np.nan), ("b", "proposed", "1", 3.0))).iloc[0]
     assert (found["mean"], found["undefined"]) == (3.0, 1)

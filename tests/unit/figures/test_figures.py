@@ -367,6 +367,13 @@ def test_a_domain_table_without_a_verdict_is_refused(tmp_path):
         make_domain(tmp_path / "domain.csv", tmp_path / "out")
 
 
+def test_the_metrics_figure_says_that_its_cases_are_no_test_cases():
+    rows = [("c", "bicubic", "none", "none", "truth", "psnr", 17.0, "dB")]
+    drawn = {split: draw_metrics(pd.DataFrame(rows, columns=COLUMNS), split) for split in ("test", "validation")}
+    said = {split: [text.get_text() for text in figure.texts] for split, figure in drawn.items()}
+    assert said == {"test": [], "validation": ["Of validation cases, not of test cases."]}
+
+
 def test_the_metrics_figure_has_bars_to_the_mean_dots_by_case_and_says_which_way_is_better():
     rows = [
         (case, method, training_set, "1", protocol, metric, value, "dB" if metric == "psnr" else "HU")

@@ -128,6 +128,13 @@ def test_the_best_mean_is_bold_with_its_interval_unit_and_direction(summary, tmp
     assert "| Metric" in text and r"my\_method" in text and "3 trainings, 1 case" in text
 
 
+def test_a_table_of_validation_cases_says_so(summary, tmp_path):
+    pd.read_csv(summary).assign(split="validation").to_csv(summary, index=False)
+    typeset_metrics(summary, tmp_path / "metrics")
+    for ending in ("tex", "md"):
+        assert "3 trainings, 1 validation case" in (tmp_path / f"metrics.{ending}").read_text(encoding="utf-8")
+
+
 def test_the_summary_has_every_protocol_and_true_minus_signs(summary, tmp_path):
     typeset_summary(summary, tmp_path / "summary")
     tex, text = ((tmp_path / f"summary.{ending}").read_text(encoding="utf-8") for ending in ("tex", "md"))

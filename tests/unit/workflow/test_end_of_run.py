@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from microsr.config import Experiment
-from microsr.config.sheet import Case
+from microsr.config.sheet import Case, simulated_cases
 from microsr.evaluation.summary import interval
 from microsr.workflow.end_of_run import PLACES, ending, failures, left_out, unused_gpu
 
@@ -66,6 +66,13 @@ def test_an_experiment_that_makes_everything_leaves_nothing_out():
 )  # fmt: skip
 def test_what_is_left_out_is_told_with_the_reason(change, lines):
     assert told(**change) == lines
+
+
+def test_cases_of_the_split_that_is_not_tested_on_are_told():
+    experiment = Experiment.model_validate(SETTINGS)
+    rows = simulated_cases(experiment.simulate.model_copy(update={"validation_cases": 2}), "x")
+    lines = left_out(experiment, {row.case: row for row in rows}, ["test1"], [])
+    assert lines == ["validation cases validation1, validation2: methods are tested on another split (evaluate.split)"]
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 4])

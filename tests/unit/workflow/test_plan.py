@@ -111,6 +111,42 @@ def test_leave_one_out_tests_on_the_case_that_a_model_has_not_seen():
     assert made.tested == [Trial("without-both", "both"), Trial("without-ct", "ct")]
 
 
+def test_validation_cases_are_tested_on_when_asked_for_and_never_beside_test_cases():
+    cases = {"training_cases": 1, "validation_cases": 2, "test_cases": 2}
+    tests, choosing = (plan(simulate=cases, evaluate={"split": split}) for split in ("test", "validation"))
+    assert {trial.case for trial in tests.tested} == set(tests.superresolved_cases) == {"test1", "test2"}
+    assert (
+        {trial.case for trial in choosing.tested} == set(choosing.superresolved_cases) == {"validation1", "validation2"}
+    )
+    for made, looked_at, hidden in ((tests, "test", "validation"), (choosing, "validation", "test")):
+        files = [
+            *made.figures,
+            *made.tables,
+            *made.metric_tables,
+            *made.exports,
+            *made.models,
+            *made.view_words.split(),
+        ]
+        files += made.volumes("clinical", made.used_cases) + made.volumes("micro", made.used_cases)
+        assert any(looked_at in file for file in files) and not [file for file in files if f"{hidden}1" in file], (
+            made.split
+        )
+    assert tests.training_sets == choosing.training_sets == {"pooled": ["train1"]}
+    assert "(a validation case; models trained" in choosing.comparison_words("comparison")
+    assert "validation" not in tests.comparison_words("comparison")
+
+
+def test_without_a_validation_case_none_can_be_tested_on():
+    with pytest.raises(UserError, match=r"simulate: no case to test on; give one the split 'validation', or set"):
+        plan(evaluate={"split": "validation"})
+
+
+def test_every_simulated_case_but_a_training_case_has_a_truth():
+    made = plan(simulate={"training_cases": 1, "validation_cases": 1, "test_cases": 1})
+    assert made.known_by_simulation == ["validation1", "test1", "labelled"]
+    assert made.known_cases == ["validation1", "test1"]
+
+
 def test_a_repeated_training_has_the_same_cases_and_another_seed():
     made = plan(seed=7, train={"repeats": 3}, protocols=["pooled", "per_case"])
     for name in ("pooled", "case-train1", "case-train2"):
