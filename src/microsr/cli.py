@@ -25,6 +25,7 @@ STEPS = {
     "simulate": "make a simulated lung, its clinical CT and its uCT",
     "volumes": "import a CT or uCT volume: HU, geometry, mask",
     "patches": "extract training patches",
+    "pairs": "scan the uCT patches as the clinical scanner would, for methods that learn from pairs",
     "domain": "compare clinical patches with pooled uCT patches before training",
     "train": "train the modified CycleGAN",
     "superresolve": "super-resolve a clinical CT",

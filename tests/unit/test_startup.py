@@ -20,6 +20,7 @@ COMMANDS = {
     "gather --help": (),
     "export --help": (),
     "patches --help": (),
+    "pairs --help": (),
     "domain --help": (),
     "volumes --help": (),
     "volumes clinical --input no.nii --case c --output out.ome.zarr": (),

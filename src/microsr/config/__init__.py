@@ -13,6 +13,7 @@ from microsr.config.experiment import Experiment
 from microsr.config.figures import Figures, Inset
 from microsr.config.loading import describe, load
 from microsr.config.methods import INTERPOLATIONS, Losses, Method
+from microsr.config.pairs import Pairs
 from microsr.config.patches import Patches
 from microsr.config.section import IN_WORDS, NAME, SLICES, SPACING, Count, Fraction, Name, Positive, Section, Weight
 from microsr.config.superresolve import EXPORTED, Superresolve
@@ -46,6 +47,7 @@ __all__ = [
     "Method",
     "MicroVolume",
     "Name",
+    "Pairs",
     "Patches",
     "Positive",
     "Scanner",

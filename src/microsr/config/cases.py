@@ -8,6 +8,9 @@ from pydantic import Field
 
 from microsr.config.section import Count, Positive, Section, Weight
 
+KernelName = Literal["B30", "D45", "lung"]
+"""Names of `microsr.physics.scanner.KERNELS`."""
+
 
 class Cases(Section):
     """Where the cases come from."""
@@ -48,7 +51,7 @@ class Scanner(Section):
     with it.
     """
 
-    kernel: Literal["B30", "D45", "lung"] = "lung"
+    kernel: KernelName = "lung"
     """Reconstruction kernel, which decides the in-plane blur and the noise's grain
     (`microsr.physics.scanner.KERNELS`).
     """

@@ -23,6 +23,7 @@ STEPS = {
     "volumes": "microsr.preprocessing.volumes",
     "volumes.downsample": "microsr.preprocessing.downsample",
     "patches": "microsr.preprocessing.patches",
+    "pairs": "microsr.preprocessing.pairs",
     "domain": "microsr.preprocessing.domain",
     "train": "microsr.training.train",
     "superresolve": "microsr.inference.superresolve",

@@ -45,6 +45,8 @@ class Stream(IntEnum):
     """The simulator's checks beside the literature."""
     START_NOISE = 12
     """The noise that is added to the pairs of a start (sample)."""
+    SCANNERS = 13
+    """The scanners that uCT patches are seen through (CRC-32 of the case's name)."""
 
     # Their keys hold no number.
     TEXTURE_WINDOWS = 100

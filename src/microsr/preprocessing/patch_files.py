@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 INDEX_COLUMNS = ["case", "modality", "slice", "row", "column", "size"]
+SCAN_COLUMNS = [*INDEX_COLUMNS, "kernel", "slice_sigma_mm"]
 
 
 def open_patches(path: Path) -> np.ndarray:

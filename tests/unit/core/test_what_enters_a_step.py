@@ -12,6 +12,7 @@ ALLOWED = {
     "volumes": IMPORTED | {"preprocessing"},
     "volumes.downsample": {"volume", "physics", "preprocessing"},
     "patches": {"core", "volume", "preprocessing"},
+    "pairs": {"core", "volume", "physics", "preprocessing"},
     "domain": {"core", "volume", "physics", "preprocessing"},
     "train": {"core", "physics", "networks", "preprocessing", "training"},
     "superresolve": IMPORTED | {"preprocessing", "networks", "inference"},
@@ -43,6 +44,7 @@ OTHERS = {
     "features": {"evaluation.catalogue", "evaluation.tables", "preprocessing.patches", "evaluation.metrics"},
     "superresolve": {"preprocessing.volumes", "preprocessing.patches", "inference.export"},
     "patches": {"preprocessing.volumes", "preprocessing.domain"},
+    "pairs": {"preprocessing.patches", "preprocessing.volumes", "preprocessing.domain"},
     "simulate": {"simulation.validation.validate", "formats.readers"},
 }  # fmt: skip
 
