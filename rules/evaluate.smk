@@ -25,7 +25,7 @@ rule evaluate_images:
     params:
         names=model_names,
         truth=optional("truth"),
-        settings=f"{PLAN.evaluation_flags} {flags(EXPERIMENT.scanner)}",
+        settings=lambda wildcards: f"{PLAN.evaluation_flags} {PLAN.scanner_flags(wildcards.case)}",
         code=code_version("evaluate"),
     shell:
         "microsr evaluate metrics {params.names} --superresolved {input.superresolved} --clinical {input.clinical}"
@@ -55,7 +55,7 @@ use rule evaluate_images as evaluate_known with:
         truth=lambda wildcards, input, output: (
             f"--truth {input.truth} --labels {input.labels} --airways {input.airways} --maps {output.maps}"
         ),
-        settings=f"{PLAN.evaluation_flags} {flags(EXPERIMENT.scanner)}",
+        settings=lambda wildcards: f"{PLAN.evaluation_flags} {PLAN.scanner_flags(wildcards.case)}",
         code=code_version("evaluate"),
 
 
@@ -143,7 +143,7 @@ rule evaluate_downsampled:
 rule collect_metrics:
     """Put the metrics of every case, method and training set into one table."""
     input:
-        tables=PLAN.metric_tables,
+        tables=PLAN.metric_tables(),
     output:
         table=report(
             ensure("<results>/tables/metrics.csv", non_empty=True),
@@ -183,3 +183,27 @@ rule summarise_metrics:
         code=code_version("evaluate.summarise"),
     shell:
         "microsr evaluate summarise --table {input.table} --split {params.split} --output {output.table} --log {log}"
+
+
+use rule collect_metrics as collect_condition with:
+    input:
+        tables=lambda wildcards: PLAN.metric_tables(wildcards.condition),
+    output:
+        table=ensure("<results>/tables/conditions/{condition}/metrics.csv", non_empty=True),
+        run="<results>/tables/conditions/{condition}/metrics.run.json",
+    log:
+        "<logs>/evaluate/{condition}.collect.log",
+    wildcard_constraints:
+        condition=any_of(PLAN.conditions),
+
+
+use rule summarise_metrics as summarise_condition with:
+    input:
+        table="<results>/tables/conditions/{condition}/metrics.csv",
+    output:
+        table=ensure("<results>/tables/conditions/{condition}/summary.csv", non_empty=True),
+        run="<results>/tables/conditions/{condition}/summary.run.json",
+    log:
+        "<logs>/evaluate/{condition}.summarise.log",
+    wildcard_constraints:
+        condition=any_of(PLAN.conditions),

@@ -290,7 +290,26 @@ rule typeset_table:
     conda:
         ENVIRONMENT
     params:
+        kind="{table}",
         stem=stem,
         code=step_version("figures.typeset"),
     shell:
-        "microsr figures typeset --kind {wildcards.table} --table {input.table} --output {params.stem} --log {log}"
+        "microsr figures typeset --kind {params.kind} --table {input.table} --output {params.stem} --log {log}"
+
+
+use rule typeset_table as typeset_condition with:
+    input:
+        table="<results>/tables/conditions/{condition}/summary.csv",
+    output:
+        tex=ensure("<results>/tables/conditions/{condition}/metrics.tex", non_empty=True),
+        md=ensure("<results>/tables/conditions/{condition}/metrics.md", non_empty=True),
+        tex_run="<results>/tables/conditions/{condition}/metrics.tex.run.json",
+        md_run="<results>/tables/conditions/{condition}/metrics.md.run.json",
+    log:
+        "<logs>/figures/typeset_{condition}.log",
+    wildcard_constraints:
+        condition=any_of(PLAN.conditions),
+    params:
+        kind="metrics",
+        stem=stem,
+        code=step_version("figures.typeset"),

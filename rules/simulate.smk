@@ -22,7 +22,7 @@ rule simulate_training_case:
         runtime=more_each_time(30),
     params:
         seed=EXPERIMENT.seed,
-        settings=PLAN.simulation_flags,
+        settings=lambda wildcards: PLAN.simulation_flags(wildcards.case),
         code=code_version("simulate"),
         folder=subpath(output.run, parent=True),
         split="train",
@@ -45,7 +45,34 @@ use rule simulate_training_case as simulate_test_case with:
         case=any_of(PLAN.known_by_simulation),
     params:
         seed=EXPERIMENT.seed,
-        settings=PLAN.simulation_flags,
+        settings=lambda wildcards: PLAN.simulation_flags(wildcards.case),
         code=code_version("simulate"),
         folder=subpath(output.run, parent=True),
         split=lambda wildcards: "test" if wildcards.case == LABELLED else CASES[wildcards.case].split,
+
+
+rule scan_again:
+    """Scan the lung of a test case with another scanner; what is known of the lung stays."""
+    output:
+        clinical=ensure("<results>/simulated/{case}/clinical.nii.gz", non_empty=True),
+        run="<results>/simulated/{case}/run.json",
+    log:
+        "<logs>/simulate/{case}.log",
+    benchmark:
+        "<benchmarks>/simulate/{case}.tsv"
+    wildcard_constraints:
+        case=any_of(case for cases in PLAN.conditions.values() for case in cases),
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=more_each_time(2500),
+        runtime=more_each_time(30),
+    params:
+        lung=lambda wildcards: PLAN.scanned_lung(wildcards.case),
+        seed=EXPERIMENT.seed,
+        settings=lambda wildcards: PLAN.simulation_flags(wildcards.case),
+        code=code_version("simulate"),
+        folder=subpath(output.run, parent=True),
+    shell:
+        "microsr simulate --case {wildcards.case} --lung {params.lung} --split test --seed {params.seed}"
+        " --output {params.folder} {params.settings} --log {log}"

@@ -32,7 +32,7 @@ rule validate_simulation:
         kernel_pair=lambda wildcards, input: (
             f"--kernel_pair {shlex.join(input.kernel_pair)}" if input.kernel_pair else ""
         ),
-        settings=flags(EXPERIMENT.scanner),
+        settings=PLAN.scanner_flags(LABELLED),
         code=code_version("validate"),
     shell:
         "microsr validate --case-folders {params.folder} {params.kernel_pair} --output {output.table}"

@@ -35,6 +35,7 @@ REACHES: dict[str, tuple[Any, set[str]]] = {
         f"simulate.{key}": (value, SIMULATED)
         for key, value in {
             "clinical_size": 49, "clinical_slices": 4, "slice_spacing_mm": 0.7, "micro_spacing_mm": 0.08, "specimen_mm": 15.0,
+            "specimen": "tumour", "micro_offset_hu": 31.5,
         }.items()
     },
     "volumes.clinical.lung_below_hu": (-401.0, {"import_clinical", "import_repeat"}),
@@ -101,6 +102,8 @@ JOBS = {
     "simulate.training_cases": "test_a_further_case_leaves_the_others_as_they_are",
     "simulate.validation_cases": "test_a_validation_case_is_looked_at_when_asked_for_alone",
     "simulate.test_cases": "test_a_further_case_leaves_the_others_as_they_are",
+    "simulate.scanner": "test_another_scanner_than_the_stated_one_makes_and_judges_all_scans",
+    "simulate.further_scans": "test_a_further_scan_of_a_test_lung_trains_nothing_again",
     "methods": "test_a_method_that_is_left_out_trains_no_other_one_again",
     f"{METHOD}upsampler": "test_a_method_that_is_left_out_trains_no_other_one_again",
     f"{METHOD}train": "test_a_method_s_own_change_trains_it_alone",
@@ -249,6 +252,23 @@ def test_a_validation_case_is_looked_at_when_asked_for_alone(finished, tmp_path)
     assert not [text for text in commands["collect_metrics"] if "/test1." in text]
     for rule in ("summarise_metrics", "draw_metrics"):
         assert all("--split validation" in text for text in commands[rule]), rule
+
+
+def test_another_scanner_than_the_stated_one_makes_and_judges_all_scans(finished, tmp_path):
+    commands = commands_of(finished, *overlay(tmp_path, {"simulate.scanner": {"noise_hu": 61.0}}))
+    for rule in (*SIMULATED, "evaluate_known", "validate_simulation"):
+        assert all("--noise_hu 61.0 " in f"{text} " for text in commands[rule]), rule
+    assert all("--noise_hu 30" in text for text in commands["train"]), "which know what is stated"
+
+
+def test_a_further_scan_of_a_test_lung_trains_nothing_again(finished, tmp_path):
+    commands = commands_of(finished, *overlay(tmp_path, {"simulate.further_scans": {"D45": {"kernel": "D45"}}}))
+    (scan,) = commands["scan_again"]
+    assert "--case test1-D45 --lung test1 " in scan and "--kernel D45 " in scan
+    assert not {"train", "simulate_test_case", "collect_metrics", "draw_comparison"} & set(commands)
+    assert len(commands["superresolve"]) == len(commands["evaluate_known"]) == 4
+    assert all("test1-D45.images.csv" in text for text in commands["collect_condition"])
+    assert {"summarise_condition", "typeset_condition"} <= set(commands)
 
 
 def test_further_models_leave_the_others_as_they_are(finished, tmp_path):

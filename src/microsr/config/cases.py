@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from microsr.config.section import Count, Positive, Section, Weight
+from microsr.config.section import Count, Name, Positive, Section, Weight
 
 KernelName = Literal["B30", "D45", "lung"]
 """Names of `microsr.physics.scanner.KERNELS`."""
@@ -19,6 +19,33 @@ class Cases(Section):
     """Case sheet (tab-separated), relative to the working directory; null: simulate the cases."""
     data_root: str = "."
     """Folder that relative paths in the sheet start from."""
+
+
+class Scanner(Section):
+    """What is known of the clinical scanner: the simulation scans with it, noise_aware trains and the metrics judge
+    with it.
+    """
+
+    kernel: KernelName = "lung"
+    """Reconstruction kernel, which decides the in-plane blur and the noise's grain
+    (`microsr.physics.scanner.KERNELS`).
+    """
+    pixel_mm: Positive = 0.625
+    """Clinical pixel size, mm (Table 1 of the paper)."""
+    slice_sigma_mm: Positive = 0.29
+    """Slice profile as a Gaussian, mm."""
+    noise_hu: Weight = 30.0
+    """Standard deviation of the noise in the lung, HU."""
+
+
+def _other_scanner(changes: dict[str, Any]) -> dict[str, Any]:
+    """Keys in which a scanner differs from the one that is stated, checked by the section's own rules."""
+    Scanner.model_validate(changes)
+    if "pixel_mm" in changes:
+        raise ValueError(
+            "pixel_mm must be the one that is stated: it is in the header of every scan; set it in scanner"
+        )
+    return changes
 
 
 class Simulate(Section):
@@ -40,24 +67,23 @@ class Simulate(Section):
     """uCT voxel size, mm; the paper's specimens: 0.034 to 0.053."""
     specimen_mm: Positive = 20.0
     """In-plane size of the specimen that is scanned by uCT, mm."""
+    specimen: Literal["matched", "random", "tumour"] = "matched"
+    """Where it is cut. matched: where its mix of tissue is most like the whole lung's, so that an unpaired training has
+    nothing to invent or to lose; random: anywhere; tumour: as near to the tumour as it fits.
+    """
+    micro_offset_hu: Annotated[float, Field(ge=-60, le=600)] = 0.0
+    """How much denser the specimen's parenchyma is than the patient's, HU, as that of a lung fixed with less air; its
+    vessels and airways stay as they are.
+    """
+    scanner: Annotated[dict[str, Any], AfterValidator(_other_scanner)] = {}
+    """Keys of the section `scanner` in which the scanner of all clinical scans is another one than is stated there: what
+    trains with the stated one is then wrong about it.
+    """
+    further_scans: Annotated[dict[Name, Annotated[dict[str, Any], AfterValidator(_other_scanner)]], Field()] = {}
+    """Further scans of each test lung by scanners that differ in these keys of `scanner`, by name, as
+    {D45: {kernel: D45}}: nothing is trained with them, and each has tables of its own.
+    """
 
 
 OF_CASES = ("training_cases", "validation_cases", "test_cases")
 """Keys of Simulate that say which cases there are, and nothing of any of them."""
-
-
-class Scanner(Section):
-    """What is known of the clinical scanner: the simulation scans with it, noise_aware trains and the metrics judge
-    with it.
-    """
-
-    kernel: KernelName = "lung"
-    """Reconstruction kernel, which decides the in-plane blur and the noise's grain
-    (`microsr.physics.scanner.KERNELS`).
-    """
-    pixel_mm: Positive = 0.625
-    """Clinical pixel size, mm (Table 1 of the paper)."""
-    slice_sigma_mm: Positive = 0.29
-    """Slice profile as a Gaussian, mm."""
-    noise_hu: Weight = 30.0
-    """Standard deviation of the noise in the lung, HU."""

@@ -83,6 +83,15 @@ class Experiment(Section):
                 )
         return self
 
+    def scanner_of(self, condition: str | None = None) -> Scanner:
+        """The scanner that the clinical scans of a condition are made with: the one stated, unless they are simulated by
+        another one.
+        """
+        changes: dict[str, Any] = {}
+        if self.cases.sheet is None:
+            changes = self.simulate.scanner | self.simulate.further_scans.get(condition, {})
+        return Scanner.model_validate(self.scanner.model_dump() | changes)
+
     def training_of(self, method: str) -> Train:
         """The section `train` as it holds for a method, with the method's own changes."""
         return Train.model_validate(self.train.model_dump() | self.methods[method].train)

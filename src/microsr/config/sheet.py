@@ -59,11 +59,13 @@ class Case(Section):
     """The same lung scanned again, or reconstructed with another kernel, on the grid of `clinical`."""
     airways: str | None = None
     """Table of the airways that cross the slices of `truth` (docs/simulation.md)."""
+    condition: Name | None = None
+    """What sets a test case apart from the others, as another kernel: its metrics stand in tables of this name."""
 
 
 MODALITIES = ("clinical", "micro", "truth", "labels", "repeat")
 SHEET_COLUMNS = (
-    "case", "split", *MODALITIES, "airways",
+    "case", "split", *MODALITIES, "airways", "condition",
     *(f"{m}_{f}" for m in MODALITIES for f in ("series", "slices", "spacing")),
 )  # fmt: skip
 
@@ -77,19 +79,29 @@ def simulated_cases(settings: Simulate, folder: str) -> list[Case]:
         airways = None if split == "train" else f"{folder}/{name}/airways.csv"
         return Case(case=name, split=split, airways=airways, **scans)
 
+    def again(test: Case, condition: str) -> Case:
+        """A further scan of a test lung: all but the scan is the same."""
+        name = f"{test.case}-{condition}"
+        clinical = Scan(path=f"{folder}/{name}/clinical.nii.gz")
+        changed = {"case": name, "condition": condition, "clinical": clinical, "repeat": None}
+        return test.model_copy(update=changed)
+
     counts = {
         "train": settings.training_cases,
         "validation": settings.validation_cases,
         "test": settings.test_cases,
     }
-    return [case(f"{split}{i + 1}", split) for split, count in counts.items() for i in range(count)]
+    cases = [case(f"{split}{i + 1}", split) for split, count in counts.items() for i in range(count)]
+    return cases + [
+        again(test, condition) for condition in settings.further_scans for test in cases if test.split == "test"
+    ]
 
 
 def read_sheet(cases: Cases) -> list[Case]:
     """Read and check the case sheet: one line a case, tab-separated, UTF-8, with a header.
 
-    Columns: case, split (train, validation or test), clinical, micro, and optionally truth, labels, repeat and airways (see
-    `Case`), and for each scan <modality>_series, _slices and _spacing (see `Scan`). An empty cell means "none".
+    Columns: case, split (train, validation or test), clinical, micro, and optionally truth, labels, repeat, airways
+    and condition (see `Case`), and for each scan <modality>_series, _slices and _spacing (see `Scan`). An empty cell means "none".
 
     Raises
     ------
@@ -127,7 +139,7 @@ def sheet_text(cases: Sequence[Case]) -> str:
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
     writer.writerow(SHEET_COLUMNS)
     for case in cases:
-        cells = {"case": case.case, "split": case.split, "airways": case.airways}
+        cells = {key: getattr(case, key) for key in ("case", "split", "airways", "condition")}
         for modality in MODALITIES:
             scan = getattr(case, modality)
             for key, value in scan.model_dump(exclude_none=True).items() if scan else ():
@@ -180,7 +192,7 @@ def _read_row(sheet: Path, number: int, header: list[str], row: list[str], root:
         raise UserError(f"{where}: has {len(row)} tab-separated cells, the header has {len(header)}")
     # Editors drop tabs at the end of a line: cells that are missing there are empty.
     cells = {column: cell for column, cell in zip(header, row, strict=False) if cell}
-    values: dict[str, Any] = {key: cells[key] for key in ("case", "split") if key in cells}
+    values: dict[str, Any] = {key: cells[key] for key in ("case", "split", "condition") if key in cells}
     for modality in MODALITIES:
         extras = {f: cells[f"{modality}_{f}"] for f in ("series", "slices", "spacing") if f"{modality}_{f}" in cells}
         if modality in cells:
@@ -205,6 +217,8 @@ def _read_row(sheet: Path, number: int, header: list[str], row: list[str], root:
         case = Case.model_validate(values)
     except ValidationError as error:
         raise UserError(describe(error, where)) from None
+    if case.split != "test" and case.condition is not None:
+        raise UserError(f"{where}: {case.split} case '{case.case}' has a condition; only a test case may have one")
     if case.split != "train" and case.clinical is None:
         raise UserError(
             f"{where}: {case.split} case '{case.case}' has no clinical CT to super-resolve; fill column 'clinical'"

@@ -119,16 +119,17 @@ class Lung:
     def _foam(self) -> Foam:
         return Foam(self._foam_rng, self.parameters.alveolus_mm3)
 
-    def render(self, grid: Grid, foam: bool = True) -> np.ndarray:
+    def render(self, grid: Grid, foam: bool = True, offset_hu: float = 0.0) -> np.ndarray:
         """HU, float32 [slices, rows, columns], on `grid` (see `draw`)."""
-        return self.draw(grid, foam).hu
+        return self.draw(grid, foam, offset_hu=offset_hu).hu
 
-    def draw(self, grid: Grid, foam: bool = True, labelled: bool = False) -> Canvas:
+    def draw(self, grid: Grid, foam: bool = True, labelled: bool = False, offset_hu: float = 0.0) -> Canvas:
         """HU on `grid`, and the tissues if `labelled`; memory about 8 times the HU.
 
         foam: False leaves the alveoli out and shows their mean instead, which is quick and good for coarse grids.
+        offset_hu: of the parenchyma alone, by more tissue in its walls, as in a lung that holds less air.
         """
-        density = np.full(grid.shape, self.parameters.tissue_share, np.float32)
+        density = np.full(grid.shape, self.parameters.tissue_share + offset_hu / (BLOOD_HU - AIR_HU), np.float32)
         density *= (1 + self._gravity * grid.y).astype(np.float32)[:, None]
         for field, amount in self._patchy:
             density *= 1 + np.float32(amount) * field(grid)

@@ -36,6 +36,8 @@ from microsr.volume.storage import Volume, magnified_geometry
 
 BLOCK_PIXELS = 5_000_000
 """Fine pixels drawn at a time, whole planes, at least one; bounds the memory (about 40 bytes each)."""
+STREAMS = 5
+"""Of a case: anatomy, noise, uCT, noise of the repeated scan, place of a specimen."""
 SMALLEST_HU = -1024
 """Clinical scanners store 12 bits: HU are clipped here."""
 MICRO_NOISE = 0.03
@@ -55,6 +57,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=("train", "validation", "test"),
         help="all but a training case also get their truth",
     )
+    parser.add_argument("--lung", help="name of the case whose lung is scanned again: then only the scan is made")
     parser.add_argument("--seed", required=True, type=int, help="seed of the experiment")
     parser.add_argument("--output", required=True, type=Path, help="folder for the case's files")
     config.add_flags(parser, config.Simulate)
@@ -64,7 +67,35 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(ns: argparse.Namespace) -> None:
     """Run the step from its command line."""
     settings, scanned_by = config.from_flags(ns, config.Simulate), config.from_flags(ns, config.Scanner)
-    simulate(ns.output, ns.case, ns.split, ns.seed, settings, scanned_by)
+    if ns.lung is not None:
+        scan_again(ns.output, ns.case, ns.lung, ns.seed, settings, scanned_by)
+    else:
+        simulate(ns.output, ns.case, ns.split, ns.seed, settings, scanned_by)
+
+
+def scan_again(
+    output: Path, case: str, lung: str, seed: int, settings: config.Simulate, scanned_by: config.Scanner
+) -> None:
+    """Scan the lung of another case, `lung`, with this scanner, and write clinical.nii.gz and run.json into `output`.
+
+    The noise is what the other scan's was made of, so that two scanners are compared by what they do to it.
+    """
+    started = time.time()
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    anatomy, noise, *_ = numpy_stream(Stream.CASE, seed, lung).spawn(STREAMS)
+    still, _, _ = scan_slab(_lung(settings, scanned_by, anatomy), settings, scanned_by, with_truth=False)
+    _write(output / "clinical.nii.gz", with_noise(still, scanned_by, noise))
+    chosen = {"case": case, "lung": lung, "seed": seed}
+    chosen |= settings.model_dump(mode="json") | scanned_by.model_dump(mode="json")
+    provenance.write_run(output / "run.json", "simulate", chosen, [], started)
+    logger.info("%s: the lung of %s again, %s in %.0f s", case, lung, still.shape, time.time() - started)
+
+
+def _lung(settings: config.Simulate, scanned_by: config.Scanner, anatomy: np.random.Generator) -> Lung:
+    """The lung in the field and depth that are scanned."""
+    side, depth = settings.clinical_size * scanned_by.pixel_mm, settings.clinical_slices * settings.slice_spacing_mm
+    return Lung(side, depth, anatomy)
 
 
 def simulate(
@@ -80,11 +111,9 @@ def simulate(
     started = time.time()
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    anatomy, first, micro_rng, second = numpy_stream(Stream.CASE, seed, case).spawn(4)
-    lung = Lung(
-        settings.clinical_size * scanned_by.pixel_mm, settings.clinical_slices * settings.slice_spacing_mm, anatomy
-    )
-    grid = specimen_grid(lung, settings)
+    anatomy, first, micro_rng, second, place = numpy_stream(Stream.CASE, seed, case).spawn(STREAMS)
+    lung = _lung(settings, scanned_by, anatomy)
+    grid = specimen_grid(lung, settings, place)
     still, truth, labels = scan_slab(lung, settings, scanned_by, with_truth=split != "train")
     clinical = with_noise(still, scanned_by, first)
     _write(output / "clinical.nii.gz", clinical)
@@ -96,7 +125,7 @@ def simulate(
         _write(output / "repeat.nii.gz", with_noise(still, scanned_by, second))
         write_csv(output / "airways.csv", airway_table(lung, clinical))
     del truth, labels
-    micro, scale = micro_scan(lung, grid, micro_rng)
+    micro, scale = micro_scan(lung, grid, micro_rng, settings.micro_offset_hu)
     _write(output / "micro.nii.gz", micro)
     facts = {
         "parameters": dataclasses.asdict(lung.parameters),
@@ -187,11 +216,11 @@ def airway_table(lung: Lung, clinical: Volume) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def specimen_grid(lung: Lung, settings: config.Simulate) -> Grid:
-    """Where the specimen is cut: the place in the lung whose mix of tissue is most like the whole lung's, at the tumour
-    if possible.
+def specimen_grid(lung: Lung, settings: config.Simulate, rng: np.random.Generator | None = None) -> Grid:
+    """Where the specimen is cut: by `settings.specimen` at random (by `rng`), as near to the tumour as it fits, or,
+    matched, at the place in the lung whose mix of tissue is most like the whole lung's, with some of the tumour if possible.
 
-    Equal shares of tumour and vessels in both domains keep an unpaired training from inventing or removing them (Cohen
+    Matched, equal shares of tumour and vessels in both domains keep an unpaired training from inventing or removing them (Cohen
     et al. 2018). What a training sees are patches, which lie wholly inside and so show the middle more often than the
     rim: the mix is that of all patches half as wide as the specimen.
 
@@ -227,13 +256,19 @@ def specimen_grid(lung: Lung, settings: config.Simulate) -> Grid:
             f"simulate.specimen_mm: a specimen of {side:g} mm does not fit into the simulated lung of {lung.field:g} mm "
             f"(simulate.clinical_size x scanner.pixel_mm); make it at most about {largest:.0f} mm"
         )
-    fits = of_patches(ones) > 0.999
-    mean, square, ill = hu, hu.astype(float) ** 2, tumour
-    target, target_square, target_ill = (of_patches(v)[fits].mean() for v in (mean, square, ill))
-    mean, square, ill = (of_specimen(v) for v in (mean, square, ill))
-    sd, target_sd = np.sqrt(np.maximum(square - mean**2, 0)), np.sqrt(target_square - target**2)
-    cost = np.abs(mean - target) + np.abs(sd - target_sd)
-    cost += 500 * np.abs(ill - target_ill) + 20 * (ill < 0.005)
+    if settings.specimen == "random":
+        cost = rng.random(whole.shape)
+    elif settings.specimen == "tumour":
+        x, y, _ = lung.tumour.centre
+        cost = np.hypot(coarse.x - x, coarse.y[:, None] - y)
+    else:
+        fits = of_patches(ones) > 0.999
+        mean, square, ill = hu, hu.astype(float) ** 2, tumour
+        target, target_square, target_ill = (of_patches(v)[fits].mean() for v in (mean, square, ill))
+        mean, square, ill = (of_specimen(v) for v in (mean, square, ill))
+        sd, target_sd = np.sqrt(np.maximum(square - mean**2, 0)), np.sqrt(target_square - target**2)
+        cost = np.abs(mean - target) + np.abs(sd - target_sd)
+        cost += 500 * np.abs(ill - target_ill) + 20 * (ill < 0.005)
     cost[~whole] = np.inf
     row, column = np.unravel_index(np.argmin(cost), cost.shape)
     centre = (float(coarse.x[column]), float(coarse.y[row]), 0.0)
@@ -243,9 +278,12 @@ def specimen_grid(lung: Lung, settings: config.Simulate) -> Grid:
     return Grid.centred(centre, (spacing,) * 3, (layers, n, n))
 
 
-def micro_scan(lung: Lung, grid: Grid, rng: np.random.Generator) -> tuple[Volume, dict[str, float]]:
+def micro_scan(
+    lung: Lung, grid: Grid, rng: np.random.Generator, offset_hu: float = 0.0
+) -> tuple[Volume, dict[str, float]]:
     """The uCT of the tissue in `grid`, cut to a rounded block with air around it: uint16 in a grey scale of its own.
 
+    offset_hu: how much denser than the patient's the parenchyma is.
     Returns the volume and {"air", "tissue"}: the grey values of air and of soft tissue.
     """
     air = rng.uniform(6000, 14000)
@@ -260,7 +298,7 @@ def micro_scan(lung: Lung, grid: Grid, rng: np.random.Generator) -> tuple[Volume
     grey = np.empty(grid.shape, np.uint16)
     noise = _grain(grid.shape, rng)
     for part in _blocks(grid):
-        share = lung.render(grid.planes(part.start, part.stop))
+        share = lung.render(grid.planes(part.start, part.stop), offset_hu=offset_hu)
         share -= np.float32(AIR_HU)
         share *= cut * np.float32(1 / (BLOOD_HU - AIR_HU))
         for image, plane in zip(share, range(part.start, part.stop), strict=True):

@@ -70,7 +70,7 @@ class Plan:
         """Check that the cases allow what is asked for."""
         if not self.training_cases:
             raise UserError(f"{self.sheet}: no case has split 'train'; at least one is needed")
-        if not self.superresolved:
+        if not any(self.cases[case].condition is None for case in self.superresolved_cases):
             raise UserError(
                 f"{self.sheet}: no case to test on; give one the split '{self.split}', or set protocols to "
                 "[leave_one_out], which tests on training cases that have a clinical CT"
@@ -128,7 +128,21 @@ class Plan:
     @cached_property
     def known_by_simulation(self) -> list[str]:
         """Names of the simulated cases that have a truth: all but the training cases, and the labelled lung."""
-        return [*(name for name, case in self.cases.items() if case.split != "train"), LABELLED]
+        known = (name for name, case in self.cases.items() if case.split != "train" and case.condition is None)
+        return [*known, LABELLED]
+
+    @cached_property
+    def conditions(self) -> dict[str, list[str]]:
+        """The test cases of each condition, by its name; they stand in tables of their own."""
+        found: dict[str, list[str]] = {}
+        for name in self.held_out:
+            if (condition := self.cases[name].condition) is not None:
+                found.setdefault(condition, []).append(name)
+        return found
+
+    def scanned_lung(self, case: str) -> str:
+        """The simulated case whose lung a further scan is of."""
+        return case.removesuffix(f"-{self.cases[case].condition}")
 
     def having(self, modality: str, cases: Iterable[str]) -> list[str]:
         """Those of `cases` that were scanned with a modality, or of which it is known: a column of the sheet, as
@@ -160,11 +174,13 @@ class Plan:
         facts = getattr(self.cases[case], modality).model_dump(exclude={"path"}, exclude_none=True)
         return " ".join(f"--{key} {shlex.quote(value)}" for key, value in facts.items())
 
-    @property
-    def simulation_flags(self) -> str:
+    def simulation_flags(self, case: str) -> str:
         """Words that say how a lung is simulated and scanned."""
-        simulate, scanner = self.experiment.simulate, self.experiment.scanner
-        return f"{flags(simulate, without=OF_CASES)} {flags(scanner)}"
+        return f"{flags(self.experiment.simulate, without=OF_CASES)} {self.scanner_flags(case)}"
+
+    def scanner_flags(self, case: str) -> str:
+        """Words that give the scanner that a case was scanned with, as far as it is known."""
+        return flags(self.experiment.scanner_of(self.cases[case].condition if case in self.cases else None))
 
     # Trainings
 
@@ -249,7 +265,11 @@ class Plan:
     def tested_on(self, training_set: str) -> list[str]:
         """The cases that a model is tested on: the case that was left out, else the held-out cases."""
         left_out = base(training_set).removeprefix("without-")
-        return self.held_out if left_out == base(training_set) else [left_out]
+        if left_out != base(training_set):
+            return [left_out]
+        # Conditions are many: they are for the models of all training cases, or the only ones that there are.
+        every = base(training_set) == "pooled" or "pooled" not in self.experiment.protocols
+        return [name for name in self.held_out if every or self.cases[name].condition is None]
 
     @cached_property
     def tested(self) -> list[Trial]:
@@ -274,8 +294,9 @@ class Plan:
 
     @cached_property
     def known(self) -> list[Result]:
-        """The results of cases of which everything is known."""
-        return [result for result in self.superresolved if result.case in self.known_cases]
+        """The results of cases of which everything is known, in no condition of their own."""
+        known = [name for name in self.known_cases if self.cases[name].condition is None]
+        return [result for result in self.superresolved if result.case in known]
 
     def scans_of(self, case: str) -> dict[str, str]:
         """The volumes of a case that may be super-resolved, by the name of the result.
@@ -283,7 +304,7 @@ class Plan:
         They are the clinical CT, and where a further protocol compares with them, its repetition and the down-sampled
         uCT.
         """
-        asked = self.experiment.evaluate.further_protocols
+        asked = self.experiment.evaluate.further_protocols if self.cases[case].condition is None else []
         scans = {case: "clinical"}
         if self.cases[case].repeat is not None and "repeatability" in asked:
             scans[f"{case}.repeat"] = "repeat"
@@ -315,18 +336,18 @@ class Plan:
 
     def protocols_of(self, case: str) -> list[str]:
         """The tables of metrics that a case allows; `images` holds the protocols no_reference and truth."""
-        asked = self.experiment.evaluate.further_protocols
+        asked = self.experiment.evaluate.further_protocols if self.cases[case].condition is None else []
         compared = [volume for volume in self.scans_of(case).values() if volume != "clinical"]
         by_volume = {"repeat": "repeatability", "downsampled": "downsampled"}
         return ["images", *(["distribution"] if "distribution" in asked else []), *(by_volume[v] for v in compared)]
 
-    @property
-    def metric_tables(self) -> list[str]:
-        """The tables of metrics: one a result and protocol."""
+    def metric_tables(self, condition: str | None = None) -> list[str]:
+        """The tables of metrics of the cases of a condition, or of those of none: one a result and protocol."""
         return [
             f"<results>/tables/metrics/{method}/{training_set}/{case}.{protocol}.csv"
             for method, training_set, case in self.superresolved
             for protocol in self.protocols_of(case)
+            if self.cases[case].condition == condition
         ]
 
     @property
@@ -348,7 +369,11 @@ class Plan:
         """What each comparison figure shows, by its name. The first is called `comparison`; it is of the pooled models,
         if any.
         """
-        once = [tested for tested in self.tested if tested.training_set == base(tested.training_set)]
+        once = [
+            tested
+            for tested in self.tested
+            if tested.training_set == base(tested.training_set) and self.cases[tested.case].condition is None
+        ]
         first, *others = sorted(once, key=lambda tested: tested.training_set != "pooled")
         return {"comparison": first} | {f"comparison_{case}_{s}": Trial(s, case) for s, case in others}
 
@@ -430,6 +455,8 @@ class Plan:
         names += [f"{name}.{ending}" for name in TYPESET for ending in ("tex", "md")]
         names += [f"{name}.csv" for name in (*self.domains, "tiling")] if self.trainings else []
         names += ["efficiency.csv"] if self.networks_differ else []
+        names += [f"conditions/{name}/{table}" for name in self.conditions for table in ("metrics.csv", "summary.csv")]
+        names += [f"conditions/{name}/metrics.{ending}" for name in self.conditions for ending in ("tex", "md")]
         return [f"<results>/tables/{name}" for name in names]
 
     @property

@@ -143,6 +143,32 @@ def test_a_sheet_gives_the_cases_and_paths_below_the_data_root(sheet, tmp_path):
     assert cases[1].micro is None and cases[1].truth is None
 
 
+def test_a_test_case_may_have_a_condition(sheet):
+    header = HEADER.strip() + "\tcondition\n"
+    (case,) = read_sheet(sheet("one\ttest\ta.nii\t\tsoft_kernel\n", header))
+    assert case.condition == "soft_kernel"
+    refused(
+        r"line 2: train case 'one' has a condition; only a test case may have one",
+        read_sheet, sheet("one\ttrain\ta.nii\t\tsoft_kernel\n", header),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("simulate", "match"),
+    [
+        ({"scanner": {"noise": 3}}, r"simulate\.scanner.*noise"),
+        ({"scanner": {"kernel": "B29"}}, r"simulate\.scanner.*B29"),
+        ({"scanner": {"pixel_mm": 0.5}}, r"simulate\.scanner: pixel_mm must be the one that is stated"),
+        ({"further_scans": {"a b": {}}}, r"further_scans.*letters, digits"),
+        ({"further_scans": {"soft": {"kernl": "B30"}}}, r"further_scans\.soft.*kernl"),
+        ({"specimen": "best"}, r"simulate\.specimen: .*'matched', 'random' or 'tumour'"),
+        ({"micro_offset_hu": -100}, r"simulate\.micro_offset_hu: .*-60"),
+    ],
+)
+def test_another_scanner_is_checked_as_the_stated_one_is(simulate, match):
+    refused(match, load, {"experiment": "a", "simulate": simulate})
+
+
 def test_a_sheet_saved_by_a_spreadsheet_reads_the_same(sheet):
     text = "one\ttrain\ta.nii\tb.nii\n"
     plain = read_sheet(sheet(text))

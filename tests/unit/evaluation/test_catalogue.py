@@ -73,10 +73,10 @@ def test_figure_and_report_say_the_same_of_a_metric(protocol, key, better):
         f"{better}, {find_protocol(protocol).short}"
     ]
     summary = [
-        (protocol, key, unit, method, "none", value, float("nan"), float("nan"), 1, 1, 0)
+        (protocol, key, unit, method, "none", value, float("nan"), float("nan"), 1, 1, 0, "test")
         for method, value in (("bicubic", 1.0), ("b", 3.0))
     ]
-    columns = [*metric_tables.GROUP, "mean", "low", "high", "seeds", "cases", "undefined"]
+    columns = [*metric_tables.GROUP, *metric_tables.SUMMARY]
     (table,) = metric_tables.tables(pd.DataFrame(summary, columns=columns), protocol)
     assert table.rows[0].better == better
     marked = [cell.best for cell in table.rows[0].cells]

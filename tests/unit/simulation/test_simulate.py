@@ -206,7 +206,7 @@ def test_two_scans_of_one_lung_differ_by_their_noise_only():
 
 def test_uct_has_its_own_grey_scale_noise_and_air_around_a_block():
     grid = Grid.centred((0, 0, 0), (0.1,) * 3, (4, 100, 100))
-    lung = SimpleNamespace(render=lambda g: np.full(g.shape, BLOOD_HU, np.float32))
+    lung = SimpleNamespace(render=lambda g, offset_hu: np.full(g.shape, BLOOD_HU, np.float32))
     volume, scale = simulate.micro_scan(lung, grid, np.random.default_rng(4))
     contrast = scale["tissue"] - scale["air"]
     centre, corner = volume.array[:, 30:70, 30:70].astype(float), volume.array[:, :3, :3].astype(float)
@@ -233,6 +233,52 @@ def test_the_specimens_patches_hold_the_mix_of_the_lungs():
     middle = (float(grid.x.mean()), float(grid.y.mean()), 0.0)
     specimen = mean_of_patches(Grid.centred(middle, (step,) * 3, (8, n, n)))
     assert specimen == pytest.approx(mean_of_patches(Grid.centred((0, 0, 0), (step,) * 3, (8, 97, 97))), abs=50)
+
+
+def test_a_specimen_is_cut_where_it_is_asked_for():
+    lung, settings, *_ = slab()
+    grids = {}
+    for kind, seed in (("matched", 0), ("random", 1), ("random", 2), ("tumour", 0)):
+        chosen = settings.model_copy(update={"specimen": kind})
+        grid = simulate.specimen_grid(lung, chosen, np.random.default_rng(seed))
+        coarse = (slice(None, None, 8),) * 3
+        assert lung.depth_inside(grid.part(coarse)).min() > 0, "wholly in the lung"
+        grids[kind, seed] = (float(grid.x.mean()), float(grid.y.mean()))
+    assert len(set(grids.values())) == 4
+    away = {key: math.hypot(*(np.array(place) - lung.tumour.centre[:2])) for key, place in grids.items()}
+    assert away["tumour", 0] < 2 and away["tumour", 0] < min(away["random", 1], away["random", 2])
+    assert simulate.specimen_grid(lung, settings).x.mean() == grids["matched", 0][0], "by no chance"
+
+
+def test_a_specimen_with_less_air_is_denser_in_its_parenchyma_alone():
+    lung, *_ = slab()
+    grid = Grid.centred((0, 0, 0), (0.1,) * 3, (6, 200, 200))
+    canvas = lung.draw(grid, labelled=True)
+    denser = lung.render(grid, offset_hu=60.0)
+    change = {tissue: (denser - canvas.hu)[canvas.labels == tissue] for tissue in Tissue}
+    assert change[Tissue.PARENCHYMA].mean() == pytest.approx(60, abs=6)
+    assert abs(change[Tissue.VESSEL].mean()) < 6 and abs(change[Tissue.LUMEN].mean()) < 6
+    still, offset = (
+        simulate.micro_scan(lung, grid, np.random.default_rng(1), hu)[0].array.astype(float) for hu in (0.0, 60.0)
+    )
+    scale = simulate.micro_scan(lung, grid, np.random.default_rng(1))[1]
+    in_hu = (offset - still).mean() / (scale["tissue"] - scale["air"]) * (BLOOD_HU - AIR_HU)
+    assert in_hu == pytest.approx((denser - canvas.hu).mean(), rel=0.15)
+
+
+def test_a_lung_scanned_again_differs_by_the_scanner_alone(case, tmp_path):
+    soft = SCANNER.model_copy(update={"kernel": "B30"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(alveoli, "STEPS", 56)
+        simulate.scan_again(tmp_path / "same", "test1-same", "test1", 1, SMALL, SCANNER)
+        simulate.scan_again(tmp_path / "soft", "test1-soft", "test1", 1, SMALL, soft)
+    assert {path.name for path in (tmp_path / "same").iterdir()} == {"clinical.nii.gz", "run.json"}
+    one, same, other = (
+        sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "clinical.nii.gz"))).astype(float)
+        for folder in (case, tmp_path / "same", tmp_path / "soft")
+    )
+    assert np.array_equal(one, same)
+    assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.9 and other.std() < one.std()
 
 
 def test_a_specimen_larger_than_the_lung_is_refused_in_one_line(tmp_path):

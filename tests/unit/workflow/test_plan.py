@@ -122,7 +122,7 @@ def test_validation_cases_are_tested_on_when_asked_for_and_never_beside_test_cas
         files = [
             *made.figures,
             *made.tables,
-            *made.metric_tables,
+            *made.metric_tables(),
             *made.exports,
             *made.models,
             *made.view_words.split(),
@@ -134,6 +134,65 @@ def test_validation_cases_are_tested_on_when_asked_for_and_never_beside_test_cas
     assert tests.training_sets == choosing.training_sets == {"pooled": ["train1"]}
     assert "(a validation case; models trained" in choosing.comparison_words("comparison")
     assert "validation" not in tests.comparison_words("comparison")
+
+
+SCANS = {"D45": {"kernel": "D45"}, "noisy": {"noise_hu": 60}}
+
+
+def test_further_scans_of_a_test_lung_stand_apart_from_the_test_cases():
+    simulate = {"training_cases": 2, "test_cases": 2, "further_scans": SCANS}
+    plain = plan(simulate={"training_cases": 2, "test_cases": 2}, evaluate=EVERYTHING)
+    made = plan(simulate=simulate, evaluate=EVERYTHING)
+    assert made.conditions == {name: [f"test1-{name}", f"test2-{name}"] for name in SCANS} and plain.conditions == {}
+    assert made.models == plain.models and made.figures == plain.figures, (
+        "no model is trained with them, no figure is of them"
+    )
+    assert made.metric_tables() == plain.metric_tables() and made.known == plain.known
+    assert made.metric_tables("D45") == [
+        f"<results>/tables/metrics/{where}/test{n}-D45.images.csv"
+        for where in ("proposed/pooled", "bicubic/none", "cyclegan/pooled")
+        for n in (1, 2)
+    ], "of the two protocols that need no more than the scan"
+    assert {"<results>/tables/conditions/D45/summary.csv", "<results>/tables/conditions/noisy/metrics.md"} <= set(
+        made.tables
+    )
+    assert set(plain.tables) == {table for table in made.tables if "/conditions/" not in table}
+
+
+def test_a_further_scan_is_of_the_same_lung_by_the_other_scanner():
+    made = plan(simulate={"training_cases": 1, "further_scans": SCANS})
+    assert made.scanned_lung("test1-D45") == "test1" and "test1-D45" not in made.known_by_simulation
+    one, again = made.cases["test1"], made.cases["test1-D45"]
+    assert (one.micro, one.truth, one.labels, one.airways) == (again.micro, again.truth, again.labels, again.airways)
+    assert again.clinical.path == "results/x/simulated/test1-D45/clinical.nii.gz" and again.repeat is None
+    assert "--kernel D45 " in made.scanner_flags("test1-D45") and "--noise_hu 30.0" in made.scanner_flags("test1-D45")
+    assert "--kernel lung " in made.scanner_flags("test1-noisy") and "--noise_hu 60" in made.scanner_flags(
+        "test1-noisy"
+    )
+
+
+def test_further_scans_are_for_the_models_of_all_training_cases():
+    simulate = {"training_cases": 2, "further_scans": SCANS}
+    made = plan(simulate=simulate, protocols=["pooled", "per_case", "leave_one_out"])
+    assert made.tested_on("pooled") == ["test1", "test1-D45", "test1-noisy"]
+    assert made.tested_on("case-train1") == ["test1"] and made.tested_on("without-train1") == ["train1"]
+    assert "test1-D45" in plan(simulate=simulate, protocols=["per_case"]).tested_on("case-train1")
+
+
+def test_a_scanner_may_be_another_one_than_is_stated():
+    """The scans are made and judged by what it is; a training knows what is stated."""
+    made = plan(simulate={"training_cases": 1, "scanner": {"noise_hu": 60}}, train={"start_steps": 5})
+    for words in (made.simulation_flags("train1"), made.simulation_flags("labelled"), made.scanner_flags("test1")):
+        assert "--noise_hu 60" in words and "--kernel lung" in words
+    assert "--noise_hu 30.0" in made.training_flags("proposed")
+
+
+def test_a_sheet_s_cases_are_scanned_as_stated_and_a_condition_is_no_test():
+    conditioned = case("k", "test", "clinical").model_copy(update={"condition": "D45"})
+    made = few(cases={"sheet": "my.tsv"}, simulate={"scanner": {"noise_hu": 60}, "further_scans": SCANS})
+    assert "--noise_hu 30.0" in made.scanner_flags("plain")
+    with pytest.raises(UserError, match="no case to test on"):
+        plan(case("a", "train", "clinical", "micro"), conditioned)
 
 
 def test_without_a_validation_case_none_can_be_tested_on():
@@ -211,7 +270,7 @@ def test_a_case_has_the_tables_of_metrics_that_it_allows():
     made = few(evaluate=EVERYTHING)
     assert made.protocols_of("plain") == ["images", "distribution"]
     assert made.protocols_of("halves") == ["images", "distribution", "repeatability", "downsampled"]
-    tables = [table for table in made.metric_tables if "/proposed/pooled/halves." in table]
+    tables = [table for table in made.metric_tables() if "/proposed/pooled/halves." in table]
     assert tables == [
         f"<results>/tables/metrics/proposed/pooled/halves.{p}.csv" for p in made.protocols_of("halves")
     ]  # fmt: skip
@@ -256,7 +315,7 @@ def test_a_scan_is_told_what_the_sheet_says_of_it():
 
 
 def test_how_many_lungs_are_simulated_decides_none_of_them():
-    one, two = (plan(simulate={"training_cases": n, "test_cases": n}).simulation_flags for n in (1, 2))
+    one, two = (plan(simulate={"training_cases": n, "test_cases": n}).simulation_flags("test1") for n in (1, 2))
     assert one == two and "--clinical_size" in one and "--noise_hu" in one
 
 
@@ -353,7 +412,7 @@ def test_every_figure_is_for_screen_and_print_and_no_file_is_named_twice():
         "comparison.pdf",
     ]
     assert len(made.figures) == 2 * len(made.figure_names)
-    files = [*made.figures, *made.tables, *made.models, *made.exports, *made.metric_tables]
+    files = [*made.figures, *made.tables, *made.models, *made.exports, *made.metric_tables()]
     assert len(set(files)) == len(files)
     assert all(file.startswith("<results>/") for file in files)
     assert {f"<results>/tables/{name}.{kind}" for name in TYPESET for kind in ("tex", "md")} <= set(made.tables)
