@@ -29,6 +29,7 @@ lint: env
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/snakefmt --check Snakefile rules
+	@if grep -nE '.{121}' Snakefile rules/*.smk; then echo "error: lines over 120 characters" >&2; exit 1; fi
 	$(VENV)/bin/snakemake --lint
 	$(VENV)/bin/lint-imports
 

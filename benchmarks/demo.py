@@ -1,9 +1,9 @@
 """CPU seconds of an experiment by step, beside the number of its jobs: where the time of the demo goes.
 
-    .venv/bin/python benchmarks/demo.py                                 # of what lies in results/demo
-    .venv/bin/python benchmarks/demo.py --run figures                   # makes it first, and counts Snakemake itself too
-    .venv/bin/python benchmarks/demo.py --run figures --isa avx2        # with the processor's instructions limited to AVX2
-    .venv/bin/python benchmarks/demo.py --results results/long          # of another experiment
+    .venv/bin/python benchmarks/demo.py                              # of what lies in results/demo
+    .venv/bin/python benchmarks/demo.py --run figures                # makes it first, and counts Snakemake itself too
+    .venv/bin/python benchmarks/demo.py --run figures --isa avx2     # with the processor's instructions limited to AVX2
+    .venv/bin/python benchmarks/demo.py --results results/long       # of another experiment
 
 Each step writes into its record (run.json) what its process took of the processor, from its start to the end of its
 work (`cpu_seconds`). A training that was stopped and went on counts with its last attempt only, a rule without a record

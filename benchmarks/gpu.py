@@ -1,6 +1,6 @@
 """What a GPU makes of the training and of super-resolution, in ten minutes: a table to send home.
 
-    python3 -m venv gpu                      # with a PyTorch for the GPU's driver, if the default one is not (pytorch.org)
+    python3 -m venv gpu                   # with a PyTorch for the GPU's driver, if the default one is not (pytorch.org)
     gpu/bin/pip install -r requirements.lock && gpu/bin/pip install --no-deps -e .
     gpu/bin/python benchmarks/gpu.py --output gpu          # writes gpu.csv and gpu.md, and prints the latter
 
@@ -270,7 +270,8 @@ def main() -> int:
     steps = EPOCHS * CASES * PATCHES // BATCH
     counted = gigaflops_per_pair(config.Train(network="resnet"), config.Method().losses, (32, 256)) * BATCH / 1e3
     text = "\n".join([
-        f"{name}, torch {torch.__version__}, {'small sizes, ' * arguments.quick}{(time.monotonic() - began) / 60:.1f} minutes",
+        f"{name}, torch {torch.__version__}, {'small sizes, ' * arguments.quick}{(time.monotonic() - began) / 60:.1f} "
+        "minutes",
         f"experiments/paper.yaml, counted: {counted:.2f} TFLOP a step, {steps} steps a training", "", markdown(table),
     ])  # fmt: skip
     print(text)

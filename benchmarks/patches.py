@@ -2,7 +2,7 @@
 
     python3 -m venv bench
     bench/bin/pip install -r requirements.lock -r benchmarks/requirements.txt && bench/bin/pip install --no-deps -e .
-    bench/bin/python benchmarks/patches.py --output patches.csv     # about 6 minutes; --seconds 0.2 --repeats 1 for a try
+    bench/bin/python benchmarks/patches.py --output patches.csv   # about 6 minutes; --seconds 0.2 --repeats 1 for a try
 
 It makes a clinical-like and a uCT-like volume, so no data are needed. Every way delivers the same: batches of 2-D
 patches, float32 in [-1, 1], drawn uniformly from the positions at which a patch lies wholly inside the mask; "as

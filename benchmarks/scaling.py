@@ -1,6 +1,6 @@
 """How the steps grow: seconds and peak memory against the number of slices, of patches and of cases.
 
-    .venv/bin/python benchmarks/scaling.py --output scaling.csv      # about 15 minutes; --largest 0.1 --repeats 1 for a try
+    .venv/bin/python benchmarks/scaling.py --output scaling.csv  # about 15 minutes; --largest 0.1 --repeats 1 for a try
 
 A step is run on four sizes, each double the one before. What is asked is not how fast it is but how it grows, so that
 it is compared with itself: a line through processor seconds against size gives what each further slice, patch or case
@@ -80,7 +80,8 @@ def of_slices(folder: Path, count: int) -> dict[str, list[str]]:
     result = folder / "sr.ome.zarr"
     return {
         "volumes clinical": microsr(
-            *("volumes", "clinical", "--case", "a", "--input", folder / "clinical.mhd", "--output", folder / "again.ome.zarr")
+            *("volumes", "clinical", "--case", "a"),
+            *("--input", folder / "clinical.mhd", "--output", folder / "again.ome.zarr"),
         ),
         "superresolve": microsr(
             *("superresolve", given["clinical"], "--upsampler", "bicubic", "--threads", 1, "--output", result)
@@ -115,8 +116,9 @@ def of_steps(folder: Path, count: int) -> dict[str, list[str]]:
     state = folder / "state"
     return {
         "train": microsr(
-            *("train", "--clinical", folder / "clinical.npy", "--micro", folder / "micro.npy", "--output", folder / "model"),
-            *("--state", state, "--seed", 1, "--window_hu", -1000, 400, "--network", "compact", "--precision", "float32"),
+            *("train", "--clinical", folder / "clinical.npy", "--micro", folder / "micro.npy"),
+            *("--output", folder / "model", "--state", state, "--seed", 1, "--window_hu", -1000, 400),
+            *("--network", "compact", "--precision", "float32"),
             *("--epochs", 1, "--patches_per_case", 4 * count, "--batch_size", 4, "--threads", 1),
         )
     }  # fmt: skip

@@ -136,7 +136,8 @@ def child(arguments: argparse.Namespace) -> None:
     written = sum(file.stat().st_size for file in files)
     gpu = torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else 0.0
     print(json.dumps({
-        "seconds": seconds, "cpu_seconds": seconds if device == "cuda" else cpu, "peak_mb": peak_memory(), "start_mb": start_memory, "gpu_mb": gpu, "written_mb": written / 1e6,
+        "seconds": seconds, "cpu_seconds": seconds if device == "cuda" else cpu, "peak_mb": peak_memory(),
+        "start_mb": start_memory, "gpu_mb": gpu, "written_mb": written / 1e6,
     }))  # fmt: skip
 
 
@@ -209,8 +210,9 @@ def rows(network: str, folder: Path, arguments: argparse.Namespace) -> list[dict
         row = {
             "network": network, "way": way, "precision": precision, "threads": arguments.threads, "device": device,
             "instructions": torch.backends.cpu.get_cpu_capability(), "slices": arguments.slices,
-            "megapixels_per_second": megapixels / one["seconds"], "cpu_seconds_per_slice": one["cpu_seconds"] / arguments.slices,
-            "peak_mb": one["peak_mb"], "of_which_at_start_mb": one["start_mb"], "gpu_mb": one["gpu_mb"],
+            "megapixels_per_second": megapixels / one["seconds"],
+            "cpu_seconds_per_slice": one["cpu_seconds"] / arguments.slices, "peak_mb": one["peak_mb"],
+            "of_which_at_start_mb": one["start_mb"], "gpu_mb": one["gpu_mb"],
             "written_mb_per_second": one["written_mb"] / one["seconds"],
             "share_of_write_rate": one["written_mb"] / one["seconds"] / max(rates),
         }  # fmt: skip
@@ -260,7 +262,8 @@ def main() -> None:
         found = [row for network in arguments.network for row in rows(network, folder, arguments)]
     peer = "" if arguments.alone else f", MONAI {metadata.version('monai')}"
     print(
-        f"{platform.processor() or platform.machine()}, torch {torch.__version__}{peer}; medians of {arguments.repeats} runs"
+        f"{platform.processor() or platform.machine()}, torch {torch.__version__}{peer}; medians of "
+        f"{arguments.repeats} runs"
     )
     table = pd.DataFrame(found)
     print(table.T.to_string(header=False, float_format=lambda value: f"{value:.4g}"))

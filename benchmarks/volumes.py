@@ -2,7 +2,7 @@
 
     python3 -m venv bench
     bench/bin/pip install -r requirements.lock && bench/bin/pip install --no-deps -e .
-    bench/bin/python benchmarks/volumes.py --output volumes.csv      # about 5 minutes; --share 0.05 --repeats 1 for a try
+    bench/bin/python benchmarks/volumes.py --output volumes.csv   # about 5 minutes; --share 0.05 --repeats 1 for a try
 
 It makes a uCT (a round field of view, a specimen of noisy foam; 1024 x 1024 x 1082, 2.3 GB) and a chest CT (noise,
 lungs with vessels, a table; 512 x 512 x 554, 290 MB) in a scratch folder, about 6 GB in all, so no data are needed.

@@ -130,14 +130,17 @@ def compute_flags(without=()):
 def training_compute(wildcards, threads):
     """Params function: how a training is done, with the experiment's number of threads.
 
-    The job may have fewer, as many as Snakemake was given cores, but the weights depend on their number in the last digits,
-    and they must not depend on the machine's. It asks for `threads` for the same reason as `compute_flags`.
+    The job may have fewer, as many as Snakemake was given cores, but the weights depend on their number in the last
+    digits, and they must not depend on the machine's. It asks for `threads` for the same reason as `compute_flags`.
     """
     return flags(EXPERIMENT.compute)
 
 
 def training_launcher(wildcards, threads):
-    """Params function: what starts a training's processes. It asks for `threads` for the same reason as `compute_flags`."""
+    """Params function: what starts a training's processes.
+
+    It asks for `threads` for the same reason as `compute_flags`.
+    """
     return launcher(EXPERIMENT.compute)
 
 
@@ -169,8 +172,8 @@ def stem(wildcards, output):
 def drawn(figure, caption, category, what):
     """Output section of a figure: one for the screen, with what the report says of it, one for print, and its record.
 
-    caption: a file in report/. category, what: where the figure is in Snakemake's report, and its name there, in words or as a function
-    of the wildcards that gives them.
+    caption: a file in report/. category, what: where the figure is in Snakemake's report, and its name there, in words
+    or as a function of the wildcards that gives them.
     """
     labels = (lambda wildcards: {"what": what(wildcards)}) if callable(what) else {"what": what}
     path = f"<results>/figures/{figure}"
@@ -182,7 +185,10 @@ def drawn(figure, caption, category, what):
 
 
 def gigabytes(paths):
-    """Size of files, and of the files in folders. Raises FileNotFoundError, which to Snakemake means: ask again later."""
+    """Size of files, and of the files in folders.
+
+    Raises FileNotFoundError, which to Snakemake means: ask again later.
+    """
 
     def size(path):
         if path.is_dir():
@@ -193,7 +199,10 @@ def gigabytes(paths):
 
 
 def more_each_time(least):
-    """Resource function: memory in MB or minutes, `least` at the first attempt, for work that hardly depends on its input."""
+    """Resource function: memory in MB or minutes, `least` at the first attempt.
+
+    For work that hardly depends on its input.
+    """
     return lambda wildcards, attempt: attempt * least
 
 

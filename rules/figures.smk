@@ -183,7 +183,8 @@ rule draw_hallucination:
 
 
 rule draw_tiling:
-    """Draw what differs when a slice is super-resolved in tiles: nothing to be seen, and what would be without a halo."""
+    """Draw what differs when a slice is super-resolved in tiles: nothing to be seen, and what would be without a
+    halo."""
     input:
         clinical=PLAN.volumes("clinical", [PLAN.comparisons["comparison"].case]),
         models=[f"<results>/models/{model}/generator.pt" for model in PLAN.sampled_models.values()],

@@ -22,7 +22,8 @@ rule draw_calibration:
         stem=stem,
         code=code_version("report.calibration"),
     shell:
-        "microsr report calibration --micro {input.micro} --clinical {input.clinical} --output {params.stem} --log {log}"
+        "microsr report calibration --micro {input.micro} --clinical {input.clinical}"
+        " --output {params.stem} --log {log}"
 
 
 rule draw_panels:

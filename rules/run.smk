@@ -54,7 +54,10 @@ def tell_what_failed():
 
 
 def tell_the_end():
-    """Say at the very end where things are, how long they took, and what was left out: of a whole run, not of single files."""
+    """Say at the very end where things are, how long they took, and what was left out.
+
+    Of a whole run, not of single files.
+    """
     stop_watching()
     asked = workflow.dag_settings
     targets = set(asked.targets) or {"all"}

@@ -5,7 +5,8 @@ PARTS = EXPERIMENT.compute.parts
 if PARTS == 1:
 
     rule superresolve:
-        """Magnify the chosen slices of a clinical CT eight times in-plane, with a trained generator or by interpolation."""
+        """Magnify the chosen slices of a clinical CT eight times in-plane, with a trained generator or by
+        interpolation."""
         input:
             volume=volume_to_superresolve,
             model=generator,

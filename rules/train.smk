@@ -7,8 +7,8 @@ rule train:
     The state of an unfinished training lies in .state, which Snakemake does not know of and so never deletes: a retry,
     or the same command after a kill, goes on where the last one stopped. The domain check comes first, so that its
     warning is read before the hours are spent; a new check does not train anew, unless the old table was deleted.
-    Beside each file of patches the command reads its record, for the pixel size that the model is made for; it comes from the
-    same job, and is no input here since Snakemake's time grows with their number.
+    Beside each file of patches the command reads its record, for the pixel size that the model is made for; it comes
+    from the same job, and is no input here since Snakemake's time grows with their number.
     """
     input:
         clinical=patches("clinical"),

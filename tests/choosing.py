@@ -45,7 +45,8 @@ def pytest_report_header(config: pytest.Config) -> str:
 def _what(config: pytest.Config) -> str:
     if config.option.nightly:
         return "all tests, nightly ones included"
-    return f"without nightly tests; quarter {config.option.quarter} of the rules and spoilt inputs (--quarter {config.option.quarter})"
+    quarter = config.option.quarter
+    return f"without nightly tests; quarter {quarter} of the rules and spoilt inputs (--quarter {quarter})"
 
 
 def takes(config: pytest.Config, place: int) -> bool:
@@ -106,7 +107,8 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
         lines.append(f"{sum(nightly.values())} nightly tests ({places}): make test-all, or pytest --nightly")
         side = config.option.quarter
         lines.append(
-            f"among them three quarters of the rules under kills and full disks; this run had --quarter {side}, as for spoilt inputs"
+            f"among them three quarters of the rules under kills and full disks; this run had --quarter {side}, as for "
+            "spoilt inputs"
         )
     if lines:
         terminalreporter.section("LEFT OUT", yellow=True, bold=True)

@@ -77,7 +77,8 @@ def _difference(first: Path, second: Path) -> str | None:
     if not lines:
         return "line ends differ"
     number = lines[0]
-    return f"{len(lines)} of {len(texts[0])} lines, first line {number}: {texts[0][number - 1]!r}, {texts[1][number - 1]!r}"
+    first, second = (text[number - 1] for text in texts)
+    return f"{len(lines)} of {len(texts[0])} lines, first line {number}: {first!r}, {second!r}"
 
 
 def _record(run: dict[str, Any]) -> dict[str, Any]:

@@ -22,9 +22,9 @@ from pathlib import Path
 
 PRELOADED = (
     "snakemake.cli", "snakemake.report.html_reporter", "snakemake.executors.dryrun", "snakemake.executors.local",
-    "snakemake.executors.touch", "snakemake.linting.rules", "snakemake.linting.snakefiles", "snakemake_executor_plugin_slurm",
-    "snakemake_executor_plugin_slurm_jobstep", "smart_open", "requests", "jinja2", "pygments.formatters.html", "docutils.core",
-    "tqdm", "yaml", "pydantic", "numpy",
+    "snakemake.executors.touch", "snakemake.linting.rules", "snakemake.linting.snakefiles",
+    "snakemake_executor_plugin_slurm", "snakemake_executor_plugin_slurm_jobstep", "smart_open", "requests", "jinja2",
+    "pygments.formatters.html", "docutils.core", "tqdm", "yaml", "pydantic", "numpy",
 )  # fmt: skip
 """What a run loads, but for the workflow's own package."""
 

@@ -1,8 +1,9 @@
 """A training that waits in a step for a signal, so that one comes there on any machine, however fast or busy.
 
-    python held.py STEP NOTE train ...        microsr train ..., which makes the file NOTE.<rank> when it waits in step number STEP
+    python held.py STEP NOTE train ...        microsr train ..., which waits in step number STEP
 
-As soon as the signal has come, and the training has heard of it, the step goes on.
+It makes the file NOTE.<rank> when it waits. As soon as the signal has come, and the training has heard of it, the step
+goes on.
 """
 
 import os

@@ -7,7 +7,12 @@ import time
 
 REFERENCE = 0.25
 """Seconds of `WORK` on the machine that the limits were thought for, with nothing beside it."""
-WORK = "import numpy\nfor k in range(8): sum(i * i for i in range(100_000)); numpy.sort(numpy.sin(numpy.arange(100_000.0)))"
+WORK = """
+import numpy
+for k in range(8):
+    sum(i * i for i in range(100_000))
+    numpy.sort(numpy.sin(numpy.arange(100_000.0)))
+"""
 """A start of Python, arithmetic and memory."""
 
 

@@ -16,7 +16,8 @@ HEAD = "| metric | unit | best | what it is | what fools it |\n|---|---|---|---|
 def table(protocol: str) -> str:
     """A protocol's table in Markdown, a row for each metric."""
     rows = (
-        f"| `{m.key}` | {m.unit.replace('um', 'µm')} | {m.better.removeprefix('best: ')} | {m.name}. {m.about} | {m.fooled} |\n"
+        f"| `{m.key}` | {m.unit.replace('um', 'µm')} | {m.better.removeprefix('best: ')} | {m.name}. {m.about} | "
+        f"{m.fooled} |\n"
         for m in METRICS
         if m.protocol == protocol
     )

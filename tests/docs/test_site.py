@@ -51,7 +51,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built site; any warning (a link to nowhere, a page in no table of contents) is an error."""
     folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-d", str(folder / "trees"), "docs", str(folder / "html")],
+        [
+            sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-d", str(folder / "trees"),
+            "docs", str(folder / "html"),
+        ],
         cwd=ROOT, encoding="utf-8", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:]

@@ -109,8 +109,8 @@ def test_the_files_are_clean(example, extended):
     ruff = str(Path(sys.executable).with_name("ruff"))
     for command in (["check"], ["format", "--diff"]):
         done = subprocess.run(
-            [ruff, *command, "--config", str(ROOT / "pyproject.toml"), example.path], cwd=extended.folder, encoding="utf-8",
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+            [ruff, *command, "--config", str(ROOT / "pyproject.toml"), example.path], cwd=extended.folder,
+            encoding="utf-8", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout
 
@@ -220,8 +220,8 @@ def test_a_loss_is_learnt_logged_and_drawn(extended, tmp_path):
         np.save(tmp_path / f"{modality}.npy", random.normal(-700, 150, (12, size, size)).astype(np.int16))
     run(
         extended, "-m", "microsr", "train", "--clinical", tmp_path / "clinical.npy", "--micro", tmp_path / "micro.npy",
-        "--output", tmp_path / "model", "--state", tmp_path / "state", "--seed", 1, "--window_hu", -1000, 400, "--epochs", 20,
-        "--patches_per_case", 12, "--batch_size", 4, "--learning_rate", "1e-3", "--network", "tiny",
+        "--output", tmp_path / "model", "--state", tmp_path / "state", "--seed", 1, "--window_hu", -1000, 400,
+        "--epochs", 20, "--patches_per_case", 12, "--batch_size", 4, "--learning_rate", "1e-3", "--network", "tiny",
         "--losses.total_variation", 100,
     )  # fmt: skip
     history = pd.read_csv(tmp_path / "model/history.csv")["total_variation_loss"]
@@ -267,10 +267,9 @@ def test_a_damaged_file_of_the_new_format_is_refused(extended, tmp_path):
     for number, content in enumerate(expected):
         (tmp_path / f"{number}.vtk").write_bytes(content)
     code = (
-        "import sys; from microsr.core.errors import UserError; from microsr.config.sheet import Scan; from microsr.formats.readers import read_scan\n"
-        "for path in sys.argv[1:]:\n"
-        "    try: print(read_scan(Scan(path=path)).shape)\n"
-        "    except UserError as error: print(error)"
+        "import sys; from microsr.core.errors import UserError; from microsr.config.sheet import Scan; from "
+        "microsr.formats.readers import read_scan\nfor path in sys.argv[1:]:\n    try: "
+        "print(read_scan(Scan(path=path)).shape)\n    except UserError as error: print(error)"
     )
     said = run(extended, "-c", code, *sorted(tmp_path.glob("*.vtk"))).splitlines()
     assert len(said) == len(expected)
@@ -282,7 +281,10 @@ MEASURE = """
 import sys
 from pathlib import Path
 import numpy as np
-from microsr.core.errors import UserError; from microsr.evaluation import collect; from microsr import config; from microsr.evaluation.protocols import downsampled
+from microsr import config
+from microsr.core.errors import UserError
+from microsr.evaluation import collect
+from microsr.evaluation.protocols import downsampled
 from microsr.volume.storage import Volume, write_volume
 folder = Path(sys.argv[1])
 hu = np.random.default_rng(0).normal(-800, 100, (2, 64, 64)).round()

@@ -21,10 +21,13 @@ from comparing import TIMES
 from patience import limit
 
 PRELOADED = [
-    "steps", "microsr.cli", "microsr.simulation.simulate", "microsr.preprocessing.volumes", "microsr.volume.chunks", "microsr.preprocessing.downsample", "microsr.preprocessing.patches",
-    "microsr.preprocessing.domain", "microsr.training.train", "microsr.inference.superresolve", "microsr.inference.gather", "microsr.inference.export", "microsr.simulation.validation.validate",
-    "microsr.evaluation.tissue_features", "microsr.evaluation.evaluate", "microsr.evaluation.protocols.distribution", "microsr.evaluation.protocols.repeatability", "microsr.evaluation.protocols.downsampled",
-    "microsr.figures.figures", "microsr.report.report", "torch.utils.tensorboard", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf",
+    "steps", "microsr.cli", "microsr.simulation.simulate", "microsr.preprocessing.volumes", "microsr.volume.chunks",
+    "microsr.preprocessing.downsample", "microsr.preprocessing.patches", "microsr.preprocessing.domain",
+    "microsr.training.train", "microsr.inference.superresolve", "microsr.inference.gather", "microsr.inference.export",
+    "microsr.simulation.validation.validate", "microsr.evaluation.tissue_features", "microsr.evaluation.evaluate",
+    "microsr.evaluation.protocols.distribution", "microsr.evaluation.protocols.repeatability",
+    "microsr.evaluation.protocols.downsampled", "microsr.figures.figures", "microsr.report.report",
+    "torch.utils.tensorboard", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf",
 ]  # fmt: skip
 SECONDS = 300
 """Patience with a step, see `limit`."""

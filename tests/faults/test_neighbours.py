@@ -99,7 +99,8 @@ def test_a_second_snakemake_of_the_same_experiment_is_refused_and_the_first_is_n
         remove(workflow.folder / ".snakemake/locks")  # as a Snakemake of another experiment does when it ends
         line = workflow.fails(target, *SMOKE)
         assert re.fullmatch(
-            rf"error: the experiment in results/smoke is being run by process {first.pid} on .*; wait for it, or end it",
+            rf"error: the experiment in results/smoke is being run by process {first.pid} on .*; wait for it, or "
+            "end it",
             line,
         )
     finally:

@@ -43,8 +43,10 @@ WORDS = [
     "\xe9",
 ]
 """Texts that it may not expect."""
-WRONG = [None, True, False, 0, -1, 1, 2**31, 2**70, 1e30, -0.5, 1e-30, float("nan"), float("inf"), "", "x", "1", "1:2", [], {}, [1], [1, 2, 3],
-         {"x": 1}, [None], "a\nb", "-1", "1e5", [[1]]]  # fmt: skip
+WRONG = [
+    None, True, False, 0, -1, 1, 2**31, 2**70, 1e30, -0.5, 1e-30, float("nan"), float("inf"), "", "x", "1", "1:2", [],
+    {}, [1], [1, 2, 3], {"x": 1}, [None], "a\nb", "-1", "1e5", [[1]],
+]  # fmt: skip
 """Values of other types and sizes."""
 
 
@@ -159,8 +161,9 @@ def text_word(content: bytearray, rng: np.random.Generator) -> bytearray | None:
 TEXT = [on_a_file(change) for change in (text_number, text_line, text_word)]
 
 NIFTI_FIELDS = {
-    **{40 + 2 * i: "h" for i in range(8)}, 68: "h", 70: "h", 72: "h", **{76 + 4 * i: "f" for i in range(8)}, 108: "f", 112: "f", 116: "f",
-    123: "b", 252: "h", 254: "h", **{256 + 4 * i: "f" for i in range(6)}, **{280 + 4 * i: "f" for i in range(12)}, 344: "i",
+    **{40 + 2 * i: "h" for i in range(8)}, 68: "h", 70: "h", 72: "h", **{76 + 4 * i: "f" for i in range(8)}, 108: "f",
+    112: "f", 116: "f", 123: "b", 252: "h", 254: "h", **{256 + 4 * i: "f" for i in range(6)},
+    **{280 + 4 * i: "f" for i in range(12)}, 344: "i",
 }  # fmt: skip
 """Place and type of what a NIfTI header says of shape, type, place and scaling."""
 

@@ -82,8 +82,9 @@ def meta_files(packed: bool = False, msb: bool = False, detached: bool = False) 
     raw = values(">i2" if msb else "<i2").tobytes()
     content = zlib.compress(raw) if packed else raw
     lines = [
-        "ObjectType = Image", f"Comment = {SENTINEL}", "NDims = 3", "BinaryData = True", f"BinaryDataByteOrderMSB = {msb}",
-        f"CompressedData = {packed}", *([f"CompressedDataSize = {len(content)}"] * packed),
+        "ObjectType = Image", f"Comment = {SENTINEL}", "NDims = 3", "BinaryData = True",
+        f"BinaryDataByteOrderMSB = {msb}", f"CompressedData = {packed}",
+        *([f"CompressedDataSize = {len(content)}"] * packed),
         "TransformMatrix = " + " ".join(map(repr, map(float, DIRECTION.T.ravel()))),
         "Offset = " + " ".join(map(str, ORIGIN)), "ElementSpacing = " + " ".join(map(str, SPACING)), "DimSize = 6 5 4",
         f"Name = {SENTINEL}", "ElementType = MET_SHORT", f"ElementDataFile = {'a.raw' if detached else 'LOCAL'}",
@@ -97,8 +98,8 @@ def tiff(dtype: str = "<u2", pages: int = 4, **how) -> bytes:
     stream = io.BytesIO()
     array = values(dtype)[:pages]
     tifffile.imwrite(
-        stream, array if pages > 1 else array[0], byteorder=dtype[0] if dtype[0] in "<>" else "<", photometric="minisblack",
-        description=SENTINEL, software=SENTINEL, metadata=None, **how,
+        stream, array if pages > 1 else array[0], byteorder=dtype[0] if dtype[0] in "<>" else "<",
+        photometric="minisblack", description=SENTINEL, software=SENTINEL, metadata=None, **how,
     )  # fmt: skip
     return stream.getvalue()
 
@@ -112,9 +113,9 @@ def png(dtype: str = "uint8") -> bytes:
 
 
 TEXTS = (
-    "PatientName", "PatientID", "InstitutionName", "ReferringPhysicianName", "AccessionNumber", "StudyID", "StudyDescription",
-    "SeriesDescription", "OperatorsName", "DeviceSerialNumber", "StationName", "PatientComments", "ImageComments",
-    "ProtocolName", "ConvolutionKernel", "Manufacturer", "BodyPartExamined",
+    "PatientName", "PatientID", "InstitutionName", "ReferringPhysicianName", "AccessionNumber", "StudyID",
+    "StudyDescription", "SeriesDescription", "OperatorsName", "DeviceSerialNumber", "StationName", "PatientComments",
+    "ImageComments", "ProtocolName", "ConvolutionKernel", "Manufacturer", "BodyPartExamined",
 )  # fmt: skip
 UID = "1.2.826.0.1.3680043.2.7"
 

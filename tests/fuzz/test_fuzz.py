@@ -35,8 +35,8 @@ def worker():
     """A process that tries inputs; it imports what it needs once."""
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "NUMEXPR_MAX_THREADS"), "1")
     process = subprocess.Popen(
-        [sys.executable, fuzz_worker.__file__, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8",
-        env=os.environ | one_thread,
+        [sys.executable, fuzz_worker.__file__, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        encoding="utf-8", env=os.environ | one_thread,
     )  # fmt: skip
     with process:
         yield process
@@ -129,8 +129,9 @@ import os, signal, sys, time, pathlib
 import fuzz_worker, fuzz_mutations, fuzz_oracles, patience
 fuzz_worker.PATIENCE = patience.limit(8)
 fuzz_mutations.mutated = lambda kind, number, seeds: (str(number), {str(number): b"x"}, {str(number): b""})
+FAULTS = {2: os.abort, 3: lambda: 1 / 0, 5: lambda: time.sleep(1e6), 6: lambda: bytearray(2 * fuzz_worker.ROOM)}
 def judge(kind, target, sound):
-    {2: os.abort, 3: lambda: 1 / 0, 5: lambda: time.sleep(1e6), 6: lambda: bytearray(2 * fuzz_worker.ROOM)}.get(int(target.name), int)()
+    FAULTS.get(int(target.name), int)()
     return fuzz_oracles.SOUND
 fuzz_oracles.judge = judge
 outcomes, wrong = fuzz_worker.run("x", 0, 9, pathlib.Path("."))
@@ -143,6 +144,6 @@ def test_a_crash_a_hang_an_exception_and_a_hunger_for_memory_belong_to_one_input
         [sys.executable, "-c", SPOILT], cwd=Path(__file__).parent, capture_output=True, encoding="utf-8", check=True
     )
     assert done.stdout.splitlines()[-1] == (
-        "{'as it was': 5, 'crash': 1, 'error': 2, 'hang': 1} "
-        "[(2, 'crash', 'status'), (3, 'error', 'ZeroDivisionError:'), (5, 'hang', 'status'), (6, 'error', 'MemoryError:')]"
+        "{'as it was': 5, 'crash': 1, 'error': 2, 'hang': 1} [(2, 'crash', 'status'), (3, 'error', "
+        "'ZeroDivisionError:'), (5, 'hang', 'status'), (6, 'error', 'MemoryError:')]"
     ), done.stdout + done.stderr

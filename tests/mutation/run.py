@@ -37,8 +37,10 @@ from mutants import Mutant, mutants
 
 ROOT = Path(__file__).parents[2]
 MODULES = (
-    "training.losses", "training.batches", "volume.storage", "volume.slices", "preprocessing.resampling", "formats.readers", "evaluation.metrics", "evaluation.texture", "physics.spectrum", "physics.nullspace", "evaluation.structures",
-    "evaluation.bronchioles", "evaluation.protocols.truth", "physics.moments", "physics.pooling", "training.checkpoint", "networks.model_file", "core.files",
+    "training.losses", "training.batches", "volume.storage", "volume.slices", "preprocessing.resampling",
+    "formats.readers", "evaluation.metrics", "evaluation.texture", "physics.spectrum", "physics.nullspace",
+    "evaluation.structures", "evaluation.bronchioles", "evaluation.protocols.truth", "physics.moments",
+    "physics.pooling", "training.checkpoint", "networks.model_file", "core.files",
 )  # fmt: skip
 """Numbers that look right when they are wrong, and files that must be whole."""
 TESTED_WITH = {"moments": "metrics", "pooling": "metrics", "model_file": "checkpoint"}

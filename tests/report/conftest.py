@@ -14,7 +14,8 @@ from small_results import Results
 PROGRAM, DRIVER = ("chromium", "chromium-browser", "google-chrome"), "chromedriver"
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--no-first-run", "--force-color-profile=srgb", "--force-device-scale-factor=1", "--hide-scrollbars",
+    "--disable-sync", "--no-first-run", "--force-color-profile=srgb", "--force-device-scale-factor=1",
+    "--hide-scrollbars",
 )  # fmt: skip
 
 

@@ -90,7 +90,8 @@ class Results:
         path = self.folder / "tables/volumes.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(
-            "case,modality,format,columns_px,rows_px,slices,pixel_x_mm,pixel_y_mm,slice_spacing_mm,slice_thickness_mm,spacing_from\n"
+            "case,modality,format,columns_px,rows_px,slices,pixel_x_mm,pixel_y_mm,slice_spacing_mm,slice_thickness_mm,"
+            "spacing_from\n"
             "train1,micro,NIfTI,229,229,26,0.07,0.07,0.07,,file\ntest1,clinical,NIfTI,32,24,3,0.5,0.5,1,,file\n"
         )
         write_run(path, "volumes", {}, [], time.time())

@@ -55,8 +55,15 @@ def test_the_policy_of_the_page_keeps_scripts_from_the_network(opened):
 
 
 @pytest.mark.parametrize(
-    ("key", "hu"), [("1", CLINICAL), ("2", METHODS["proposed"]), ("3", METHODS["bicubic"]), ("4", METHODS["cyclegan"]), ("5", TRUTH)]
-)  # fmt: skip
+    ("key", "hu"),
+    [
+        ("1", CLINICAL),
+        ("2", METHODS["proposed"]),
+        ("3", METHODS["bicubic"]),
+        ("4", METHODS["cyclegan"]),
+        ("5", TRUTH),
+    ],
+)
 def test_a_number_key_shows_an_image(opened, key, hu):
     opened.press(key)
     assert near(opened.grey(0.4), level(hu, *LUNG)) and near(opened.grey(0.6), level(hu, *LUNG))
@@ -180,7 +187,8 @@ def test_zoom_and_pan_by_buttons_keys_and_wheel_keep_equal_scales(opened):
     opened.press("0")
     assert opened.ranges() == pytest.approx(first)
     box = opened.js(
-        "const b = document.getElementById('frame').getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]"
+        "const b = document.getElementById('frame').getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height "
+        "/ 2]"
     )
     for kind, more in (("mouseMoved", {}), ("mouseWheel", {"deltaX": 0, "deltaY": -240})):
         opened.cdp("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], **more)
@@ -209,7 +217,8 @@ def test_the_scale_bar_is_as_long_as_it_says(opened):
     rows = [row for row in white if row.any() and np_runs(row)[0] > 25]
     assert rows, "no bar"
     units = opened.js(
-        "return Bokeh.documents[0].get_model_by_name('viewer').center.map(one => one.unit).filter(unit => unit !== undefined)"
+        "return Bokeh.documents[0].get_model_by_name('viewer').center.map(one => one.unit).filter(unit => unit !== "
+        "undefined)"
     )
     assert units == ["mm"], "one unit of the figure's axes"
     r = opened.ranges()
@@ -302,7 +311,8 @@ def test_on_a_phone_nothing_is_wider_than_the_screen_and_the_controls_work(chrom
     assert opened.js("return document.documentElement.scrollWidth") == width
     assert opened.js("return document.getElementById('frame').getBoundingClientRect().bottom") < 844
     small = opened.js(
-        "return [...document.querySelectorAll('#controls button, #controls select')].filter(e => e.offsetHeight && e.offsetHeight < 40).length"
+        "return [...document.querySelectorAll('#controls button, #controls select')].filter(e => e.offsetHeight && "
+        "e.offsetHeight < 40).length"
     )
     assert small == 0, "fingers need room"
     opened.press("4")
@@ -335,7 +345,8 @@ def test_two_fingers_zoom_the_image_and_not_the_page(chromium, page):
     opened = Opened(chromium, page, size=(390, 844), phone=True)
     before = opened.ranges()
     box = opened.js(
-        "const b = document.getElementById('frame').getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]"
+        "const b = document.getElementById('frame').getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height "
+        "/ 2]"
     )
     for kind, apart in (("touchStart", 20), *(("touchMove", apart) for apart in range(24, 90, 6)), ("touchEnd", None)):
         fingers = (

@@ -138,7 +138,8 @@ def test_the_state_of_a_training_tells_its_step(tmp_path):
 
 @pytest.mark.parametrize(("name", "problem"), [
     ("none", "does not exist"), ("notes.txt", "no known format"), ("empty", "holds neither DICOM"),
-    ("model.pt", "no microsr model"), ("a.npy", "holds no patches"), ("other.zarr", "not a volume in the working format"),
+    ("model.pt", "no microsr model"), ("a.npy", "holds no patches"),
+    ("other.zarr", "not a volume in the working format"),
 ])  # fmt: skip
 def test_what_is_unknown_is_refused_in_one_line(name, problem, tmp_path):
     (tmp_path / "empty").mkdir()

@@ -82,7 +82,8 @@ def test_nothing_of_a_run_is_left_to_the_next_one(workflow, fork, tmp_path):
     after = fork(workflow, *SOUND)
     assert after[0] == before[0] == 0 and told(after[1]) == told(before[1])
     (other.folder / "Snakefile").write_text(
-        "import os, sys\nprint('LEFT' in os.environ, 'SEEN' in os.environ, 'microsr' in sys.modules)\nsys.exit('error: seen')\n"
+        "import os, sys\nprint('LEFT' in os.environ, 'SEEN' in os.environ, 'microsr' in sys.modules)\nsys.exit('error: "
+        "seen')\n"
     )
     assert "False False False" in fork(other, "-n")[1]
 

@@ -111,8 +111,10 @@ def test_quality_against_cost_is_drawn_where_networks_differ(planned):
 @pytest.mark.parametrize(
     ("experiment", "method", "changed"),
     [
-        ("networks", "resnet", "--network resnet --epochs 1 --patches_per_case 270 --batch_size 4 --learning_rate 0.0002 "),
-        ("networks", "compact", "--network compact --epochs 1 --patches_per_case 270 --batch_size 4 --learning_rate 0.0004 "),
+        ("networks", "resnet",
+         "--network resnet --epochs 1 --patches_per_case 270 --batch_size 4 --learning_rate 0.0002 "),
+        ("networks", "compact",
+         "--network compact --epochs 1 --patches_per_case 270 --batch_size 4 --learning_rate 0.0004 "),
         ("options", "float32", "--precision float32 "),
         ("options", "ema", "--ema_decay 0.99 --gradient_penalty 0.0 "),
         ("options", "no_spectral_norm", "--gradient_penalty 0.0 --spectral_norm false "),

@@ -21,8 +21,8 @@ SMOKE = ["--configfile", "experiments/smoke.yaml"]
 def test_smoke_makes_figures_tables_and_models(finished):
     results = finished.folder / "results/smoke"
     for name in (
-        "comparison", "network", "losses", "domain", "patches_train1_clinical", "validation", "bronchioles", "hallucination",
-        "metrics", *(f"metrics_{protocol}" for protocol in PROTOCOLS),
+        "comparison", "network", "losses", "domain", "patches_train1_clinical", "validation", "bronchioles",
+        "hallucination", "metrics", *(f"metrics_{protocol}" for protocol in PROTOCOLS),
     ):  # fmt: skip
         for ending in ("png", "pdf"):
             assert (results / f"figures/{name}.{ending}").stat().st_size > 1000

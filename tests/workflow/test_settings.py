@@ -34,8 +34,8 @@ REACHES: dict[str, tuple[Any, set[str]]] = {
     **{
         f"simulate.{key}": (value, SIMULATED)
         for key, value in {
-            "clinical_size": 49, "clinical_slices": 4, "slice_spacing_mm": 0.7, "micro_spacing_mm": 0.08, "specimen_mm": 15.0,
-            "specimen": "tumour", "micro_offset_hu": 31.5,
+            "clinical_size": 49, "clinical_slices": 4, "slice_spacing_mm": 0.7, "micro_spacing_mm": 0.08,
+            "specimen_mm": 15.0, "specimen": "tumour", "micro_offset_hu": 31.5,
         }.items()
     },
     "volumes.clinical.lung_below_hu": (-401.0, {"import_clinical", "import_repeat"}),
@@ -58,8 +58,8 @@ REACHES: dict[str, tuple[Any, set[str]]] = {
     **{
         f"{METHOD}losses.{key}": (value, TRAINED)
         for key, value in {
-            "adversarial": 0.6, "cycle": 11.0, "downsample": 41.0, "upsample": 2.0, "clinical_ssim": 3.0, "micro_ssim": 4.0,
-            "pixel_norm": "l1", "repeat": 5.0, "forgive_px": 1.5,
+            "adversarial": 0.6, "cycle": 11.0, "downsample": 41.0, "upsample": 2.0, "clinical_ssim": 3.0,
+            "micro_ssim": 4.0, "pixel_norm": "l1", "repeat": 5.0, "forgive_px": 1.5,
         }.items()
     },
     **{f"{METHOD}losses.{key}": (6.0, TRAINED) for key in LOSSES},
@@ -67,8 +67,9 @@ REACHES: dict[str, tuple[Any, set[str]]] = {
         f"train.{key}": (value, TRAINED)
         for key, value in {
             "network": "compact", "epochs": 2, "patches_per_case": 12, "batch_size": 8, "learning_rate": 0.0005,
-            "adam_betas": [0.6, 0.99], "constant_fraction": 0.6, "pool_size": 40, "augment": False, "precision": "float32",
-            "start_steps": 2, "noise_gain": 2.0, "ema_decay": 0.9, "gradient_penalty": 0.5, "spectral_norm": False,
+            "adam_betas": [0.6, 0.99], "constant_fraction": 0.6, "pool_size": 40, "augment": False,
+            "precision": "float32", "start_steps": 2, "noise_gain": 2.0, "ema_decay": 0.9, "gradient_penalty": 0.5,
+            "spectral_norm": False,
         }.items()
     },
     "superresolve.slices": ([0, 1], {"superresolve"}),

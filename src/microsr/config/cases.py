@@ -76,8 +76,8 @@ class Simulate(Section):
     vessels and airways stay as they are.
     """
     scanner: Annotated[dict[str, Any], AfterValidator(_other_scanner)] = {}
-    """Keys of the section `scanner` in which the scanner of all clinical scans is another one than is stated there: what
-    trains with the stated one is then wrong about it.
+    """Keys of the section `scanner` in which the scanner of all clinical scans is another one than is stated there:
+    what trains with the stated one is then wrong about it.
     """
     further_scans: Annotated[dict[Name, Annotated[dict[str, Any], AfterValidator(_other_scanner)]], Field()] = {}
     """Further scans of each test lung by scanners that differ in these keys of `scanner`, by name, as

@@ -84,8 +84,8 @@ class Experiment(Section):
         return self
 
     def scanner_of(self, condition: str | None = None) -> Scanner:
-        """The scanner that the clinical scans of a condition are made with: the one stated, unless they are simulated by
-        another one.
+        """The scanner that the clinical scans of a condition are made with: the one stated, unless they are simulated
+        by another one.
         """
         changes: dict[str, Any] = {}
         if self.cases.sheet is None:

@@ -101,7 +101,8 @@ def read_sheet(cases: Cases) -> list[Case]:
     """Read and check the case sheet: one line a case, tab-separated, UTF-8, with a header.
 
     Columns: case, split (train, validation or test), clinical, micro, and optionally truth, labels, repeat, airways
-    and condition (see `Case`), and for each scan <modality>_series, _slices and _spacing (see `Scan`). An empty cell means "none".
+    and condition (see `Case`), and for each scan <modality>_series, _slices and _spacing (see `Scan`). An empty cell
+    means "none".
 
     Raises
     ------
@@ -116,8 +117,9 @@ def read_sheet(cases: Cases) -> list[Case]:
     for column in ("case", "split"):
         if column not in header:
             raise UserError(
-                f"{sheet}, line {header_line}: column '{column}' is missing; the first line must name the columns, separated "
-                f"by tabs (not by commas or semicolons): case, split, clinical, micro (found: {', '.join(header)[:200]})"
+                f"{sheet}, line {header_line}: column '{column}' is missing; the first line must name the columns, "
+                "separated by tabs (not by commas or semicolons): case, split, clinical, micro (found: "
+                f"{', '.join(header)[:200]})"
             )
     for column in header:
         if column not in SHEET_COLUMNS or header.count(column) > 1:
@@ -175,8 +177,8 @@ def _cells(sheet: Path, text: str) -> list[tuple[int, list[str]]]:
             (row,) = csv.reader([line], delimiter="\t", strict=True)
         except csv.Error as error:
             raise UserError(
-                f"{sheet}, line {number}: cannot be read ({error}); a quotation mark that opens a cell must close it, and a "
-                "line break within a cell is not allowed"
+                f"{sheet}, line {number}: cannot be read ({error}); a quotation mark that opens a cell must close it, "
+                "and a line break within a cell is not allowed"
             ) from None
         row = [cell.strip() for cell in row]
         if unseen := [c for cell in row for c in cell if unicodedata.category(c) in UNSEEN]:

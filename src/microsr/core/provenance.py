@@ -21,8 +21,8 @@ from microsr.core.code_version import SOURCE, step_version
 from microsr.core.files import replacing
 
 PACKAGES = (
-    "numpy", "scipy", "scikit-image", "SimpleITK", "nibabel", "pydicom", "tifffile", "imagecodecs", "pandas", "matplotlib",
-    "zarr", "torch", "torchmetrics", "pylinac", "snakemake", "snakemake-executor-plugin-slurm",
+    "numpy", "scipy", "scikit-image", "SimpleITK", "nibabel", "pydicom", "tifffile", "imagecodecs", "pandas",
+    "matplotlib", "zarr", "torch", "torchmetrics", "pylinac", "snakemake", "snakemake-executor-plugin-slurm",
 )  # fmt: skip
 """Whose versions a record names, where they are installed."""
 RUN = "run.json"

@@ -72,51 +72,55 @@ PROTOCOLS = (
         "no_reference",
         "no reference",
         "Without a reference",
-        "Does the image fit its own input, and does its texture look like uCT? Read the consistency first: an image that does "
-        "not give its input back is another patient's. Then the spectrum and the histogram: without uCT's texture, an image is "
-        "only magnified.",
+        "Does the image fit its own input, and does its texture look like uCT? Read the consistency first: an image "
+        "that does not give its input back is another patient's. Then the spectrum and the histogram: without uCT's "
+        "texture, an image is only magnified.",
     ),
     Protocol(
         "truth",
         "against the truth",
         "Against the truth",
-        "Is what the image shows there? Only a simulated case can say. PSNR and SSIM prefer a blur to any texture that is not in "
-        "its exact place, so they rank bicubic interpolation high; structures found, lost and invented matter more.",
+        "Is what the image shows there? Only a simulated case can say. PSNR and SSIM prefer a blur to any texture that "
+        "is not in its exact place, so they rank bicubic interpolation high; structures found, lost and invented "
+        "matter more.",
     ),
     Protocol(
         "downsampled",
         "down-sampled uCT",
         "Down-sampled uCT",
-        "Does a method give back a uCT that was made coarse? The input is easier than any patient's scan (no blur of a scanner, "
-        "no noise), so read these numbers as an upper bound.",
+        "Does a method give back a uCT that was made coarse? The input is easier than any patient's scan (no blur of a "
+        "scanner, no noise), so read these numbers as an upper bound.",
     ),
     Protocol(
         "distribution",
         "distribution",
         "Distribution of texture",
-        "Does the texture belong to uCT, as a network that names lung tissue sees it? It asks for the kind of texture, not for "
-        "its place: any other lung would score nearly as well. Nobody can get below the floor, the distance between two halves "
-        "of the uCT.",
+        "Does the texture belong to uCT, as a network that names lung tissue sees it? It asks for the kind of texture, "
+        "not for its place: any other lung would score nearly as well. Nobody can get below the floor, the distance "
+        "between two halves of the uCT.",
     ),
     Protocol(
         "repeatability",
         "two scans",
         "Two scans of one lung",
-        "Does a second scan of the same lung give the same image? Walls and lumens that only one of the two images has are made "
-        "of noise. Low values mean something only beside a good spectrum: a grey image repeats itself perfectly.",
+        "Does a second scan of the same lung give the same image? Walls and lumens that only one of the two images has "
+        "are made of noise. Low values mean something only beside a good spectrum: a grey image repeats itself "
+        "perfectly.",
     ),
 )
 
 METRICS = (
     Metric(
         "no_reference", "consistency_rmse", "Fit to the input", "HU", Best.REFERENCE,
-        "Averaged back to clinical pixels, minus the scan: the truth differs from its scan too, by noise, blur and thinner slices.",
+        "Averaged back to clinical pixels, minus the scan: the truth differs from its scan too, by noise, blur and "
+        "thinner slices.",
         "Nearest-neighbour up-sampling gets 0, and keeping the scan's noise gets below the truth.",
         "the truth's own",
     ),
     Metric(
         "no_reference", "consistency_psf_rmse", "Fit when scanned again", "HU", Best.REFERENCE,
-        "Scanned again (kernel and sampling of the settings), minus the scan: the truth differs by noise and by its thinner slices.",
+        "Scanned again (kernel and sampling of the settings), minus the scan: the truth differs by noise and by its "
+        "thinner slices.",
         "Explaining the noise too gets below the truth, and a wrong kernel shifts every method.",
         "the truth's own",
     ),
@@ -137,7 +141,8 @@ METRICS = (
     ),
     Metric(
         "no_reference", "checkerboard", "Checkerboard", "log10 ratio", Best.REFERENCE,
-        "Power at multiples of 1/8 cycles per pixel above that around them: a pattern with the period of a clinical pixel.",
+        "Power at multiples of 1/8 cycles per pixel above that around them: a pattern with the period of a clinical "
+        "pixel.",
         "A pattern that changes with the image hides.",
         "chance, 0 to 0.2",
     ),
@@ -266,7 +271,8 @@ METRICS = (
     Metric(
         "distribution", "frechet_distance_tissue_features", "Fréchet distance", "1", Best.LOWER,
         "To uCT, in the kind of texture as a network sees it; at best about its floor.",
-        "Any other lung's texture scores nearly as well, and it depends on the number and the size of the windows (run.json).",
+        "Any other lung's texture scores nearly as well, and it depends on the number and the size of the windows "
+        "(run.json).",
     ),
     Metric(
         "distribution", "frechet_distance_tissue_features_floor", "Fréchet distance, floor", "1", Best.NONE,
@@ -290,7 +296,8 @@ METRICS = (
     ),
     Metric(
         "repeatability", "disagreement_pooled_rmse", "Disagreement after averaging", "HU", Best.REFERENCE,
-        "The images of two scans, averaged back to clinical pixels; more than the scans differ by is noise made stronger.",
+        "The images of two scans, averaged back to clinical pixels; more than the scans differ by is noise made "
+        "stronger.",
         "A method that ignores its input gets 0, as one would that removes all noise.",
         "the two scans' own",
     ),
@@ -363,8 +370,8 @@ def find_metric(protocol: str, key: str) -> Metric:
         if metric.protocol == protocol and (member := _member(metric.key, key)) is not None:
             return replace(metric, key=key, name=f"{metric.name}, {member}" if member else metric.name)
     raise UserError(
-        f"the protocol '{protocol}' has no metric '{key}' that src/microsr/evaluation/catalogue.py describes; describe it there, or make the "
-        "tables again"
+        f"the protocol '{protocol}' has no metric '{key}' that src/microsr/evaluation/catalogue.py describes; describe "
+        "it there, or make the tables again"
     )
 
 

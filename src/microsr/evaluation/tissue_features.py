@@ -252,8 +252,8 @@ def _check(images: np.ndarray, answers: np.ndarray, truth: Path, labels: Path) -
         raise UserError(f"{labels} has shape {answers.shape}, {truth} has {images.shape}; give those of one case")
     if len(images) < 2 or min(images.shape[1:]) < SIZE:
         raise UserError(
-            f"{truth} has {len(images)} slices of {images.shape[1]}x{images.shape[2]} pixels; the features need at least "
-            f"2 slices of {SIZE}x{SIZE}: raise simulate.clinical_slices or simulate.clinical_size"
+            f"{truth} has {len(images)} slices of {images.shape[1]}x{images.shape[2]} pixels; the features need at "
+            f"least 2 slices of {SIZE}x{SIZE}: raise simulate.clinical_slices or simulate.clinical_size"
         )
     codes = np.unique(answers)
     if codes.min() < 0 or codes.max() >= len(Tissue) or len(codes) < 2:

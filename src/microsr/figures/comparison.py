@@ -136,7 +136,8 @@ def choose_slice(mask: Any, available: dict[Path, list[int]], wanted: int | None
         for path, slices in available.items():
             if wanted not in slices:
                 raise UserError(
-                    f"figures.slice is {wanted}, but {path} holds the clinical slices {_brief(slices)}; choose one of them"
+                    f"figures.slice is {wanted}, but {path} holds the clinical slices {_brief(slices)}; choose one of "
+                    "them"
                 )
         return wanted
     common = sorted(set.intersection(*(set(slices) for slices in available.values())))
@@ -303,8 +304,8 @@ def _check_grid(path: Path, volume: Volume, clinical_path: Path, clinical: Volum
     if volume.shape[1:] != wanted or not np.allclose(spacing, clinical.spacing[:2], rtol=1e-3):
         raise UserError(
             f"{path} has {volume.shape[1]} x {volume.shape[2]} pixels of {volume.spacing[0]:.4g} mm; on the grid of "
-            f"{clinical_path} magnified {SCALE} times there are {wanted[0]} x {wanted[1]} of {clinical.spacing[0] / SCALE:.4g} mm; "
-            "give volumes of the same case"
+            f"{clinical_path} magnified {SCALE} times there are {wanted[0]} x {wanted[1]} of "
+            f"{clinical.spacing[0] / SCALE:.4g} mm; give volumes of the same case"
         )
 
 
@@ -323,8 +324,8 @@ def _check_insets(insets: list[Inset], shape: tuple[int, int]) -> None:
     for inset in insets:
         if inset.row + inset.size > shape[0] or inset.column + inset.size > shape[1]:
             raise UserError(
-                f"figures.insets: row {inset.row}, column {inset.column}, size {inset.size} reaches beyond the clinical slice of "
-                f"{shape[0]} x {shape[1]} pixels; choose a smaller one"
+                f"figures.insets: row {inset.row}, column {inset.column}, size {inset.size} reaches beyond the "
+                f"clinical slice of {shape[0]} x {shape[1]} pixels; choose a smaller one"
             )
 
 

@@ -48,7 +48,8 @@ def draw_losses(tables: dict[str, pd.DataFrame]) -> Figure:
     height = min(0.3 + 1.4 * rows + below, TALLEST)
     figure = new_figure(PAGE, height)
     grid = figure.add_gridspec(
-        rows, columns, left=0.055, right=0.983, top=1 - 0.3 / height, bottom=(0.32 + below) / height, wspace=0.32, hspace=0.6
+        rows, columns, left=0.055, right=0.983, top=1 - 0.3 / height, bottom=(0.32 + below) / height,
+        wspace=0.32, hspace=0.6,
     )  # fmt: skip
     for number, quantity in enumerate(quantities):
         axes = figure.add_subplot(grid[number // columns, number % columns])
@@ -76,8 +77,10 @@ def draw_losses(tables: dict[str, pd.DataFrame]) -> Figure:
             axes.set_xlabel("step")
     lines = [Line2D([], [], label=name, **_look(model)) for model, name in enumerate(names)]
     lines.append(Line2D([], [], color="#888888", alpha=0.5, linewidth=0.5, label="as logged"))
-    figure.legend(handles=lines, loc="lower left", bbox_to_anchor=(0.05, 0.02 / height), ncols=columns, handlelength=3,
-                  title="mean over 5 % of the steps", title_fontsize=SMALLEST_TEXT, alignment="left", borderaxespad=0)  # fmt: skip
+    figure.legend(
+        handles=lines, loc="lower left", bbox_to_anchor=(0.05, 0.02 / height), ncols=columns, handlelength=3,
+        title="mean over 5 % of the steps", title_fontsize=SMALLEST_TEXT, alignment="left", borderaxespad=0,
+    )  # fmt: skip
     return figure
 
 

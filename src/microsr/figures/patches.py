@@ -77,8 +77,10 @@ def draw_patches(volume: Volume, mask: np.ndarray, table: pd.DataFrame, slices: 
     first = table.iloc[0]
     unit = "uCT" if first["modality"] == "micro" else "clinical CT"
     figure.text(
-        edge / PAGE, 1 - 0.05 / height, f"Case {first['case']}, {unit}: {len(table)} patches of {first['size']}×{first['size']} pixels "
-        f"({first['size'] * x:.3g} mm) from {table['slice'].nunique()} slices", fontsize=8, fontweight="bold", va="top",
+        edge / PAGE, 1 - 0.05 / height,
+        f"Case {first['case']}, {unit}: {len(table)} patches of {first['size']}×{first['size']} pixels "
+        f"({first['size'] * x:.3g} mm) from {table['slice'].nunique()} slices",
+        fontsize=8, fontweight="bold", va="top",
     )  # fmt: skip
     layers = [coverage(table[table["slice"] == z], (rows, columns)) for z in slices]
     most = max(int(layer.max()) for layer in layers)

@@ -35,7 +35,8 @@ styled = context(
     [
         "default",
         {
-            "font.family": "DejaVu Sans",  # comes with matplotlib, so that the bytes do not depend on the machine's fonts
+            # Comes with matplotlib, so that the bytes do not depend on the machine's fonts.
+            "font.family": "DejaVu Sans",
             "font.size": 7,
             "axes.titlesize": 7.5,
             "axes.labelsize": 7,

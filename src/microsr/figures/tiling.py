@@ -54,8 +54,14 @@ Row = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def make_tiling(
-    clinical: Path, models: dict[str, Path], settings: Figures, output: Path, table: Path, size: int = SIZE, tile: int = TILE
-) -> dict[str, Any]:  # fmt: skip
+    clinical: Path,
+    models: dict[str, Path],
+    settings: Figures,
+    output: Path,
+    table: Path,
+    size: int = SIZE,
+    tile: int = TILE,
+) -> dict[str, Any]:
     """Write the figure and the table of one clinical CT and return what it shows: slice, and first row and column of
     the square.
 
@@ -181,8 +187,10 @@ def draw_tiling(
             axes = show(row, column, title, shown, **colours)
             axes.set_xticks(np.arange(tile * x, across - x / 2, tile * x), [])
             axes.set_yticks(np.arange(tile * y, down - y / 2, tile * y), [])
-            axes.text(0.97, 0.03, f"at most {_short(difference.max())} HU", transform=axes.transAxes, ha="right",
-                      va="bottom", fontsize=6.5, bbox={"facecolor": "white", "alpha": 0.85, "linewidth": 0, "pad": 1.2})  # fmt: skip
+            axes.text(
+                0.97, 0.03, f"at most {_short(difference.max())} HU", transform=axes.transAxes, ha="right", va="bottom",
+                fontsize=6.5, bbox={"facecolor": "white", "alpha": 0.85, "linewidth": 0, "pad": 1.2},
+            )  # fmt: skip
     grey_bar(figure, (edge / PAGE, 0.21 / height, 0.8 * column_width / PAGE, 0.08 / height), window)
     left, width = edge + column_width + gap, 2 * column_width + gap
     _colour_bar(figure, (left / PAGE, 0.21 / height, width / PAGE, 0.08 / height))

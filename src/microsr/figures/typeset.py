@@ -29,7 +29,10 @@ COLUMNS = {
     "Slice thickness (µm)": "slice_thickness_mm",
 }
 """Heading of each column of Table 1, and the column of volumes.csv that it begins with."""
-NEEDED = ("case", "modality", "columns_px", "rows_px", "slices", "pixel_x_mm", "pixel_y_mm", "slice_spacing_mm", "slice_thickness_mm")  # fmt: skip
+NEEDED = (
+    "case", "modality", "columns_px", "rows_px", "slices", "pixel_x_mm", "pixel_y_mm", "slice_spacing_mm",
+    "slice_thickness_mm",
+)  # fmt: skip
 ARROWS = {"↑": r"$\uparrow$", "↓": r"$\downarrow$"}
 ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",

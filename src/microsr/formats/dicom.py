@@ -37,7 +37,8 @@ GAP_TOLERANCE = 0.1
 SHIFT_TOLERANCE = 0.5
 """Largest sideways drift over the whole volume, in pixels."""
 DECISIVE = [
-    "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelData", "ImagePositionPatient", "ImageOrientationPatient",
+    "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelData", "ImagePositionPatient",
+    "ImageOrientationPatient",
 ]  # fmt: skip
 """Elements that pydicom reads too."""
 UNDEFINED = 0xFFFFFFFF
@@ -278,15 +279,15 @@ def _sorted(slices: list[Slice], where: str) -> list[Slice]:
             )
         if max(np.abs(other.row - first.row).max(), np.abs(other.column - first.column).max()) > SAME_DIRECTION:
             raise UserError(
-                f"{where}: slices differ in orientation ({first.path.name} and {other.path.name}: a localiser, or a gantry "
-                "tilt that varies); keep the files of one orientation"
+                f"{where}: slices differ in orientation ({first.path.name} and {other.path.name}: a localiser, or a "
+                "gantry tilt that varies); keep the files of one orientation"
             )
     slices = sorted(slices, key=lambda s: float(s.position @ first.normal))
     for one, next_one in itertools.pairwise(slices):
         if (next_one.position - one.position) @ first.normal < 1e-3:
             raise UserError(
-                f"{where}: two slices at one position ({one.path.name} and {next_one.path.name}): two scans, or a copy; "
-                "keep one of them"
+                f"{where}: two slices at one position ({one.path.name} and {next_one.path.name}): two scans, or a "
+                "copy; keep one of them"
             )
     return slices
 
@@ -334,8 +335,9 @@ def _even(along: np.ndarray, slices: list[Slice], where: str) -> None:
         return
     odd = int(np.abs(gaps - usual).argmax())
     raise UserError(
-        f"{where}: slice gaps vary: {gaps[odd]:.3f} mm between {slices[odd].path.name} and {slices[odd + 1].path.name}, "
-        f"{usual:.3f} mm elsewhere; a slice is missing or two scans are mixed (choose an even part with slices=first:end)"
+        f"{where}: slice gaps vary: {gaps[odd]:.3f} mm between {slices[odd].path.name} and "
+        f"{slices[odd + 1].path.name}, {usual:.3f} mm elsewhere; a slice is missing or two scans are mixed (choose an "
+        "even part with slices=first:end)"
     )
 
 

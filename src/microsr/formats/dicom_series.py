@@ -32,8 +32,8 @@ UNKNOWN = (
 )  # fmt: skip
 """Elements that a CT image must have, empty where there is nothing to say."""
 INHERITED: dict[str, tuple[str, ...] | type[float]] = {
-    "PatientPosition": ("HFS", "HFP", "HFDR", "HFDL", "FFS", "FFP", "FFDR", "FFDL"), "KVP": float, "SliceThickness": float,
-    "LossyImageCompression": ("00", "01"), "LossyImageCompressionRatio": float,
+    "PatientPosition": ("HFS", "HFP", "HFDR", "HFDL", "FFS", "FFP", "FFDR", "FFDL"), "KVP": float,
+    "SliceThickness": float, "LossyImageCompression": ("00", "01"), "LossyImageCompressionRatio": float,
     "LossyImageCompressionMethod": ("ISO_10918_1", "ISO_14495_1", "ISO_15444_1", "ISO_13818_2"),
 }  # fmt: skip
 """What a derived series has from its source: how the scan was taken, and that values were once compressed with loss.
@@ -237,8 +237,8 @@ def _nearest(source: Path, images: list[Dataset], volume: Volume, shape: tuple[i
     gap = distances.min(axis=0).max()
     if apart > SAME_PLACE or gap > SAME_PLACE * step:
         raise UserError(
-            f"{source}: does not lie where the volume does (corners {apart:.3g} pixels apart, slices {gap:.3g} mm), so the "
-            "volume was made from another series; give that one, or no source"
+            f"{source}: does not lie where the volume does (corners {apart:.3g} pixels apart, slices {gap:.3g} mm), so "
+            "the volume was made from another series; give that one, or no source"
         )
     return int(nearest[0])
 

@@ -150,7 +150,8 @@ def check_nifti(path: Path, reader: sitk.ImageFileReader) -> None:
         apart = np.abs(origin - reader.GetOrigin()[:3]).max() - 1e-3 * min(reader.GetSpacing()[:3])
         if not (np.abs(found - expected).max() <= 5 * STRAIGHT and apart <= 1e-5 * np.abs(origin).max()):
             raise UserError(
-                f"{path}: its axes are sheared, or its sform and qform disagree; resample it to an upright grid, or save it anew"
+                f"{path}: its axes are sheared, or its sform and qform disagree; resample it to an upright grid, or "
+                "save it anew"
             )
 
 

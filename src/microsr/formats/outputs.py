@@ -116,8 +116,8 @@ class Partial:
             free += _size(self.path)  # is going to be replaced
         if needed > free:
             raise UserError(
-                f"{self._output}: needs up to {_readable(needed)}, {_readable(free)} are free in {self._output.parent}; "
-                "make room, write elsewhere, or choose fewer slices"
+                f"{self._output}: needs up to {_readable(needed)}, {_readable(free)} are free in "
+                f"{self._output.parent}; make room, write elsewhere, or choose fewer slices"
             )
 
     def write(self, image: np.ndarray) -> None:
@@ -146,8 +146,8 @@ class Partial:
         if error.errno not in NO_ROOM:
             return error
         return UserError(
-            f"{self._output}: the disk is full, or takes no larger file ({error.strerror}); {self.done} of {self._total} slices "
-            f"are kept in {self.path}; make room, {AGAIN}: it continues there"
+            f"{self._output}: the disk is full, or takes no larger file ({error.strerror}); {self.done} of "
+            f"{self._total} slices are kept in {self.path}; make room, {AGAIN}: it continues there"
         )
 
     def finish(self) -> None:

@@ -152,8 +152,8 @@ def _array(reader: sitk.ImageFileReader) -> np.ndarray:
     needed = math.prod(reader.GetSize()) * _dtype(reader, np.dtype("f8")).itemsize
     if needed > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
         raise UserError(
-            f"{reader.GetFileName()}: has {needed / 1e9:.0f} GB of voxels by its header, more than the memory; copy it again if "
-            "that is wrong, or save it unpacked, as NIfTI or NRRD"
+            f"{reader.GetFileName()}: has {needed / 1e9:.0f} GB of voxels by its header, more than the memory; copy it "
+            "again if that is wrong, or save it unpacked, as NIfTI or NRRD"
         )
     try:
         image = reader.Execute()

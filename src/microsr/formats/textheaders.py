@@ -27,12 +27,12 @@ NRRD_SPACES = {
 }  # fmt: skip
 """Signs that turn a space into LPS, as ITK does; others are taken for LPS."""
 META_FIELDS = (
-    "ObjectType", "ObjectSubType", "TransformType", "NDims", "Name", "ID", "ParentID", "CompressedData", "CompressedDataSize",
-    "BinaryData", "BinaryDataByteOrderMSB", "ElementByteOrderMSB", "Color", "Position", "Offset", "Origin", "Orientation",
-    "Rotation", "TransformMatrix", "CenterOfRotation", "ElementSpacing", "DistanceUnits", "AnatomicalOrientation", "Comment",
-    "AcquisitionDate", "DimSize", "HeaderSize", "HeaderSizePerSlice", "Modality", "SequenceID", "ElementMin", "ElementMax",
-    "ElementNumberOfChannels", "ElementSize", "ElementNBits", "ElementToIntensityFunctionSlope",
-    "ElementToIntensityFunctionOffset", "ElementType", "ElementDataFile",
+    "ObjectType", "ObjectSubType", "TransformType", "NDims", "Name", "ID", "ParentID", "CompressedData",
+    "CompressedDataSize", "BinaryData", "BinaryDataByteOrderMSB", "ElementByteOrderMSB", "Color", "Position", "Offset",
+    "Origin", "Orientation", "Rotation", "TransformMatrix", "CenterOfRotation", "ElementSpacing", "DistanceUnits",
+    "AnatomicalOrientation", "Comment", "AcquisitionDate", "DimSize", "HeaderSize", "HeaderSizePerSlice", "Modality",
+    "SequenceID", "ElementMin", "ElementMax", "ElementNumberOfChannels", "ElementSize", "ElementNBits",
+    "ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset", "ElementType", "ElementDataFile",
 )  # fmt: skip
 """Fields that MetaImage defines; a file may have others, for remarks."""
 SAME = ("Offset", "Position", "Origin"), ("TransformMatrix", "Rotation", "Orientation")

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from microsr.formats.dicom_series import DerivedSeries
 
 ENDINGS = {
-    ".ome.zarr": "ome-zarr", ".zarr": "ome-zarr", ".nii.gz": "nifti.gz", ".nii": "nifti", ".nrrd": "nrrd", ".mha": "metaimage",
+    ".ome.zarr": "ome-zarr", ".zarr": "ome-zarr", ".nii.gz": "nifti.gz", ".nii": "nifti", ".nrrd": "nrrd",
+    ".mha": "metaimage",
 }  # fmt: skip
 """Format of a name, the first ending that fits."""
 ENDINGS |= {f".{kind}": kind for kind in formats.FORMATS}
@@ -143,8 +144,8 @@ def _check_even(volume: Volume, kind: str) -> None:
     slices = volume.attributes.get("slices", [])
     if kind != "ome-zarr" and len(set(np.diff(slices))) > 1:
         raise UserError(
-            f"slices {slices} are not evenly spaced, which {kind} cannot say; choose evenly spaced ones, or write OME-Zarr, "
-            "which lists them"
+            f"slices {slices} are not evenly spaced, which {kind} cannot say; choose evenly spaced ones, or write "
+            "OME-Zarr, which lists them"
         )
 
 

@@ -57,7 +57,8 @@ def _record(part: Path) -> dict[str, Any]:
             raise ValueError("its part is not one of a number")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{file}: does not say which part it is ({error}); make {part} with `microsr superresolve --parts N --part K`"
+            f"{file}: does not say which part it is ({error}); make {part} with `microsr superresolve --parts N --part "
+            "K`"
         ) from None
     return record
 

@@ -42,7 +42,8 @@ AHEAD = {"cpu": 1, "cuda": 4}
 """Slices that are read, and their noise drawn, ahead of the network."""
 DESCRIPTION = {
     "description": "Super-resolved CT, not for diagnosis",
-    "derivation": f"Super-resolved {SCALE} times in-plane; what is finer than the scan resolves is plausible, not measured",
+    "derivation": f"Super-resolved {SCALE} times in-plane; what is finer than the scan resolves is plausible, "
+    "not measured",
 }
 """What a DICOM viewer shows of the output."""
 NOT_HERE = ("formats",)
@@ -129,9 +130,11 @@ def superresolve(
     slices: as for `chosen_slices`. tile: see `Magnifier`. region: see `parse_region`. kind: the output's format (see
     `outputs.kind_of`); None: by its ending. threads: of a CPU. series: of `source`, where it holds several. part: (k,
     n) makes the k-th of n blocks of slices only, in a volume as of all of them; `gather` puts the n volumes together.
-    volume: the input, where it is open already. draw: number of the random draw (see `Upsampler.draw`). The output's attribute "slices" lists the clinical slices it holds; its
-    geometry makes it overlay the input when they are consecutive; run.json lies beside it. A run that is stopped leaves
-    what it has written beside `output`, and the same call goes on from there.
+    volume: the input, where it is open already. draw: number of the random draw (see `Upsampler.draw`).
+
+    The output's attribute "slices" lists the clinical slices it holds; its geometry makes it overlay the input when
+    they are consecutive; run.json lies beside it. A run that is stopped leaves what it has written beside `output`, and
+    the same call goes on from there.
 
     Raises
     ------
@@ -260,7 +263,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         required=True,
-        help="super-resolved volume; its ending gives the format: .ome.zarr, .nii, .nii.gz, .nrrd, .mha; none: a folder of DICOM slices",
+        help="super-resolved volume; its ending gives the format: .ome.zarr, .nii, .nii.gz, .nrrd, .mha; none: a "
+        "folder of DICOM slices",
     )
     parser.add_argument("--format", choices=FORMATS, help="format of the output, where its ending does not say it")
     parser.add_argument("--region", help="rows and columns first:end,first:end, clinical pixels (default: all)")

@@ -149,7 +149,10 @@ class Generator:
         self.facts = {"upsampler": "generator", "model": self.inputs[Path(model)], "precision": self._precision}
 
     def draw(self, index: int, size: tuple[int, int], number: int = 0) -> list[Tensor]:
-        """The slice's noise, a function of the model's seed, the slice's index and the draw, the same on every device."""
+        """The slice's noise, a function of the model's seed, the slice's index and the draw.
+
+        It is the same on every device.
+        """
         bits = philox_stream(Stream.SLICE_PLANES, self._seed, index, *([number] if number else []))
         planes = []
         for shape in ((scale * size[0], scale * size[1]) for scale in self._g1.noise_scales):

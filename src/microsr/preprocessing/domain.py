@@ -166,7 +166,8 @@ def report(clinical: Profile, micro: Profile, differences: dict[str, float]) -> 
     power = float(np.mean((micro.spectrum - clinical.spectrum)[fine]))
     found = {
         "mean": f"mean {clinical.mean:.0f} against {micro.mean:.0f} HU ({mean:+.0f}, limit {MEAN_LIMIT_HU:g})",
-        "sd": f"SD {clinical.sd:.0f} against {micro.sd:.0f} HU (ratio {sd:.2f}, limits 1/{SD_LIMIT:g} and {SD_LIMIT:g})",
+        "sd": f"SD {clinical.sd:.0f} against {micro.sd:.0f} HU (ratio {sd:.2f}, "
+        f"limits 1/{SD_LIMIT:g} and {SD_LIMIT:g})",
         "histogram": f"histograms overlap by {differences['histogram']:.2f} (limit {HISTOGRAM_LIMIT:g})",
         "spectrum": f"fine spectra by {differences['spectrum']:.2f} in log10 power (limit {SPECTRUM_LIMIT:.2f}), "
         f"uCT {'above' if power > 0 else 'below'} clinical",

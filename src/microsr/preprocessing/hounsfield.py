@@ -87,8 +87,8 @@ def clinical_hu(volume: Volume, where: str) -> Volume:
         or extreme.sum() > METAL_SHARE * voxels
     ):
         raise UserError(
-            f"{where}: values from {lows.min():g} to {highs.max():g} are not the HU of a chest CT (air -1000, water 0); "
-            "give the scan with its rescale slope and intercept applied"
+            f"{where}: values from {lows.min():g} to {highs.max():g} are not the HU of a chest CT (air -1000, water "
+            "0); give the scan with its rescale slope and intercept applied"
         )
     known = Slices(lambda z: (if_lowest if holds_lowest[z] else padding)[z], volume.shape, bool)
     return replace(volume, array=HuSlices(volume.array, known), unit="HU")

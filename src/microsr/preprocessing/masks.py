@@ -72,8 +72,8 @@ def lung_mask(
     keep &= _large(np.where(keep, parts.sizes, 0))
     if not keep.any():
         raise UserError(
-            f"holds no lung: nothing below {settings.lung_below_hu:g} HU but air below {AIR_BELOW_HU:g} HU; give a chest CT "
-            "in HU, or raise volumes.clinical.lung_below_hu"
+            f"holds no lung: nothing below {settings.lung_below_hu:g} HU but air below {AIR_BELOW_HU:g} HU; give a "
+            "chest CT in HU, or raise volumes.clinical.lung_below_hu"
         )
 
     def finished(z: int) -> np.ndarray:

@@ -197,7 +197,8 @@ def _tell(case: str, source: Volume, view: View, scanner: config.Scanner) -> Non
         )
     elif view.depth_mm < 2 * width:
         logger.warning(
-            "case %s: its uCT is %.2g mm thick, and a clinical slice is seen as wide as %.2g mm: the scans use what there is",
+            "case %s: its uCT is %.2g mm thick, and a clinical slice is seen as wide as %.2g mm: the scans use what "
+            "there is",
             *(case, view.depth_mm, 2 * width),
         )
     if abs(view.scale - 1) > UNLIKE:

@@ -111,8 +111,8 @@ def _check_volume(source: Any, case: str, modality: str, path: Path, size: int) 
     _, rows, columns = source.shape
     if min(rows, columns) < size:
         raise UserError(
-            f"case {case}, {modality}: {path} has slices of {rows}x{columns} pixels, too small for {size}x{size} patches; "
-            f"lower patches.clinical_size and patches.micro_size"
+            f"case {case}, {modality}: {path} has slices of {rows}x{columns} pixels, too small for {size}x{size} "
+            "patches; lower patches.clinical_size and patches.micro_size"
         )
 
 

@@ -187,8 +187,8 @@ def _refuse_micro(volume: Volume, where: str) -> None:
     """Refuse a uCT in the place of a clinical CT, whatever its values are, by its pixels."""
     if min(volume.spacing[:2]) < FINEST_CLINICAL:
         raise UserError(
-            f"{where}: its pixels of {min(volume.spacing[:2]):g} mm are those of a uCT, not of a clinical CT; give it in the column "
-            "'micro', or its true size as clinical_spacing"
+            f"{where}: its pixels of {min(volume.spacing[:2]):g} mm are those of a uCT, not of a clinical CT; give it "
+            "in the column 'micro', or its true size as clinical_spacing"
         )
 
 
@@ -197,8 +197,8 @@ def _refuse_clinical(volume: Volume, where: str) -> None:
     middle = np.asarray(volume.array[len(volume.array) // 2])
     if min(volume.spacing[:2]) > COARSEST_MICRO and np.mean(middle < -300) > AERATED_SHARE:
         raise UserError(
-            f"{where}: its pixels of {volume.spacing[0]:g} mm and its values are those of a clinical CT, not of a uCT; give it in "
-            "the column 'clinical', or its true size as micro_spacing"
+            f"{where}: its pixels of {volume.spacing[0]:g} mm and its values are those of a clinical CT, not of a uCT; "
+            "give it in the column 'clinical', or its true size as micro_spacing"
         )
 
 
@@ -254,7 +254,8 @@ def _target(settings: MicroVolume, like: Path | None, where: str) -> float:
         return settings.matched_spacing_mm
     if like is None:
         raise UserError(
-            f"{where}: matched sampling needs the clinical CT of the same case (--like), or volumes.micro.matched_spacing_mm"
+            f"{where}: matched sampling needs the clinical CT of the same case (--like), or "
+            "volumes.micro.matched_spacing_mm"
         )
     x, y, _ = open_volume(like).spacing
     if abs(x / y - 1) > 0.01:

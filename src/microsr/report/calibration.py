@@ -129,8 +129,8 @@ def _hu(axes: Axes, case: str, facts: dict[str, Any], micro: np.ndarray, clinica
 def _mark(axes: Axes, value: float, words: str) -> None:
     axes.axvline(value, color="black", linewidth=0.8, linestyle=(0, (1, 1)))
     axes.annotate(
-        words, (value, 1), xytext=(2, -1), xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=6, color=GREY,
-        va="top",
+        words, (value, 1), xytext=(2, -1), xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=6,
+        color=GREY, va="top",
     )  # fmt: skip
 
 

@@ -203,7 +203,9 @@ def _described(run: dict[str, Any], usual: dict[str, str], width: int) -> list[s
     unusual = [text for name, text in _facts(run).items() if text != usual[name]]
     return [
         head,
-        *textwrap.wrap(settings, max(width, 60), initial_indent="with ", subsequent_indent="     ", break_long_words=False),
+        *textwrap.wrap(
+            settings, max(width, 60), initial_indent="with ", subsequent_indent="     ", break_long_words=False
+        ),
         *([f"but: {', '.join(unusual)}"] if unusual else []),
     ]  # fmt: skip
 

@@ -136,7 +136,8 @@ def make_views(sources: list[Source], most: int = MOST_PIXELS) -> tuple[list[Vie
         views.append(
             View(
                 title=shown["title"] or str(clinical.attributes.get("case", source.record.stem)),
-                where=f"slice {index}, {columns * x:.3g} × {rows * y:.3g} mm ({part}), pixels of {x:.3g} and {x / SCALE:.3g} mm",
+                where=f"slice {index}, {columns * x:.3g} × {rows * y:.3g} mm ({part}), "
+                f"pixels of {x:.3g} and {x / SCALE:.3g} mm",
                 size=(columns * x, rows * y),
                 sides=sides(clinical.direction),
                 training_set=shown["training_set"],
@@ -231,9 +232,9 @@ def bokeh_item(window: tuple[float, float]) -> dict[str, Any]:
         Span(location=0, dimension="height", line_color="#F0E442", line_width=2, visible=False, name="divider")
     )
     bar = ScaleBar(
-        range=plot.x_range, unit="mm", location="bottom_right", bar_length=0.25, margin=8, padding=6, border_line_color=None,
-        background_fill_color="#000000", background_fill_alpha=0.6, bar_line_color="#FFFFFF", bar_line_width=3,
-        label_text_color="#FFFFFF", label_text_font_size="13px",
+        range=plot.x_range, unit="mm", location="bottom_right", bar_length=0.25, margin=8, padding=6,
+        border_line_color=None, background_fill_color="#000000", background_fill_alpha=0.6, bar_line_color="#FFFFFF",
+        bar_line_width=3, label_text_color="#FFFFFF", label_text_font_size="13px",
     )  # fmt: skip
     plot.add_layout(bar)
     item = json.dumps(json_item(plot, "plot"))

@@ -218,11 +218,12 @@ def airway_table(lung: Lung, clinical: Volume) -> pd.DataFrame:
 
 def specimen_grid(lung: Lung, settings: config.Simulate, rng: np.random.Generator | None = None) -> Grid:
     """Where the specimen is cut: by `settings.specimen` at random (by `rng`), as near to the tumour as it fits, or,
-    matched, at the place in the lung whose mix of tissue is most like the whole lung's, with some of the tumour if possible.
+    matched, at the place in the lung whose mix of tissue is most like the whole lung's, with some of the tumour if
+    possible.
 
-    Matched, equal shares of tumour and vessels in both domains keep an unpaired training from inventing or removing them (Cohen
-    et al. 2018). What a training sees are patches, which lie wholly inside and so show the middle more often than the
-    rim: the mix is that of all patches half as wide as the specimen.
+    Matched, equal shares of tumour and vessels in both domains keep an unpaired training from inventing or removing
+    them (Cohen et al. 2018). What a training sees are patches, which lie wholly inside and so show the middle
+    more often than the rim: the mix is that of all patches half as wide as the specimen.
 
     Raises
     ------
@@ -253,8 +254,8 @@ def specimen_grid(lung: Lung, settings: config.Simulate, rng: np.random.Generato
     if not whole.any():
         largest = 2 * lung.half_axes.min() * 0.7
         raise UserError(
-            f"simulate.specimen_mm: a specimen of {side:g} mm does not fit into the simulated lung of {lung.field:g} mm "
-            f"(simulate.clinical_size x scanner.pixel_mm); make it at most about {largest:.0f} mm"
+            f"simulate.specimen_mm: a specimen of {side:g} mm does not fit into the simulated lung of {lung.field:g} "
+            f"mm (simulate.clinical_size x scanner.pixel_mm); make it at most about {largest:.0f} mm"
         )
     if settings.specimen == "random":
         cost = rng.random(whole.shape)

@@ -38,8 +38,8 @@ def sole_attempt(folder: Path, number: int) -> Iterator[None]:
         in_vain = before.get("in_vain", 0) + 1 if before.get("from") == newest else 0
         if in_vain > 1:
             logger.warning(
-                "%d attempts in a row were ended before they saved a state (this one goes on from %s); if it was for want of memory "
-                "or time, ask for more, or lower compute.checkpoint_minutes",
+                "%d attempts in a row were ended before they saved a state (this one goes on from %s); if it was for "
+                "want of memory or time, ask for more, or lower compute.checkpoint_minutes",
                 *(in_vain, newest.removesuffix(".pt")),
             )
         _write(note, {"from": newest, "in_vain": in_vain})

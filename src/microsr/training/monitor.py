@@ -84,8 +84,8 @@ class DivergedError(UserError):
 def diverged(what: str) -> DivergedError:
     """The error that ends a training with broken losses or weights."""
     return DivergedError(
-        f"training diverged: {what}; lower train.learning_rate, set train.gradient_penalty to 1, or set train.precision to "
-        "float32"
+        f"training diverged: {what}; lower train.learning_rate, set train.gradient_penalty to 1, or set "
+        "train.precision to float32"
     )
 
 

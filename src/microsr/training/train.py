@@ -140,8 +140,8 @@ def train(
                 )  # fmt: skip
             except OSError as error:
                 raise UserError(
-                    f"the training has come to its end, but the model could not be written into {output} ({error}); free some "
-                    "space and run again: it goes on from the last state that was saved"
+                    f"the training has come to its end, but the model could not be written into {output} ({error}); "
+                    "free some space and run again: it goes on from the last state that was saved"
                 ) from None
 
 
@@ -248,8 +248,8 @@ def _stop(save: Callable[[], None], step: int, signals: list[int]) -> None:
         save()
     except OSError as error:
         raise UserError(
-            f"stopped after step {step}, and the state could not be saved ({error}); free some space and run again: it goes "
-            "on from the last state that was saved"
+            f"stopped after step {step}, and the state could not be saved ({error}); free some space and run again: it "
+            "goes on from the last state that was saved"
         ) from None
     by = f" by signal {signals[0]}" if signals else ""
     logger.warning("stopped%s after step %d; the state is saved, run again to go on", by, step)

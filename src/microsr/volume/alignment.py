@@ -69,8 +69,9 @@ def check_overlay(
     _, rows, columns = sr.shape
     if (rows, columns) != shape[1:] or max(slices) >= shape[0]:
         raise UserError(
-            f"{sr_path} ({rows}x{columns} pixels, up to clinical slice {max(slices)}) and {other_path} ({shape[1]}x{shape[2]} "
-            f"on the super-resolved grid, {shape[0]} slices) do not overlay; check the sheet's paths and slices"
+            f"{sr_path} ({rows}x{columns} pixels, up to clinical slice {max(slices)}) and {other_path} "
+            f"({shape[1]}x{shape[2]} on the super-resolved grid, {shape[0]} slices) do not overlay; check the sheet's "
+            "paths and slices"
         )
     corners = [(0, slices[0], r, c) for r in (0, rows - 1) for c in (0, columns - 1)]
     if slices == list(range(slices[0], slices[0] + len(slices))):  # slices that are apart have no spacing to check

@@ -66,7 +66,8 @@ def test_the_authors_networks_are_of_the_size_that_is_known(benchmark):
 
 
 def test_the_benchmark_prints_its_table(benchmark, monkeypatch, capsys, tmp_path, small_resnet):
-    flags = f"--network compact --clinical_size 12 --batch_size 2 --repeats 2 --device cpu --output {tmp_path / 'table.csv'}"
+    table = tmp_path / "table.csv"
+    flags = f"--network compact --clinical_size 12 --batch_size 2 --repeats 2 --device cpu --output {table}"
     monkeypatch.setattr(sys, "argv", ["train_step.py", *flags.split(), "--precision", "float32", "bfloat16"])
     monkeypatch.setattr(benchmark, "authors_networks", lambda size: families.build("resnet", size, 8 * size))
     benchmark.MATRIX["cpu"] = 256

@@ -52,25 +52,34 @@ def test_defaults_that_the_paper_fixes():
     ("config", "match"),
     [
         ({"experiment": "x", "tran": {}}, r"tran: unknown key; allowed here: experiment, .*, train"),
-        ({"experiment": "x", "train": {"epoch": 5}}, r"train\.epoch: unknown key; allowed here: network, repeats, epochs"),
-        ({"experiment": "x", "volumes": {"micro": {"calibration": {"air": 1}}}}, r"volumes\.micro\.calibration\.air: unknown key.*air_grey"),
-        ({"experiment": "x", "methods": {"mine": {"loss": {}}}}, r"methods\.mine\.loss: unknown key; allowed here: upsampler, losses"),
+        ({"experiment": "x", "train": {"epoch": 5}},
+         r"train\.epoch: unknown key; allowed here: network, repeats, epochs"),
+        ({"experiment": "x", "volumes": {"micro": {"calibration": {"air": 1}}}},
+         r"volumes\.micro\.calibration\.air: unknown key.*air_grey"),
+        ({"experiment": "x", "methods": {"mine": {"loss": {}}}},
+         r"methods\.mine\.loss: unknown key; allowed here: upsampler, losses"),
         ({}, r"experiment: is missing"),
         ({"experiment": "a b"}, r"experiment: .*not 'a b'"),
         ({"experiment": "x", "train": {"epochs": 0}}, r"train\.epochs: .*not 0"),
         ({"experiment": "x", "train": {"network": "unet"}}, r"train\.network: .*'resnet' or 'compact'"),
-        ({"experiment": "x", "patches": {"clinical_size": 16}}, r"patches: micro_size is 256, must be 8 x clinical_size = 128"),
+        ({"experiment": "x", "patches": {"clinical_size": 16}},
+         r"patches: micro_size is 256, must be 8 x clinical_size = 128"),
         ({"experiment": "x", "window_hu": [400, -1000]}, r"window_hu must rise"),
         ({"experiment": "x", "protocols": ["pooled", "pooled"]}, "lists one twice"),
-        ({"experiment": "x", "volumes": {"micro": {"calibration": {"low_percentile": 98}}}}, "low_percentile must be below"),
-        ({"experiment": "x", "volumes": {"micro": {"calibration": {"mean_hu": -1000}}}}, "mean_hu must be above air_hu"),
+        ({"experiment": "x", "volumes": {"micro": {"calibration": {"low_percentile": 98}}}},
+         "low_percentile must be below"),
+        ({"experiment": "x", "volumes": {"micro": {"calibration": {"mean_hu": -1000}}}},
+         "mean_hu must be above air_hu"),
         ({"experiment": "x", "seed": float("nan")}, "seed"),
         ({"experiment": "x", "train": {"ema_decay": 1}}, r"train\.ema_decay: .*less than 1.*not 1"),
         ({"experiment": "x", "train": {"gradient_penalty": -1}}, r"train\.gradient_penalty: .*not -1"),
         ({"experiment": "x", "compute": {"devices": 0}}, r"compute\.devices: .*not 0"),
-        ({"experiment": "x", "methods": {"mine": {"train": {"epoch": 5}}}}, r"methods\.mine\.train\.epoch: unknown key; allowed here: network, repeats, epochs"),
-        ({"experiment": "x", "methods": {"mine": {"train": {"network": "unet"}}}}, r"methods\.mine\.train\.network: .*'resnet' or 'compact', not 'unet'"),
-        ({"experiment": "x", "methods": {"mine": {"train": {"repeats": 3}}}}, r"methods\.mine\.train: repeats must be the same for all methods"),
+        ({"experiment": "x", "methods": {"mine": {"train": {"epoch": 5}}}},
+         r"methods\.mine\.train\.epoch: unknown key; allowed here: network, repeats, epochs"),
+        ({"experiment": "x", "methods": {"mine": {"train": {"network": "unet"}}}},
+         r"methods\.mine\.train\.network: .*'resnet' or 'compact', not 'unet'"),
+        ({"experiment": "x", "methods": {"mine": {"train": {"repeats": 3}}}},
+         r"methods\.mine\.train: repeats must be the same for all methods"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_config_is_named(config, match):
@@ -187,7 +196,8 @@ def test_series_slices_and_spacing_belong_to_their_modality(sheet):
     [
         ("one\ttrain\ta.nii\tb.nii\tc\n", HEADER, r"line 2: has 5 tab-separated cells, the header has 4"),
         ("one train a.nii b.nii\n", HEADER, r"line 2: has 1 tab-separated cells"),
-        ("one\ttrain\tc.nii\tb.nii\n", HEADER, r"line 2: clinical: .*c\.nii does not exist; correct the sheet, or cases\.data_root"),
+        ("one\ttrain\tc.nii\tb.nii\n", HEADER,
+         r"line 2: clinical: .*c\.nii does not exist; correct the sheet, or cases\.data_root"),
         ("one\tlearn\ta.nii\tb.nii\n", HEADER, r"line 2: split: .*'train', 'validation' or 'test'"),
         ("o/e\ttrain\ta.nii\tb.nii\n", HEADER, r"line 2: case: .*o/e"),
         ("\ttrain\ta.nii\tb.nii\n", HEADER, r"line 2: case: is missing"),
@@ -195,11 +205,13 @@ def test_series_slices_and_spacing_belong_to_their_modality(sheet):
         ("one\ttest\t\tb.nii\n", HEADER, r"line 2: test case 'one' has no clinical CT"),
         ("one\tvalidation\t\tb.nii\n", HEADER, r"line 2: validation case 'one' has no clinical CT"),
         ("one\ttrain\t\t\n", HEADER, r"line 2: case 'one' has neither clinical nor micro"),
-        ("one\ttrain\ta.nii\n", "case\tsplit\tclincal\n", r"line 1: column 'clincal' is unknown.*allowed: case, split, clinical"),
+        ("one\ttrain\ta.nii\n", "case\tsplit\tclincal\n",
+         r"line 1: column 'clincal' is unknown.*allowed: case, split, clinical"),
         ("one\ttrain\ta.nii\n", "case\tcase\tsplit\n", r"line 1: column 'case' is unknown or named twice"),
         ("a.nii\n", "clinical\n", r"line 1: column 'case' is missing"),
         ("one\ttrain\ta.nii\t5-9\n", "case\tsplit\tclinical\tclinical_slices\n", r"line 2: clinical\.slices: .*5-9"),
-        ("one\ttrain\ta.nii\t\t5:9\n", "case\tsplit\tclinical\tmicro\tmicro_slices\n", r"line 2: micro_slices is given but micro is empty"),
+        ("one\ttrain\ta.nii\t\t5:9\n", "case\tsplit\tclinical\tmicro\tmicro_slices\n",
+         r"line 2: micro_slices is given but micro is empty"),
         ("", "", r"is empty; its first line must name the columns"),
     ],
 )  # fmt: skip
@@ -215,8 +227,11 @@ def test_a_sheet_that_is_missing_or_no_text_is_named(tmp_path, sheet):
 def test_simulated_cases_have_truth_where_they_are_tested():
     cases = simulated_cases(Simulate(training_cases=2, validation_cases=1, test_cases=1), "results/x/simulated")
     assert [(c.case, c.split, c.truth is not None) for c in cases] == [
-        ("train1", "train", False), ("train2", "train", False), ("validation1", "validation", True), ("test1", "test", True)
-    ]  # fmt: skip
+        ("train1", "train", False),
+        ("train2", "train", False),
+        ("validation1", "validation", True),
+        ("test1", "test", True),
+    ]
     assert cases[0].micro == Scan(path="results/x/simulated/train1/micro.nii.gz")
 
 

@@ -101,21 +101,29 @@ positive = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
 fraction, count = st.floats(0, 1), st.integers(1, 10**9)
 SECTIONS = {
     Calibration: {
-        "method": st.sampled_from(["two_point", "percentile", "none"]), "air_grey": st.none() | numbers, "tissue_grey": st.none() | numbers,
-        "air_hu": numbers, "tissue_hu": numbers, "mean_hu": st.none() | numbers,
+        "method": st.sampled_from(["two_point", "percentile", "none"]), "air_grey": st.none() | numbers,
+        "tissue_grey": st.none() | numbers, "air_hu": numbers, "tissue_hu": numbers, "mean_hu": st.none() | numbers,
     },
     ClinicalVolume: {"lung_below_hu": numbers, "closing_mm": positive},
-    MicroVolume: {"sampling": st.sampled_from(["matched", "native"]), "matched_spacing_mm": st.none() | positive, "area_average": count},
+    MicroVolume: {
+        "sampling": st.sampled_from(["matched", "native"]), "matched_spacing_mm": st.none() | positive,
+        "area_average": count,
+    },
     Patches: {"per_case": count, "inside": fraction},
     Train: {
-        "epochs": count, "learning_rate": positive, "adam_betas": st.tuples(fraction, fraction), "augment": st.booleans(),
-        "spectral_norm": st.none() | st.booleans(), "network": st.sampled_from(["efficient", "resnet", "compact"]),
+        "epochs": count, "learning_rate": positive, "adam_betas": st.tuples(fraction, fraction),
+        "augment": st.booleans(), "spectral_norm": st.none() | st.booleans(),
+        "network": st.sampled_from(["efficient", "resnet", "compact"]),
     },
     Losses: {"cycle": positive, "pixel_norm": st.sampled_from(["mse", "l1"]), "forgive_px": positive},
     Method: {"upsampler": st.sampled_from(["generator", "bicubic"]), "mix_noise": st.booleans()},
     Scanner: {"kernel": st.sampled_from(["B30", "D45", "lung"]), "noise_hu": positive, "pixel_mm": positive},
-    Compute: {"tile": st.just("auto") | st.integers(16, 4096), "checkpoint_minutes": positive, "compile": st.booleans()},
-    Superresolve: {"slices": st.sampled_from(["all", "3:8", ":", "1:"]) | st.lists(st.integers(0, 999), min_size=1, max_size=2)},
+    Compute: {
+        "tile": st.just("auto") | st.integers(16, 4096), "checkpoint_minutes": positive, "compile": st.booleans(),
+    },
+    Superresolve: {
+        "slices": st.sampled_from(["all", "3:8", ":", "1:"]) | st.lists(st.integers(0, 999), min_size=1, max_size=2),
+    },
 }  # fmt: skip
 
 

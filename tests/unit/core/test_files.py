@@ -82,7 +82,14 @@ def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
     assert asked == [((tmp_path / "t").stat().st_ino, ["part"])]
 
 
-WAITING = "import sys, time\nfrom pathlib import Path\nfrom microsr.core.files import lock\nheld = lock(Path(sys.argv[1]), '')\nprint(flush=True)\ntime.sleep(600)"
+WAITING = """
+import sys, time
+from pathlib import Path
+from microsr.core.files import lock
+held = lock(Path(sys.argv[1]), "")
+print(flush=True)
+time.sleep(600)
+"""
 
 
 def test_a_lock_keeps_another_process_out_and_dies_with_its_process(tmp_path):
@@ -161,8 +168,10 @@ def test_the_room_of_a_mapped_file_is_asked_for_before_it_is_used(full_disk):
 
 
 @pytest.mark.parametrize(("code", "said"), [
-    (errno.ENOSPC, r"the disk of .* is full \(\d+\.\d MB free\); make room"), (errno.EDQUOT, "the quota on the disk of .* is used up; make room"),
-    (errno.EFBIG, "takes no file that large; make room"), (errno.EROFS, "can only be read; have it mounted for writing"),
+    (errno.ENOSPC, r"the disk of .* is full \(\d+\.\d MB free\); make room"),
+    (errno.EDQUOT, "the quota on the disk of .* is used up; make room"),
+    (errno.EFBIG, "takes no file that large; make room"),
+    (errno.EROFS, "can only be read; have it mounted for writing"),
     (errno.EACCES, r"no right to .* \(Permission denied\); see `ls -ld"),
 ])  # fmt: skip
 def test_errors_of_the_disk_say_what_to_do(code, said, tmp_path):

@@ -82,8 +82,9 @@ def test_a_step_is_named_by_what_it_works_on(step, log, named):
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
-        (0, "0 s"), (39.6, "40 s"), (119.4, "119 s"), (119.6, "2 min"), (754, "13 min"), (3569, "59 min"), (3571, "1 h"),
-        (12000, "3 h 20 min"), (86369, "23 h 59 min"), (86371, "1 d"), (187200, "2 d 4 h"), (172799, "2 d"),
+        (0, "0 s"), (39.6, "40 s"), (119.4, "119 s"), (119.6, "2 min"), (754, "13 min"), (3569, "59 min"),
+        (3571, "1 h"), (12000, "3 h 20 min"), (86369, "23 h 59 min"), (86371, "1 d"), (187200, "2 d 4 h"),
+        (172799, "2 d"),
     ],
 )  # fmt: skip
 def test_times_are_told_as_people_say_them(seconds, words):

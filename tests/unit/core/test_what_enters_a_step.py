@@ -34,19 +34,30 @@ FIGURES = IMPORTED | {"networks", "preprocessing", "simulation", "inference", "e
 OF_REPORT = FIGURES | {"report"}
 """The figures that the report draws for itself."""
 
+
+def protocols_but(*own: str) -> set[str]:
+    """The modules of the protocols of evaluation without those named."""
+    every = {"no_reference", "truth", "downsampled", "distribution", "repeatability"}
+    return {f"evaluation.protocols.{protocol}" for protocol in every - set(own)}
+
+
+COLLECTING = {"evaluation.catalogue", "evaluation.collect", "evaluation.summary"}
+"""What makes one table of all protocols' tables."""
 # Modules of an allowed package that a step must not have, as they are of another step.
 OTHERS = {
     "train": {"preprocessing.patches", "preprocessing.domain", "preprocessing.volumes", "volume.storage"},
-    "evaluate": {"evaluation.catalogue", "evaluation.collect", "evaluation.summary", "preprocessing.patches", "evaluation.protocols.downsampled", "evaluation.protocols.distribution", "evaluation.protocols.repeatability", "evaluation.tissue_features"},
-    "evaluate.downsampled": {"evaluation.catalogue", "evaluation.collect", "evaluation.summary", "evaluation.protocols.no_reference", "evaluation.protocols.truth", "evaluation.protocols.distribution", "evaluation.protocols.repeatability"},
-    "evaluate.distribution": {"evaluation.catalogue", "evaluation.collect", "evaluation.summary", "preprocessing.patches", "evaluation.protocols.no_reference", "evaluation.protocols.truth", "evaluation.protocols.downsampled", "evaluation.protocols.repeatability"},
-    "evaluate.repeatability": {"evaluation.catalogue", "evaluation.collect", "evaluation.summary", "evaluation.protocols.no_reference", "evaluation.protocols.truth", "evaluation.protocols.downsampled", "evaluation.protocols.distribution"},
+    "evaluate": COLLECTING
+    | {"preprocessing.patches", "evaluation.tissue_features"}
+    | protocols_but("no_reference", "truth"),
+    "evaluate.downsampled": COLLECTING | protocols_but("downsampled"),
+    "evaluate.distribution": COLLECTING | {"preprocessing.patches"} | protocols_but("distribution"),
+    "evaluate.repeatability": COLLECTING | protocols_but("repeatability"),
     "features": {"evaluation.catalogue", "evaluation.tables", "preprocessing.patches", "evaluation.metrics"},
     "superresolve": {"preprocessing.volumes", "preprocessing.patches", "inference.export"},
     "patches": {"preprocessing.volumes", "preprocessing.domain"},
     "pairs": {"preprocessing.patches", "preprocessing.volumes", "preprocessing.domain"},
     "simulate": {"simulation.validation.validate", "formats.readers"},
-}  # fmt: skip
+}
 
 
 def package_of(module: str) -> str:

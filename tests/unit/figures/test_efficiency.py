@@ -95,10 +95,12 @@ def shown_ticks(axis):
 @pytest.mark.parametrize("number", [1, 3, 9])
 def test_nothing_written_overlaps_or_leaves_the_figure(number):
     """Names of methods whose quality and cost are all but the same are kept apart."""
+    device = ("NVIDIA H100 80GB HBM3", 16)
     rows = [
-        ("a", f"method_{k}", "pooled", "1", *kind, 1 + 0.001 * k, "HU", "efficient", 5 + 0.01 * k, 2.0, "NVIDIA H100 80GB HBM3", 16)
-        for k in range(number) for kind in SHOWN
-    ]  # fmt: skip
+        ("a", f"method_{k}", "pooled", "1", *kind, 1 + 0.001 * k, "HU", "efficient", 5 + 0.01 * k, 2.0, *device)
+        for k in range(number)
+        for kind in SHOWN
+    ]
     costs = ["network", "gflop_per_pair", "pairs_per_second", "device", "threads"]
     figure = draw_efficiency(pd.DataFrame(rows, columns=[*COLUMNS, *costs]))
     figure.draw_without_rendering()
@@ -127,8 +129,10 @@ def test_the_command_writes_the_figure_and_the_table_of_costs(experiment, tmp_pa
     table, runs = experiment
     named = [f"{name}={path}" for name, paths in runs.items() for path in paths]
     output = tmp_path / "figures/efficiency"
-    cli.main(["figures", "efficiency", "--table", str(table), "--runs", *named, "--costs", str(tmp_path / "c/costs.csv"),
-              "--output", str(output)])  # fmt: skip
+    costs = str(tmp_path / "c/costs.csv")
+    cli.main([
+        "figures", "efficiency", "--table", str(table), "--runs", *named, "--costs", costs, "--output", str(output),
+    ])  # fmt: skip
     assert output.with_suffix(".png").stat().st_size > 1000 and output.with_suffix(".pdf").stat().st_size > 1000
     costs = pd.read_csv(tmp_path / "c/costs.csv")
     assert list(costs)[:6] == ["method", "network", "training_set", "seed", "gflop_per_pair", "pairs_per_second"]

@@ -36,10 +36,14 @@ MANY = [*FOUR, "without_ssim", "without_cycle", "l1_losses", "spectral_norm"]
 RNG = np.random.default_rng(7)
 CLINICAL = Volume(RNG.normal(-800, 100, (1, 40, 48)).astype(np.float32), (0.625, 0.625, 0.6))
 FINE = Volume(np.repeat(np.repeat(CLINICAL.array, 8, 1), 8, 2), (0.078125, 0.078125, 0.6))
-TRUTH = ["psnr", "ssim", "ms_ssim", "measured_rmse", "null_rmse", "small_lost", "small_invented", "lesions_lost", "lesions_invented",
-         "wall_error_um", "tumour_border_error_um", *(f"smallest_bronchiole{end}" for end in ("", "_low", "_high")),
-         *(f"bronchiole_detected{part}" for part in ("", "_0.5-0.7", "_0.7-0.9", "_0.9-1.2", "_1.2-1.6", "_1.6-2.4")),
-         *(f"{kind}_{tissue}" for kind in ("rmse", "ssim") for tissue in ["glass", "lumen", "parenchyma", "septum", "tumour", "vessel", "wall"])]  # fmt: skip
+TISSUES = ["glass", "lumen", "parenchyma", "septum", "tumour", "vessel", "wall"]
+TRUTH = [
+    "psnr", "ssim", "ms_ssim", "measured_rmse", "null_rmse", "small_lost", "small_invented", "lesions_lost",
+    "lesions_invented", "wall_error_um", "tumour_border_error_um",
+    *(f"smallest_bronchiole{end}" for end in ("", "_low", "_high")),
+    *(f"bronchiole_detected{bin}" for bin in ("", "_0.5-0.7", "_0.7-0.9", "_0.9-1.2", "_1.2-1.6", "_1.6-2.4")),
+    *(f"{kind}_{tissue}" for kind in ("rmse", "ssim") for tissue in TISSUES),
+]  # fmt: skip
 
 
 def metrics(methods, kinds, values=(0.00571, 1.23, 1180.0)):
@@ -54,21 +58,28 @@ def metrics(methods, kinds, values=(0.00571, 1.23, 1180.0)):
 
 
 def comparison(methods):
-    panels = [Panel("Clinical CT", CLINICAL, 0, 1), *(Panel(name, FINE, 0, 8) for name in methods), Panel("Truth", FINE, 0, 8)]  # fmt: skip
+    panels = [
+        Panel("Clinical CT", CLINICAL, 0, 1),
+        *(Panel(name, FINE, 0, 8) for name in methods),
+        Panel("Truth", FINE, 0, 8),
+    ]
     insets = [Inset(row=4, column=4, size=16), Inset(row=20, column=24, size=16)]
-    return draw_comparison(panels, Field(0, 40, 0, 48), insets, (-1000, 200), "test1 (models trained on all)", "A note. " * 20)  # fmt: skip
+    title = "test1 (models trained on all)"
+    return draw_comparison(panels, Field(0, 40, 0, 48), insets, (-1000, 200), title, "A note. " * 20)
 
 
 def losses(methods):
     step = np.arange(1.0, 501.0)
     names = ["G1_adversarial", "cycle_clinical", "downsample_loss", "clinical_ssim_loss", "micro_ssim_loss", "D1"]
-    table = pd.DataFrame({"step": step, "epoch": step, "learning_rate": 4e-4} | {n: 1e-3 * (2 + np.sin(step)) for n in names})  # fmt: skip
+    losses = {name: 1e-3 * (2 + np.sin(step)) for name in names}
+    table = pd.DataFrame({"step": step, "epoch": step, "learning_rate": 4e-4} | losses)
     return draw_losses({f"{name}/pooled": table for name in methods})
 
 
 def bronchioles(methods):
     diameter = np.repeat(np.linspace(0.45, 2.2, 40), 4)
-    table = pd.DataFrame({"diameter_mm": diameter, "detected": (diameter > 1).astype(int), "unit": np.arange(160) // 4, "seed": "1"})  # fmt: skip
+    detected = (diameter > 1).astype(int)
+    table = pd.DataFrame({"diameter_mm": diameter, "detected": detected, "unit": np.arange(160) // 4, "seed": "1"})
     return draw_bronchioles({name: table for name in methods}, dict.fromkeys(methods, (1.01, 0.95, 1.12)))
 
 
@@ -113,7 +124,8 @@ def domain():
 def validation():
     rows = []
     for kernel in ("B30", "D45", "lung"):
-        rows += [("mtf", kernel, x, np.exp(-x / 6), np.exp(-x / 6) - 0.03, np.exp(-x / 6) + 0.03, "1") for x in np.arange(21.0)]  # fmt: skip
+        mtf = [(x, np.exp(-x / 6)) for x in np.arange(21.0)]
+        rows += [("mtf", kernel, x, y, y - 0.03, y + 0.03, "1") for x, y in mtf]
         rows += [("nps", kernel, x, 300 * x, 280 * x, 320 * x, "HU2 mm2") for x in np.linspace(0.6, 7.6, 15)]
         rows += [
             ("mtf50", kernel, None, 3.493, 3.43, 3.57, "lp/cm"),

@@ -27,7 +27,8 @@ from microsr.figures.typeset import (
 )
 from microsr.figures.volumes import make_volumes
 
-VOLUMES = """case,modality,format,columns_px,rows_px,slices,pixel_x_mm,pixel_y_mm,slice_spacing_mm,slice_thickness_mm,spacing_from
+VOLUMES = """case,modality,format,columns_px,rows_px,slices,pixel_x_mm,pixel_y_mm,slice_spacing_mm,\
+slice_thickness_mm,spacing_from
 a_b & c%d,clinical,DICOM,512,512,554,0.625,0.625,0.6,0.6,file
 007,micro,NIfTI,1024,1000,545,0.034,0.0341,0.034,,file
 """

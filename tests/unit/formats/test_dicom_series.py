@@ -164,9 +164,10 @@ def test_a_series_derived_from_a_scan_says_how_it_was_taken_and_of_nobody(tmp_pa
 @pytest.mark.parametrize(
     ("keyword", "value", "kept"),
     [
-        ("PatientPosition", "FFDR", "FFDR"), ("PatientPosition", "MILLER", "HFS"), ("KVP", "100", 100), ("KVP", "", None),
-        ("LossyImageCompression", "NAME", None), ("LossyImageCompressionMethod", "ISO_15444_1", "ISO_15444_1"),
-        ("LossyImageCompressionMethod", "NAME", None), ("BodyPartExamined", "NAME", "CHEST"),
+        ("PatientPosition", "FFDR", "FFDR"), ("PatientPosition", "MILLER", "HFS"), ("KVP", "100", 100),
+        ("KVP", "", None), ("LossyImageCompression", "NAME", None),
+        ("LossyImageCompressionMethod", "ISO_15444_1", "ISO_15444_1"), ("LossyImageCompressionMethod", "NAME", None),
+        ("BodyPartExamined", "NAME", "CHEST"),
     ],
 )  # fmt: skip
 def test_only_numbers_and_defined_terms_come_from_a_source(tmp_path, volume, scan, keyword, value, kept):
@@ -198,8 +199,9 @@ def test_a_part_of_the_slices_and_of_their_area_is_derived_from_the_scan_too(tmp
 
 
 @pytest.mark.parametrize("change", [
-    {"origin": (-29.0, 12.34567891234, -2.1)}, {"origin": (-29.6875, 12.34567891234, -1.8)}, {"spacing": (0.7, 0.7, 0.6)},
-    {"spacing": (0.625, 0.7, 0.8)}, {"direction": (0.6, -0.8, 0.0, 0.8, 0.6, 0.0, 0.0, 0.0, 1.0)},
+    {"origin": (-29.0, 12.34567891234, -2.1)}, {"origin": (-29.6875, 12.34567891234, -1.8)},
+    {"spacing": (0.7, 0.7, 0.6)}, {"spacing": (0.625, 0.7, 0.8)},
+    {"direction": (0.6, -0.8, 0.0, 0.8, 0.6, 0.0, 0.0, 0.0, 1.0)},
 ], ids=["aside", "between slices", "pixels", "slice distance", "direction"])  # fmt: skip
 def test_nothing_goes_onto_a_volume_that_lies_elsewhere(tmp_path, volume, scan, change):
     with pytest.raises(UserError, match="made from another series"):

@@ -39,8 +39,10 @@ def by_pydicom_and_imagecodecs(path) -> np.ndarray:
     return stored * float(data.get("RescaleSlope", 1)) + float(data.get("RescaleIntercept", 0))
 
 
-READ = ("0.dcm", "CT1_J2KR", "CT1_JLSL", "CT1_JPLL", "CT_small.dcm", "Testing_OrthogonalDirectionsTest.dcm", "bad_sequence.dcm",
-        "HeadMRVolumeWithDirection.nhdr", "J2K_pixelrep_mismatch.dcm")  # fmt: skip
+READ = (
+    "0.dcm", "CT1_J2KR", "CT1_JLSL", "CT1_JPLL", "CT_small.dcm", "Testing_OrthogonalDirectionsTest.dcm",
+    "bad_sequence.dcm", "HeadMRVolumeWithDirection.nhdr", "J2K_pixelrep_mismatch.dcm",
+)  # fmt: skip
 REFUSED = {
     "GDCM_NoPreambleDicomTest.dcm": "15 frames",
     "GDCM_gdcmNoSpacingTest.dcm": "no PixelSpacing",

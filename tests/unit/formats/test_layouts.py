@@ -110,8 +110,14 @@ def raw(path, array, text):
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize(
     ("dtype", "meta", "nrrd"),
-    [("i2", "SHORT", "short"), ("u2", "USHORT", "uint16"), ("i4", "LONG", "int"), ("f4", "FLOAT", "float"), ("f8", "DOUBLE", "double")],
-)  # fmt: skip
+    [
+        ("i2", "SHORT", "short"),
+        ("u2", "USHORT", "uint16"),
+        ("i4", "LONG", "int"),
+        ("f4", "FLOAT", "float"),
+        ("f8", "DOUBLE", "double"),
+    ],
+)
 def test_byte_order_and_skipped_bytes_of_metaimage_and_nrrd(tmp_path, by_slice, dtype, meta, nrrd, order):
     stored = values(dtype).astype(np.dtype(dtype).newbyteorder(order)).tobytes()
     head = "ObjectType = Image\nNDims = 3\nBinaryData = True\nElementSpacing = 1 1 1\nDimSize = 5 4 3\n"

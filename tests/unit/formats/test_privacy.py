@@ -29,7 +29,8 @@ DECISIVE = (
     "TransferSyntaxUID",
 )
 VALUES = {
-    **dict.fromkeys(("LO", "SH", "PN", "ST", "LT", "UT", "UC", "AE", "CS"), MARK), "DA": DATE, "DT": DATE, "AS": AGE, "UI": UID,
+    **dict.fromkeys(("LO", "SH", "PN", "ST", "LT", "UT", "UC", "AE", "CS"), MARK), "DA": DATE, "DT": DATE, "AS": AGE,
+    "UI": UID,
 }  # fmt: skip
 
 
@@ -206,9 +207,9 @@ def test_remarks_in_other_headers_stay_there(tmp_path, chest, capfd, name):
         path.write_bytes(head.encode() + array.tobytes())
     else:
         head = (
-            f"ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\nComment = {MARK}\n"
-            f"Name = {MARK}\nPatientRemark = {MARK}\nElementSpacing = 0.6 0.6 1\nDimSize = 64 64 6\nElementType = MET_SHORT\n"
-            "ElementDataFile = LOCAL\n"
+            f"ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\nComment = {MARK}\nName "
+            f"= {MARK}\nPatientRemark = {MARK}\nElementSpacing = 0.6 0.6 1\nDimSize = 64 64 6\nElementType = "
+            "MET_SHORT\nElementDataFile = LOCAL\n"
         )
         path.write_bytes(head.encode() + array.tobytes())
     out = tmp_path / "out"

@@ -116,7 +116,8 @@ def test_sheet_spacing_overrides_the_file(tmp_path, values):
     [
         ("a.mha", [(b"ElementSpacing = 0.5 0.25 1.5\n", b"")]),
         ("a.mha", [(b"ElementSpacing = 0.5 0.25 1.5", b"ElementSpacing = -0.5 0.25 1.5")]),
-        ("a.nrrd", [(b"space: left-posterior-superior\n", b""), (b"space directions: (0.5,0,0) (0,0.25,0) (0,0,1.5)\n", b""),
+        ("a.nrrd", [(b"space: left-posterior-superior\n", b""),
+                    (b"space directions: (0.5,0,0) (0,0.25,0) (0,0,1.5)\n", b""),
                     (b"space origin: (-10,20,3)\n", b"")]),
     ],
 )  # fmt: skip

@@ -189,9 +189,11 @@ def test_an_export_that_was_stopped_goes_on_unless_the_volume_changed(stored, tm
 
 
 @pytest.mark.parametrize(("flags", "problem"), [
-    (["--output", "out.png"], "no known format"), (["--output", "out.nii", "--format", "nrrd"], "its ending is not that of it"),
+    (["--output", "out.png"], "no known format"),
+    (["--output", "out.nii", "--format", "nrrd"], "its ending is not that of it"),
     (["--output", "out.nii", "--slices", "3:9"], "slices 3:9 do not fit: the volume has 5"),
-    (["--output", "out.nii", "--slices", "three"], "must be first:end"), (["--output", "v.ome.zarr"], "is the volume itself"),
+    (["--output", "out.nii", "--slices", "three"], "must be first:end"),
+    (["--output", "v.ome.zarr"], "is the volume itself"),
 ])  # fmt: skip
 def test_a_wrong_command_ends_with_one_line(flags, problem, stored, monkeypatch, caplog):
     path, array = stored

@@ -65,7 +65,8 @@ def test_of_one_kind_a_few_are_shown_and_the_others_counted(tmp_path):
 def test_a_caption_may_ask_for_settings_and_wildcards_and_cannot_include_files(tmp_path):
     file = tmp_path / "a.rst"
     file.write_text(
-        'Of ``{{ snakemake.wildcards.case }}``, {{ snakemake.config.get("evaluate", {}).get("data_range_hu", 1400) }} HU.'
+        "Of ``{{ snakemake.wildcards.case }}``, "
+        '{{ snakemake.config.get("evaluate", {}).get("data_range_hu", 1400) }} HU.'
     )
     assert caption(file, {"evaluate": {"data_range_hu": 2000}}, {"case": "<x>"}) == (
         '<p>Of <span class="docutils literal">&lt;x&gt;</span>, 2000 HU.</p>'

@@ -7,8 +7,10 @@ from microsr.report.provenance import as_tree, changed_settings, made_how
 
 
 def test_settings_that_are_not_the_defaults_are_named_and_how_the_work_is_done_is_not():
-    given = {"experiment": "x", "train": {"epochs": 3}, "compute": {"threads": 7}, "superresolve": {"formats": ["nifti"]},
-             "methods": {"proposed": {"losses": {"cycle": 9}}, "mine": {"upsampler": "bicubic"}}}  # fmt: skip
+    given = {
+        "experiment": "x", "train": {"epochs": 3}, "compute": {"threads": 7}, "superresolve": {"formats": ["nifti"]},
+        "methods": {"proposed": {"losses": {"cycle": 9}}, "mine": {"upsampler": "bicubic"}},
+    }  # fmt: skip
     found = changed_settings(config.load(given))
     assert found == ["methods.proposed.losses.cycle=9.0", 'methods.mine.upsampler="bicubic"', "train.epochs=3"]
     assert as_tree(found)["methods"]["mine"] == {"upsampler": "bicubic"}

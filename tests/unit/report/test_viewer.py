@@ -69,8 +69,12 @@ def files(tmp_path):
     place = magnified_geometry(clinical)
     write_volume(tmp_path / "proposed", Volume(fine[[2, 1]] + 1, **place, attributes={"slices": [2, 1]}))
     write_volume(tmp_path / "truth.ome.zarr", Volume(fine + 2, **place))
-    record = {"slice": 1, "insets": [], "settings": {"title": "a title"},
-              "slices_read": {"results/x/superresolved/proposed/pooled/a.ome.zarr": [1], "results/x/truth.ome.zarr": [1]}}  # fmt: skip
+    record = {
+        "slice": 1,
+        "insets": [],
+        "settings": {"title": "a title"},
+        "slices_read": {"results/x/superresolved/proposed/pooled/a.ome.zarr": [1], "results/x/truth.ome.zarr": [1]},
+    }
     (tmp_path / "comparison.run.json").write_text(json.dumps(record))
     return tmp_path
 

@@ -370,8 +370,9 @@ def test_a_model_file_describes_itself_to_other_programs(model):
     g1 = build_g1("compact")
     assert (saved["format"], saved["version"], saved["facts"]) == ("microsr generator", 2, FACTS)
     assert saved["architecture"] == {
-        "network": "compact", "class": type(g1).__name__, "parameters": sum(w.numel() for w in saved["weights"].values()),
-        "halo": g1.halo, "noise_scales": [2, 4, 8], "scale": 8,
+        "network": "compact", "class": type(g1).__name__,
+        "parameters": sum(w.numel() for w in saved["weights"].values()), "halo": g1.halo, "noise_scales": [2, 4, 8],
+        "scale": 8,
     }  # fmt: skip
 
 

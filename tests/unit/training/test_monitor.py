@@ -64,8 +64,8 @@ def run(files, folder, **compute):
     if folder.joinpath("state").exists():
         time.sleep(1 - time.time() % 1)  # TensorBoard orders its files by the second in their names
     train.train(
-        files["clinical"], files["micro"], folder / "model", folder / "state", settings=SETTINGS, method=config.Method(),
-        window_hu=WINDOW, seed=5, compute=config.Compute(device="cpu", **compute),
+        files["clinical"], files["micro"], folder / "model", folder / "state", settings=SETTINGS,
+        method=config.Method(), window_hu=WINDOW, seed=5, compute=config.Compute(device="cpu", **compute),
     )  # fmt: skip
     return json.loads((folder / "model" / "run.json").read_text(encoding="utf-8"))
 
@@ -328,8 +328,8 @@ def test_broken_losses_are_told_with_step_loss_and_what_to_try(value, shown):
         with pytest.raises(UserError) as error:
             close(history, 12)
         assert str(error.value) == (
-            f"training diverged: D2 is {shown} at step 12; lower train.learning_rate, set train.gradient_penalty to 1, or "
-            "set train.precision to float32"
+            f"training diverged: D2 is {shown} at step 12; lower train.learning_rate, set train.gradient_penalty to 1, "
+            "or set train.precision to float32"
         )
 
 

@@ -358,9 +358,10 @@ def flags(patches, folder, epochs, *more):
             [
                 "train", "--clinical", patches / "clinical.npy", "--micro", patches / "micro.npy",
                 "--output", folder / "model", "--state", folder / "state", "--log", folder / "log",
-                "--seed", 5, "--window_hu", *WINDOW, "--network", "compact", "--epochs", epochs, "--patches_per_case", 4,
-                "--batch_size", 2, "--learning_rate", 1e-3, "--pool_size", 3, "--precision", "float32", "--device", "cpu",
-                "--ema_decay", 0.9, "--losses.repeat", 5, "--mix_noise", "true", *more,
+                "--seed", 5, "--window_hu", *WINDOW, "--network", "compact", "--epochs", epochs,
+                "--patches_per_case", 4, "--batch_size", 2, "--learning_rate", 1e-3, "--pool_size", 3,
+                "--precision", "float32", "--device", "cpu", "--ema_decay", 0.9, "--losses.repeat", 5,
+                "--mix_noise", "true", *more,
             ],
         )
     )  # fmt: skip
@@ -376,7 +377,8 @@ def test_a_disk_too_full_for_the_model_is_told_in_one_line(patches, tmp_path, sm
     assert "Traceback" not in said
     assert [line for line in said.splitlines() if "error" in line] == [
         f"train: error: the training has come to its end, but the model could not be written into {disk / 'model'} "
-        "([Errno 28] No space left on device); free some space and run again: it goes on from the last state that was saved"
+        "([Errno 28] No space left on device); free some space and run again: it goes on from the last state that was "
+        "saved"
     ]
     small_disk(1000)
     cli.main([*run_it(), "--output", str(disk / "model")])

@@ -24,8 +24,10 @@ def slices(asked):
 
 def test_indexing_is_that_of_an_array(slices):
     assert slices.shape == (4, 5, 6) and len(slices) == 4 and slices.ndim == 3 and slices.dtype == np.int16
-    for key in (0, -1, np.int64(2), slice(1, 3), slice(None), slice(3, None, -2), slice(2, 2), (1, 2, 3),
-                (slice(1, 4), 2), (slice(None), slice(0, 4), slice(None, 5)), (0, slice(2)), (slice(None), ..., 1)):  # fmt: skip
+    for key in (
+        0, -1, np.int64(2), slice(1, 3), slice(None), slice(3, None, -2), slice(2, 2), (1, 2, 3), (slice(1, 4), 2),
+        (slice(None), slice(0, 4), slice(None, 5)), (0, slice(2)), (slice(None), ..., 1),
+    ):  # fmt: skip
         assert np.array_equal(slices[key], ARRAY[key]), key
     with pytest.raises(IndexError):
         slices[4]

@@ -9,7 +9,15 @@ import pytest
 
 from microsr.workflow.lock import RUNNING, SUBMITS, drop_stale_locks
 
-CLAIM = "import sys, time\nfrom pathlib import Path\nfrom microsr.workflow.lock import claim\nclaim(Path(sys.argv[1]))\nprint(flush=True)\nif sys.argv[2:]: time.sleep(600)"
+CLAIM = """
+import sys, time
+from pathlib import Path
+from microsr.workflow.lock import claim
+claim(Path(sys.argv[1]))
+print(flush=True)
+if sys.argv[2:]:
+    time.sleep(600)
+"""
 
 
 @pytest.fixture

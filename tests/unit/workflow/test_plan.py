@@ -334,8 +334,9 @@ def test_the_first_comparison_is_of_the_pooled_models_and_no_seed_has_one_of_its
 def test_a_comparison_shows_each_method_in_its_order():
     made = plan()
     assert made.compared("superresolved", made.comparisons["comparison"]) == [
-        f"<results>/superresolved/{result}/test1.ome.zarr" for result in ("proposed/pooled", "bicubic/none", "cyclegan/pooled")
-    ]  # fmt: skip
+        f"<results>/superresolved/{result}/test1.ome.zarr"
+        for result in ("proposed/pooled", "bicubic/none", "cyclegan/pooled")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -170,8 +170,8 @@ def _size(lung: Part, halves: list[tuple[Part, Part]], path: Path, micro: list[P
     if min(room) == 0:
         paths = [path, *(p for p in micro for _ in (0, 1))]
         raise UserError(
-            f"{paths[int(np.argmin(room))]}: its mask (of a uCT, each half of it) has no room for a window of {size}x{size} "
-            "pixels, which the distances need; correct the mask or choose other slices"
+            f"{paths[int(np.argmin(room))]}: its mask (of a uCT, each half of it) has no room for a window of "
+            f"{size}x{size} pixels, which the distances need; correct the mask or choose other slices"
         )
     return size, counts
 

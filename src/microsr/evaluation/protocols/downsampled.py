@@ -92,8 +92,8 @@ def micro_slices(image: Volume, image_path: Path, true: Volume, true_path: Path)
     ):
         raise UserError(
             f"{image_path} does not lie on the pixels of {true_path} (its corners are at slice, row, column "
-            f"{np.round(steps[0], 2).tolist()} and {np.round(steps[1], 2).tolist()}); super-resolve the down-sampled uCT of this "
-            "case"
+            f"{np.round(steps[0], 2).tolist()} and {np.round(steps[1], 2).tolist()}); super-resolve the down-sampled "
+            "uCT of this case"
         )
     return found
 

@@ -52,8 +52,8 @@ class Case:
         write_volume(self.folder / "sr", Volume(sr, **geometry, attributes=facts))
         output = self.folder / "out" / "t.csv"
         cli.main([
-            "evaluate", "downsampled", "--case", "c", "--method", "m", "--training_set", "pooled", "--seed", "2", "--debug",
-            "--superresolved", str(self.folder / "sr"), "--micro", str(self.folder / "micro.ome.zarr"),
+            "evaluate", "downsampled", "--case", "c", "--method", "m", "--training_set", "pooled", "--seed", "2",
+            "--debug", "--superresolved", str(self.folder / "sr"), "--micro", str(self.folder / "micro.ome.zarr"),
             "--output", str(output), "--data_range_hu", "1400.0",
         ])  # fmt: skip
         table = pd.read_csv(output)
