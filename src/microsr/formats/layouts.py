@@ -1,4 +1,4 @@
-"""Where the voxels of a NIfTI, NRRD, MetaImage or TIFF file lie, so that single slices can be read.
+"""Where the voxels of an NRRD, MetaImage or TIFF file lie, so that single slices can be read.
 
 SimpleITK has read the header, and says what type the voxels are to become. A file that is stored in a way not known
 here has no layout (None): SimpleITK reads it whole.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import struct
 import threading
 from pathlib import Path
 
@@ -20,29 +19,8 @@ from microsr.formats.rawfile import Layout, damaged
 from microsr.formats.textheaders import text_header
 from microsr.volume.slices import Slices
 
-NIFTI_TYPES = {
-    2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
-}  # fmt: skip
 TIFF_PACKED = ("LZW", "ADOBE_DEFLATE", "DEFLATE", "PACKBITS")
 """Names of the ways of packing, of tifffile.COMPRESSION."""
-
-
-def nifti(path: Path, dtype: np.dtype) -> Layout | None:
-    """Of a NIfTI file with its voxels inside, packed or not, that are to become `dtype`."""
-    packed = "gzip" if path.suffix.lower() == ".gz" else None
-    head = headers.nifti_head(path)
-    order = "<" if struct.unpack_from("<i", head)[0] == headers.NIFTI_HEADER else ">"
-    (kind,) = struct.unpack_from(f"{order}h", head, 70)
-    offset, slope, intercept = struct.unpack_from(f"{order}3f", head, 108)
-    if head[344:347] != b"n+1" or kind not in NIFTI_TYPES:
-        return None
-    slope = slope if math.isfinite(slope) and abs(slope) > np.finfo(float).eps else 1.0
-    intercept = intercept if math.isfinite(intercept) else 0.0
-    scale = (slope, intercept) if (slope, intercept) != (1, 0) else None
-    stored = np.dtype(order + NIFTI_TYPES[kind])
-    if stored.newbyteorder("=") != dtype and (scale is None or dtype != np.float32):
-        return None
-    return Layout(path, int(offset), stored, packed, scale=scale)
 
 
 def meta(path: Path, dtype: np.dtype) -> Layout | None:

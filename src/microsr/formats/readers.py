@@ -33,6 +33,8 @@ FORMATS = {
     ".tif": "TIFF", ".tiff": "TIFF", ".png": "PNG",
 }  # fmt: skip
 IMAGES = (".png", ".tif", ".tiff")
+PAIR = (".hdr", ".img", ".hdr.gz", ".img.gz")
+"""Names of a NIfTI whose header and voxels are two files; other formats have such names too."""
 PIXELS = ("UInt8", "Int8", "UInt16", "Int16", "UInt32", "Int32", "UInt64", "Int64", "Float32", "Float64")
 """SimpleITK's types of one value a pixel, by the names that are NumPy's too."""
 
@@ -64,6 +66,8 @@ def read_scan(scan: Scan, scratch: Path | None = None) -> Volume:
         volume = (_read_images if FORMATS[suffix] == "PNG" else _read_file)([path], scan, scratch)
     elif further := further_format(suffix[1:]):
         volume = further.read(path, scan, scratch)
+    elif path.name.lower().endswith(PAIR) and _is_nifti_pair(path):
+        volume = _read_nifti(path, scan, scratch)
     else:
         from microsr.formats import (
             dicom,  # only here, as below: most scans that are read again have been imported before
@@ -75,6 +79,12 @@ def read_scan(scan: Scan, scratch: Path | None = None) -> Volume:
     if scan.slices:
         volume.attributes["slices"] = list(headers.chosen_range(scan, volume.attributes["source"]["size"][2]))
     return replace(volume, array=_numbers(volume.array, path)) if volume.array.dtype.kind == "f" else volume
+
+
+def _is_nifti_pair(path: Path) -> bool:
+    from microsr.formats import dicom, nifti
+
+    return not dicom.is_dicom(path) and nifti.is_pair(path)
 
 
 def _suffix(path: Path) -> str:
@@ -172,24 +182,18 @@ def _read_file(files: list[Path], scan: Scan, scratch: Path | None) -> Volume:
     kind = FORMATS[_suffix(path)]
     if kind == "TIFF" and headers.check_tiff(path) == 1:
         return _read_images(files, scan, scratch)
-    before = {
-        "NIfTI": headers.check_nifti_head,
-        "NRRD": textheaders.check_nrrd_text,
-        "MetaImage": textheaders.check_meta_text,
-    }.get(kind)
+    if kind == "NIfTI":
+        return _read_nifti(path, scan, scratch)
+    before = {"NRRD": textheaders.check_nrrd_text, "MetaImage": textheaders.check_meta_text}.get(kind)
     if before is not None:
         before(path)
     reader = _reader(path)
     size = reader.GetSize()
-    if any(extent > 1 for extent in size[3:]):
-        raise UserError(f"{path}: has {len(size)} dimensions ({'x'.join(map(str, size))}); give one 3-D volume")
-    check = {"NIfTI": headers.check_nifti, "NRRD": textheaders.check_nrrd, "MetaImage": textheaders.check_meta}.get(
-        kind
-    )
+    headers.refuse_further_dimensions(size, path)
+    check = {"NRRD": textheaders.check_nrrd, "MetaImage": textheaders.check_meta}.get(kind)
     if check is not None:
         check(path, reader)
     header = {
-        "NIfTI": headers.nifti_spacing,
         "NRRD": textheaders.nrrd_spacing,
         "MetaImage": textheaders.meta_spacing,
         "TIFF": headers.tiff_spacing,
@@ -200,6 +204,17 @@ def _read_file(files: list[Path], scan: Scan, scratch: Path | None) -> Volume:
     headers.chosen_range(scan, size[2])  # before the voxels, which may be many, are unpacked
     array = _voxels(kind, path, reader, tuple(size[::-1]), scratch)
     return placed_scan(array, kind, spacing, (*reader.GetOrigin(), 0.0)[:3], straight, scan)
+
+
+def _read_nifti(path: Path, scan: Scan, scratch: Path | None) -> Volume:
+    """A NIfTI file, or a pair of which `path` is one file."""
+    from microsr.formats import nifti  # only here, as below
+
+    header = nifti.read_header(path)
+    spacing = spacing_of(scan, header.given_spacing)
+    headers.chosen_range(scan, header.shape[0])
+    array = open_slices(header.layout, header.shape, header.dtype, scratch)
+    return placed_scan(array, "NIfTI", spacing, header.origin, header.direction, scan)
 
 
 def placed_scan(
@@ -229,7 +244,7 @@ def _voxels(
 ) -> Slices:
     """The voxels of a file, unread if they lie in it in a known way."""
     dtype = _dtype(reader)
-    find = {"NIfTI": layouts.nifti, "NRRD": layouts.nrrd, "MetaImage": layouts.meta, "TIFF": layouts.tiff}[kind]
+    find = {"NRRD": layouts.nrrd, "MetaImage": layouts.meta, "TIFF": layouts.tiff}[kind]
     found = find(path, dtype) if dtype is not None else None
     if isinstance(found, Layout):
         return open_slices(found, shape, dtype, scratch)
@@ -259,9 +274,7 @@ def _direction(reader: sitk.ImageFileReader, path: Path) -> tuple[float, ...]:
     if size == 2:
         return IDENTITY
     matrix = np.reshape(reader.GetDirection(), (size, size))[:3, :3]
-    if not np.abs(matrix.T @ matrix - np.eye(3)).max() <= headers.STRAIGHT:
-        raise UserError(f"{path}: its axes are not perpendicular (sheared); resample it to an upright grid")
-    return tuple(float(v) for v in matrix.ravel())
+    return headers.straightened(matrix, path)[1]
 
 
 def _read_images(files: list[Path], scan: Scan, scratch: Path | None) -> Volume:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from microsr.core.errors import UserError
-from microsr.formats.headers import GIVE_SPACING, STRAIGHT, positive
+from microsr.formats.headers import GIVE_SPACING, positive
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -40,6 +40,8 @@ SAME = ("Offset", "Position", "Origin"), ("TransformMatrix", "Rotation", "Orient
 BYTES = ("MET_CHAR", "MET_UCHAR")
 """Types of one byte, which have no order."""
 YES, NO = ("true", "t", "1"), ("false", "f", "0")
+SAME_COSINES = 2e-3
+"""Largest difference of direction cosines in two readings of one header."""
 ALIKE = 0.75
 """Likeness from which on a field that MetaImage does not define is a misspelt one."""
 UNITS = (
@@ -109,7 +111,7 @@ def _check_axes(path: Path, reader: sitk.ImageFileReader, axes: np.ndarray, orig
     """
     found = np.reshape(reader.GetDirection(), axes.shape) * reader.GetSpacing()
     step, far = np.linalg.norm(axes, axis=0), np.abs(origin).max()
-    alike = (np.abs(found - axes) <= STRAIGHT * step).all()
+    alike = (np.abs(found - axes) <= SAME_COSINES * step).all()
     if not (alike and np.abs(origin - reader.GetOrigin()).max() <= 1e-3 * step.min() + 1e-6 * far):
         raise UserError(f"{path}: its place is damaged; {MEND}")
 

@@ -78,9 +78,7 @@ def test_a_slice_is_what_sitk_reads_whole(tmp_path, by_slice, name, packed):
         same(by_slice(path, slices="1:3"), by_sitk(path)[1:3])
 
 
-@pytest.mark.parametrize(
-    "scale", [(1, 0), (0, 0), (0, 7), (2, -99), (0.3, 0.1), (np.nan, 0), (-1, 1e-9), (1e-20, 3), (2, np.inf)]
-)
+@pytest.mark.parametrize("scale", [(1, 0), (0, 0), (2, -99), (0.3, 0.1), (np.nan, 0), (-1, 1e-9)])
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 def test_nifti_of_either_byte_order_is_rescaled_as_by_sitk(tmp_path, by_slice, scale, name):
     for dtype, order in itertools.product(TYPES, "<>"):

@@ -13,7 +13,6 @@ import tifffile
 
 from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
-from microsr.formats import layouts
 from microsr.formats.readers import read_scan
 
 ANGLE = np.radians(20)
@@ -130,7 +129,7 @@ def test_a_volume_whose_header_has_no_spacing_is_refused_until_the_sheet_gives_i
 
 
 def test_a_nifti_with_unset_spacing_is_refused_until_the_sheet_gives_it(tmp_path, values):
-    path = save(values, tmp_path / "a.nii", (1, 1, 1))
+    path = save(values, tmp_path / "a.nii", (1, 1, 1), origin=(0, 0, 0))
     header = bytearray(path.read_bytes())
     header[123] = 0
     path.write_bytes(header)
@@ -183,14 +182,6 @@ def test_a_truncated_file_is_refused_and_never_filled_up(tmp_path, values, name)
     content = path.read_bytes()
     path.write_bytes(content[: int(0.8 * len(content))])
     refused("damaged|truncated|readable", path, spacing="0.1x0.1x0.1")
-
-
-def test_a_truncated_nifti_of_an_unusual_kind_is_refused_too(tmp_path, monkeypatch, values):
-    path = save(values, tmp_path / "a.nii")
-    monkeypatch.setattr(layouts, "nifti", lambda path, dtype: None)
-    assert np.array_equal(read(path).array, values)
-    path.write_bytes(path.read_bytes()[:-40])
-    refused("truncated", path)
 
 
 def test_several_volumes_in_one_file_are_refused(tmp_path):

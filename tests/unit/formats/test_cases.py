@@ -1,0 +1,40 @@
+"""The inputs of ../shared/data/cases: each is read as the independent reader named beside it reads it, or told of."""
+
+import json
+
+import numpy as np
+import pytest
+
+from microsr.config.sheet import Scan
+from microsr.core.errors import UserError
+from microsr.formats.readers import read_scan
+
+READ = (
+    "nii_1mm_no_units", "nii_gz_named_nii", "nii_pair", "nii_ras_lefthand", "nii_rounded", "nii_sagittal_storage",
+    "nii_slope0",
+)  # fmt: skip
+REFUSED = {
+    "nii_sheared": r"its axes are not perpendicular \(sheared\)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_case_is_read_as_by_another_program(shared_data, name):
+    folder = shared_data / "cases" / name
+    case = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
+    volume = read_scan(Scan(path=str(folder / case["input"]), spacing=case.get("give")))
+    assert list(volume.shape[::-1]) == case["size"]
+    assert volume.spacing == pytest.approx(case["spacing"], rel=1e-5)
+    assert volume.origin == pytest.approx(case["origin"], abs=1e-4)
+    assert volume.direction == pytest.approx(case["direction"], abs=2e-3)
+    for i, j, k, value in case["values_ijk"]:
+        assert volume.array[k][j, i] == pytest.approx(value, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_case_is_refused_for_its_true_reason(shared_data, name):
+    folder = shared_data / "cases" / name
+    case = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
+    with pytest.raises(UserError, match=REFUSED[name]) as error:
+        np.asarray(read_scan(Scan(path=str(folder / case["input"]), spacing=case.get("give"))).array)
+    assert "\n" not in str(error.value) and str(folder) in str(error.value)
