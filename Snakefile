@@ -40,6 +40,7 @@ onerror:
 localrules:
     all,
     figures,
+    search,
     clean_state,
 
 
@@ -59,6 +60,12 @@ rule figures:
     input:
         PLAN.figures,
         PLAN.tables,
+
+
+rule search:
+    """The table of a search alone: no figure of each trial, no report."""
+    input:
+        [table for table in PLAN.tables if table.endswith("/search.csv")],
 
 
 rule clean_state:

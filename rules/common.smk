@@ -23,7 +23,7 @@ prepend("PYTHONPATH", SOURCE)
 prepend("PATH", Path(sys.executable).parent)
 
 from microsr.core.errors import UserError
-from microsr.config import OF_TRAINING, flags, load
+from microsr.config import OF_TRAINING, flags, load, with_trials
 from microsr.config.sheet import read_sheet, simulated_cases
 from microsr.core.progress import SHARED
 from microsr.core.code_version import code_version, step_version
@@ -47,7 +47,7 @@ def read_plan():
             cases = simulated_cases(experiment.simulate, f"results/{experiment.experiment}/simulated")
         else:
             cases = read_sheet(experiment.cases)
-        return Plan(experiment, {case.case: case for case in cases})
+        return Plan(with_trials(experiment), {case.case: case for case in cases})
     except UserError as error:
         stop(error)
 

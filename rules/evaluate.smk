@@ -207,3 +207,26 @@ use rule summarise_metrics as summarise_condition with:
         "<logs>/evaluate/{condition}.summarise.log",
     wildcard_constraints:
         condition=any_of(PLAN.conditions),
+
+
+rule tabulate_search:
+    """Rank the trials of each method by what they gave on the validation cases."""
+    input:
+        table="<results>/tables/metrics.csv",
+    output:
+        table=report(
+            ensure("<results>/tables/search.csv", non_empty=True),
+            caption="../report/search.rst",
+            category="Results",
+            labels={"what": "search, trials and what is chosen"},
+        ),
+        run="<results>/tables/search.run.json",
+    log:
+        "<logs>/evaluate/search.log",
+    conda:
+        ENVIRONMENT
+    params:
+        trials=lambda wildcards: PLAN.search_words,  # no text: it has braces
+        code=code_version("evaluate.search"),
+    shell:
+        "microsr evaluate search --table {input.table} {params.trials} --output {output.table} --log {log}"

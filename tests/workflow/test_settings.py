@@ -110,6 +110,8 @@ JOBS = {
     f"{METHOD}train": "test_a_method_s_own_change_trains_it_alone",
     "protocols": "test_further_models_leave_the_others_as_they_are",
     "train.repeats": "test_further_models_leave_the_others_as_they_are",
+    **{f"search.{key}": "test_a_search_trains_each_trial_and_ranks_them" for key in ("trials", "seed", "spaces")},
+    "evaluate.choose_by": "test_a_search_trains_each_trial_and_ranks_them",
     "superresolve.formats": "test_a_further_format_is_an_export_only",
     "evaluate.split": "test_a_validation_case_is_looked_at_when_asked_for_alone",
     "evaluate.further_protocols": "test_protocols_that_are_not_asked_for_are_not_made",
@@ -270,6 +272,20 @@ def test_a_further_scan_of_a_test_lung_trains_nothing_again(finished, tmp_path):
     assert len(commands["superresolve"]) == len(commands["evaluate_known"]) == 4
     assert all("test1-D45.images.csv" in text for text in commands["collect_condition"])
     assert {"summarise_condition", "typeset_condition"} <= set(commands)
+
+
+def test_a_search_trains_each_trial_and_ranks_them(finished, tmp_path):
+    asked = {"simulate.validation_cases": 1, "evaluate.split": "validation", "search.trials": 2, "search.seed": 5}
+    asked |= {f"search.spaces.{name}": {"losses.cycle": [1, 20]} for name in ("proposed", "cyclegan", "noise_aware")}
+    choice = {"evaluate.choose_by": ["truth.psnr"]}
+    commands = commands_of(finished, "search", *overlay(tmp_path, asked | choice | {"experiment": "search"}))
+    trained = {re.search(r"models/([\w-]+)/pooled ", text)[1] for text in commands["train"]}
+    assert trained == {f"{name}-{number}" for name in ("proposed", "cyclegan", "noise_aware") for number in (1, 2)}
+    (command,) = commands["tabulate_search"]
+    assert "--by truth.psnr " in command and '"noise_aware-2": {"losses.cycle": ' in command
+    assert not {"draw_comparison", "write_report"} & set(commands) and not any(
+        "test1" in t for t in commands["superresolve"]
+    )
 
 
 def test_further_models_leave_the_others_as_they_are(finished, tmp_path):

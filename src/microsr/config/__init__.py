@@ -15,6 +15,7 @@ from microsr.config.loading import describe, load
 from microsr.config.methods import INTERPOLATIONS, Losses, Method
 from microsr.config.pairs import Pairs
 from microsr.config.patches import Patches
+from microsr.config.search import Search, trials_of, with_trials
 from microsr.config.section import IN_WORDS, NAME, SLICES, SPACING, Count, Fraction, Name, Positive, Section, Weight
 from microsr.config.superresolve import EXPORTED, Superresolve
 from microsr.config.train import ENOUGH_SEEDS, Train
@@ -51,6 +52,7 @@ __all__ = [
     "Patches",
     "Positive",
     "Scanner",
+    "Search",
     "Section",
     "Simulate",
     "Superresolve",
@@ -63,4 +65,6 @@ __all__ = [
     "from_flags",
     "load",
     "named_paths",
+    "trials_of",
+    "with_trials",
 ]

@@ -28,6 +28,12 @@ class Evaluate(Section):
     """Protocols evaluated beside no_reference and truth, for the cases that allow them; each costs time on every result
     (docs/metrics.md).
     """
+    choose_by: Annotated[list[str], Field(min_length=1)] = [
+        "truth.ms_ssim",
+        "truth.bronchiole_detected",
+        "no_reference.spectrum_distance",
+    ]
+    """Metrics by whose mean rank on the validation cases a trial of a search is chosen."""
     feature_steps: Annotated[int, Field(ge=2)] = 400
     """Steps of the small network whose features the protocol distribution compares; fewer are quicker, and their
     distances tell less.
@@ -54,5 +60,5 @@ class Evaluate(Section):
         return self
 
 
-OF_PLAN = ("split", "further_protocols", "validate_simulation", "kernel_pair")
+OF_PLAN = ("split", "choose_by", "further_protocols", "validate_simulation", "kernel_pair")
 """Keys of Evaluate that decide what is evaluated, and no number of it."""

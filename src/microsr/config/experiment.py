@@ -12,6 +12,7 @@ from microsr.config.evaluate import Evaluate
 from microsr.config.figures import Figures
 from microsr.config.methods import Method, default_methods
 from microsr.config.patches import Patches
+from microsr.config.search import Search
 from microsr.config.section import Name, Section
 from microsr.config.superresolve import Superresolve
 from microsr.config.train import Train
@@ -41,6 +42,7 @@ class Experiment(Section):
     without each case, tested on it.
     """
     train: Train = Field(default_factory=Train)
+    search: Search = Field(default_factory=Search)
     superresolve: Superresolve = Field(default_factory=Superresolve)
     evaluate: Evaluate = Field(default_factory=Evaluate)
     compute: Compute = Field(default_factory=Compute)
@@ -91,6 +93,11 @@ class Experiment(Section):
         if self.cases.sheet is None:
             changes = self.simulate.scanner | self.simulate.further_scans.get(condition, {})
         return Scanner.model_validate(self.scanner.model_dump() | changes)
+
+    @property
+    def trained_methods(self) -> dict[str, Method]:
+        """The methods that are trained, by their names."""
+        return {name: method for name, method in self.methods.items() if method.upsampler == "generator"}
 
     def training_of(self, method: str) -> Train:
         """The section `train` as it holds for a method, with the method's own changes."""

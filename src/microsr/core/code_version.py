@@ -36,6 +36,7 @@ STEPS = {
     "evaluate.repeatability": "microsr.evaluation.protocols.repeatability",
     "evaluate.collect": "microsr.evaluation.collect",
     "evaluate.summarise": "microsr.evaluation.summary",
+    "evaluate.search": "microsr.evaluation.search",
     "figures": "microsr.figures.figures",
     "figures.bronchioles": "microsr.figures.bronchioles",
     "figures.comparison": "microsr.figures.comparison",

@@ -38,6 +38,7 @@ that a change of one makes no other one old, and when it is asked for: one loads
 TABLES = {
     "collect": "put the tables of all cases and protocols into one",
     "summarise": "mean and interval of each metric",
+    "search": "rank the trials of a search",
 }
 """What is made of all tables, by the same rule."""
 

@@ -7,13 +7,14 @@ stands for the experiment's folder, which Snakemake fills in; words of a command
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from microsr.config import EXPORTED, OF_CASES, OF_PLAN, Compute, Experiment, flags
+from microsr.config import EXPORTED, OF_CASES, OF_PLAN, Compute, Experiment, flags, trials_of
 from microsr.config.sheet import Case
 from microsr.core.errors import UserError
 
@@ -351,6 +352,16 @@ class Plan:
         ]
 
     @property
+    def trials(self) -> dict[str, dict[str, dict[str, float]]]:
+        """What each trial of a search changes, {method: {name of the trial: {key: value}}}; none without a search."""
+        return trials_of(self.experiment)
+
+    @property
+    def search_words(self) -> str:
+        """The trials of a search, and what ranks them, as words of its command."""
+        return shlex.join(["--trials", json.dumps(self.trials), "--by", *self.experiment.evaluate.choose_by])
+
+    @property
     def evaluation_flags(self) -> str:
         """Words that say how metrics are measured."""
         return flags(self.experiment.evaluate, without=[*OF_PLAN, "feature_steps"])
@@ -455,6 +466,7 @@ class Plan:
         names += [f"{name}.{ending}" for name in TYPESET for ending in ("tex", "md")]
         names += [f"{name}.csv" for name in (*self.domains, "tiling")] if self.trainings else []
         names += ["efficiency.csv"] if self.networks_differ else []
+        names += ["search.csv"] if self.trials else []
         names += [f"conditions/{name}/{table}" for name in self.conditions for table in ("metrics.csv", "summary.csv")]
         names += [f"conditions/{name}/metrics.{ending}" for name in self.conditions for ending in ("tex", "md")]
         return [f"<results>/tables/{name}" for name in names]

@@ -25,6 +25,7 @@ ALLOWED = {
     "evaluate.repeatability": {"core", "volume", "physics", "evaluation"},
     "evaluate.collect": {"core", "evaluation"},
     "evaluate.summarise": {"core", "evaluation"},
+    "evaluate.search": {"core", "evaluation"},
     "report": {"core", "volume", "physics", "preprocessing", "evaluation", "figures", "report"},
 }
 """The packages of which a step may have modules. No step has what stands above it; of what stands below, what it has

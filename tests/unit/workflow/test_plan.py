@@ -1,5 +1,6 @@
 """What an experiment is made of, without Snakemake: from its settings and its cases."""
 
+import json
 import re
 import shlex
 
@@ -134,6 +135,15 @@ def test_validation_cases_are_tested_on_when_asked_for_and_never_beside_test_cas
     assert tests.training_sets == choosing.training_sets == {"pooled": ["train1"]}
     assert "(a validation case; models trained" in choosing.comparison_words("comparison")
     assert "validation" not in tests.comparison_words("comparison")
+
+
+def test_a_search_has_a_table_of_its_trials():
+    search = {"trials": 2, "spaces": {"proposed": {"losses.cycle": [1, 9]}, "cyclegan": {}}}
+    made = plan(search=search)
+    assert list(made.trials) == ["proposed", "cyclegan"] and "<results>/tables/search.csv" in made.tables
+    words = shlex.split(made.search_words)
+    assert json.loads(words[1]) == made.trials and words[2:4] == ["--by", "truth.ms_ssim"]
+    assert plan().trials == {} and "<results>/tables/search.csv" not in plan().tables
 
 
 SCANS = {"D45": {"kernel": "D45"}, "noisy": {"noise_hu": 60}}
