@@ -73,7 +73,7 @@ def by_nrrd(path: Path) -> Image:
 
 
 def by_hand(path: Path) -> Image:
-    """A MetaImage whose fields are those of the seeds, each once."""
+    """A MetaImage of int16, with what ITK takes for granted where a field is missing."""
     content = path.read_bytes()
     fields: dict[str, str] = {}
     start = 0
@@ -81,26 +81,25 @@ def by_hand(path: Path) -> Image:
         end = content.index(b"\n", start)
         line, start = content[start:end], end + 1
         key, _, value = line.decode().partition(" = ")
-        if key in fields or key not in META:
+        if key in fields:
             raise ValueError(key)
         fields[key] = value
-    if fields.get("ElementType") != "MET_SHORT" or fields.get("NDims") != "3" or fields["BinaryData"] != "True":
+    if (
+        fields.get("ElementType") != "MET_SHORT"
+        or fields.get("NDims") != "3"
+        or fields.get("BinaryData", "True") != "True"
+    ):
         raise ValueError("another kind")
     size = [int(n) for n in fields["DimSize"].split()]
     file = fields["ElementDataFile"]
     raw = content[start:] if file == "LOCAL" else (path.parent / file).read_bytes()
-    raw = zlib.decompressobj().decompress(raw) if fields["CompressedData"] == "True" else raw
-    order = {"True": ">", "False": "<"}[fields["BinaryDataByteOrderMSB"]]
+    raw = zlib.decompressobj().decompress(raw) if fields.get("CompressedData", "False") == "True" else raw
+    order = {"True": ">", "False": "<"}[fields.get("BinaryDataByteOrderMSB", "False")]
     array = np.frombuffer(raw, f"{order}i2", math.prod(size)).reshape(size[::-1])
-    spacing, origin = (tuple(map(float, fields[key].split())) for key in ("ElementSpacing", "Offset"))
-    direction = np.reshape([float(v) for v in fields["TransformMatrix"].split()], (3, 3)).T
+    spacing = tuple(map(float, fields["ElementSpacing"].split()))
+    origin = tuple(map(float, fields.get("Offset", "0 0 0").split()))
+    direction = np.reshape([float(v) for v in fields.get("TransformMatrix", "1 0 0 0 1 0 0 0 1").split()], (3, 3)).T
     return Image(array.astype(float), spacing, place(spacing, origin, direction))
-
-
-META = (
-    "ObjectType", "Comment", "NDims", "BinaryData", "BinaryDataByteOrderMSB", "CompressedData", "CompressedDataSize",
-    "TransformMatrix", "Offset", "ElementSpacing", "DimSize", "Name", "ElementType", "ElementDataFile",
-)  # fmt: skip
 
 
 def _as_stack(array: np.ndarray) -> Image:

@@ -42,8 +42,11 @@ def meta(folder, extra="", **changes):
         ({"extra": "NDims = 3\n"}, "says a field of its header twice"),
         ({"Ofset": "0 0 0"}, "its field Offset is misspelt or damaged"),
         ({"BinaryData": "perhaps"}, "its BinaryData is neither True nor False"),
-        ({"BinaryDataByteOrderMSB": None}, "does not say the order of its bytes (BinaryDataByteOrderMSB)"),
-        ({"Position": "0 0 0"}, "must say its place (TransformMatrix) and that of its first voxel (Offset) once"),
+        ({"ElementType": None}, "has no ElementType, or its header is damaged"),
+        (
+            {"Position": "0 0 0"},
+            "that of its first voxel (Offset) at most once",
+        ),
         ({"DimSize": "4 4 x"}, "its DimSize is damaged"),
         ({"ElementSpacing": "1 one 1"}, "its ElementSpacing is damaged"),
         ({"Offset": "0 0 9e9"}, "the place of its first voxel is impossible"),
@@ -69,6 +72,28 @@ def test_a_damaged_nrrd_is_refused(refused, tmp_path, fields, said):
     path = tmp_path / "scan.nrrd"
     path.write_bytes("\n".join([*NRRD, *fields, "", ""]).encode() + bytes(64))
     assert said in refused("info", path)
+
+
+@pytest.mark.parametrize("named", ["gone.raw", "part%02d.raw 1 2 1", "LIST"])
+@pytest.mark.parametrize("kind", ["mhd", "nhdr"])
+def test_voxels_that_are_not_there_are_named(refused, tmp_path, named, kind):
+    path = tmp_path / f"scan.{kind}"
+    if kind == "mhd":
+        text = "".join(f"{key} = {value}\n" for key, value in (META | {"ElementDataFile": named}).items())
+    else:
+        text = "\n".join([*NRRD, "spacings: 1 1 1", f"data file: {named}", ""])
+    path.write_text(text + "part01.raw\npart02.raw\n" * (named == "LIST"))
+    if named != "gone.raw":
+        (tmp_path / "part01.raw").write_bytes(bytes(32))
+    name = "gone.raw" if named == "gone.raw" else "part02.raw"
+    assert f"scan.{kind}: its voxels, {name}, are not there" in refused("info", path)
+
+
+def test_an_nrrd_that_is_packed_in_another_way_is_refused(refused, tmp_path):
+    path = tmp_path / "scan.nrrd"
+    fields = [field if field != "encoding: raw" else "encoding: zrl" for field in NRRD]
+    path.write_bytes("\n".join([*fields, "spacings: 1 1 1", "", ""]).encode() + bytes(64))
+    assert "its encoding is none that is read (raw, gzip" in refused("info", path)
 
 
 def test_a_nifti_with_two_spacings_is_refused(refused, tmp_path):

@@ -34,7 +34,8 @@ def meta(path: Path, dtype: np.dtype) -> Layout | None:
     def says(*keys: str) -> bool:
         return any(fields.get(key, "")[:1].lower() in ("t", "1") for key in keys)
 
-    if not says("BinaryData") or not _is_file(voxels) or offset < 0 or (voxels == path and "HeaderSize" in fields):
+    is_text = "BinaryData" in fields and not says("BinaryData")
+    if is_text or not _is_file(voxels) or offset < 0 or (voxels == path and "HeaderSize" in fields):
         return None
     stored = dtype.newbyteorder(">" if says("BinaryDataByteOrderMSB", "ElementByteOrderMSB") else "<")
     if says("CompressedData"):
@@ -43,7 +44,7 @@ def meta(path: Path, dtype: np.dtype) -> Layout | None:
 
 
 def nrrd(path: Path, dtype: np.dtype) -> Layout | None:
-    """Of a NRRD file whose voxels, `dtype`, are raw or gzip and follow its header or lie in one other file."""
+    """Of a NRRD file whose voxels, `dtype`, are raw, gzip or bzip2 and follow its header or lie in one other file."""
     fields, end = text_header(path, "", ":")
     file = fields.get("data file", fields.get("datafile"))
     voxels = path if file is None else path.parent / file
@@ -51,13 +52,13 @@ def nrrd(path: Path, dtype: np.dtype) -> Layout | None:
     skips = {fields.get(key, "0") for key in ("byte skip", "byteskip", "line skip", "lineskip")}
     if encoding in ("ascii", "text", "txt") and voxels == path:
         _check_numbers(path, end, fields, dtype)
-    if encoding not in ("raw", "gzip", "gz") or skips != {"0"} or not _is_file(voxels):
+    if encoding not in ("raw", "gzip", "gz", "bzip2", "bz2") or skips != {"0"} or not _is_file(voxels):
         return None
     start = end if voxels == path else 0
     stored = dtype.newbyteorder(">" if fields.get("endian", "").lower() == "big" else "<")
     if encoding == "raw":
         return Layout(voxels, start, stored, exact=True)
-    return Layout(voxels, 0, stored, "gzip", start, exact=True)
+    return Layout(voxels, 0, stored, "bzip2" if encoding.startswith("b") else "gzip", start, exact=True)
 
 
 def _check_numbers(path: Path, start: int, fields: dict[str, str], dtype: np.dtype) -> None:

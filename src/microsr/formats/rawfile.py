@@ -5,6 +5,7 @@ What is compressed is unpacked once, to a temporary file without a name, which i
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import errno
 import gzip
@@ -27,6 +28,8 @@ from microsr.volume.slices import Slices
 
 BLOCK = 1 << 20
 """Bytes that are unpacked at a time."""
+MOST = {"bzip2": 40_000}
+"""Bytes that a byte becomes, at most, of other ways of packing than zlib's."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors of a disk without room."""
 
@@ -35,9 +38,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class Layout:
     """Where voxels lie, slice after slice.
 
-    offset: bytes before the first voxel, or before each slice's. dtype: as stored, with its byte order. packed: "gzip"
-    or "zlib" if the file is compressed from byte `packed_from` on; `offset` then counts unpacked bytes. scale: slope
-    and intercept, to be applied in double precision. exact: nothing may follow the voxels.
+    offset: bytes before the first voxel, or before each slice's. dtype: as stored, with its byte order. packed: "gzip",
+    "zlib" or "bzip2" if the file is compressed from byte `packed_from` on; `offset` then counts unpacked bytes. scale:
+    slope and intercept, to be applied in double precision. exact: nothing may follow the voxels.
     """
 
     path: Path
@@ -63,7 +66,7 @@ def open_slices(layout: Layout, shape: tuple[int, int, int], dtype: np.dtype, sc
     final = np.dtype(np.float32) if dtype == np.float64 else dtype
     follow = isinstance(layout.offset, int)
     needed = layout.offset + size * shape[0] if follow else int(layout.offset.max()) + size
-    if needed > MOST_PACKED * layout.path.stat().st_size:
+    if needed > MOST.get(layout.packed, MOST_PACKED) * layout.path.stat().st_size:
         raise damaged(layout.path, f"{needed} bytes expected")
     stream = layout.path.open("rb") if layout.packed is None else _unpacked(layout, needed, scratch)
     try:
@@ -113,6 +116,8 @@ def _unpacked(layout: Layout, needed: int, scratch: Path | None) -> BinaryIO:
         raise damaged(path, f"{needed} bytes expected") from None
     except OSError as error:
         temporary.close()
+        if error.errno is None:  # as bzip2 says that its data are none
+            raise damaged(path, f"{needed} bytes expected") from None
         raise no_room from None if error.errno in FULL else error
     return temporary
 
@@ -121,8 +126,8 @@ def _blocks(layout: Layout) -> Iterator[bytes]:
     """The unpacked bytes of a file, a block at a time."""
     with layout.path.open("rb") as stream:
         stream.seek(layout.packed_from)
-        if layout.packed == "gzip":
-            with gzip.GzipFile(fileobj=stream) as unpacking:
+        if layout.packed in ("gzip", "bzip2"):
+            with gzip.GzipFile(fileobj=stream) if layout.packed == "gzip" else bz2.BZ2File(stream) as unpacking:
                 while block := unpacking.read(BLOCK):
                     yield block
         else:

@@ -8,6 +8,7 @@ it.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,8 +38,10 @@ META_FIELDS = (
 """Fields that MetaImage defines; a file may have others, for remarks."""
 SAME = ("Offset", "Position", "Origin"), ("TransformMatrix", "Rotation", "Orientation")
 """Names of one field each."""
-BYTES = ("MET_CHAR", "MET_UCHAR")
-"""Types of one byte, which have no order."""
+ENCODINGS = ("raw", "gzip", "gz", "bzip2", "bz2", "hex", "ascii", "text", "txt")
+"""Ways in which NRRD stores voxels that are read."""
+SHOWN = re.compile(r"[\w.%+() -]{1,100}")
+"""Names of files that a message shows."""
 YES, NO = ("true", "t", "1"), ("false", "f", "0")
 SAME_COSINES = 2e-3
 """Largest difference of direction cosines in two readings of one header."""
@@ -129,11 +132,16 @@ def check_nrrd_text(path: Path) -> None:
     Raises
     ------
     UserError
-        A field is there twice, or its numbers are none.
+        A field is there twice, its numbers are none, or its voxels are in a file that is not there, or packed in
+        another way.
     """
     fields, _ = text_header(path, "", ":")
     _check_sizes(path, fields.get("dimension", ""), fields.get("sizes", ""), "sizes")
     _nrrd_place(path, fields, int(fields["dimension"]))
+    if fields.get("encoding", "raw").lower() not in ENCODINGS:
+        raise UserError(f"{path}: its encoding is none that is read ({', '.join(ENCODINGS)}); save it raw or with gzip")
+    for name in fields.keys() & {"data file", "datafile"}:
+        _check_data_files(path, fields[name], text_header(path, name, ":")[1])
 
 
 def _nrrd_place(path: Path, fields: dict[str, str], count: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -175,8 +183,8 @@ def check_meta_text(path: Path) -> None:
     Raises
     ------
     UserError
-        A field is missing, misspelt, there twice or of another kind, or asks for the values to be rescaled, which ITK
-        passes over.
+        A field is missing, misspelt, there twice or of another kind, asks for the values to be rescaled, which ITK
+        passes over, or names a file that is not there.
     """
     fields, end = text_header(path, "ElementDataFile", "=")
     defined = {name.lower(): name for name in META_FIELDS}
@@ -184,7 +192,7 @@ def check_meta_text(path: Path) -> None:
         likely = difflib.get_close_matches(key.lower(), defined, 1, ALIKE)
         if likely or not key:
             raise UserError(f"{path}: its field {defined[likely[0]] if likely else ''} is misspelt or damaged; {MEND}")
-    for name in ("ObjectType", "BinaryData", "ElementType", "ElementDataFile"):
+    for name in ("ElementType", "ElementDataFile"):
         if not fields.get(name):
             raise UserError(f"{path}: has no {name}, or its header is damaged; {MEND}")
     for name in ("BinaryData", "CompressedData", "BinaryDataByteOrderMSB", "ElementByteOrderMSB"):
@@ -192,8 +200,6 @@ def check_meta_text(path: Path) -> None:
             raise UserError(f"{path}: its {name} is neither True nor False; {MEND}")
     _check_sizes(path, fields.get("NDims", ""), fields.get("DimSize", ""), "DimSize")
     _meta_place(path, fields, int(fields["NDims"]))
-    if not {"BinaryDataByteOrderMSB", "ElementByteOrderMSB"} & fields.keys() and fields["ElementType"] not in BYTES:
-        raise UserError(f"{path}: does not say the order of its bytes (BinaryDataByteOrderMSB); {MEND}")
     size = fields.get("CompressedDataSize")
     held = path.stat().st_size - end if fields["ElementDataFile"].lower() == "local" else None
     packed = fields.get("CompressedData", "0").lower() in YES
@@ -204,22 +210,48 @@ def check_meta_text(path: Path) -> None:
         raise UserError(
             f"{path}: asks for its values to be rescaled (ElementToIntensityFunction); save it with final values"
         )
+    if held is None:
+        _check_data_files(path, fields["ElementDataFile"], end)
+
+
+def _check_data_files(path: Path, named: str, end: int) -> None:
+    """Refuse a header whose voxels are not there. named: as it names their files: one, LIST (the lines from byte `end`
+    on name them), or a pattern with first and last number and step.
+    """
+    words = named.split()
+    names = [named]
+    if words and words[0].lower() == "list":
+        with path.open("rb") as stream:
+            stream.seek(end)
+            names = [line.strip() for line in stream.read(1 << 20).decode("latin-1").splitlines() if line.strip()]
+    elif len(words) >= 4 and re.fullmatch(r"[^%]*%0?\d*d[^%]*", words[0]) and all(map(str.isdecimal, words[1:4])):
+        first, last, step = map(int, words[1:4])
+        names = [words[0] % number for number in range(first, last + 1, max(step, 1))]
+    for name in names:
+        if not os.path.isfile(path.parent / name):  # noqa: PTH113 - of a name that no system can have, too
+            shown = f", {name}," if SHOWN.fullmatch(name) else ""
+            raise UserError(f"{path}: its voxels{shown} are not there; put the files into one folder, or {MEND}")
 
 
 def _meta_place(path: Path, fields: dict[str, str], count: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Axes (columns: x, y, z) and origin; None: without a spacing."""
     found = [[name for name in same if name in fields] for same in SAME]
-    if [len(names) for names in found] not in ([0, 0], [1, 1]):
+    if any(len(names) > 1 for names in found):
         raise UserError(
-            f"{path}: must say its place (TransformMatrix) and that of its first voxel (Offset) once; {MEND}"
+            f"{path}: must say its place (TransformMatrix) and that of its first voxel (Offset) at most once; {MEND}"
         )
     axes, origin = np.eye(count), np.zeros(count)
     if found[0]:
         origin = numbers(fields[found[0][0]], (count,), path, found[0][0])
+    if found[1]:
         axes = numbers(fields[found[1][0]], (count, count), path, found[1][0]).T
-    if "ElementSpacing" not in fields:
-        return None
-    return axes * numbers(fields["ElementSpacing"], (count,), path, "ElementSpacing"), origin
+    name = _meta_spacing_field(fields)
+    return None if name is None else (axes * numbers(fields[name], (count,), path, name), origin)
+
+
+def _meta_spacing_field(fields: dict[str, str]) -> str | None:
+    """Which field of MetaImage gives the spacing; ElementSize does where there is no other."""
+    return next((name for name in ("ElementSpacing", "ElementSize") if name in fields), None)
 
 
 def check_meta(path: Path, reader: sitk.ImageFileReader) -> None:
@@ -231,9 +263,9 @@ def check_meta(path: Path, reader: sitk.ImageFileReader) -> None:
 
 
 def meta_spacing(path: Path, reader: sitk.ImageFileReader) -> tuple[float, float, float]:
-    """Spacing, mm; MetaImage gives it as ElementSpacing, or not at all."""
+    """Spacing, mm; MetaImage gives it as ElementSpacing or ElementSize, or not at all."""
     fields, _ = text_header(path, "ElementDataFile", "=")
-    if "ElementSpacing" not in fields:
+    if _meta_spacing_field(fields) is None:
         raise UserError(f"{path}: has no ElementSpacing; {GIVE_SPACING}")
     _check_unit(path, fields.get("DistanceUnits", "").split())
     return positive(reader.GetSpacing(), path)

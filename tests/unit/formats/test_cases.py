@@ -10,10 +10,13 @@ from microsr.core.errors import UserError
 from microsr.formats.readers import read_scan
 
 READ = (
-    "nii_1mm_no_units", "nii_gz_named_nii", "nii_pair", "nii_ras_lefthand", "nii_rounded", "nii_sagittal_storage",
+    "mhd_matrix_only", "mhd_minimal", "nrrd_bz2", "nii_1mm_no_units", "nii_gz_named_nii",
+    "nii_pair", "nii_ras_lefthand", "nii_rounded", "nii_sagittal_storage",
     "nii_slope0",
 )  # fmt: skip
 REFUSED = {
+    "mhd_noraw": r"its voxels, gone\.raw, are not there",
+    "nhdr_noraw": r"its voxels, .*, are not there",
     "nii_sheared": r"its axes are not perpendicular \(sheared\)",
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ import types
 import zlib
 
 import nibabel
+import nrrd
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -132,6 +133,41 @@ def test_byte_order_and_skipped_bytes_of_metaimage_and_nrrd(tmp_path, by_slice, 
     same(by_slice(path), by_sitk(path))
     path = raw(tmp_path / "d.nhdr", gzip.compress(stored), f"{head}encoding: gzip\ndata file: d.raw\n")
     same(by_slice(path), by_sitk(path))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "",
+        "BinaryData = True\n",
+        "ObjectType = Image\nBinaryDataByteOrderMSB = True\n",
+        "TransformMatrix = 0 1 0 1 0 0 0 0 1\n",
+        "Offset = 7 8 9\n",
+        "ElementSize = 3 3 3\nHeaderSize = -1\n",
+    ],
+)
+def test_a_metaimage_written_by_hand_is_read_as_by_sitk(tmp_path, fields):
+    array = values("i2").astype(">i2" if "MSB" in fields else "<i2")
+    head = f"{fields}NDims = 3\nDimSize = 5 4 3\nElementType = MET_SHORT\n"
+    head += "" if "ElementSize" in fields else "ElementSpacing = 0.5 0.6 0.7\n"
+    path = raw(tmp_path / "a.mhd", array.tobytes(), f"{head}ElementDataFile = a.raw\n")
+    volume, theirs = read_scan(Scan(path=str(path))), sitk.ReadImage(str(path))
+    assert np.array_equal(np.asarray(volume.array), array) and np.array_equal(by_sitk(path), array)
+    assert (volume.spacing, volume.origin, volume.direction) == (
+        theirs.GetSpacing(), theirs.GetOrigin(), theirs.GetDirection(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.nhdr"])
+def test_an_nrrd_packed_with_bzip2_is_read_slice_by_slice(tmp_path, by_slice, name):
+    array = values("i2", (3, 40, 50))
+    nrrd.write(str(tmp_path / name), array.T, {"encoding": "bzip2", "spacings": [1, 1, 1]})
+    same(by_slice(tmp_path / name), array)
+    (file,) = [f for f in tmp_path.iterdir() if f.suffix != ".nhdr"]
+    for kept_bytes in (0.5, 0.9):
+        file.write_bytes(file.read_bytes()[: int(kept_bytes * file.stat().st_size)])
+        with pytest.raises(UserError, match="damaged or truncated"):
+            by_slice(tmp_path / name)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "hex", "skipped", "list"])
