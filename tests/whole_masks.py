@@ -16,7 +16,7 @@ from microsr.preprocessing.masks import (
     COARSE_PIXELS,
     LARGEST_HOLE_MM,
     PADDING_SHARE,
-    SMALLEST_PART,
+    SMALLEST_COMPONENT,
     SOFT_ABOVE_HU,
     SOME_CONTENT,
     USUAL_CONTENT,
@@ -61,7 +61,7 @@ def _large_parts(mask):
         return mask
     size = np.bincount(labels.ravel())
     size[0] = 0
-    return (size >= SMALLEST_PART * size.max())[labels]
+    return (size >= SMALLEST_COMPONENT * size.max())[labels]
 
 
 def _within_body(lung, hu, padding):

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from microsr.config import Calibration
 from microsr.core.errors import UserError
-from microsr.preprocessing.morphology import eroded
+from microsr.preprocessing.morphology import erode
 from microsr.volume.slices import Slices, in_order
 
 BINS = 256
@@ -153,7 +153,7 @@ class Sample:
 
         def pure(number: int) -> np.ndarray:
             grey = self.slices[number]
-            inner = eroded(
+            inner = erode(
                 self.fields[number] & ((grey > self.threshold) if name == "tissue" else (grey <= self.threshold))
             )
             inner[[0, -1]] = inner[:, [0, -1]] = False

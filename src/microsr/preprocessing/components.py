@@ -1,8 +1,8 @@
-"""Connected parts of masks that come slice by slice, kept in a few kB a slice.
+"""Connected components of masks that come slice by slice, kept in a few kB a slice.
 
 A slice of a mask is a list of runs, each a row's pixels between two changes. Runs that overlap in neighbouring rows, or
-in neighbouring slices, belong together: the parts are those of `scipy.ndimage.label` with its default structure, in 2-D
-or 3-D.
+in neighbouring slices, belong together: the components are those of `scipy.ndimage.label` with its default structure,
+in 2-D or 3-D.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Masks(Slices):
         """Fill in a slice, bool [rows, columns]."""
         self._packed[z] = pack(mask)
 
-    def packed(self, z: int) -> bytes:
+    def packed_slice(self, z: int) -> bytes:
         """A slice as it is kept: the same bytes for the same mask, none for one that is false everywhere."""
         return self._packed[z]
 
@@ -95,31 +95,31 @@ class Runs:
         return ones, np.arange(len(ones)) + np.repeat(lowest - before, count)
 
     @cached_property
-    def parts(self) -> tuple[int, np.ndarray]:
-        """Number of the connected parts, and that of each run's part, in the order of their first runs."""
-        return joined(len(self), *self.overlaps(self, self.shape[1] + 1))
+    def components(self) -> tuple[int, np.ndarray]:
+        """Number of the connected components, and that of each run's component, in the order of their first runs."""
+        return join_pairs(len(self), *self.overlaps(self, self.shape[1] + 1))
 
     @cached_property
-    def part_sizes(self) -> np.ndarray:
-        """Pixels of each part."""
-        count, part = self.parts
-        return np.bincount(part, self.length, count).astype(np.int64)
+    def component_sizes(self) -> np.ndarray:
+        """Pixels of each component."""
+        count, component = self.components
+        return np.bincount(component, self.length, count).astype(np.int64)
 
-    def part_sizes_within(self, mask: np.ndarray) -> np.ndarray:
-        """Pixels of each part that are in `mask`, which holds no others."""
-        inner, (count, part) = Runs.of(mask), self.parts
+    def component_sizes_within(self, mask: np.ndarray) -> np.ndarray:
+        """Pixels of each component that are in `mask`, which holds no others."""
+        inner, (count, component) = Runs.of(mask), self.components
         run = np.searchsorted(self.first, inner.first, "right") - 1
-        return np.bincount(part[run], inner.length, count).astype(np.int64)
+        return np.bincount(component[run], inner.length, count).astype(np.int64)
 
-    def chosen(self, keep: np.ndarray) -> Runs:
-        """The runs of the parts to keep, which stay the same parts."""
-        part = self.parts[1]
-        runs = keep[part]
+    def select(self, keep: np.ndarray) -> Runs:
+        """The runs of the components to keep, which stay the same components."""
+        component = self.components[1]
+        runs = keep[component]
         rest = Runs(self.first[runs], self.end[runs], self.shape)
-        rest.__dict__["parts"] = int(keep.sum()), (np.cumsum(keep) - 1)[part[runs]]
+        rest.__dict__["components"] = int(keep.sum()), (np.cumsum(keep) - 1)[component[runs]]
         return rest
 
-    def painted(self, values: np.ndarray | None = None) -> np.ndarray:
+    def paint(self, values: np.ndarray | None = None) -> np.ndarray:
         """The image [rows, columns] in which each run has its value (None: true), and all else 0 (false)."""
         values = np.ones(len(self), bool) if values is None else values
         rows, width = self.shape[0], self.shape[1] + 1
@@ -130,7 +130,7 @@ class Runs:
         return np.repeat(alternating, np.diff(edges)).reshape(rows, width)[:, :-1]
 
 
-def joined(count: int, ones: np.ndarray, others: np.ndarray) -> tuple[int, np.ndarray]:
+def join_pairs(count: int, ones: np.ndarray, others: np.ndarray) -> tuple[int, np.ndarray]:
     """Number of the groups among `count` things of which `ones` and `others` are tied pair by pair, and each thing's
     group.
 
@@ -142,8 +142,8 @@ def joined(count: int, ones: np.ndarray, others: np.ndarray) -> tuple[int, np.nd
     return connected_components(ties, directed=False)
 
 
-class Parts:
-    """Connected parts, in 3-D, of a mask whose slices are added from the first to the last."""
+class Components:
+    """Connected components, in 3-D, of a mask whose slices are added from the first to the last."""
 
     def __init__(self) -> None:
         self._offsets = [0]
@@ -153,28 +153,28 @@ class Parts:
 
     def add(self, runs: Runs) -> None:
         """Add the next slice."""
-        count, part = runs.parts
+        count, component = runs.components
         offset = self._offsets[-1]
         if self._last is not None:
             before, here = self._last.overlaps(runs)
-            pairs = np.unique(self._last.parts[1][before] * np.int64(count) + part[here])
+            pairs = np.unique(self._last.components[1][before] * np.int64(count) + component[here])
             self._ties.append(np.stack([pairs // count + self._offsets[-2], pairs % count + offset]))
-        self._sizes.append(runs.part_sizes)
+        self._sizes.append(runs.component_sizes)
         self._offsets.append(offset + count)
         self._last = runs
 
     @cached_property
     def groups(self) -> tuple[int, np.ndarray]:
-        """Number of parts in 3-D, and the one of each part of a slice; all slices are added by now."""
+        """Number of components in 3-D, and the one of each component of a slice; all slices are added by now."""
         ties = np.concatenate([np.zeros((2, 0), np.int64), *self._ties], axis=1)
-        return joined(self._offsets[-1], *ties)
+        return join_pairs(self._offsets[-1], *ties)
 
     @property
     def sizes(self) -> np.ndarray:
-        """Voxels of each part."""
+        """Voxels of each component."""
         count, group = self.groups
         return np.bincount(group, np.concatenate([np.zeros(0), *self._sizes]), count)
 
     def of_slice(self, z: int) -> np.ndarray:
-        """Which part each part of slice `z` (`Runs.parts`) belongs to."""
+        """Which component each component of slice `z` (`Runs.components`) belongs to."""
         return self.groups[1][self._offsets[z] : self._offsets[z + 1]]

@@ -47,7 +47,7 @@ def downsample(micro: Path, output: Path, number: int = SLICES) -> None:
         raise UserError(
             f"{micro}: no {SCALE}x{SCALE} block lies inside its specimen; correct its mask, or use another uCT"
         )
-    chosen = evenly(usable[0], usable[-1], number)
+    chosen = spread_evenly(usable[0], usable[-1], number)
     step = chosen[1] - chosen[0] if len(chosen) > 1 else 1
     x, y, z = volume.spacing
     facts = {k: v for k, v in volume.attributes.items() if k in ("case", "independent_slices")}
@@ -70,7 +70,7 @@ def downsample(micro: Path, output: Path, number: int = SLICES) -> None:
     write_run(output, "volumes.downsample", {"slices": number}, [micro], started, micro_slices=chosen)
 
 
-def cropped(image: np.ndarray) -> np.ndarray:
+def crop(image: np.ndarray) -> np.ndarray:
     """An image [rows, columns] without the rows and columns beyond a multiple of 8."""
     return image[: image.shape[0] // SCALE * SCALE, : image.shape[1] // SCALE * SCALE]
 
@@ -80,7 +80,7 @@ def pooled_mask(mask: np.ndarray) -> np.ndarray:
     return average_pool(np.asarray(mask) != 0) == 1
 
 
-def evenly(first: int, last: int, number: int) -> list[int]:
+def spread_evenly(first: int, last: int, number: int) -> list[int]:
     """At most `number` whole numbers from first to last, all the same distance apart, with what is left at both ends
     alike.
     """

@@ -8,7 +8,7 @@ import numpy as np
 
 from microsr.core.errors import UserError
 from microsr.preprocessing.components import Masks
-from microsr.preprocessing.masks import padded
+from microsr.preprocessing.masks import find_padding
 from microsr.volume.slices import Slices, in_order, refuse_constant
 from microsr.volume.storage import Volume
 
@@ -67,9 +67,9 @@ def clinical_hu(volume: Volume, where: str) -> Volume:
         grey = np.asarray(volume.array[z])
         low, high = grey.min(), grey.max()
         outside = grey < LOWEST_HU
-        padding[z] = first = second = outside | padded(grey, fill)
+        padding[z] = first = second = outside | find_padding(grey, fill)
         if low <= min(AIR_HU, lowest):
-            if_lowest[z] = second = first if low in fill else outside | padded(grey, (*fill, low))
+            if_lowest[z] = second = first if low in fill else outside | find_padding(grey, (*fill, low))
         aerated = grey < -300
         counts = (np.count_nonzero(aerated & ~mask) for mask in (first, second))
         return low, high, *counts, np.count_nonzero(grey > HIGHEST_HU)

@@ -15,8 +15,8 @@ from scipy import ndimage
 from microsr.config import ClinicalVolume
 from microsr.core.errors import UserError
 from microsr.formats.rawfile import TemporaryArrays
-from microsr.preprocessing.components import Masks, Parts, Runs, pack, unpack
-from microsr.preprocessing.morphology import closed_by_disc, eroded, filled, smoothed
+from microsr.preprocessing.components import Components, Masks, Runs, pack, unpack
+from microsr.preprocessing.morphology import average_neighbours, close_by_disc, erode, fill_holes
 from microsr.preprocessing.resampling import Bands, bands, in_plane
 from microsr.volume.slices import Slices, in_order
 
@@ -28,8 +28,8 @@ SOFT_ABOVE_HU = -300.0
 """Soft tissue, which gives the outline of the body."""
 BODY_PIXELS, BODY_SLICES = 128, 32
 """The body's outline is looked at on about this many pixels a side and this many slices."""
-SMALLEST_PART = 0.05
-"""Connected parts smaller than this share of the largest are dropped."""
+SMALLEST_COMPONENT = 0.05
+"""Connected components smaller than this share of the largest are dropped."""
 COARSE_PIXELS = 256
 """The specimen's outline is found on a grid of about this many pixels a side."""
 WIDTH_SHARE = 0.02
@@ -59,76 +59,78 @@ def lung_mask(
     UserError
         There is no lung (no file name: the caller knows it).
     """
-    low, parts = Masks(hu.shape), Parts()
+    low, components = Masks(hu.shape), Components()
 
-    def aerated(z: int) -> Runs:
-        runs = _aerated(hu[z], padding[z], settings.lung_below_hu)
-        low[z] = runs.painted()
+    def find_aerated(z: int) -> Runs:
+        runs = _find_aerated(hu[z], padding[z], settings.lung_below_hu)
+        low[z] = runs.paint()
         return runs
 
-    for runs in in_order(aerated, range(len(hu))):
-        parts.add(runs)
-    keep = _within_body(low, parts, hu, padding)
-    keep &= _large(np.where(keep, parts.sizes, 0))
+    for runs in in_order(find_aerated, range(len(hu))):
+        components.add(runs)
+    keep = _within_body(low, components, hu, padding)
+    keep &= _are_large(np.where(keep, components.sizes, 0))
     if not keep.any():
         raise UserError(
             f"holds no lung: nothing below {settings.lung_below_hu:g} HU but air below {AIR_BELOW_HU:g} HU; give a "
             "chest CT in HU, or raise volumes.clinical.lung_below_hu"
         )
 
-    def finished(z: int) -> np.ndarray:
-        mask = _kept(low[z], parts.of_slice(z), keep)
-        return _closed(mask, spacing[:2], settings.closing_mm) & ~padding[z] if mask.any() else mask
+    def finish_slice(z: int) -> np.ndarray:
+        mask = _select_components(low[z], components.of_slice(z), keep)
+        return _close(mask, spacing[:2], settings.closing_mm) & ~padding[z] if mask.any() else mask
 
-    return Slices(finished, hu.shape, bool)
+    return Slices(finish_slice, hu.shape, bool)
 
 
-def _aerated(hu: np.ndarray, padding: np.ndarray, below: float) -> Runs:
+def _find_aerated(hu: np.ndarray, padding: np.ndarray, below: float) -> Runs:
     """Connected regions below the threshold in a slice that are not mostly air."""
     # A sharp kernel's noise reaches far beyond tissue and air; padding must not make its neighbours look like lung.
-    smooth = smoothed(np.where(padding, 0, hu))
+    smooth = average_neighbours(np.where(padding, 0, hu))
     low = (smooth < below) & (hu < below) & ~padding  # both, since smoothing alone opens thin walls
     runs = Runs.of(low)
-    core = eroded(low)  # the rim is partly tissue
-    of_air = runs.part_sizes_within(core & (smooth < AIR_BELOW_HU))
-    return runs.chosen(of_air <= 0.5 * runs.part_sizes_within(core))
+    core = erode(low)  # the rim is partly tissue
+    of_air = runs.component_sizes_within(core & (smooth < AIR_BELOW_HU))
+    return runs.select(of_air <= 0.5 * runs.component_sizes_within(core))
 
 
-def _large(sizes: np.ndarray) -> np.ndarray:
-    """Parts that are not small against the largest."""
-    return sizes >= SMALLEST_PART * sizes.max(initial=1)
+def _are_large(sizes: np.ndarray) -> np.ndarray:
+    """Components that are not small against the largest."""
+    return sizes >= SMALLEST_COMPONENT * sizes.max(initial=1)
 
 
-def _kept(mask: np.ndarray, part: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """A slice of a mask with only its parts that belong to a part, in 3-D, to keep."""
-    return Runs.of(mask).chosen(keep[part]).painted()
+def _select_components(mask: np.ndarray, component: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """A slice of a mask with only its components that belong to a component, in 3-D, to keep."""
+    return Runs.of(mask).select(keep[component]).paint()
 
 
-def _within_body(low: Masks, parts: Parts, hu: np.ndarray | Slices, padding: np.ndarray | Slices) -> np.ndarray:
-    """Which connected parts of `low` are not outside the body's convex outline (mattress, table, clothes).
+def _within_body(
+    low: Masks, components: Components, hu: np.ndarray | Slices, padding: np.ndarray | Slices
+) -> np.ndarray:
+    """Which connected components of `low` are not outside the body's convex outline (mattress, table, clothes).
 
-    A crop, whose border is not mostly air and padding, shows no whole outline: there all parts stay.
+    A crop, whose border is not mostly air and padding, shows no whole outline: there all components stay.
     """
-    count = parts.groups[0]
+    count = components.groups[0]
     step = math.ceil(max(hu.shape[1:]) / BODY_PIXELS)
-    chosen = [z for z in range(len(low)) if low.packed(z)][:: max(1, len(hu) // BODY_SLICES)]
+    chosen = [z for z in range(len(low)) if low.packed_slice(z)][:: max(1, len(hu) // BODY_SLICES)]
 
-    def looked_at(z: int) -> tuple[float, np.ndarray, np.ndarray]:
+    def compare_with_body(z: int) -> tuple[float, np.ndarray, np.ndarray]:
         image, runs = hu[z], Runs.of(low[z])
         air = (image < AIR_BELOW_HU) | padding[z]
         at_border = np.concatenate([air[0], air[-1], air[:, 0], air[:, -1]]).mean()
-        part = runs.painted(1 + parts.of_slice(z)[runs.parts[1]])[::step, ::step]
+        component = runs.paint(1 + components.of_slice(z)[runs.components[1]])[::step, ::step]
         soft = Runs.of(image[::step, ::step] > SOFT_ABOVE_HU)
-        body = np.zeros(part.shape, bool)
+        body = np.zeros(component.shape, bool)
         if len(soft):
             from skimage.morphology import convex_hull_image  # only here: uCT, which needs none, is spared its loading
 
-            body = convex_hull_image(soft.painted(soft.parts[1] == soft.part_sizes.argmax()))
-        return at_border, part[part > 0] - 1, part[body & (part > 0)] - 1
+            body = convex_hull_image(soft.paint(soft.components[1] == soft.component_sizes.argmax()))
+        return at_border, component[component > 0] - 1, component[body & (component > 0)] - 1
 
     size, within = np.zeros(count), np.zeros(count)
     air_at_border = []
-    for at_border, everywhere, inside in in_order(looked_at, chosen):
+    for at_border, everywhere, inside in in_order(compare_with_body, chosen):
         air_at_border.append(at_border)
         size += np.bincount(everywhere, minlength=count)
         within += np.bincount(inside, minlength=count)
@@ -137,51 +139,51 @@ def _within_body(low: Masks, parts: Parts, hu: np.ndarray | Slices, padding: np.
     return within > 0.5 * size
 
 
-def _closed(mask: np.ndarray, pixel: tuple[float, float], closing_mm: float) -> np.ndarray:
+def _close(mask: np.ndarray, pixel: tuple[float, float], closing_mm: float) -> np.ndarray:
     """Closing of a slice by a disc of diameter `closing_mm`, then holes filled up to LARGEST_HOLE_MM; pixel: x, y,
     mm.
     """
     margin = [math.ceil(closing_mm / p) + 1 for p in pixel[::-1]]
     ends = [np.flatnonzero(mask.any(axis=axis))[[0, -1]] for axis in (1, 0)]
     box = tuple(slice(max(0, first - m), last + 1 + m) for (first, last), m in zip(ends, margin, strict=True))
-    part = mask[box]
+    window = mask[box]
     if closing_mm > 0:
         # Lung and wall continue beyond the image's border, so that neither grows nor shrinks where it cuts them.
-        wide = np.pad(part, [(m, m) for m in margin], mode="edge")
-        grown = closed_by_disc(wide, closing_mm / 2, pixel[::-1])
-        part = part | grown[margin[0] : -margin[0], margin[1] : -margin[1]]
+        wide = np.pad(window, [(m, m) for m in margin], mode="edge")
+        grown = close_by_disc(wide, closing_mm / 2, pixel[::-1])
+        window = window | grown[margin[0] : -margin[0], margin[1] : -margin[1]]
     closed = mask.copy()
-    closed[box] = filled(part, math.pi / 4 * LARGEST_HOLE_MM**2 / (pixel[0] * pixel[1]))
+    closed[box] = fill_holes(window, math.pi / 4 * LARGEST_HOLE_MM**2 / (pixel[0] * pixel[1]))
     return closed
 
 
 class Padding(Slices):
-    """Where slices lie outside the reconstructed field (`padded`): found when first asked for, then kept packed.
+    """Where slices lie outside the reconstructed field (`find_padding`): found when first asked for, then kept packed.
 
     array: grey values [slices, rows, columns]. fill: values of pixels outside the field.
     """
 
     def __init__(self, array: np.ndarray | Slices, fill: tuple[float, ...]) -> None:
-        super().__init__(lambda z: unpack(self.packed(z), self.shape[1:]), array.shape, bool)
+        super().__init__(lambda z: unpack(self.packed_slice(z), self.shape[1:]), array.shape, bool)
         self._array, self.fill = array, fill
         self._packed: list[bytes | None] = [None] * len(array)
 
-    def packed(self, z: int, grey: np.ndarray | None = None) -> bytes:
-        """A slice as it is kept (see `Masks.packed`); grey: its values, where they are at hand."""
+    def packed_slice(self, z: int, grey: np.ndarray | None = None) -> bytes:
+        """A slice as it is kept (see `Masks.packed_slice`); grey: its values, where they are at hand."""
         if self._packed[z] is None:
-            self._packed[z] = pack(padded(self._array[z] if grey is None else grey, self.fill))
+            self._packed[z] = pack(find_padding(self._array[z] if grey is None else grey, self.fill))
         return self._packed[z]
 
 
-def padded(grey: np.ndarray, fill: tuple[float, ...]) -> np.ndarray:
+def find_padding(grey: np.ndarray, fill: tuple[float, ...]) -> np.ndarray:
     """Pixels of a 2-D slice outside the reconstructed field: flat regions of one of the values `fill` at the border."""
     edges = grey[[0, -1]], grey[:, [0, -1]]
     if not any(np.isin(edge, fill).any() for edge in edges):
         return np.zeros(grey.shape, bool)
     runs = Runs.of(functools.reduce(np.logical_or, [grey == value for value in set(fill)]))
-    outside = np.zeros(runs.parts[0], bool)
-    outside[runs.parts[1][runs.at_border]] = True
-    return runs.chosen(outside & (runs.part_sizes >= PADDING_SHARE * grey.size)).painted()
+    outside = np.zeros(runs.components[0], bool)
+    outside[runs.components[1][runs.at_border]] = True
+    return runs.select(outside & (runs.component_sizes >= PADDING_SHARE * grey.size)).paint()
 
 
 def specimen_outline(
@@ -200,12 +202,12 @@ def specimen_outline(
     """
     factor = math.ceil(max(volume.shape[1:]) / COARSE_PIXELS)
     coarse = (math.ceil(volume.shape[1] / factor), math.ceil(volume.shape[2] / factor))
-    outline, parts = Masks((len(volume), *coarse)), Parts()
+    outline, components = Masks((len(volume), *coarse)), Components()
     means = TemporaryArrays(scratch, (2, *coarse), np.float32)
 
     def look(z: int) -> np.ndarray:
         grey = volume[z]
-        outside = padding.packed(z, grey)
+        outside = padding.packed_slice(z, grey)
         if outside and any(padding.fill):
             grey = np.where(padding[z], 0, grey)
         means[z] = around, _ = _means(grey, outside, levels, factor)
@@ -220,19 +222,19 @@ def specimen_outline(
     # The wide mean says where specimen is, tissue itself where it ends.
     radius = math.ceil(2 * WIDTH_SHARE * min(coarse))
 
-    def outlined(z: int) -> Runs:
+    def outline_slice(z: int) -> Runs:
         around, fine = means[z]
-        runs = Runs.of(filled((around >= least) & _bridged(fine >= least, radius)))
-        runs = runs.chosen(_large(runs.part_sizes)) if independent else runs
-        outline[z] = runs.painted()
+        runs = Runs.of(fill_holes((around >= least) & _bridge_gaps(fine >= least, radius)))
+        runs = runs.select(_are_large(runs.component_sizes)) if independent else runs
+        outline[z] = runs.paint()
         return runs
 
-    for runs in in_order(outlined, range(len(volume))):
-        parts.add(runs)
+    for runs in in_order(outline_slice, range(len(volume))):
+        components.add(runs)
     if not independent:
-        keep = _large(parts.sizes)
+        keep = _are_large(components.sizes)
         for z in range(len(outline)):
-            outline[z] = _kept(outline[z], parts.of_slice(z), keep)
+            outline[z] = _select_components(outline[z], components.of_slice(z), keep)
     return outline
 
 
@@ -247,18 +249,18 @@ def _means(grey: np.ndarray, padding: bytes, levels: tuple[float, float], factor
     share, inside = _field(padding, grey.shape, factor)
     content = (_block_sums(grey, factor) - air * pixels * share) / (pixels * (tissue - air))
     content = content.astype(np.float32)
-    around = np.where(share > 0.5, _averaged(content, WIDTH_SHARE * min(content.shape)) / inside, 0)
-    return np.stack([around, _averaged(content, 1)])
+    around = np.where(share > 0.5, _average(content, WIDTH_SHARE * min(content.shape)) / inside, 0)
+    return np.stack([around, _average(content, 1)])
 
 
 @functools.lru_cache(maxsize=4)
 def _field(padding: bytes, shape: tuple[int, int], factor: int) -> tuple[np.ndarray, np.ndarray]:
     """Share of the field of view in each coarse pixel, and its wide mean; many slices have the same."""
     share = (_block_sums(~unpack(padding, shape), factor) / factor**2).astype(np.float32)
-    return share, np.maximum(_averaged(share, WIDTH_SHARE * min(share.shape)), 1e-6)
+    return share, np.maximum(_average(share, WIDTH_SHARE * min(share.shape)), 1e-6)
 
 
-def _averaged(image: np.ndarray, sd: float) -> np.ndarray:
+def _average(image: np.ndarray, sd: float) -> np.ndarray:
     """Gaussian average: `scipy.ndimage.gaussian_filter` as a product of matrices, in a fifth of its time."""
     rows, columns = (_gaussian(n, sd) for n in image.shape)
     return in_plane(image, rows, columns)
@@ -307,10 +309,10 @@ def _median(counts: np.ndarray, images: Iterator[np.ndarray]) -> float:
     return float(np.median(np.sort(np.concatenate(middle))[ranks - (ends[first] - counts[first])]))
 
 
-def _bridged(mask: np.ndarray, radius: int) -> np.ndarray:
+def _bridge_gaps(mask: np.ndarray, radius: int) -> np.ndarray:
     """Closing of a 2-D mask by a disc; beyond the border it goes on mirrored."""
     wide = np.pad(mask, radius, mode="symmetric")
-    return closed_by_disc(wide, radius, (1, 1))[radius:-radius, radius:-radius]
+    return close_by_disc(wide, radius, (1, 1))[radius:-radius, radius:-radius]
 
 
 def at_full_size(coarse: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -318,11 +320,11 @@ def at_full_size(coarse: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     factor = math.ceil(max(shape) / COARSE_PIXELS)
     whole = (2 * factor) ** 2
     values = coarse.astype(np.min_scalar_type(whole))
-    fine = _interpolated(np.ascontiguousarray(_interpolated(values.T, factor).T), factor)
+    fine = _interpolate(np.ascontiguousarray(_interpolate(values.T, factor).T), factor)
     return fine[: shape[0], : shape[1]] > whole // 2
 
 
-def _interpolated(image: np.ndarray, factor: int) -> np.ndarray:
+def _interpolate(image: np.ndarray, factor: int) -> np.ndarray:
     """2 * factor times the linear interpolation of an image of whole numbers to `factor` times the rows."""
     fine = np.empty((factor, *image.shape), image.dtype)
     before, after = image[[0, *range(len(image) - 1)]], image[[*range(1, len(image)), len(image) - 1]]

@@ -7,7 +7,7 @@ import numpy as np
 from microsr.preprocessing.components import Runs
 
 
-def smoothed(image: np.ndarray) -> np.ndarray:
+def average_neighbours(image: np.ndarray) -> np.ndarray:
     """Means of 3 x 3 pixels, float32: those of `scipy.ndimage.uniform_filter` to the last bit, in a third of its
     time.
     """
@@ -23,7 +23,7 @@ def _mean_of_three(one: np.ndarray, two: np.ndarray, three: np.ndarray) -> np.nd
     return total.astype(np.float32)
 
 
-def eroded(mask: np.ndarray) -> np.ndarray:
+def erode(mask: np.ndarray) -> np.ndarray:
     """Pixels of a 2-D mask whose neighbours, all 8 that there are, are in it too."""
     rows = mask.copy()
     rows[1:] &= mask[:-1]
@@ -34,17 +34,17 @@ def eroded(mask: np.ndarray) -> np.ndarray:
     return both
 
 
-def closed_by_disc(mask: np.ndarray, radius: float, pixel: tuple[float, float]) -> np.ndarray:
+def close_by_disc(mask: np.ndarray, radius: float, pixel: tuple[float, float]) -> np.ndarray:
     """Closing of a 2-D mask by a disc; beyond the border nothing grows and nothing shrinks. radius, pixel (y, x): one
     unit.
     """
     down, across = (np.arange(int(radius / p) + 2) * p for p in pixel)
     inside = np.sqrt(down[:, None] ** 2 + across**2) <= radius
     widths = [int(n) - 1 for n in inside.sum(axis=1) if n]
-    return ~_grown(~_grown(mask, widths), widths)
+    return ~_grow(~_grow(mask, widths), widths)
 
 
-def _grown(mask: np.ndarray, widths: list[int]) -> np.ndarray:
+def _grow(mask: np.ndarray, widths: list[int]) -> np.ndarray:
     """A 2-D mask grown by a shape whose row at a distance of n from its middle reaches widths[n] pixels to either
     side.
     """
@@ -56,13 +56,13 @@ def _grown(mask: np.ndarray, widths: list[int]) -> np.ndarray:
     grown, reach = np.zeros_like(line), 0
     for distance in reversed(range(len(widths))):
         for _ in range(widths[distance] - reach):
-            line = _beside(line, line.copy(), 1)
+            line = _add_shifted(line, line.copy(), 1)
         reach = widths[distance]
-        grown = _beside(line, grown, distance * length)
+        grown = _add_shifted(line, grown, distance * length)
     return grown.reshape(wide.shape)[:, :columns]
 
 
-def _beside(line: np.ndarray, grown: np.ndarray, shift: int) -> np.ndarray:
+def _add_shifted(line: np.ndarray, grown: np.ndarray, shift: int) -> np.ndarray:
     """`grown` with what lies in `line`, moved either way, added."""
     kept = max(line.size - shift, 0)
     grown[shift:] |= line[:kept]
@@ -70,9 +70,9 @@ def _beside(line: np.ndarray, grown: np.ndarray, shift: int) -> np.ndarray:
     return grown
 
 
-def filled(mask: np.ndarray, largest: float = np.inf) -> np.ndarray:
+def fill_holes(mask: np.ndarray, largest: float = np.inf) -> np.ndarray:
     """A 2-D mask whose holes of at most `largest` pixels are filled."""
     rest = Runs.of(~mask)
-    fill = rest.part_sizes <= largest
-    fill[rest.parts[1][rest.at_border]] = False
-    return mask | rest.chosen(fill).painted()
+    fill = rest.component_sizes <= largest
+    fill[rest.components[1][rest.at_border]] = False
+    return mask | rest.select(fill).paint()

@@ -12,7 +12,7 @@ from microsr.preprocessing.calibration import Mapping
 from microsr.preprocessing.components import Masks, unpack
 from microsr.preprocessing.hounsfield import as_int16
 from microsr.preprocessing.masks import Padding, at_full_size
-from microsr.preprocessing.resampling import Axis, gathered, in_plane
+from microsr.preprocessing.resampling import Axis, gather_planes, in_plane
 from microsr.volume.slices import Slices, in_order
 
 MOST_OUTSIDE = 0.02
@@ -63,27 +63,27 @@ class Regridded:
         self.shape = tuple(axis.size for axis in axes[::-1])
 
     def stacks(self) -> Iterator[Stack]:
-        """What each new slice is made of, from the first to the last; for `finished`."""
+        """What each new slice is made of, from the first to the last; for `finish_slice`."""
         planes = in_order(self._plane, range(len(self._array)))
-        return (Stack(new, *old) for new, old in enumerate(gathered(planes, self._z.weights)))
+        return (Stack(new, *old) for new, old in enumerate(gather_planes(planes, self._z.weights)))
 
-    def finished(self, stack: Stack) -> tuple[np.ndarray, np.ndarray, int]:
+    def finish_slice(self, stack: Stack) -> tuple[np.ndarray, np.ndarray, int]:
         """HU (int16) and specimen mask (bool) of a new slice, and the number of voxels in the specimen."""
         weights, cover = None, None
         if self._z.weights is not None:
             weights, cover = (kind[stack.new, stack.old] for kind in (self._z.weights, self._z.cover))
         grey, outside, specimen = zip(*stack.planes, strict=True)
-        hu = as_int16(self._mapping(_combined(grey, weights)))
-        mask = _above(0.5, _combined(specimen, cover), hu.shape)
-        beyond = _above(MOST_OUTSIDE, _combined(outside, cover), hu.shape)
+        hu = as_int16(self._mapping(_combine(grey, weights)))
+        mask = _lie_above(0.5, _combine(specimen, cover), hu.shape)
+        beyond = _lie_above(MOST_OUTSIDE, _combine(outside, cover), hu.shape)
         if beyond.any():
             hu[beyond] = self._air
             mask &= ~beyond
         return hu, mask, np.count_nonzero(mask)
 
     def _plane(self, z: int) -> Plane:
-        grey, packed = self._array[z], self._padding.packed(z)
-        specimen = at_full_size(self._outline[z], grey.shape) if self._outline.packed(z) else None
+        grey, packed = self._array[z], self._padding.packed_slice(z)
+        specimen = at_full_size(self._outline[z], grey.shape) if self._outline.packed_slice(z) else None
         if not self._unchanged:
             grey = in_plane(grey, self._y.weight_bands, self._x.weight_bands)
         return Plane(
@@ -95,14 +95,14 @@ class Regridded:
         return mask if self._unchanged else in_plane(mask, self._y.cover_bands, self._x.cover_bands)
 
 
-def _combined(images: tuple[np.ndarray | None, ...], weights: np.ndarray | None) -> np.ndarray | None:
+def _combine(images: tuple[np.ndarray | None, ...], weights: np.ndarray | None) -> np.ndarray | None:
     """Weighted sum of images, the weights of which sum to one; None: zero everywhere."""
     if weights is None or all(image is images[0] for image in images):
         return images[0]
     return sum(weight * image for weight, image in zip(weights, images, strict=True) if image is not None)
 
 
-def _above(limit: float, shares: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
+def _lie_above(limit: float, shares: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
     """Where shares, or a mask, are above a limit between 0 and 1."""
     if shares is None:
         return np.zeros(shape, bool)

@@ -60,21 +60,21 @@ def bands(weights: np.ndarray) -> Bands:
     return found
 
 
-def unchanged(size: int, spacing: float) -> Axis:
+def identity_axis(size: int, spacing: float) -> Axis:
     """The axis as it is."""
     return Axis(None, spacing, size)
 
 
-def averaged(size: int, spacing: float, count: int) -> Axis:
+def averaging_axis(size: int, spacing: float, count: int) -> Axis:
     """Means of `count` neighbours; an incomplete last group is left out."""
     if count == 1:
-        return unchanged(size, spacing)
+        return identity_axis(size, spacing)
     new = size // count
     weights = np.repeat(np.eye(new, dtype=np.float32) / np.float32(count), count, axis=1)
     return Axis(np.pad(weights, ((0, 0), (0, size - new * count))), spacing * count, new)
 
 
-def resampled(size: int, spacing: float, target: float) -> Axis:
+def resampling_axis(size: int, spacing: float, target: float) -> Axis:
     """Anti-aliased resampling to `target` mm: Keys' cubic kernel (a = -0.5), widened by the reduction.
 
     The new grid starts at the same edge as the old one and stays within it.
@@ -99,14 +99,14 @@ def in_plane(image: np.ndarray, rows: Bands | None, columns: Bands | None) -> np
     """A slice [rows, columns] on the new grid, float32; rows, columns: bands of the axes y and x, None if unchanged."""
     image = image.astype(np.float32)
     if rows is not None:
-        image = _banded(rows, image, np.empty((rows[-1][0].stop, image.shape[1]), np.float32))
+        image = _multiply(rows, image, np.empty((rows[-1][0].stop, image.shape[1]), np.float32))
     if columns is not None:
         new = np.empty((image.shape[0], columns[-1][0].stop), np.float32)
-        image = _banded(columns, image.T, new.T).T
+        image = _multiply(columns, image.T, new.T).T
     return image
 
 
-def _banded(bands: Bands, image: np.ndarray, new: np.ndarray) -> np.ndarray:
+def _multiply(bands: Bands, image: np.ndarray, new: np.ndarray) -> np.ndarray:
     """Fill `new` with the weights' product with `image`."""
     count = image.shape[1]
     for here, old, weights in bands:
@@ -124,7 +124,7 @@ def _strips(image: np.ndarray, width: int) -> np.ndarray:
     return image.reshape(len(image), -1, width).swapaxes(0, 1)
 
 
-def gathered(planes: Iterable[Plane], weights: np.ndarray | None) -> Iterator[tuple[np.ndarray, list[Plane]]]:
+def gather_planes(planes: Iterable[Plane], weights: np.ndarray | None) -> Iterator[tuple[np.ndarray, list[Plane]]]:
     """For each new slice the numbers of the old slices that it is made of, and their planes.
 
     planes: what is known of the old slices, in order; each is taken once, and held for as long as it is needed.

@@ -59,7 +59,7 @@ def import_clinical(scan: Scan, case: str, settings: ClinicalVolume, output: Pat
     """
     started = time.time()
     with checksums_beside([scan.path]) as checksums:
-        volume = _opened(scan, output)
+        volume = _open_scan(scan, output)
         if volume.attributes.get("independent_slices"):
             raise UserError(f"{scan.path}: a clinical CT needs its slice distance; give clinical_spacing as XxYxZ, mm")
         _refuse_micro(volume, scan.path)
@@ -70,14 +70,14 @@ def import_clinical(scan: Scan, case: str, settings: ClinicalVolume, output: Pat
             raise UserError(f"{scan.path}: {error}") from None
         volume = replace(volume, attributes={"case": case, "modality": "clinical", **volume.attributes})
 
-        def finished(z: int) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+        def finish_slice(z: int) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
             hu, inside = volume.array[z], lung[z]
             return hu, inside, (np.count_nonzero(inside), int(hu[inside].sum(dtype=np.int64)))
 
         with replacing(output) as part:
-            counts, sums = _fill(part, volume.shape, volume, finished, range(len(lung))).sum(axis=0)
+            counts, sums = _fill(part, volume.shape, volume, finish_slice, range(len(lung))).sum(axis=0)
         litres = float(counts * np.prod(volume.spacing) / 1e6)
-        logger.info("%s, lung %.2f L, mean %.0f HU", _described(volume), litres, sums / max(counts, 1))
+        logger.info("%s, lung %.2f L, mean %.0f HU", _describe(volume), litres, sums / max(counts, 1))
         _record(output, settings, scan, started, checksums(), lung_litres=litres)
 
 
@@ -85,18 +85,18 @@ def import_as_is(scan: Scan, case: str, modality: str, output: Path) -> None:
     """Import a truth, in HU already, or its tissue labels: values as they are, no mask."""
     started = time.time()
     with checksums_beside([scan.path]) as checksums:
-        volume = _opened(scan, output)
+        volume = _open_scan(scan, output)
         attributes = {"case": case, "modality": modality, **volume.attributes}
         volume = replace(volume, unit={"truth": "HU", "labels": "label"}[modality], attributes=attributes)
 
-        def finished(z: int) -> tuple[np.ndarray, None, tuple[float, float]]:
+        def finish_slice(z: int) -> tuple[np.ndarray, None, tuple[float, float]]:
             image = volume.array[z]
             return as_int16(image), None, (image.min(), image.max())
 
         with replacing(output) as part:
-            lows, highs = _fill(part, volume.shape, volume, finished, range(volume.shape[0]), mask=False).T
+            lows, highs = _fill(part, volume.shape, volume, finish_slice, range(volume.shape[0]), mask=False).T
             refuse_constant(lows.min(), highs.max(), scan.path)
-        logger.info("%s", _described(volume))
+        logger.info("%s", _describe(volume))
         _record(output, None, scan, started, checksums())
 
 
@@ -112,11 +112,11 @@ def import_micro(scan: Scan, case: str, settings: MicroVolume, output: Path, lik
     """
     started = time.time()
     with checksums_beside([scan.path] + ([like] if like is not None else [])) as checksums:
-        volume = _opened(scan, output)
+        volume = _open_scan(scan, output)
         _refuse_clinical(volume, scan.path)
         axes = _sampling(volume, settings, like, scan.path)
         padding = Padding(volume.array, (0, volume.attributes["source"].get("padding") or 0))
-        outline, mapping = _specimen(volume, settings, padding, scan.path, output.parent)
+        outline, mapping = _outline_and_calibrate(volume, settings, padding, scan.path, output.parent)
 
         old, new = volume.spacing, tuple(axis.spacing for axis in axes)
         shift = [(n / o - 1) / 2 for n, o in zip(new, old, strict=True)]
@@ -136,7 +136,7 @@ def import_micro(scan: Scan, case: str, settings: MicroVolume, output: Path, lik
         }
         grid = Regridded(volume.array, padding, outline, axes, mapping, settings.calibration.air_hu)
         with replacing(output) as part:
-            count = _fill(part, grid.shape, geometry, grid.finished, grid.stacks()).sum()
+            count = _fill(part, grid.shape, geometry, grid.finish_slice, grid.stacks()).sum()
             if count == 0:
                 raise UserError(
                     f"{scan.path}: nothing of the specimen is left after resampling; choose a smaller pixel size"
@@ -144,13 +144,13 @@ def import_micro(scan: Scan, case: str, settings: MicroVolume, output: Path, lik
         facts = mapping.facts
         logger.info(
             "%s, specimen %.0f %%, mean %.0f HU, SD %.0f HU before resampling",
-            _described(open_volume(output)), 100 * count / np.prod(grid.shape),
+            _describe(open_volume(output)), 100 * count / np.prod(grid.shape),
             facts["specimen_mean_hu"], facts["specimen_sd_hu"],
         )  # fmt: skip
         _record(output, settings, scan, started, checksums(), calibration=facts)
 
 
-def table(volumes: list[Path], output: Path) -> None:
+def write_table(volumes: list[Path], output: Path) -> None:
     """Write the paper's Table 1: one row for each volume, from what the original headers said."""
     import pandas as pd  # only here: an import is done before pandas is loaded
 
@@ -177,7 +177,7 @@ def table(volumes: list[Path], output: Path) -> None:
     write_run(output, "volumes", {}, volumes, started, slices_read=dict.fromkeys(volumes, ()))
 
 
-def _opened(scan: Scan, output: Path) -> Volume:
+def _open_scan(scan: Scan, output: Path) -> Volume:
     """The scan, unread; what has to be unpacked is so beside the output."""
     output.parent.mkdir(parents=True, exist_ok=True)
     return read_scan(scan, output.parent)
@@ -202,7 +202,7 @@ def _refuse_clinical(volume: Volume, where: str) -> None:
         )
 
 
-def _specimen(
+def _outline_and_calibrate(
     volume: Volume, settings: MicroVolume, padding: Padding, where: str, scratch: Path
 ) -> tuple[Masks, Mapping]:
     """Coarse outline of the specimen, and the calibration, from grey values as scanned."""
@@ -226,10 +226,11 @@ def _specimen(
 def _sampling(volume: Volume, settings: MicroVolume, like: Path | None, where: str) -> tuple[Axis, Axis, Axis]:
     """New grid along x, y and z."""
     sizes, independent = volume.shape[::-1], bool(volume.attributes.get("independent_slices"))
-    keep = resampling.unchanged(sizes[2], volume.spacing[2])
+    keep = resampling.identity_axis(sizes[2], volume.spacing[2])
     if settings.sampling == "native":
         x, y = (
-            resampling.averaged(n, s, settings.area_average) for n, s in zip(sizes[:2], volume.spacing[:2], strict=True)
+            resampling.averaging_axis(n, s, settings.area_average)
+            for n, s in zip(sizes[:2], volume.spacing[:2], strict=True)
         )
         axes = (x, y, keep)
     else:
@@ -240,7 +241,7 @@ def _sampling(volume: Volume, settings: MicroVolume, like: Path | None, where: s
                 f"{where}: its voxels of {coarsest:g} mm are coarser than the matched pixel size of {target:g} mm; set "
                 "volumes.micro.sampling to native, or a larger matched_spacing_mm"
             )
-        x, y, z = (resampling.resampled(n, s, target) for n, s in zip(sizes, volume.spacing, strict=True))
+        x, y, z = (resampling.resampling_axis(n, s, target) for n, s in zip(sizes, volume.spacing, strict=True))
         axes = (x, y, keep if independent else z)
     if min(axis.size for axis in axes) < 1:
         raise UserError(
@@ -267,11 +268,11 @@ def _fill(
     output: Path,
     shape: tuple[int, int, int],
     like: Volume | dict[str, Any],
-    finished: Callable[[Any], tuple[np.ndarray, np.ndarray | None, Any]],
+    finish: Callable[[Any], tuple[np.ndarray, np.ndarray | None, Any]],
     items: Iterable[Any],
     mask: bool = True,
 ) -> np.ndarray:
-    """Write a volume: for each of `items` the HU and mask (or None) that `finished` makes of it.
+    """Write a volume: for each of `items` the HU and mask (or None) that `finish` makes of it.
 
     Returns the numbers that it gives in addition, one row a slice.
     """
@@ -280,7 +281,7 @@ def _fill(
 
     def write(numbered: tuple[int, Any]) -> Any:
         z, item = numbered
-        hu, region, facts = finished(item)
+        hu, region, facts = finish(item)
         voxels[z] = hu
         if inside is not None:
             inside[z] = region.view(np.uint8)
@@ -294,7 +295,7 @@ def _fill(
     return np.array(found)
 
 
-def _described(volume: Volume) -> str:
+def _describe(volume: Volume) -> str:
     slices, rows, columns = volume.shape
     spacing = " x ".join(f"{v:.4g}" for v in volume.spacing[: 2 if volume.attributes.get("independent_slices") else 3])
     return f"{slices} slices of {columns} x {rows}, {spacing} mm"
@@ -338,7 +339,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(ns: argparse.Namespace) -> None:
     """Run one of the sub-commands."""
     if ns.command == "table":
-        table(ns.volumes, ns.output)
+        write_table(ns.volumes, ns.output)
         return
     if ns.command == "downsample":
         _pooling().run(ns)

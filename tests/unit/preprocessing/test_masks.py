@@ -11,7 +11,7 @@ from microsr.core.errors import UserError
 from microsr.formats.readers import read_scan
 from microsr.preprocessing import masks
 from microsr.preprocessing.hounsfield import clinical_hu
-from microsr.preprocessing.masks import Padding, at_full_size, lung_mask, padded, specimen_outline
+from microsr.preprocessing.masks import Padding, at_full_size, find_padding, lung_mask, specimen_outline
 from microsr.volume.slices import Slices
 
 SETTINGS = ClinicalVolume()
@@ -141,9 +141,9 @@ def test_padding_is_a_flat_region_at_the_border():
     grey[30:40, 30:40] = 0
     expected = np.zeros(grey.shape, bool)
     expected[:20, :5] = True
-    assert np.array_equal(padded(grey, (0,)), expected), "zeros within the specimen are values"
-    assert not padded(grey, (999,)).any()
-    assert padded(grey - 3024, (-3024,)).sum() == 100
+    assert np.array_equal(find_padding(grey, (0,)), expected), "zeros within the specimen are values"
+    assert not find_padding(grey, (999,)).any()
+    assert find_padding(grey - 3024, (-3024,)).sum() == 100
 
 
 def foam(shape, share, rng):
@@ -179,7 +179,7 @@ def test_black_corners_do_not_bend_the_outline():
     grey = 1000 + 4000 * foam((1, 200, 200), 0.3, rng) + rng.normal(0, 200, (1, 200, 200))
     corner = np.add.outer(np.arange(200), np.arange(200)) < 60
     grey[0, corner] = 0
-    mask = at_full_size(outlined(grey, (1000, 5000), True)[0], (200, 200)) & ~padded(grey[0], (0,))
+    mask = at_full_size(outlined(grey, (1000, 5000), True)[0], (200, 200)) & ~find_padding(grey[0], (0,))
     assert not mask[corner].any() and mask[~corner].mean() > 0.99
 
 
@@ -261,7 +261,7 @@ def test_padding_is_that_of_labelled_regions(monkeypatch, values):
     rng = np.random.default_rng(0)
     for _ in range(50):
         grey = rng.integers(0, 4, (30, 40)) * (blobs(rng, (30, 40), 2) > -0.5)
-        assert np.array_equal(padded(grey, values), whole_masks.padded(grey, values))
+        assert np.array_equal(find_padding(grey, values), whole_masks.padded(grey, values))
 
 
 def test_padding_is_looked_for_once_in_a_slice():
@@ -271,9 +271,11 @@ def test_padding_is_looked_for_once_in_a_slice():
     array = Slices(lambda z: asked.append(z) or grey[z], grey.shape, grey.dtype)
     padding = Padding(array, (0,))
     for _ in range(3):
-        assert np.array_equal(padding[1], padded(grey[1], (0,)))
+        assert np.array_equal(padding[1], find_padding(grey[1], (0,)))
     assert asked == [1]
-    assert padding.packed(0, grey[0]) == padding.packed(0) and asked == [1], "nor is it read if it is at hand"
+    assert padding.packed_slice(0, grey[0]) == padding.packed_slice(0) and asked == [1], (
+        "nor is it read if it is at hand"
+    )
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from microsr.preprocessing.morphology import closed_by_disc, eroded, filled, smoothed
+from microsr.preprocessing.morphology import average_neighbours, close_by_disc, erode, fill_holes
 
 
 def random_masks(number=40):
@@ -20,12 +20,12 @@ def test_means_of_three_by_three(limits):
     for _ in range(20):
         image = rng.integers(*limits, rng.integers(1, 40, 2)).astype(np.int16)
         expected = ndimage.uniform_filter(image.astype(np.float32), 3)
-        assert smoothed(image).dtype == np.float32 and np.array_equal(smoothed(image), expected)
+        assert average_neighbours(image).dtype == np.float32 and np.array_equal(average_neighbours(image), expected)
 
 
 def test_erosion_with_all_neighbours():
     for mask in random_masks():
-        assert np.array_equal(eroded(mask), ndimage.binary_erosion(mask, np.ones((3, 3)), border_value=1))
+        assert np.array_equal(erode(mask), ndimage.binary_erosion(mask, np.ones((3, 3)), border_value=1))
 
 
 @pytest.mark.parametrize("radius", [0.4, 1, 1.5, 2, 3.3, 11])
@@ -33,12 +33,12 @@ def test_erosion_with_all_neighbours():
 def test_closing_is_that_by_distances(radius, pixel):
     for mask in random_masks():
         if not mask.any():
-            assert not closed_by_disc(mask, radius, pixel).any()
+            assert not close_by_disc(mask, radius, pixel).any()
             continue
         grown = ndimage.distance_transform_edt(~mask, pixel) <= radius
         if not grown.all():
             grown = ndimage.distance_transform_edt(grown, pixel) > radius
-        assert np.array_equal(closed_by_disc(mask, radius, pixel), grown)
+        assert np.array_equal(close_by_disc(mask, radius, pixel), grown)
 
 
 @pytest.mark.parametrize("largest", [0, 3, 20, np.inf])
@@ -47,4 +47,4 @@ def test_filled_holes_are_those_up_to_a_size(largest):
         holes, count = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
         fill = np.bincount(holes.ravel(), minlength=count + 1) <= largest
         fill[0] = False
-        assert np.array_equal(filled(mask, largest), mask | fill[holes])
+        assert np.array_equal(fill_holes(mask, largest), mask | fill[holes])

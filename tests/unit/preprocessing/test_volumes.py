@@ -14,7 +14,7 @@ from microsr import cli
 from microsr.config import ClinicalVolume, MicroVolume
 from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
-from microsr.preprocessing.volumes import import_as_is, import_clinical, import_micro, table
+from microsr.preprocessing.volumes import import_as_is, import_clinical, import_micro, write_table
 from microsr.volume.storage import Volume, open_mask, open_volume, write_volume
 
 
@@ -287,7 +287,7 @@ def test_table_1_says_what_the_headers_said(tmp_path, chest, specimen):
     clinical(scan.model_copy(update={"slices": "1:3"}), tmp_path / "clinical.ome.zarr")
     settings = {"sampling": "native", "area_average": 2, "calibration": SET_POINTS}
     micro(save(tmp_path / "m.nrrd", specimen, (0.05, 0.05, 0.06)), tmp_path / "micro.ome.zarr", **settings)
-    table([tmp_path / "clinical.ome.zarr", tmp_path / "micro.ome.zarr"], tmp_path / "tables" / "volumes.csv")
+    write_table([tmp_path / "clinical.ome.zarr", tmp_path / "micro.ome.zarr"], tmp_path / "tables" / "volumes.csv")
     rows = pd.read_csv(tmp_path / "tables" / "volumes.csv")
     assert rows["modality"].tolist() == ["clinical", "micro"]
     assert rows[["columns_px", "rows_px", "slices"]].to_numpy().tolist() == [[64, 64, 6], [80, 60, 8]]

@@ -20,7 +20,7 @@ from microsr.core.provenance import write_run
 from microsr.core.scale import SCALE
 from microsr.evaluation import metrics, tables
 from microsr.physics.moments import Moments
-from microsr.preprocessing.downsample import cropped, pooled_mask
+from microsr.preprocessing.downsample import crop, pooled_mask
 from microsr.volume import alignment
 from microsr.volume.storage import Volume, open_mask, open_volume
 
@@ -46,7 +46,7 @@ def evaluate(names: tables.Names, superresolved: Path, micro: Path, output: Path
     differences, similarity, multiscale = Moments(), Moments(), Moments()
     progress = Progress(len(slices), "slices")
     for i, z in enumerate(slices):
-        pair = np.asarray(image.array[i]), cropped(np.asarray(true.array[z]))
+        pair = np.asarray(image.array[i]), crop(np.asarray(true.array[z]))
         inside = metrics.magnify(pooled_mask(np.asarray(mask[z])))
         if inside.any():
             differences.add(metrics.truth_difference(*pair, inside))

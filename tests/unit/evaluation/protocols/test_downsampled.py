@@ -11,7 +11,7 @@ from microsr.core.errors import UserError
 from microsr.inference import superresolve
 from microsr.inference.upsamplers import Bicubic
 from microsr.physics.pooling import average_pool
-from microsr.preprocessing.downsample import evenly
+from microsr.preprocessing.downsample import spread_evenly
 from microsr.volume.storage import Volume, magnified_geometry, open_mask, open_volume, write_volume
 
 TURNED = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
@@ -68,10 +68,10 @@ def case(tmp_path):
 
 
 def test_evenly_spaced_slices_are_all_the_same_distance_apart():
-    assert evenly(0, 60, 8) == [2, 10, 18, 26, 34, 42, 50, 58]
-    assert evenly(5, 7, 8) == [5, 6, 7]
-    assert evenly(0, 10, 1) == [5]
-    assert evenly(3, 3, 8) == [3]
+    assert spread_evenly(0, 60, 8) == [2, 10, 18, 26, 34, 42, 50, 58]
+    assert spread_evenly(5, 7, 8) == [5, 6, 7]
+    assert spread_evenly(0, 10, 1) == [5]
+    assert spread_evenly(3, 3, 8) == [3]
 
 
 def test_downsampling_averages_blocks_of_slices_that_it_names(case):
