@@ -85,8 +85,8 @@ wildcard_constraints:
 
 
 def scan(modality):
-    """Input function: the file or folder that a case's scan is in."""
-    return lambda wildcards: getattr(CASES[wildcards.case], modality).path
+    """Input function: the file or folder that a case's scan is in; nothing, if it is read from a server."""
+    return lambda wildcards: PLAN.scan_files(wildcards.case, modality)
 
 
 def given(modality):

@@ -20,11 +20,11 @@ rule import_clinical:
         mem_mb=more_each_time(1500),
         runtime=growing(15, per_gigabyte=30),
     params:
-        part=lambda wildcards: PLAN.scan_flags(wildcards.case, "clinical"),
+        scan=lambda wildcards: PLAN.scan_flags(wildcards.case, "clinical"),
         settings=flags(EXPERIMENT.volumes.clinical),
         code=code_version("volumes"),
     shell:
-        "microsr volumes clinical --case {wildcards.case} --input {input.scan:q} {params.part}"
+        "microsr volumes clinical --case {wildcards.case} {params.scan}"
         " --output {output.volume} {params.settings} --log {log}"
 
 
@@ -47,12 +47,12 @@ rule import_micro:
         mem_mb=more_each_time(1500),
         runtime=growing(15, per_gigabyte=30),
     params:
-        part=lambda wildcards: PLAN.scan_flags(wildcards.case, "micro"),
+        scan=lambda wildcards: PLAN.scan_flags(wildcards.case, "micro"),
         like=optional("like"),
         settings=flags(EXPERIMENT.volumes.micro),
         code=code_version("volumes"),
     shell:
-        "microsr volumes micro --case {wildcards.case} --input {input.scan:q} {params.part} {params.like}"
+        "microsr volumes micro --case {wildcards.case} {params.scan} {params.like}"
         " --output {output.volume} {params.settings} --log {log}"
 
 
@@ -67,7 +67,7 @@ use rule import_clinical as import_repeat with:
     benchmark:
         "<benchmarks>/volumes/{case}/repeat.tsv"
     params:
-        part=lambda wildcards: PLAN.scan_flags(wildcards.case, "repeat"),
+        scan=lambda wildcards: PLAN.scan_flags(wildcards.case, "repeat"),
         settings=flags(EXPERIMENT.volumes.clinical),
         code=code_version("volumes"),
 
@@ -90,10 +90,10 @@ rule import_truth:
         mem_mb=more_each_time(1500),
         runtime=growing(15, per_gigabyte=30),
     params:
-        part=lambda wildcards: PLAN.scan_flags(wildcards.case, wildcards.known),
+        scan=lambda wildcards: PLAN.scan_flags(wildcards.case, wildcards.known),
         code=code_version("volumes"),
     shell:
-        "microsr volumes {wildcards.known} --case {wildcards.case} --input {input.scan:q} {params.part}"
+        "microsr volumes {wildcards.known} --case {wildcards.case} {params.scan}"
         " --output {output.volume} --log {log}"
 
 

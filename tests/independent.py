@@ -1,9 +1,10 @@
-"""Readers of volumes that share no code with microsr: nibabel, pynrrd, pydicom, tifffile, Pillow, and a few lines for
-MetaImage.
+"""Readers of volumes that share no code with microsr: nibabel, pynrrd, pydicom, tifffile, tensorstore, Pillow, and a
+few lines for MetaImage.
 
 Each raises whatever its library raises for what it cannot read.
 """
 
+import json
 import math
 import zlib
 from dataclasses import dataclass
@@ -121,6 +122,37 @@ def by_pillow(path: Path) -> Image:
         if image.mode not in ("L", "I;16", "I"):
             raise ValueError(image.mode)
         return _as_stack(np.asarray(image))
+
+
+def by_tensorstore(path: Path) -> Image:
+    """An OME-Zarr store with axes z, y and x, or s0 of an N5 store, in mm or um."""
+    import tensorstore
+
+    def read(driver: str, level: str) -> np.ndarray:
+        spec = {"driver": driver, "kvstore": {"driver": "file", "path": str(path / level)}}
+        return tensorstore.open(spec, read=True).result().read().result()
+
+    def said(name: str) -> Any:
+        return json.loads((path / name).read_text(encoding="utf-8"))
+
+    if (path / "s0").exists():
+        facts = said("s0/attributes.json")
+        factor = {"um": 0.001, "mm": 1.0}[facts["pixelResolution"]["unit"]]
+        spacing = tuple(factor * float(v) for v in facts["pixelResolution"]["dimensions"])
+        return Image(read("n5", "s0").T.astype(float), spacing, place(spacing, (0, 0, 0), np.eye(3)))
+    whole = said("zarr.json")["attributes"]["ome"] if (path / "zarr.json").exists() else said(".zattrs")
+    (facts,) = whole["multiscales"]
+    axes = [(axis["name"], {"micrometer": 0.001, "millimeter": 1.0}[axis["unit"]]) for axis in facts["axes"]]
+    (level,) = facts["datasets"]
+    scale, shift = level["coordinateTransformations"]
+    if [name for name, _ in axes] != ["z", "y", "x"] or "coordinateTransformations" in facts:
+        raise ValueError("other axes")
+    (spacing, origin) = (
+        tuple(float(v) * factor for v, (_, factor) in zip(numbers, axes, strict=True))[::-1]
+        for numbers in (scale["scale"], shift["translation"])
+    )
+    array = read("zarr3" if (path / "zarr.json").exists() else "zarr", level["path"])
+    return Image(array.astype(float), spacing, place(spacing, origin, np.eye(3)))
 
 
 def by_pydicom(path: Path) -> Image:

@@ -18,8 +18,10 @@ from microsr import config
 from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
 from microsr.core.provenance import checksum, find_run
+from microsr.core.urls import url
 from microsr.formats.outputs import read_journal
-from microsr.volume.storage import Volume, open_levels, open_mask, open_volume
+from microsr.formats.stores.kinds import is_store
+from microsr.volume.storage import Volume, is_volume, open_levels, open_mask, open_volume
 
 STATE = re.compile(r"step-(\d+)\.pt")
 """Name of a training's state, and its step."""
@@ -27,15 +29,18 @@ STATE = re.compile(r"step-(\d+)\.pt")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `microsr info`."""
-    parser.add_argument("path", type=Path, help="scan, volume, patches (.npy), model (.pt) or training state")
+    parser.add_argument(
+        "path", type=Path, help="scan (file, folder or URL), volume, patches (.npy), model (.pt) or training state"
+    )
     parser.add_argument("--json", action="store_true", help="the same as JSON")
     parser.add_argument("--series", help="DICOM: UID of one of several series in the folder")
     parser.add_argument("--spacing", help="of images without one: mm as X, XxY or XxYxZ")
+    parser.add_argument("--level", type=int, help="resolution level of an OME-Zarr or N5 store, 0 the finest")
 
 
 def main(namespace: argparse.Namespace) -> None:
     """Run `microsr info`."""
-    found = describe(namespace.path, namespace.series, namespace.spacing)
+    found = describe(namespace.path, namespace.series, namespace.spacing, namespace.level)
     if namespace.json:
         print(json.dumps(found, indent=1, ensure_ascii=False))
         return
@@ -44,11 +49,13 @@ def main(namespace: argparse.Namespace) -> None:
     print("\n".join(f"{name:{width}}  {text}" for name, text in lines))
 
 
-def describe(path: Path, series: str | None = None, spacing: str | None = None) -> dict[str, Any]:
+def describe(
+    path: Path, series: str | None = None, spacing: str | None = None, level: int | None = None
+) -> dict[str, Any]:
     """What is at `path`, as plain JSON values; "kind" says which of the below it is. Lengths in mm, in the order x, y,
     z.
 
-    series, spacing: of a scan, as the case sheet gives them.
+    series, spacing, level: of a scan, as the case sheet gives them.
 
     Raises
     ------
@@ -59,23 +66,23 @@ def describe(path: Path, series: str | None = None, spacing: str | None = None) 
     unfinished = path.with_name(path.name.removesuffix(".partial"))
     if (path.name.endswith(".partial") or not path.exists()) and (journal := read_journal(unfinished)):
         found = _partial(unfinished, journal)
-    elif not path.exists():
+    elif not path.exists() and not url(path):
         raise UserError(f"{path}: does not exist; correct the path")
-    elif (path / "zarr.json").is_file():
+    elif is_volume(path):
         found = _volume(path)
     elif path.suffix == ".npy":
         found = _patches(path)
-    elif states := _states(path):
+    elif not url(path) and not is_store(path) and (states := _states(path)):
         found = _training(states)
     elif path.suffix == ".pt":
         found = _model(path)
     else:
         try:
-            scan = Scan(path=str(path), series=series, spacing=spacing)
+            scan = Scan(path=str(path), series=series, spacing=spacing, level=level)
         except ValidationError as error:
             raise UserError(config.describe(error, "command line")) from None
         found = _scan(scan)
-    return json.loads(json.dumps({"path": str(path), **found}, default=_plain))
+    return json.loads(json.dumps({"path": url(path) or str(path), **found}, default=_plain))
 
 
 def _plain(value: Any) -> Any:

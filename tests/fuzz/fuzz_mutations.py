@@ -324,7 +324,7 @@ def _spoil(tree: Any, rng: np.random.Generator) -> Any:
 
 
 def json_value(files: Files, rng: np.random.Generator) -> None:
-    name = _pick(rng, [name for name in files if name.endswith(".json")])
+    name = _pick(rng, [name for name in files if name.endswith((".json", ".zattrs", ".zarray"))])
     try:
         files[name] = json.dumps(_spoil(json.loads(files[name]), rng)).encode()
     except ValueError:
@@ -366,6 +366,8 @@ OF_KIND: dict[str, list[Callable[[Files, np.random.Generator], None]]] = {
     "png": [on_a_file(png_chunk)] * 4,
     "dicom": [on_a_file(dicom_element)] * 5,
     "series": [*[on_a_file(dicom_element)] * 4, other_files],
+    "zarr": [*[json_value] * 4, other_files],
+    "n5": [*[json_value] * 4, other_files],
     "volume": [json_value] * 4,
     "config": [*[yaml_value] * 4, *TEXT],
     "sheet": TEXT * 2,

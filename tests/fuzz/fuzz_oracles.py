@@ -17,7 +17,7 @@ from pathlib import Path
 
 import fuzz_seeds
 import numpy as np
-from independent import Image, by_hand, by_nibabel, by_nrrd, by_pillow, by_pydicom, by_tifffile, place
+from independent import Image, by_hand, by_nibabel, by_nrrd, by_pillow, by_pydicom, by_tensorstore, by_tifffile, place
 
 from microsr.core.errors import UserError
 
@@ -255,6 +255,8 @@ JUDGES: dict[str, Callable[[Path, Path], str]] = {
     "png": _volume_judge(by_pillow, fuzz_seeds.SHEET_SPACING),
     "dicom": _volume_judge(by_pydicom),
     "series": _volume_judge(by_pydicom),
+    "zarr": _volume_judge(by_tensorstore),
+    "n5": _volume_judge(by_tensorstore),
     "volume": judge_working_format,
     "config": judge_config,
     "sheet": judge_sheet,

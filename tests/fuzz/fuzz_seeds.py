@@ -7,6 +7,8 @@ import functools
 import gzip
 import io
 import json
+import lzma
+import struct
 import zlib
 from pathlib import Path
 
@@ -110,6 +112,44 @@ def png(dtype: str = "uint8") -> bytes:
     text.add_text("Comment", SENTINEL)
     Image.fromarray(values(dtype)[0]).save(stream, "PNG", pnginfo=text)
     return stream.getvalue()
+
+
+SCALE = (1.5, 0.6, 0.5)
+"""Of a store without a direction: z, y, x, mm."""
+SHIFT = (3.0, 20.0, -10.0)
+
+
+def ome_zarr_files(folder: Path, version: str = "0.5", chunks: tuple[int, ...] = (2, 5, 6), **how) -> dict[str, bytes]:
+    """An OME-Zarr store in micrometres, by zarr."""
+    import zarr
+
+    path = folder / f"seed{len(list(folder.iterdir()))}"
+    axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "zyx"]
+    steps = [
+        {"type": kind, kind: [1000 * v for v in numbers]}
+        for kind, numbers in (("scale", SCALE), ("translation", SHIFT))
+    ]
+    said = {"name": SENTINEL, "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": steps}]}
+    group = zarr.create_group(str(path), zarr_format=3 if version == "0.5" else 2)
+    group.attrs.update(
+        {"ome": {"version": version, "multiscales": [said]}}
+        if version == "0.5"
+        else {"multiscales": [{"version": version, **said}]}
+    )
+    group.create_array("0", data=values(), chunks=chunks, **how)
+    return {f"v.zarr/{p.relative_to(path)}": p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+
+
+def n5_files(packed: str) -> dict[str, bytes]:
+    """An N5 store in micrometres; byte by byte, as tensorstore cannot be forked once it has written."""
+    pack = {"raw": bytes, "gzip": lambda content: gzip.compress(content, mtime=0), "xz": lzma.compress}[packed]
+    said = {
+        "dimensions": (6, 5, 4), "blockSize": (6, 5, 2), "dataType": "int16", "compression": {"type": packed},
+        "name": SENTINEL, "pixelResolution": {"unit": "um", "dimensions": [1000 * v for v in SCALE[::-1]]},
+    }  # fmt: skip
+    head = struct.pack(">2H3I", 0, 3, 6, 5, 2)
+    blocks = {f"v.n5/s0/0/0/{n}": head + pack(values(">i2")[2 * n : 2 * n + 2].tobytes()) for n in range(2)}
+    return {"v.n5/attributes.json": b'{"n5": "2.0.0"}', "v.n5/s0/attributes.json": json.dumps(said).encode(), **blocks}
 
 
 TEXTS = (
@@ -260,6 +300,11 @@ def seeds(kind: str, folder: Path) -> list[tuple[str, dict[str, bytes]]]:
     if kind == "series":
         ways = [{}, {"syntax": ImplicitVRLittleEndian}]
         return [("", series(**way)) for way in ways]
+    if kind == "zarr":
+        ways = [{"version": "0.4"}, {}, {"shards": (4, 5, 6)}, {"compressors": None}]
+        return [("v.zarr", ome_zarr_files(folder, **way)) for way in ways]
+    if kind == "n5":
+        return [("v.n5", n5_files(packed)) for packed in ("raw", "gzip", "xz")]
     if kind == "volume":
         return [("v.ome.zarr", zarr_files(folder))]
     if kind == "config":

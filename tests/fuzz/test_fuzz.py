@@ -23,7 +23,7 @@ from microsr.core.errors import UserError
 
 COUNTS = {
     "nifti": 350, "nifti.gz": 150, "nrrd": 300, "metaimage": 250, "tiff": 300, "png": 120, "dicom": 350, "series": 250,
-    "volume": 200, "config": 200, "sheet": 250, "model": 120, "patches": 160,
+    "zarr": 200, "n5": 150, "volume": 200, "config": 200, "sheet": 250, "model": 120, "patches": 160,
 }  # fmt: skip
 """Spoilt inputs of each kind."""
 TIMES = float(os.environ.get("MICROSR_FUZZ", "1"))

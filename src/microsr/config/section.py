@@ -8,10 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 SLICES = r"^[0-9]{0,9}:[0-9]{0,9}$"
+REGION = r"^[0-9]{0,9}:[0-9]{0,9},[0-9]{0,9}:[0-9]{0,9}$"
 SPACING = r"^[0-9.]+(x[0-9.]+){0,2}$"
 IN_WORDS = {
     NAME: "letters, digits, '-' and '_', as case_1",
     SLICES: "first:end, end excluded, as 3:8",
+    REGION: "rows and columns first:end,first:end, ends excluded, as 100:300,50:250",
     SPACING: "mm, as 0.6 or 0.6x0.6 or 0.6x0.6x1.25",
 }
 Name = Annotated[str, Field(pattern=NAME)]

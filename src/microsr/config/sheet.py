@@ -20,8 +20,9 @@ from pydantic import Field, ValidationError
 
 from microsr.config.cases import Cases, Simulate
 from microsr.config.loading import describe
-from microsr.config.section import SLICES, SPACING, Name, Section
+from microsr.config.section import REGION, SLICES, SPACING, Name, Section
 from microsr.core.errors import UserError
+from microsr.core.urls import url
 
 UNSEEN = ("Cc", "Zl", "Zp")
 """Unicode categories of control characters and line breaks."""
@@ -31,13 +32,17 @@ class Scan(Section):
     """One modality of one case, as the sheet gives it."""
 
     path: str
-    """File or folder."""
+    """File or folder, or the URL of an OME-Zarr or N5 store."""
     series: str | None = None
     """DICOM SeriesInstanceUID, where the folder holds several."""
     slices: Annotated[str, Field(pattern=SLICES)] | None = None
     """Range of slices to use, first:end (end excluded)."""
     spacing: Annotated[str, Field(pattern=SPACING)] | None = None
     """Pixel size in mm, x or XxY or XxYxZ, for formats that carry none; overrides the file's."""
+    level: Annotated[int, Field(ge=0)] | None = None
+    """Resolution level of a store that has several, 0 the finest."""
+    region: Annotated[str, Field(pattern=REGION)] | None = None
+    """Rows and columns to use, first:end,first:end (ends excluded), pixels of the level."""
 
 
 Split = Literal["train", "validation", "test"]
@@ -63,10 +68,12 @@ class Case(Section):
     """What sets a test case apart from the others, as another kernel: its metrics stand in tables of this name."""
 
 
+OF_A_SCAN = ("series", "slices", "spacing", "level", "region")
+"""What else the sheet may say of a scan, each in a column <modality>_<word>."""
 MODALITIES = ("clinical", "micro", "truth", "labels", "repeat")
 SHEET_COLUMNS = (
     "case", "split", *MODALITIES, "airways", "condition",
-    *(f"{m}_{f}" for m in MODALITIES for f in ("series", "slices", "spacing")),
+    *(f"{m}_{f}" for m in MODALITIES for f in OF_A_SCAN),
 )  # fmt: skip
 
 
@@ -101,8 +108,8 @@ def read_sheet(cases: Cases) -> list[Case]:
     """Read and check the case sheet: one line a case, tab-separated, UTF-8, with a header.
 
     Columns: case, split (train, validation or test), clinical, micro, and optionally truth, labels, repeat, airways
-    and condition (see `Case`), and for each scan <modality>_series, _slices and _spacing (see `Scan`). An empty cell
-    means "none".
+    and condition (see `Case`), and for each scan <modality>_series, _slices, _spacing, _level and _region (see
+    `Scan`). An empty cell means "none".
 
     Raises
     ------
@@ -141,7 +148,7 @@ def sheet_text(cases: Sequence[Case]) -> str:
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
     writer.writerow(SHEET_COLUMNS)
     for case in cases:
-        cells = {key: getattr(case, key) for key in ("case", "split", "airways", "condition")}
+        cells: dict[str, Any] = {key: getattr(case, key) for key in ("case", "split", "airways", "condition")}
         for modality in MODALITIES:
             scan = getattr(case, modality)
             for key, value in scan.model_dump(exclude_none=True).items() if scan else ():
@@ -196,10 +203,11 @@ def _read_row(sheet: Path, number: int, header: list[str], row: list[str], root:
     cells = {column: cell for column, cell in zip(header, row, strict=False) if cell}
     values: dict[str, Any] = {key: cells[key] for key in ("case", "split", "condition") if key in cells}
     for modality in MODALITIES:
-        extras = {f: cells[f"{modality}_{f}"] for f in ("series", "slices", "spacing") if f"{modality}_{f}" in cells}
+        extras = {f: cells[f"{modality}_{f}"] for f in OF_A_SCAN if f"{modality}_{f}" in cells}
         if modality in cells:
-            path = root / cells[modality]
-            if not os.path.exists(path):  # noqa: PTH110 - of a name that no system can have, Path.exists raises an error
+            path = url(cells[modality]) or root / cells[modality]
+            # Of a name that no system can have, Path.exists raises an error
+            if not url(path) and not os.path.exists(path):  # noqa: PTH110
                 raise UserError(
                     f"{where}: {modality}: {path} does not exist; correct the sheet, or cases.data_root (now '{root}')"
                 )

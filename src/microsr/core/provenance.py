@@ -19,6 +19,7 @@ from typing import Any
 import microsr
 from microsr.core.code_version import SOURCE, step_version
 from microsr.core.files import replacing
+from microsr.core.urls import url
 
 PACKAGES = (
     "numpy", "scipy", "scikit-image", "SimpleITK", "nibabel", "pydicom", "tifffile", "imagecodecs", "pandas",
@@ -57,8 +58,11 @@ def find_run(result: Path) -> Path | None:
 def checksum(path: Path, stop: threading.Event | None = None, slices: Sequence[int] | None = None) -> str:
     """SHA-256 of a file, or of a folder's files with their relative names; without value once `stop` is set.
 
-    slices: of a volume in the working format, these alone, with all that it says of itself.
+    slices: of a volume in the working format, these alone, with all that it says of itself. Of a URL it is "", as only
+    parts of it were read.
     """
+    if url(path):
+        return ""
     path = Path(path)
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.name[:1] != ".")
@@ -152,6 +156,8 @@ def write_run(
 
 def _written(path: Path, here: bool) -> str:
     """A path as a record names it. here: whether the record lies in the working folder."""
+    if address := url(path):
+        return address
     whole = absolute(path)
     if here and whole.is_relative_to(Path.cwd()):
         return whole.relative_to(Path.cwd()).as_posix()

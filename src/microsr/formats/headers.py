@@ -53,6 +53,26 @@ def chosen_range(scan: Scan, count: int) -> tuple[int, int]:
     return start, stop
 
 
+def chosen_region(scan: Scan, size: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns of `scan.region` in slices of `size` (rows, columns).
+
+    Raises
+    ------
+    UserError
+        The region is empty or reaches beyond the slice.
+    """
+    parts = []
+    for text, length in zip((scan.region or ":,:").split(","), size, strict=True):
+        first, end = text.split(":")
+        parts.append(slice(int(first or 0), int(end or length)))
+    if not all(part.start < part.stop <= length for part, length in zip(parts, size, strict=True)):
+        raise UserError(
+            f"{scan.path}: region {scan.region} does not fit: a slice has {size[0]} rows and {size[1]} columns, from 0 "
+            "on"
+        )
+    return parts[0], parts[1]
+
+
 def sheet_spacing(scan: Scan) -> list[float]:
     """The one to three numbers of `scan.spacing`, mm; empty if it gives none.
 

@@ -22,6 +22,7 @@ from microsr.core.errors import UserError
 from microsr.formats import headers, layouts, textheaders
 from microsr.formats.further import further_format
 from microsr.formats.rawfile import Layout, kept, open_slices
+from microsr.formats.stores import kinds as stores
 from microsr.volume.slices import Slices
 from microsr.volume.storage import IDENTITY, Volume
 
@@ -48,8 +49,10 @@ def read_scan(scan: Scan, scratch: Path | None = None) -> Volume:
     Only what is stored in an unusual way is read whole. Slices of a DICOM series ascend along their normal (for an
     axial scan: from the feet). `scan.spacing` overrides the file's: one or two numbers are the pixel size, the third is
     the slice distance. A folder of 2-D images, or one image, is a stack if the spacing has three numbers, otherwise
-    independent slices (attributes["independent_slices"]; their z spacing is a placeholder). attributes["source"] holds
-    format, size and spacing (x, y, z) of the whole input; attributes["slices"] the range taken.
+    independent slices (attributes["independent_slices"]; their z spacing is a placeholder). A path may be the URL of an
+    OME-Zarr or N5 store, of which `scan.level` chooses a resolution. attributes["source"] holds format, size and
+    spacing (x, y, z) of the whole input; attributes["slices"] and ["region"] the ranges taken (first row, end, first
+    column, end).
 
     Raises
     ------
@@ -58,9 +61,11 @@ def read_scan(scan: Scan, scratch: Path | None = None) -> Volume:
         when they are read.
     """
     path = Path(scan.path)
-    if not path.exists():
+    if stores.is_store(scan.path):
+        volume = stores.read(scan, scratch)
+    elif not path.exists():
         raise UserError(f"{path}: does not exist; correct the path")
-    if path.is_dir():
+    elif path.is_dir():
         volume = _read_folder(path, scan, scratch)
     elif (suffix := _suffix(path)) in FORMATS:
         volume = (_read_images if FORMATS[suffix] == "PNG" else _read_file)([path], scan, scratch)
@@ -76,6 +81,13 @@ def read_scan(scan: Scan, scratch: Path | None = None) -> Volume:
         if not dicom.is_dicom(path):
             raise UserError(f"{path}: is of no known format; give DICOM, NIfTI, NRRD, MetaImage, TIFF or PNG")
         volume = dicom.read([path], scan, scratch)
+    if scan.level and "level" not in volume.attributes["source"]:
+        raise UserError(f"{path}: has one resolution only; leave the level out, or give 0")
+    if scan.region:
+        rows, columns = headers.chosen_region(scan, volume.shape[1:])
+        origin = tuple(float(v) for v in volume.point((0, rows.start, columns.start)))
+        volume = replace(volume, array=volume.array.crop(rows, columns), origin=origin)
+        volume.attributes["region"] = [rows.start, rows.stop, columns.start, columns.stop]
     if scan.slices:
         volume.attributes["slices"] = list(headers.chosen_range(scan, volume.attributes["source"]["size"][2]))
     return replace(volume, array=_numbers(volume.array, path)) if volume.array.dtype.kind == "f" else volume

@@ -34,7 +34,7 @@ from microsr.formats.readers import read_scan
 from microsr.inference.upsamplers import Generator, Magnifier, Part, Upsampler, interpolation, whole
 from microsr.networks.devices import available_cpus, choose_algorithms
 from microsr.preprocessing.hounsfield import clinical_hu
-from microsr.volume.storage import Volume, magnified_geometry, open_volume
+from microsr.volume.storage import Volume, is_volume, magnified_geometry, open_volume
 
 UNLIKE = 0.15
 """Pixel sizes that differ by more than this share are worth a warning: so much do scans of one protocol differ."""
@@ -52,22 +52,22 @@ WAITING = 2
 """Slices that may wait to be written."""
 
 
-def open_input(path: Path, series: str | None = None, spacing: str | None = None) -> Volume:
+def open_input(path: Path, series: str | None = None, spacing: str | None = None, level: int | None = None) -> Volume:
     """A clinical CT in HU, read when it is asked for: an imported volume, or any scan that `microsr volumes` reads.
 
-    series, spacing: as in the case sheet, for a scan.
+    series, spacing, level: as in the case sheet, for a scan.
 
     Raises
     ------
     UserError
         It cannot be read with certainty, or is not the HU of a chest CT.
     """
-    if (path / "zarr.json").exists():
+    if is_volume(path):
         volume = open_volume(path)
         if volume.unit != "HU":
             raise UserError(f"{path} has unit '{volume.unit}', not HU; give a clinical CT")
         return volume
-    return clinical_hu(read_scan(Scan(path=str(path), series=series, spacing=spacing)), str(path))
+    return clinical_hu(read_scan(Scan(path=str(path), series=series, spacing=spacing, level=level)), str(path))
 
 
 def chosen_slices(slices: str | Sequence[int], count: int, source: Path) -> list[int]:
@@ -189,7 +189,7 @@ def _is_dicom(volume: Volume, source: Path) -> bool:
     """Whether the volume was read from a DICOM series as it stands there."""
     facts = volume.attributes.get("source", {})
     as_is = (facts.get("format"), facts.get("spacing_from")) == ("DICOM", "file")
-    return as_is and not (source / "zarr.json").exists()
+    return as_is and not is_volume(source)
 
 
 def _stream(
@@ -270,6 +270,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--region", help="rows and columns first:end,first:end, clinical pixels (default: all)")
     parser.add_argument("--series", help="DICOM SeriesInstanceUID, where the folder holds several")
     parser.add_argument("--spacing", help="mm as XxYxZ; overrides the scan's")
+    parser.add_argument("--level", type=int, help="resolution level of an OME-Zarr or N5 store, 0 the finest")
     parser.add_argument(
         "--part", type=int, help="make only this one of --parts blocks of slices, from 1 on (see `microsr gather`)"
     )
@@ -291,7 +292,7 @@ def main(namespace: argparse.Namespace) -> None:
     else:
         upsampler = interpolation(namespace.upsampler)
     scan, output = namespace.scan, namespace.output
-    volume = open_input(scan, namespace.series, namespace.spacing)
+    volume = open_input(scan, namespace.series, namespace.spacing, namespace.level)
     part = (1, 1) if namespace.part is None else (namespace.part, compute.parts)
     if not 1 <= part[0] <= part[1]:
         raise UserError(f"--part {part[0]} does not exist: there are {part[1]} parts, from 1 on")

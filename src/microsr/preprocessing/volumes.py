@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from microsr import config
 from microsr.config import ClinicalVolume, MicroVolume
-from microsr.config.sheet import Scan
+from microsr.config.sheet import OF_A_SCAN, Scan
 from microsr.core.errors import UserError
 from microsr.core.files import replacing, write_csv
 from microsr.core.progress import Progress, logger
@@ -317,10 +317,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     ):
         sub = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         sub.add_argument("--case", required=True, help="name of the case")
-        sub.add_argument("--input", required=True, help="file, or folder of a DICOM series or of 2-D images")
+        sub.add_argument(
+            "--input", required=True, help="file, folder of a DICOM series or of 2-D images, or URL of a store"
+        )
         sub.add_argument("--series", help="DICOM SeriesInstanceUID, where the folder holds several")
         sub.add_argument("--slices", help="range of slices first:end, end excluded")
         sub.add_argument("--spacing", help="mm as X, XxY or XxYxZ; overrides the file's")
+        sub.add_argument("--level", type=int, help="resolution level of an OME-Zarr or N5 store, 0 the finest")
+        sub.add_argument("--region", help="rows and columns first:end,first:end, ends excluded")
         sub.add_argument("--output", type=Path, required=True, help="volume in the working format (<name>.ome.zarr)")
         if name == "clinical":
             config.add_flags(sub, ClinicalVolume)
@@ -361,6 +365,6 @@ def _pooling() -> ModuleType:
 
 def _scan(ns: argparse.Namespace) -> Scan:
     try:
-        return Scan(path=ns.input, series=ns.series, slices=ns.slices, spacing=ns.spacing)
+        return Scan(path=ns.input, **{key: getattr(ns, key) for key in OF_A_SCAN})
     except ValidationError as error:
         raise UserError(config.describe(error, "command line")) from None

@@ -16,6 +16,7 @@ from microsr.core.code_version import STEPS, step_version
 from microsr.core.errors import UserError
 from microsr.core.progress import logger
 from microsr.core.provenance import RUN, absolute, checksum, find_run, run_file
+from microsr.core.urls import url
 
 WIDTH = 120
 SHORT = 12
@@ -88,7 +89,10 @@ def trace(file: Path, check: bool = True) -> dict[str, Any]:
                 todo.append(record)
             inputs.append(
                 {"file": name, "sha256": sha, **({} if slices is None else {"slices": slices})}
-                | {"record": record and names[record], "state": _state(there, sha, slices, check, sums)}
+                | {
+                    "record": record and names[record],
+                    "state": "not checked" if url(name) else _state(there, sha, slices, check, sums),
+                }
             )
         known = run["step"] in STEPS
         current = step_version(run["step"]) == run["code"].get("fingerprint") if known else None

@@ -28,14 +28,22 @@ Item, Result = TypeVar("Item"), TypeVar("Result")
 class Slices:
     """An array [slices, rows, columns] of which only the slices that are indexed are read.
 
-    load: gives the slice [rows, columns] at an index; several threads may call it at once. It is indexed as an array
-    whose first axis takes a number or a range; `np.asarray` reads all of it.
+    load: gives the slice [rows, columns] at an index; several threads may call it at once. window: gives rows and
+    columns of it, where that can be done without all of it. It is indexed as an array whose first axis takes a number
+    or a range; `np.asarray` reads all of it.
     """
 
     ndim = 3
 
-    def __init__(self, load: Callable[[int], np.ndarray], shape: tuple[int, int, int], dtype: Any) -> None:
+    def __init__(
+        self,
+        load: Callable[[int], np.ndarray],
+        shape: tuple[int, int, int],
+        dtype: Any,
+        window: Callable[[int, slice, slice], np.ndarray] | None = None,
+    ) -> None:
         self.load = load
+        self.window = window or (lambda z, rows, columns: self.load(z)[rows, columns])
         self.shape = tuple(int(n) for n in shape)
         self.dtype = np.dtype(dtype)
 
@@ -65,7 +73,13 @@ class Slices:
 
     def part(self, first: int, end: int) -> Slices:
         """The slices first to end (excluded), still unread."""
-        return Slices(lambda z: self.load(first + z), (end - first, *self.shape[1:]), self.dtype)
+        shape = (end - first, *self.shape[1:])
+        return Slices(lambda z: self.load(first + z), shape, self.dtype, lambda z, *area: self.window(first + z, *area))
+
+    def crop(self, rows: slice, columns: slice) -> Slices:
+        """Rows and columns of each slice, still unread."""
+        shape = (len(self), rows.stop - rows.start, columns.stop - columns.start)
+        return Slices(lambda z: self.window(z, rows, columns), shape, self.dtype)
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int = THREADS) -> Iterator[Result]:

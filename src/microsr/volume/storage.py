@@ -11,6 +11,7 @@ with the same arguments and hold different slices become one by moving their chu
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -244,6 +245,17 @@ def write_volume(path: Path, volume: Volume, mask: np.ndarray | None = None) -> 
         voxels[z] = np.clip(np.rint(volume.array[z]), limits.min, limits.max).astype(np.int16)
         if mask is not None:
             inside[z] = mask[z].astype(np.uint8)
+
+
+def is_volume(path: Path) -> bool:
+    """Whether a path is a volume in the working format, sound or not; OME-Zarr of other programs is none."""
+    try:
+        found = json.loads((Path(path) / "zarr.json").read_bytes())
+        return "microsr" in found["attributes"]
+    except OSError:
+        return False
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return True
 
 
 def open_volume(path: Path) -> Volume:

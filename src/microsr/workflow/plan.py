@@ -17,6 +17,7 @@ from typing import NamedTuple
 from microsr.config import EXPORTED, OF_CASES, OF_PLAN, Compute, Experiment, flags, trials_of
 from microsr.config.sheet import Case
 from microsr.core.errors import UserError
+from microsr.core.urls import url
 
 UNTRAINED = "none"
 """In place of the training set, and of the seed, where nothing is trained."""
@@ -170,10 +171,16 @@ class Plan:
         """The cases of which everything is known: the truth, its tissues and its airways."""
         return [name for name, case in self.cases.items() if case.truth and case.labels and case.airways]
 
+    def scan_files(self, case: str, modality: str) -> list[str]:
+        """The file or folder that a scan is in; none, if it is read from a server."""
+        path = getattr(self.cases[case], modality).path
+        return [] if url(path) else [path]
+
     def scan_flags(self, case: str, modality: str) -> str:
-        """Words that say which part of a scan's file or folder is meant, and its spacing, where the sheet says so."""
-        facts = getattr(self.cases[case], modality).model_dump(exclude={"path"}, exclude_none=True)
-        return " ".join(f"--{key} {shlex.quote(value)}" for key, value in facts.items())
+        """Words that say where a scan is, which part of it is meant, and its spacing, where the sheet says so."""
+        facts = getattr(self.cases[case], modality).model_dump(exclude_none=True)
+        facts = {"input": facts.pop("path"), **facts}
+        return " ".join(f"--{key} {shlex.quote(str(value))}" for key, value in facts.items())
 
     def simulation_flags(self, case: str) -> str:
         """Words that say how a lung is simulated and scanned."""

@@ -189,6 +189,13 @@ def test_series_slices_and_spacing_belong_to_their_modality(sheet):
     (case,) = read_sheet(sheet("one\ttrain\ta.nii\t1.2.3\t10:20\tb.nii\t0.05x0.05x0.06\n", header))
     assert (case.clinical.series, case.clinical.slices, case.clinical.spacing) == ("1.2.3", "10:20", None)
     assert case.micro.spacing == "0.05x0.05x0.06"
+    assert (case.micro.level, case.micro.region) == (None, None)
+
+
+def test_a_store_is_named_by_its_url_with_a_level_and_a_region(sheet):
+    header = "case\tsplit\tmicro\tmicro_level\tmicro_region\n"
+    (case,) = read_sheet(sheet("one\ttrain\thttps://a.org/b.zarr\t2\t10:20,:30\n", header))
+    assert case.micro == Scan(path="https://a.org/b.zarr", level=2, region="10:20,:30")
 
 
 @pytest.mark.parametrize(
@@ -212,6 +219,10 @@ def test_series_slices_and_spacing_belong_to_their_modality(sheet):
         ("one\ttrain\ta.nii\t5-9\n", "case\tsplit\tclinical\tclinical_slices\n", r"line 2: clinical\.slices: .*5-9"),
         ("one\ttrain\ta.nii\t\t5:9\n", "case\tsplit\tclinical\tmicro\tmicro_slices\n",
          r"line 2: micro_slices is given but micro is empty"),
+        ("one\ttrain\ta.nii\t-1\n", "case\tsplit\tclinical\tclinical_level\n",
+         r"line 2: clinical\.level: .*not '-1'"),
+        ("one\ttrain\ta.nii\t5:9\n", "case\tsplit\tclinical\tclinical_region\n",
+         r"line 2: clinical\.region: must be rows and .*5:9"),
         ("", "", r"is empty; its first line must name the columns"),
     ],
 )  # fmt: skip

@@ -319,9 +319,13 @@ def test_what_decides_which_metrics_are_made_is_no_setting_of_a_metric():
 
 def test_a_scan_is_told_what_the_sheet_says_of_it():
     facts = {"path": "a b.nii", "slices": "3:8", "series": "1.2 3"}
-    made = plan(Case(case="a", split="train", clinical=facts, micro={"path": "u"}), case("b", "test", "clinical"))
-    assert shlex.split(made.scan_flags("a", "clinical")) == ["--series", "1.2 3", "--slices", "3:8"]
-    assert made.scan_flags("a", "micro") == ""
+    store = {"path": "http://a/b.zarr", "level": 2, "region": "3:9,:"}
+    made = plan(Case(case="a", split="train", clinical=facts, micro=store), case("b", "test", "clinical"))
+    words = shlex.split(made.scan_flags("a", "clinical"))
+    assert words == ["--input", "a b.nii", "--series", "1.2 3", "--slices", "3:8"]
+    words = shlex.split(made.scan_flags("a", "micro"))
+    assert words == ["--input", "http://a/b.zarr", "--level", "2", "--region", "3:9,:"]
+    assert made.scan_files("a", "clinical") == ["a b.nii"] and made.scan_files("a", "micro") == []
 
 
 def test_how_many_lungs_are_simulated_decides_none_of_them():
