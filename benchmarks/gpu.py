@@ -40,6 +40,7 @@ from microsr.networks.model_file import load_generator, save_generator
 from microsr.training.batches import Batch
 from microsr.training.distributed import Processes
 from microsr.training.methods.cyclegan import CycleGAN
+from microsr.training.methods.method import Setup
 from microsr.training.passes import gigaflops_per_pair
 
 NETWORKS = ("resnet", "efficient", "compact")
@@ -64,7 +65,8 @@ def a_batch(n: int, clinical_size: int, device: str, seed: int = 0) -> Batch:
 def a_model(network: str, size: int, device: str, **options: object) -> CycleGAN:
     """A training of the proposed method that has not begun."""
     settings = config.Train(network=network, batch_size=BATCH)
-    return CycleGAN(settings, config.Method(), (size, SCALE * size), 1, processes=Processes(device=device), **options)
+    setup = Setup(settings, config.CycleGANMethod(), 1, processes=Processes(device=device), **options)
+    return CycleGAN(setup, (size, SCALE * size))
 
 
 def finish(device: str) -> None:
@@ -104,7 +106,9 @@ def training_step(network: str, precision: str, compiled: bool, device: str, qui
     if not all(value.isfinite() for value in losses.values()):
         raise RuntimeError(f"a loss is not finite: {losses}")
     seconds = statistics.median(times)
-    counted = gigaflops_per_pair(config.Train(network=network), config.Method().losses, (size, SCALE * size)) * BATCH
+    counted = (
+        gigaflops_per_pair(config.Train(network=network), config.CycleGANMethod().losses, (size, SCALE * size)) * BATCH
+    )
     steps = EPOCHS * CASES * PATCHES // BATCH
     return {
         "seconds": seconds,
@@ -268,7 +272,9 @@ def main() -> int:
     table = pd.DataFrame(rows)
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     steps = EPOCHS * CASES * PATCHES // BATCH
-    counted = gigaflops_per_pair(config.Train(network="resnet"), config.Method().losses, (32, 256)) * BATCH / 1e3
+    counted = (
+        gigaflops_per_pair(config.Train(network="resnet"), config.CycleGANMethod().losses, (32, 256)) * BATCH / 1e3
+    )
     text = "\n".join([
         f"{name}, torch {torch.__version__}, {'small sizes, ' * arguments.quick}{(time.monotonic() - began) / 60:.1f} "
         "minutes",

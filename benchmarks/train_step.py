@@ -44,6 +44,7 @@ from microsr.training import losses
 from microsr.training.batches import Batch
 from microsr.training.distributed import Processes
 from microsr.training.methods.cyclegan import CycleGAN, ImagePool
+from microsr.training.methods.method import Setup
 from microsr.training.passes import gigaflops_per_pair
 
 MATRIX = {"cpu": 2048, "cuda": 8192}
@@ -55,7 +56,7 @@ class Textbook:
     def __init__(
         self,
         settings: config.Train,
-        method: config.Method,
+        method: config.CycleGANMethod,
         sizes: tuple[int, int],
         seed: int,
         device: str,
@@ -251,7 +252,7 @@ def measure(network: str, arguments: argparse.Namespace, device: str) -> list[di
     """Rows of the table, one a precision: one network, the textbook's, the author's and ours in turn."""
     sizes = (arguments.clinical_size, SCALE * arguments.clinical_size)
     settings = config.Train(network=network, batch_size=arguments.batch_size)
-    method, batch = config.Method(), a_batch(arguments.batch_size, arguments.clinical_size, device)
+    method, batch = config.CycleGANMethod(), a_batch(arguments.batch_size, arguments.clinical_size, device)
     precisions = list(dict.fromkeys(choose_precision(wanted, device) for wanted in arguments.precision))
     textbook = Textbook(settings, method, sizes, 1, device)
     author = Textbook(settings, method, sizes, 1, device, authors_networks(arguments.clinical_size))
@@ -260,15 +261,10 @@ def measure(network: str, arguments: argparse.Namespace, device: str) -> list[di
         "author": lambda number: author.step(number, batch),
     }
     for precision in precisions:
-        ours = CycleGAN(
-            settings,
-            method,
-            sizes,
-            1,
-            precision=precision,
-            processes=Processes(device=device),
-            compiled=arguments.compile,
+        setup = Setup(
+            settings, method, 1, precision=precision, processes=Processes(device=device), compiled=arguments.compile
         )
+        ours = CycleGAN(setup, sizes)
         work[precision] = functools.partial(ours.step, batch=batch, learning_rate=settings.learning_rate)
     if arguments.without_author:
         del work["author"]

@@ -100,8 +100,8 @@ def clinical_to_match(wildcards):
 
 
 def patches(modality):
-    """Input function: the training patches of a training set."""
-    return lambda wildcards: PLAN.patches(modality, wildcards.training_set)
+    """Input function: the patches of a modality that a method learns from."""
+    return lambda wildcards: PLAN.training_files(wildcards.method, wildcards.training_set, modality)
 
 
 def generator(wildcards):
@@ -146,12 +146,12 @@ def training_launcher(wildcards, threads):
 
 def upsampler(wildcards, input):
     """Params function: the way of up-sampling, as a flag."""
-    return f"--model {input.model}" if input.model else f"--upsampler {METHODS[wildcards.method].upsampler}"
+    return f"--model {input.model}" if input.model else f"--upsampler {METHODS[wildcards.method].kind}"
 
 
-def optional(name):
-    """Params function: a flag for an input that may be missing."""
-    return lambda wildcards, input: f"--{name} {input[name]}" if input.get(name) else ""
+def optional(*names):
+    """Params function: flags for inputs that may be missing."""
+    return lambda wildcards, input: " ".join(f"--{name} {input[name]}" for name in names if input.get(name))
 
 
 def model_names(wildcards):

@@ -1,8 +1,8 @@
-# Training of the modified CycleGAN.
+# Training of the methods.
 
 
 rule train:
-    """Train generators and discriminators on unpaired patches; the clinical-to-uCT generator is kept.
+    """Train a method on its patches; its clinical-to-uCT generator is kept.
 
     The state of an unfinished training lies in .state, which Snakemake does not know of and so never deletes: a retry,
     or the same command after a kill, goes on where the last one stopped. The domain check comes first, so that its
@@ -38,6 +38,7 @@ rule train:
         tasks=NODES if NODES > 1 else None,
         mpi="srun" if NODES > 1 else None,
     params:
+        patches=optional("clinical", "micro"),
         seed=lambda wildcards: PLAN.seed_of(wildcards.training_set),
         window="{} {}".format(*EXPERIMENT.window_hu),
         settings=lambda wildcards: PLAN.training_flags(wildcards.method),
@@ -47,7 +48,7 @@ rule train:
         folder=subpath(output.generator, parent=True),
         state=f"{RESULTS}/.state/{{method}}/{{training_set}}",
     shell:
-        "{params.launcher}microsr train --clinical {input.clinical} --micro {input.micro}"
+        "{params.launcher}microsr train {params.patches}"
         " --output {params.folder} --state {params.state}"
         " --seed {params.seed} --window_hu {params.window} {params.settings} {params.compute}"
         " --attempt {resources.attempt} --log {log}"

@@ -75,15 +75,42 @@ def settings() -> Iterator[tuple[str, str, list[Setting]]]:
     """Title, meaning and settings of each section, in the order of the file."""
     reach = _reach()
     sections = {"": config.Experiment} | dict(_sections(config.Experiment))
-    sections |= {METHOD: config.Method} | dict(_sections(config.Method, METHOD)) | {INSET: config.Inset}
     for prefix, model in sections.items():
-        found = [
-            _setting(prefix + name, field, reach)
-            for name, field in model.model_fields.items()
-            if not _is_section(field.annotation)
-        ]
-        if found:
-            yield prefix.rstrip("."), "" if model is config.Experiment else (model.__doc__ or "").strip(), found
+        if found := _own(model, prefix, reach):
+            yield f"`{prefix.rstrip('.')}`" if prefix else "The experiment itself", _meaning(model), found
+    yield from _methods(reach)
+    yield f"`{INSET.rstrip('.')}`", _meaning(config.Inset), _own(config.Inset, INSET, reach)
+
+
+def _own(
+    model: type[config.Section], prefix: str, reach: dict[str, str], without: typing.Collection[str] = ()
+) -> list[Setting]:
+    """The settings of a section itself."""
+    return [
+        _setting(prefix + name, field, reach)
+        for name, field in model.model_fields.items()
+        if name not in without and not _is_section(field.annotation)
+    ]
+
+
+def _meaning(model: type[config.Section]) -> str:
+    return "" if model is config.Experiment else (model.__doc__ or "").strip()
+
+
+def _methods(reach: dict[str, str]) -> Iterator[tuple[str, str, list[Setting]]]:
+    """As `settings`, of a method: what all have, what trained ones have, and what each kind has of its own."""
+    of_all = _setting(f"{METHOD}kind", config.Method.model_fields["kind"], reach)
+    kinds, default = ", ".join(f"`{kind}`" for kind in config.KINDS), f'`"{config.KIND}"`'
+    yield f"`{METHOD.rstrip('.')}`", _meaning(config.Method), [of_all._replace(allowed=kinds, default=default)]
+    trained, shared = "those that are trained", config.TrainedMethod.model_fields
+    yield f"`{METHOD.rstrip('.')}` of {trained}", "", _own(config.TrainedMethod, METHOD, reach, ["kind"])
+    for kind, model in config.KINDS.items():
+        title = f"of kind `{kind}`"
+        if found := _own(model, METHOD, reach, shared):
+            yield f"`{METHOD.rstrip('.')}` {title}", _meaning(model), found
+        if issubclass(model, config.TrainedMethod):
+            for prefix, section in _sections(model, METHOD):
+                yield f"`{prefix.rstrip('.')}` {title}", _meaning(section), _own(section, prefix, reach)
 
 
 def _is_section(annotation: typing.Any) -> bool:
@@ -142,7 +169,7 @@ def page() -> str:
     shipped = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     lines = []
     for title, meaning, found in settings():
-        lines += [f"## {f'`{title}`' if title else 'The experiment itself'}", "", meaning, ""]
+        lines += [f"## {title}", "", meaning, ""]
         for one in found:
             lines += [f"```{{setting}} {one.key}", one.meaning, "", f":Allowed: {one.allowed}"]
             lines += [f":Unit: {one.unit}"] if one.unit else []

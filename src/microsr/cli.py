@@ -27,7 +27,7 @@ STEPS = {
     "patches": "extract training patches",
     "pairs": "scan the uCT patches as the clinical scanner would, for methods that learn from pairs",
     "domain": "compare clinical patches with pooled uCT patches before training",
-    "train": "train the modified CycleGAN",
+    "train": "train a method: the modified CycleGAN, or another kind",
     "superresolve": "super-resolve a clinical CT",
     "gather": "put the parts of a super-resolved volume together that several jobs made",
     "export": "write a volume as NIfTI, NRRD, MetaImage, DICOM or OME-Zarr",

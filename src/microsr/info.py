@@ -178,6 +178,7 @@ def _model(path: Path) -> dict[str, Any]:
     provenance = facts.pop("provenance")
     return {
         "kind": "model",
+        "method": facts.pop("kind", "cyclegan"),
         "network": facts.pop("network"),
         "parameters": sum(p.numel() for p in g1.parameters()),
         "halo": g1.halo,

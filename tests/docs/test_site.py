@@ -17,7 +17,7 @@ import pages
 import pytest
 from pages import PAGES, ROOT
 
-from microsr.config import Experiment, Inset, Method, Section
+from microsr.config import KINDS, Experiment, Inset, Section
 from microsr.evaluation.catalogue import METRICS
 
 CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
@@ -142,7 +142,8 @@ def keys(model: type[Section], prefix: str = "") -> list[str]:
     return found
 
 
-ALL_KEYS = [*keys(Experiment), *keys(Method, "methods.<name>."), *keys(Inset, "figures.insets[].")]
+OF_METHODS = dict.fromkeys(key for kind in KINDS.values() for key in keys(kind, "methods.<name>."))
+ALL_KEYS = [*keys(Experiment), *OF_METHODS, *keys(Inset, "figures.insets[].")]
 
 
 def test_every_setting_is_described_with_its_default(site):

@@ -11,7 +11,7 @@ import zarr
 from PIL import Image
 
 from microsr import config
-from microsr.config import Calibration, Compute, Figures, Inset, Method, MicroVolume, Train, sheet
+from microsr.config import Calibration, Compute, CycleGANMethod, Figures, Inset, MicroVolume, Train, sheet
 from microsr.core.errors import UserError
 from microsr.evaluation.protocols import distribution
 from microsr.figures import comparison, hallucination, style, tiling
@@ -23,6 +23,7 @@ from microsr.networks import devices
 from microsr.preprocessing import calibration, patch_files, positions, volumes
 from microsr.report import figures, panels, report, viewer
 from microsr.training import distributed, train
+from microsr.training.methods.method import Setup
 from microsr.volume.storage import Volume, open_mask, open_volume, write_volume
 
 
@@ -223,7 +224,7 @@ def test_a_figure_of_metrics_needs_some_of_its_protocol(tmp_path):
 def test_a_batch_that_cannot_be_split_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"train.batch_size is 3, must be divisible by processes x accumulate = 2"):
         train.train(
-            *([], [], tmp_path, tmp_path), settings=Train(batch_size=3), method=Method(), window_hu=(-1000, 400),
+            *({}, tmp_path, tmp_path), settings=Train(batch_size=3), method=CycleGANMethod(), window_hu=(-1000, 400),
             seed=1, compute=Compute(device="cpu", accumulate=2),
         )  # fmt: skip
 
@@ -231,7 +232,7 @@ def test_a_batch_that_cannot_be_split_is_refused(tmp_path):
 def test_processes_that_see_different_states_are_refused(tmp_path):
     others = types.SimpleNamespace(device="cpu", tell=lambda what: 5)
     with pytest.raises(UserError, match=r"read different states in .*; it must be one folder for all"):
-        train._run(types.SimpleNamespace(processes=others), None, tmp_path, {}, Train(), Compute())
+        train._run(None, None, tmp_path, {}, Setup(Train(), CycleGANMethod(), 1, processes=others), Compute())
 
 
 def test_a_uct_of_which_nothing_is_left_is_refused(tmp_path, monkeypatch):

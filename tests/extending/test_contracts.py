@@ -21,6 +21,7 @@ from microsr.networks.layers import InstanceNorm
 from microsr.networks.model_file import load_generator, save_generator
 from microsr.training.batches import Batch
 from microsr.training.methods.cyclegan import CycleGAN
+from microsr.training.methods.method import Setup
 from microsr.training.passes import WEIGHT_OF, gigaflops_per_pair
 from microsr.volume.storage import Volume
 
@@ -52,7 +53,8 @@ def a_batch():
 
 def a_model(network="compact", **losses):
     settings = config.Train(network=network, learning_rate=1e-3, batch_size=2)
-    return CycleGAN(settings, config.Method(losses=config.Losses(**losses)), SIZES, 1, scanner=config.Scanner())
+    method = config.CycleGANMethod(losses=config.Losses(**losses))
+    return CycleGAN(Setup(settings, method, 1, scanner=config.Scanner()), SIZES)
 
 
 def flat(network):

@@ -122,7 +122,7 @@ def test_the_new_parts_offer_what_their_protocols_ask_for(extended):
     said = run(
         extended, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_registry.py", "-k", "offers or words"
     )
-    assert "5 passed" in said
+    assert "6 passed" in said
 
 
 def test_each_file_stands_in_a_package_that_may_have_it(extended):
@@ -184,7 +184,7 @@ def test_a_new_part_is_code_of_the_steps_that_can_use_it(kind, again, plain):
     [
         ("loss", "methods.smooth.losses.total_variation: unknown key; allowed here: adversarial, "),
         ("network", "methods.tiny.train.network: Input should be 'efficient', 'resnet' or 'compact'"),
-        ("upsampler", "methods.lanczos.upsampler: Input should be 'generator' or 'bicubic', not 'lanczos'"),
+        ("upsampler", "methods.lanczos.kind: must be one of cyclegan, bicubic, not 'lanczos'"),
         ("format", "superresolve.formats.0: Input should be 'nifti', 'nifti.gz', "),
     ],
 )

@@ -159,7 +159,7 @@ def judge_config(target: Path, sound: Path) -> str:
         experiment.evaluate,
         experiment.scanner,
     ]
-    sections += [method.model_copy(update={"train": {}}) for method in experiment.methods.values()]
+    sections += [method.model_copy(update={"train": {}}) for method in experiment.trained_methods.values()]
     for section in [*sections, experiment.superresolve]:
         without = ["formats"] if section is experiment.superresolve else []
         parser = argparse.ArgumentParser(exit_on_error=False)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from microsr.config import Experiment, Inset, Method
+from microsr.config import KINDS, Experiment, Inset
 from microsr.core.registry.losses import LOSSES
 
 pytestmark = pytest.mark.workflow
@@ -106,7 +106,7 @@ JOBS = {
     "simulate.scanner": "test_another_scanner_than_the_stated_one_makes_and_judges_all_scans",
     "simulate.further_scans": "test_a_further_scan_of_a_test_lung_trains_nothing_again",
     "methods": "test_a_method_that_is_left_out_trains_no_other_one_again",
-    f"{METHOD}upsampler": "test_a_method_that_is_left_out_trains_no_other_one_again",
+    f"{METHOD}kind": "test_a_method_that_is_left_out_trains_no_other_one_again",
     f"{METHOD}train": "test_a_method_s_own_change_trains_it_alone",
     "protocols": "test_further_models_leave_the_others_as_they_are",
     "train.repeats": "test_further_models_leave_the_others_as_they_are",
@@ -122,14 +122,15 @@ JOBS = {
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    """Dotted names of all settings; of the methods those of one of them."""
+    """Dotted names of all settings; of the methods those of one of them, as if it were of every kind."""
     found = []
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             found += keys(field.annotation, f"{prefix}{name}.")
         else:
             found.append(f"{prefix}{name}")
-    return found + (keys(Method, METHOD) if model is Experiment else [])
+    kinds = KINDS.values() if model is Experiment else ()
+    return list(dict.fromkeys([*found, *(key for kind in kinds for key in keys(kind, METHOD))]))
 
 
 def test_every_key_is_in_one_of_the_lists():
@@ -297,9 +298,12 @@ def test_further_models_leave_the_others_as_they_are(finished, tmp_path):
 
 
 def test_a_method_that_is_left_out_trains_no_other_one_again(finished, tmp_path):
-    commands = commands_of(finished, *overlay(tmp_path, {"methods.noise_aware": None, f"{METHOD}upsampler": "bicubic"}))
+    commands = commands_of(
+        finished,
+        *overlay(tmp_path, {"methods.noise_aware": None, "methods.proposed": None, "methods.mine.kind": "bicubic"}),
+    )
     assert "train" not in commands and "draw_comparison" in commands
-    assert all("superresolved/proposed/none" in text for text in commands["superresolve"])
+    assert all("superresolved/mine/none" in text for text in commands["superresolve"])
 
 
 def test_a_method_s_own_change_trains_it_alone(finished, tmp_path):

@@ -5,14 +5,23 @@ The only place that knows a key or a default. `config.yaml` and the overlays in 
 workflow before any job.
 """
 
-from microsr.config.arguments import add_flags, flags, from_flags, named_paths
+from microsr.config.arguments import add_flags, add_method_flags, flags, from_flags, method_from_flags, named_paths
 from microsr.config.cases import OF_CASES, Cases, Scanner, Simulate
 from microsr.config.compute import OF_TRAINING, Compute
 from microsr.config.evaluate import FURTHER_PROTOCOLS, OF_PLAN, Evaluate, FurtherProtocol
 from microsr.config.experiment import Experiment
 from microsr.config.figures import Figures, Inset
 from microsr.config.loading import describe, load
-from microsr.config.methods import INTERPOLATIONS, Losses, Method
+from microsr.config.methods import (
+    INTERPOLATIONS,
+    KIND,
+    KINDS,
+    CycleGANMethod,
+    Losses,
+    Method,
+    TrainedMethod,
+    UntrainedMethod,
+)
 from microsr.config.pairs import Pairs
 from microsr.config.patches import Patches
 from microsr.config.search import Search, trials_of, with_trials
@@ -27,6 +36,8 @@ __all__ = [
     "FURTHER_PROTOCOLS",
     "INTERPOLATIONS",
     "IN_WORDS",
+    "KIND",
+    "KINDS",
     "NAME",
     "OF_CASES",
     "OF_PLAN",
@@ -38,6 +49,7 @@ __all__ = [
     "ClinicalVolume",
     "Compute",
     "Count",
+    "CycleGANMethod",
     "Evaluate",
     "Experiment",
     "Figures",
@@ -57,13 +69,17 @@ __all__ = [
     "Simulate",
     "Superresolve",
     "Train",
+    "TrainedMethod",
+    "UntrainedMethod",
     "Volumes",
     "Weight",
     "add_flags",
+    "add_method_flags",
     "describe",
     "flags",
     "from_flags",
     "load",
+    "method_from_flags",
     "named_paths",
     "trials_of",
     "with_trials",

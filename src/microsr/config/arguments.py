@@ -14,8 +14,10 @@ import yaml
 from pydantic import ValidationError
 
 from microsr.config.loading import describe
+from microsr.config.methods import KIND, KINDS, Method, TrainedMethod
 from microsr.config.section import SLICES, Section
 from microsr.core.errors import UserError
+from microsr.core.registry.methods import METHODS
 
 SectionT = TypeVar("SectionT", bound=Section)
 
@@ -42,9 +44,43 @@ def add_flags(parser: argparse.ArgumentParser, model: type[Section], without: Se
     for key, description in _described(model):
         if key in without:
             continue
-        parser.add_argument(
-            f"--{key}", dest=f"setting:{key}", metavar="VALUE", type=_value, help=description.replace("%", "%%")
-        )
+        _add_flag(parser, key, description)
+
+
+def _add_flag(parser: argparse.ArgumentParser, key: str, description: str) -> None:
+    text = description.replace("%", "%%")
+    parser.add_argument(f"--{key}", dest=f"setting:{key}", metavar="VALUE", type=_value, help=text)
+
+
+def add_method_flags(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the flags of all kinds of trained methods: --kind, and the settings of each."""
+    known = {name: text for model in _trained() for name, text in _described(model)}
+    known["kind"] = f"what is trained: {', '.join(METHODS)} (default: {json.dumps(KIND)})"
+    for name, description in known.items():
+        _add_flag(parser, name, description)
+
+
+def method_from_flags(namespace: argparse.Namespace) -> TrainedMethod:
+    """The method that the flags of `add_method_flags` gave, of the kind that they name.
+
+    Raises
+    ------
+    UserError
+        There is no such kind, or it has no such setting.
+    """
+    kind = getattr(namespace, "setting:kind") or KIND
+    if kind not in METHODS:
+        raise UserError(f"command line: kind: must be one of {', '.join(METHODS)}, not {kind!r}")
+    own = KINDS[kind]
+    for name in (name for model in _trained() for name, _ in _described(model)):
+        if getattr(namespace, f"setting:{name}") is not None and name not in dict(_described(own)):
+            allowed = ", ".join(name for name, _ in _described(own))
+            raise UserError(f"command line: {name}: unknown key for kind {kind}; allowed here: {allowed}")
+    return from_flags(namespace, own)
+
+
+def _trained() -> list[type[Method]]:
+    return [KINDS[kind] for kind in METHODS]
 
 
 def named_paths(pairs: list[str], flag: str) -> dict[str, Path]:

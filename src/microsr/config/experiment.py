@@ -10,7 +10,7 @@ from microsr.config.cases import Cases, Scanner, Simulate
 from microsr.config.compute import Compute
 from microsr.config.evaluate import Evaluate
 from microsr.config.figures import Figures
-from microsr.config.methods import Method, default_methods
+from microsr.config.methods import KIND, AnyMethod, TrainedMethod, default_methods
 from microsr.config.patches import Patches
 from microsr.config.search import Search
 from microsr.config.section import Name, Section
@@ -35,7 +35,7 @@ class Experiment(Section):
     simulate: Simulate = Field(default_factory=Simulate)
     volumes: Volumes = Field(default_factory=Volumes)
     patches: Patches = Field(default_factory=Patches)
-    methods: Annotated[dict[Name, Method], Field(min_length=1)] = Field(default_factory=default_methods)
+    methods: Annotated[dict[Name, AnyMethod], Field(min_length=1)] = Field(default_factory=default_methods)
     """Methods to compare, in the order of the figure's panels; a method set to null is left out."""
     protocols: Annotated[list[Literal["pooled", "per_case", "leave_one_out"]], Field(min_length=1)] = ["pooled"]
     """pooled: one model from all training cases (the paper); per_case: one model a case; leave_one_out: one model
@@ -50,9 +50,14 @@ class Experiment(Section):
 
     @field_validator("methods", mode="before")
     @classmethod
-    def _without_null(cls, methods: Any) -> Any:
-        """A method set to null is left out: the way for an overlay to drop one of config.yaml."""
-        return {k: v for k, v in methods.items() if v is not None} if isinstance(methods, dict) else methods
+    def _of_a_kind(cls, methods: Any) -> Any:
+        """A method that names no kind is of KIND; one set to null is left out: the way for an overlay to drop one of
+        config.yaml.
+        """
+        if not isinstance(methods, dict):
+            return methods
+        given = {name: method for name, method in methods.items() if method is not None}
+        return {name: {"kind": KIND} | method if isinstance(method, dict) else method for name, method in given.items()}
 
     @model_validator(mode="after")
     def _window(self) -> Experiment:
@@ -60,7 +65,7 @@ class Experiment(Section):
             raise ValueError("window_hu must rise from the first value to the second")
         if len(set(self.protocols)) != len(self.protocols):
             raise ValueError("protocols lists one twice")
-        for name, method in self.methods.items():
+        for name, method in self.trained_methods.items():
             if method.uses_noise and self.scanner.noise_hu == 0:
                 raise ValueError(
                     f"scanner.noise_hu is 0, but method {name} learns from the scanner's noise; give its SD in HU"
@@ -74,7 +79,7 @@ class Experiment(Section):
     def _trainings(self) -> Experiment:
         compute, size = self.compute, self.patches.clinical_size
         parts = compute.devices * compute.nodes * compute.accumulate
-        for name in (name for name, method in self.methods.items() if method.upsampler == "generator"):
+        for name in self.trained_methods:
             train = self.training_of(name)
             if train.network == "resnet" and size < 6:
                 raise ValueError(f"patches.clinical_size is {size}, network resnet (method {name}) needs at least 6")
@@ -95,13 +100,13 @@ class Experiment(Section):
         return Scanner.model_validate(self.scanner.model_dump() | changes)
 
     @property
-    def trained_methods(self) -> dict[str, Method]:
+    def trained_methods(self) -> dict[str, TrainedMethod]:
         """The methods that are trained, by their names."""
-        return {name: method for name, method in self.methods.items() if method.upsampler == "generator"}
+        return {name: method for name, method in self.methods.items() if isinstance(method, TrainedMethod)}
 
     def training_of(self, method: str) -> Train:
-        """The section `train` as it holds for a method, with the method's own changes."""
-        return Train.model_validate(self.train.model_dump() | self.methods[method].train)
+        """The section `train` as it holds for a trained method, with the method's own changes."""
+        return Train.model_validate(self.train.model_dump() | self.trained_methods[method].train)
 
 
 def _holds(slices: str | list[int], index: int) -> bool:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from microsr.config.experiment import Experiment
 from microsr.config.figures import Inset
-from microsr.config.methods import Method
+from microsr.config.methods import KINDS
 from microsr.config.section import IN_WORDS
 from microsr.config.train import Train
 from microsr.core.errors import UserError
@@ -21,12 +21,18 @@ from microsr.core.errors import UserError
 def describe(error: ValidationError, where: str) -> str:
     """One line for the first problem in `error`: file, key, what is wrong, what is allowed."""
     first = error.errors()[0]
-    parts = (" ".join(str(part).split()) for part in first["loc"] if not _is_union_branch(part))  # one line
+    location, kind = _without_kind(first["loc"])
+    parts = (" ".join(str(part).split()) for part in location if not _is_union_branch(part))  # one line
     key = ".".join(parts) or "(top level)"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        allowed = _keys_at(Experiment, first["loc"][:-1])
-        message = "unknown key" + (f"; allowed here: {', '.join(allowed)}" if allowed else "")
+        allowed = _keys_at(location[:-1], kind)
+        of_kind = f" for kind {kind}" if len(location) == 3 and kind else ""
+        message = "unknown key" + of_kind + (f"; allowed here: {', '.join(allowed)}" if allowed else "")
+    elif first["type"] == "union_tag_invalid":
+        key += ".kind"
+        kind = first["ctx"]["tag"]
+        message = f"must be one of {', '.join(KINDS)}, not {kind!r}"
     elif first["type"] == "missing":
         message = "is missing"
     elif first["type"] == "string_pattern_mismatch":
@@ -41,13 +47,23 @@ def _is_union_branch(part: str | int) -> bool:
     return isinstance(part, str) and bool(re.search(r"[\[\]]", part))
 
 
-def _keys_at(model: type[BaseModel], location: tuple) -> list[str]:
-    """Names of the keys allowed at a location of the configuration."""
+def _without_kind(location: tuple) -> tuple[tuple, str | None]:
+    """The place of an error as the settings have it, and the kind of the method that it is in, which pydantic puts
+    behind the method's name.
+    """
+    if len(location) > 2 and location[0] == "methods" and location[2] in KINDS:
+        return location[:2] + location[3:], location[2]
+    return location, None
+
+
+def _keys_at(location: tuple, kind: str | None) -> list[str]:
+    """Names of the keys allowed at a place of the settings; kind: of the method that it is in."""
+    model: type[BaseModel] = Experiment
     for part in location:
-        field = model.model_fields.get(part) if model is not None else None
+        field = model.model_fields.get(part)
         if field is None:
             continue  # the name of a method, or an index
-        annotation = {"methods": Method, "insets": Inset, "train": Train}.get(part, field.annotation)
+        annotation = {"methods": KINDS.get(kind), "insets": Inset, "train": Train}.get(part, field.annotation)
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return []
         model = annotation
@@ -68,7 +84,7 @@ def load(config: dict[str, Any], files: Sequence[Path] = ()) -> Experiment:
     try:
         return Experiment.model_validate(config)
     except ValidationError as error:
-        raise UserError(describe(error, _origin(error.errors()[0]["loc"], files))) from None
+        raise UserError(describe(error, _origin(_without_kind(error.errors()[0]["loc"])[0], files))) from None
 
 
 def _origin(location: tuple[str | int, ...], files: Sequence[Path]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from microsr.config.experiment import Experiment
+from microsr.config.methods import KIND, KINDS, Method, TrainedMethod
 from microsr.core.files import replacing
 
 FILE = Path(__file__).with_name("schema.json")
@@ -47,14 +48,33 @@ def make_schema() -> dict[str, Any]:
     made = Experiment.model_json_schema(ref_template="#/definitions/{model}", schema_generator=_ForEditors)
     made["definitions"] = parts = made.pop("$defs")
     del made["required"]
-    parts["Method"]["type"] = ["object", "null"]
     changes = {  # what is not changed is as in the section `train`: no defaults
         key: {word: said for word, said in setting.items() if word != "default"}
         for key, setting in parts["Train"]["properties"].items()
         if key != "repeats"
     }
-    parts["Method"]["properties"]["train"] |= {"properties": changes, "additionalProperties": False}
+    for model in dict.fromkeys(KINDS.values()):
+        if issubclass(model, TrainedMethod):
+            train = parts[model.__name__]["properties"]["train"]
+            train |= {"properties": changes, "additionalProperties": False}
+    parts["Method"] = _any_method()
+    (names,) = made["properties"]["methods"]["patternProperties"]
+    made["properties"]["methods"]["patternProperties"][names] = {"$ref": "#/definitions/Method"}
     return {"$schema": _ForEditors.schema_dialect, **made}
+
+
+def _any_method() -> dict[str, Any]:
+    """A method: its kind, and what a method of that kind may have. As a list of alternatives, a mistake in one would be
+    told as a mistake of all.
+    """
+    alternatives = []
+    for kind, model in KINDS.items():
+        named = {"type": "object", "properties": {"kind": {"const": kind}}}
+        named |= {} if kind == KIND else {"required": ["kind"]}
+        alternatives.append({"if": named, "then": {"$ref": f"#/definitions/{model.__name__}"}})
+    kind = {"enum": list(KINDS), "default": KIND, "description": Method.model_fields["kind"].description}
+    said = " ".join((Method.__doc__ or "").split())
+    return {"type": ["object", "null"], "description": said, "properties": {"kind": kind}, "allOf": alternatives}
 
 
 def schema_text() -> str:

@@ -63,7 +63,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="sides of the patches, pixels",
     )
     sub.add_argument("--title", help="name of the method")
-    config.add_flags(sub, config.Method)
+    config.add_method_flags(sub)
     config.add_flags(sub, config.Train)
 
     sub = figure("losses", _losses, "loss curves")
@@ -170,7 +170,7 @@ def _comparison(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dic
 def _network(ns: argparse.Namespace) -> tuple[dict[str, Any], list[Path], dict[str, Any]]:
     from microsr.figures import network
 
-    method, train = config.from_flags(ns, config.Method), config.from_flags(ns, config.Train)
+    method, train = config.method_from_flags(ns), config.from_flags(ns, config.Train)
     losses = network.make_network(method, train, tuple(ns.patches), ns.output, ns.title)
     return {"method": method.model_dump(mode="json"), "train": train.model_dump(mode="json")}, [], {"losses": losses}
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 
-from microsr.config import Method, Train
+from microsr.config import CycleGANMethod, Train, TrainedMethod
 from microsr.core.errors import UserError
 from microsr.core.scale import SCALE
 from microsr.evaluation.names import method_name
@@ -34,7 +34,7 @@ NAMES = {
 
 
 def make_network(
-    method: Method, train: Train, patches: tuple[int, int], output: Path, title: str | None = None
+    method: TrainedMethod, train: Train, patches: tuple[int, int], output: Path, title: str | None = None
 ) -> list[str]:
     """Write the network figure and return the losses in it.
 
@@ -46,14 +46,12 @@ def make_network(
 
 
 @styled
-def draw_network(method: Method, train: Train, patches: tuple[int, int], title: str | None = None) -> Figure:
+def draw_network(method: TrainedMethod, train: Train, patches: tuple[int, int], title: str | None = None) -> Figure:
     """Draw the networks and the losses of non-zero weight; the gid of a loss's text is the loss's name in the
     history.
     """
-    if method.upsampler != "generator":
-        raise UserError(
-            f"upsampler is {method.upsampler}: there are no networks to draw; give a method with a generator"
-        )
+    if not isinstance(method, CycleGANMethod):
+        raise UserError(f"kind is {method.kind}: only the networks of a cyclegan are drawn; give a method of this kind")
     losses = method.losses
     norm = losses.pixel_norm.upper()
     upper_losses = _active(
@@ -107,7 +105,7 @@ def draw_network(method: Method, train: Train, patches: tuple[int, int], title: 
     return figure
 
 
-def _beyond_the_paper(method: Method, train: Train) -> list[str]:
+def _beyond_the_paper(method: CycleGANMethod, train: Train) -> list[str]:
     """Lines on what a method and its training do that the paper does not."""
     losses, a, a_sr = method.losses, NAMES["A"], NAMES["A_SR"]
     noisy = f"f({NAMES['B']}) gets the scanner's noise, losses compare with it as it was" if method.mix_noise else ""

@@ -39,6 +39,8 @@ class Facts(BaseModel):
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
+    kind: str = "cyclegan"
+    """Of method, as in methods.<name>.kind; a file that does not say it is of the first kind."""
     network: str
     """Family, as in train.network."""
     window_hu: Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_rising)]

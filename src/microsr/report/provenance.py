@@ -32,13 +32,18 @@ def changed_settings(experiment: config.Experiment) -> list[str]:
     default = config.Experiment(experiment=experiment.experiment).model_dump(mode="json")
     given = experiment.model_dump(mode="json")
     default["methods"] = {
-        name: default["methods"].get(name, config.Method().model_dump(mode="json")) for name in given["methods"]
+        name: default["methods"].get(name, _defaults_of(method["kind"])) for name, method in given["methods"].items()
     }
     return [
         f"{key}={json.dumps(value, ensure_ascii=False)}"
         for key, value in _leaves(given)
         if not any(key == name or key.startswith(f"{name}.") for name in NO_RESULT) and value != _at(default, key)
     ]
+
+
+def _defaults_of(kind: str) -> dict[str, Any]:
+    """What a method of this kind has if nothing else is said of it than its kind, which is told unless it is KIND."""
+    return config.KINDS[kind](kind=kind).model_dump(mode="json") | {"kind": config.KIND}
 
 
 def as_tree(settings: list[str]) -> dict[str, Any]:

@@ -222,7 +222,7 @@ class Batches:
         self._clinical = stream(stored_clinical, name="clinical")
         self._micro, self._mixed = stream(stored_micro, name="micro"), stream(stored_micro, name="mixed")
         self._start, self._start_noise = stream(stored_micro, name="start"), start_noise
-        self.clinical_size, self.micro_size = stored_clinical.size, stored_micro.size
+        self.sizes = stored_clinical.size, stored_micro.size
         self._batch, self._mix, self._mix_noise = batch_size, mix_fraction, mix_noise
         self._window, self._seed, self._device = window_hu, seed, device
 
@@ -253,6 +253,10 @@ class Batches:
         if self._start_noise is not None:
             a = self._with_noise(a, self._start_noise, Stream.START_NOISE, step * self._batch + chosen)
         return Pairs(a, b)
+
+    def examples(self) -> Tensor:
+        """Four clinical patches, or as many as a batch has, always the same: what the board shows."""
+        return self.batch(0).clinical[:4]
 
     def _with_noise(self, pooled: Tensor, scanner: config.Scanner, stream: Stream, samples: np.ndarray) -> Tensor:
         randoms = (numpy_stream(stream, self._seed, sample) for sample in samples.tolist())

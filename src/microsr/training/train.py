@@ -1,8 +1,8 @@
-"""Training of the modified CycleGAN (Zheng et al. 2020): unpaired clinical and uCT patches in, a generator G1 out.
+"""Training of a method (`training.methods`): patches in, a generator G1 out.
 
-The state after any step is the four networks, two optimisers, two image pools, the step number and the history so far;
-schedules, data order and noise are functions of the seed and the step. So a training that was cut off goes on as if it
-had not been, on as many processes as there are then.
+The state after any step is the method's own (networks, optimisers), the step number and the history so far; schedules,
+data order and noise are functions of the seed and the step. So a training that was cut off goes on as if it had not
+been, on as many processes as there are then.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,16 @@ from microsr.core.errors import UserError
 from microsr.core.files import write_csv
 from microsr.core.progress import Progress, logger
 from microsr.core.provenance import run_file, write_run
+from microsr.core.registry import load_thing
+from microsr.core.registry.methods import FILES, METHODS
 from microsr.networks.devices import choose_algorithms, choose_device, choose_precision
 from microsr.networks.families import build_g1
 from microsr.networks.model_file import save_generator
 from microsr.training.attempts import sole_attempt
-from microsr.training.batches import Batches
 from microsr.training.checkpoint import explain_fresh, identify, load_state, save_state, state_folder
 from microsr.training.distributed import Agreement, join
-from microsr.training.methods.cyclegan import CycleGAN
+from microsr.training.methods.method import Data, Setup, TrainableMethod
 from microsr.training.monitor import Board, History, diverged
-from microsr.training.passes import gigaflops_per_pair
 
 HISTORY_ROWS = 500
 PANELS = 20
@@ -45,6 +45,8 @@ PANELS = 20
 STOPPED = 143
 """Exit status after a signal to stop: the state is saved, and the same command goes on."""
 GO_ON, SAVE, STOP = range(3)
+PATCHES = {"clinical": "clinical patches", "micro": "uCT patches"}
+"""What files of patches may hold, by the flag that gives them."""
 
 
 def learning_rate_at(step: int, steps: int, settings: config.Train) -> float:
@@ -53,14 +55,18 @@ def learning_rate_at(step: int, steps: int, settings: config.Train) -> float:
     return settings.learning_rate * min(1.0, (steps - step) / max(steps - constant, 1.0))
 
 
+def trainable(kind: str) -> type[TrainableMethod]:
+    """The method of this kind, one of `core.registry.methods`."""
+    return load_thing(METHODS[kind].place)
+
+
 def train(
-    clinical: Sequence[Path],
-    micro: Sequence[Path],
+    files: Mapping[str, Sequence[Path]],
     output: Path,
     state: Path,
     *,
     settings: config.Train,
-    method: config.Method,
+    method: config.TrainedMethod,
     window_hu: tuple[float, float],
     seed: int,
     compute: config.Compute,
@@ -69,8 +75,8 @@ def train(
 ) -> None:
     """Train one model, or go on with it, and write generator.pt, history.csv and run.json into `output`.
 
-    clinical, micro: patch files (int16 [patches, rows, columns], HU), one a case. state: folder for unfinished
-    trainings.
+    files: patch files (int16 [patches, rows, columns], HU), one a case, by what they hold: those that the method's data
+    asks for (`core.registry.methods.FILES`). state: folder for unfinished trainings.
     scanner: needed by a method that learns from its noise. attempt: see `sole_attempt`. Started by torchrun, each
     process takes its share of the work and the first one writes.
 
@@ -89,18 +95,14 @@ def train(
             raise UserError(
                 f"train.batch_size is {settings.batch_size}, must be divisible by processes x accumulate = {parts}"
             )
-        batches = Batches(
-            clinical, micro, patches_per_case=settings.patches_per_case, batch_size=settings.batch_size,
-            mix_fraction=method.mix_fraction, augment=settings.augment, window_hu=window_hu, seed=seed,
-            mix_noise=scanner if method.mix_noise else None, start_noise=scanner if settings.start_steps else None,
-            device=processes.device,
-        )  # fmt: skip
-        sizes = (batches.clinical_size, batches.micro_size)
         precision = choose_precision(settings.precision, processes.device)
-        model = CycleGAN(
-            settings, method, sizes, seed, window_hu=window_hu, scanner=scanner, precision=precision,
-            processes=processes, accumulate=compute.accumulate, compiled=compute.compile,
+        setup = Setup(
+            settings, method, seed, window_hu=window_hu, scanner=scanner, precision=precision, processes=processes,
+            accumulate=compute.accumulate, compiled=compute.compile,
         )  # fmt: skip
+        kind = trainable(method.kind)
+        data = kind.open_data(files, setup)
+        model = kind(setup, data.sizes)
         described = {
             "method": method.model_dump(exclude={"train"}),
             "train": settings.model_dump(exclude={"repeats"}),
@@ -110,22 +112,24 @@ def train(
         }
         if method.needs_scanner(settings):
             described["scanner"] = scanner.model_dump()
-        identity = identify(described, [*clinical, *micro], code_version("train"))
+        patches = [file for name in FILES[method.data] for file in files[name]]
+        identity = identify(described, patches, code_version("train"))
         folder = processes.tell(state_folder(state, identity) if processes.first else None)
         with sole_attempt(folder, attempt) if processes.first else contextlib.nullcontext():
-            history, attempts = _run(model, batches, folder, identity, settings, compute)
+            history, attempts = _run(model, data, folder, identity, setup, compute)
             if not processes.first:
                 return
-            steps = settings.start_steps + settings.epochs * batches.steps_per_epoch
+            steps = settings.start_steps + settings.epochs * data.steps_per_epoch
             g1 = build_g1(settings.network)
             g1.load_state_dict(model.generator())
             facts = {
+                "kind": method.kind,
                 "network": settings.network,
                 "window_hu": list(window_hu),
                 "seed": seed,
                 "steps": steps,
-                "clinical_spacing_mm": spacing_of(clinical),
-                "micro_spacing_mm": spacing_of(micro),
+                "clinical_spacing_mm": spacing_of(files["clinical"]),
+                "micro_spacing_mm": spacing_of(files["micro"]),
                 "provenance": identity | {"microsr": microsr.__version__},
             }
             pairs, seconds = steps * settings.batch_size, sum(attempt["seconds"] for attempt in attempts)
@@ -134,8 +138,8 @@ def train(
                 save_generator(output / "generator.pt", g1, facts)
                 write_csv(output / "history.csv", pd.DataFrame(history.rows))
                 write_run(
-                    output / "run.json", "train", described, [*clinical, *micro], started, attempts=attempts,
-                    arithmetic={"gflop_per_pair": gigaflops_per_pair(settings, method.losses, sizes)},
+                    output / "run.json", "train", described, patches, started, attempts=attempts,
+                    arithmetic={"gflop_per_pair": kind.gigaflops_per_pair(setup, data.sizes)},
                     speed={"pairs_per_second": pairs / seconds, "device": processes.device, "threads": compute.threads},
                 )  # fmt: skip
             except OSError as error:
@@ -146,15 +150,15 @@ def train(
 
 
 def _run(
-    model: CycleGAN,
-    batches: Batches,
+    model: TrainableMethod,
+    data: Data,
     folder: Path,
     identity: dict[str, Any],
-    settings: config.Train,
+    setup: Setup,
     compute: config.Compute,
 ) -> tuple[History, list[dict[str, Any]]]:
     """All steps that are left to do; the history, and when and how each attempt did its part."""
-    processes = model.processes
+    settings, processes = setup.train, setup.processes
     done = load_state(folder, processes.device)
     step, history, attempts = 0, History(), []
     if processes.tell(done and done["step"]) != (done and done["step"]):
@@ -182,10 +186,10 @@ def _run(
             board.flush()
             save_state(folder, step, model.state() | record)
 
-    steps, first = settings.start_steps + settings.epochs * batches.steps_per_epoch, settings.start_steps
+    steps, first = settings.start_steps + settings.epochs * data.steps_per_epoch, settings.start_steps
     every, panel_every = max(1, steps // HISTORY_ROWS), max(1, steps // PANELS)
     share = processes.share(settings.batch_size)
-    examples = batches.batch(0).clinical[:4]
+    examples = data.examples()
     progress = Progress(steps, "step", start=step)
     agree = Agreement(processes)
     saved_at = time.monotonic()
@@ -199,15 +203,15 @@ def _run(
         while step < steps:
             if step < first:
                 rate = settings.learning_rate
-                history.add(model.start(step, batches.pairs(step, share), rate))
+                history.add(model.start(step, data.pairs(step, share), rate))
             else:
                 if step - first >= settings.constant_fraction * (steps - first):
                     model.fix_normalisation()
                 rate = learning_rate_at(step - first, steps - first, settings)
-                history.add(model.step(step - first, batches.batch(step - first, share), rate))
+                history.add(model.step(step - first, data.batch(step - first, share), rate))
             step += 1
             if step % every == 0 or step in (first, steps):
-                row = history.close_row(step, max(step - first, 0) / batches.steps_per_epoch, rate)
+                row = history.close_row(step, max(step - first, 0) / data.steps_per_epoch, rate)
                 if board is not None:
                     board.show_row(row)
             if board is not None and step % panel_every == 0:
@@ -225,11 +229,11 @@ def _run(
     return history, attempts
 
 
-def _check_weights(model: CycleGAN, step: int) -> None:
+def _check_weights(model: TrainableMethod, step: int) -> None:
     """A step may break the weights although its own losses are still right: only those of the next one would tell."""
-    for name, network in model.nets._asdict().items():
+    for name, network in model.networks.items():
         if not all(values.isfinite().all() for values in network.state_dict().values()):
-            raise diverged(f"weights of {name.upper()} are not finite after step {step}")
+            raise diverged(f"weights of {name} are not finite after step {step}")
 
 
 def _save_or_warn(save: Callable[[], None]) -> None:
@@ -289,8 +293,8 @@ def _stop_requested() -> Iterator[list[int]]:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `microsr train`."""
-    parser.add_argument("--clinical", type=Path, nargs="+", required=True, help="clinical patches, one .npy a case")
-    parser.add_argument("--micro", type=Path, nargs="+", required=True, help="uCT patches, one .npy a case")
+    for name, what in PATCHES.items():
+        parser.add_argument(f"--{name}", type=Path, nargs="+", help=f"{what}, one .npy a case")
     parser.add_argument("--output", type=Path, required=True, help="folder for generator.pt, history.csv, run.json")
     parser.add_argument("--state", type=Path, required=True, help="folder for the state of unfinished trainings")
     parser.add_argument("--seed", type=int, required=True)
@@ -298,19 +302,24 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--attempt", type=int, default=1, help="how often the workflow has started this training, with this time"
     )
-    for section in (config.Method, config.Train, config.Compute, config.Scanner):
+    config.add_method_flags(parser)
+    for section in (config.Train, config.Compute, config.Scanner):
         config.add_flags(parser, section)
 
 
 def main(namespace: argparse.Namespace) -> None:
     """Run `microsr train`."""
+    method = config.method_from_flags(namespace)
+    files = {name: getattr(namespace, name) for name in PATCHES}
+    for name in FILES[method.data]:
+        if not files[name]:
+            raise UserError(f"--{name} must be given: kind {method.kind} learns from {PATCHES[name]}")
     train(
-        namespace.clinical,
-        namespace.micro,
+        files,
         namespace.output,
         namespace.state,
         settings=config.from_flags(namespace, config.Train),
-        method=config.from_flags(namespace, config.Method),
+        method=method,
         window_hu=tuple(namespace.window_hu),
         seed=namespace.seed,
         compute=config.from_flags(namespace, config.Compute),

@@ -57,7 +57,7 @@ def left_out(
     tested: names of the cases that methods are tested on. nulls: methods that the configuration sets to null.
     """
     lines = [f"method {name}: null in the configuration" for name in nulls]
-    trained = [name for name, method in experiment.methods.items() if method.upsampler == "generator"]
+    trained = experiment.trained_methods
     for modality, name in (("clinical", "clinical CT"), ("micro", "uCT")) if trained else ():
         lacking = [case.case for case in cases.values() if case.split == "train" and getattr(case, modality) is None]
         lines += [f"{name} of {_names(lacking)} in training: none in the sheet"] if lacking else []
@@ -80,7 +80,7 @@ def left_out(
     if experiment.superresolve.slices != "all":
         lines.append(f"slices: only {experiment.superresolve.slices} are super-resolved (superresolve.slices)")
     if not trained:
-        lines.append("models, and figures of trainings: no method is trained (methods.<name>.upsampler: generator)")
+        lines.append("models, and figures of trainings: no method is trained (methods.<name>.kind: cyclegan, for one)")
     elif (repeats := experiment.train.repeats) < ENOUGH_SEEDS:
         lines.append(f"95 % intervals: they need {ENOUGH_SEEDS} trainings of each model, train.repeats is {repeats}")
     families = {experiment.training_of(method).network for method in trained}

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from microsr.config import EXPORTED, OF_CASES, OF_PLAN, Compute, Experiment, flags, trials_of
+from microsr.config import EXPORTED, OF_CASES, OF_PLAN, Compute, CycleGANMethod, Experiment, flags, trials_of
 from microsr.config.sheet import Case
 from microsr.core.errors import UserError
+from microsr.core.registry.methods import FILES
 from microsr.core.urls import url
 
 UNTRAINED = "none"
@@ -194,8 +195,8 @@ class Plan:
 
     @cached_property
     def trained_methods(self) -> list[str]:
-        """Names of the methods that have a generator to train."""
-        return [name for name, method in self.experiment.methods.items() if method.upsampler == "generator"]
+        """Names of the methods that are trained."""
+        return list(self.experiment.trained_methods)
 
     @cached_property
     def training_sets(self) -> dict[str, list[str]]:
@@ -239,6 +240,11 @@ class Plan:
             for case in self.having(modality, self.training_sets[training_set])
         ]
 
+    def training_files(self, method: str, training_set: str, modality: str) -> list[str]:
+        """The files with the patches of a modality that a method learns from; none where it learns from others."""
+        needed = FILES[self.experiment.trained_methods[method].data]
+        return self.patches(modality, training_set) if modality in needed else []
+
     @cached_property
     def domains(self) -> dict[str, str]:
         """The training set of each domain check, by the name of its table and figure."""
@@ -258,7 +264,7 @@ class Plan:
         noise.
         """
         experiment = self.experiment
-        needs_scanner = experiment.methods[method].needs_scanner(experiment.training_of(method))
+        needs_scanner = experiment.trained_methods[method].needs_scanner(experiment.training_of(method))
         return self.network_flags(method) + (f" {flags(experiment.scanner)}" if needs_scanner else "")
 
     @property
@@ -429,7 +435,8 @@ class Plan:
     @cached_property
     def networks(self) -> dict[str, str]:
         """The method of each figure of networks, by the figure's name."""
-        return numbered("network", self.trained_methods)
+        drawn = [name for name, one in self.experiment.trained_methods.items() if isinstance(one, CycleGANMethod)]
+        return numbered("network", drawn)
 
     @cached_property
     def metric_figures(self) -> dict[str, str]:

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from microsr import config
 from microsr.networks import families
 from microsr.training.methods import cyclegan
+from microsr.training.methods.method import Setup
 
 ROOT = Path(__file__).parent.parent.parent.parent
 
@@ -28,23 +29,27 @@ def benchmark():
 def test_one_step_of_the_textbook_changes_the_weights_as_ours_does(
     network, benchmark, small_resnet, monkeypatch, in_float64
 ):
-    settings, method = config.Train(network=network, learning_rate=0.01), config.Method()
+    settings, method = config.Train(network=network, learning_rate=0.01), config.CycleGANMethod()
     textbook = benchmark.Textbook(settings, method, (16, 128), 1, "cpu")
-    ours = cyclegan.CycleGAN(settings, method, (16, 128), 1)
-    monkeypatch.setattr(textbook, "noise", lambda net, n, size, stream: ours._noise(net, range(n), stream, size))
+    ours = cyclegan.CycleGAN(Setup(settings, method, 1), (16, 128))
+    monkeypatch.setattr(textbook, "noise", lambda net, n, size, stream: ours.planes(net, range(n), stream, size))
     # The textbook's spectral norm takes a power iteration at each evaluation, ours one a step.
     for network_of_both in (*textbook.nets[2:], *ours.nets[2:]):
         network_of_both.eval()
     monkeypatch.setattr(cyclegan, "refresh_spectral_norm", lambda judge: None)
     start = [flat(net) for net in ours.nets]
-    for model in (textbook, ours):  # Adam would magnify rounding
-        model.generators = torch.optim.SGD(model.generators.param_groups[0]["params"], 0.01, fused=True)
-        model.discriminators = torch.optim.SGD(model.discriminators.param_groups[0]["params"], 0.01, fused=True)
+    textbook.generators, textbook.discriminators = without_adam(textbook.generators, textbook.discriminators)
+    ours.optimisers = without_adam(*ours.optimisers)
     batch = benchmark.a_batch(2, 16, "cpu")
     textbook.step(0, batch)
     ours.step(0, batch, 0.01)
     for net, other, before in zip(ours.nets, textbook.nets, start, strict=True):
         assert (flat(net) - flat(other)).norm() < in_float64 * (flat(net) - before).norm()
+
+
+def without_adam(*optimisers):
+    """The same weights' plain steps along the gradient, as Adam would magnify rounding."""
+    return [torch.optim.SGD(one.param_groups[0]["params"], 0.01, fused=True) for one in optimisers]
 
 
 def flat(net):

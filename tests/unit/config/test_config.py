@@ -12,18 +12,21 @@ from microsr.config import (
     Calibration,
     Cases,
     Compute,
+    CycleGANMethod,
     Evaluate,
     Experiment,
-    Method,
+    Losses,
     MicroVolume,
     Patches,
     Simulate,
     Superresolve,
     Train,
     add_flags,
+    add_method_flags,
     flags,
     from_flags,
     load,
+    method_from_flags,
 )
 from microsr.config.sheet import Scan, read_sheet, simulated_cases
 from microsr.core.errors import UserError
@@ -57,7 +60,19 @@ def test_defaults_that_the_paper_fixes():
         ({"experiment": "x", "volumes": {"micro": {"calibration": {"air": 1}}}},
          r"volumes\.micro\.calibration\.air: unknown key.*air_grey"),
         ({"experiment": "x", "methods": {"mine": {"loss": {}}}},
-         r"methods\.mine\.loss: unknown key; allowed here: upsampler, losses"),
+         r"methods\.mine\.loss: unknown key for kind cyclegan; allowed here: kind, train, losses, mix_fraction,"),
+        ({"experiment": "x", "methods": {"b": {"kind": "bicubic", "losses": {"cycle": 1}}}},
+         r"methods\.b\.losses: unknown key for kind bicubic; allowed here: kind$"),
+        ({"experiment": "x", "methods": {"bicubic": {"kind": "bicubic", "train": {"epochs": 1}}}},
+         r"methods\.bicubic\.train: unknown key for kind bicubic; allowed here: kind$"),
+        ({"experiment": "x", "methods": {"cyclegan": {"losses": {"cycle": -1}}}},
+         r"methods\.cyclegan\.losses\.cycle: .*not -1"),
+        ({"experiment": "x", "methods": {"b": {"kind": "lanczos"}}},
+         r"methods\.b\.kind: must be one of cyclegan, .*bicubic.*, not 'lanczos'$"),
+        ({"experiment": "x", "methods": {"b": {"upsampler": "bicubic"}}},
+         r"methods\.b: upsampler is now kind: write kind: bicubic instead of upsampler: bicubic$"),
+        ({"experiment": "x", "methods": {"b": {"kind": "cyclegan", "upsampler": "generator"}}},
+         r"methods\.b: upsampler is now kind: write kind: cyclegan instead of upsampler: generator$"),
         ({}, r"experiment: is missing"),
         ({"experiment": "a b"}, r"experiment: .*not 'a b'"),
         ({"experiment": "x", "train": {"epochs": 0}}, r"train\.epochs: .*not 0"),
@@ -108,7 +123,7 @@ def parsed(section, text=None):
         MicroVolume(sampling="native", area_average=16, calibration=Calibration(method="percentile", mean_hu=-850)),
         MicroVolume(matched_spacing_mm=0.078, calibration=Calibration(air_grey=-12.5, tissue_grey=1e5)),
         Patches(clinical_size=8, micro_size=64, inside=0.9),
-        Method(upsampler="bicubic"),
+        CycleGANMethod(mix_fraction=0.5, losses=Losses(cycle=3)),
         Train(learning_rate=2e-5, adam_betas=(0.4, 0.99), augment=False),
         Train(ema_decay=0.999, gradient_penalty=1, spectral_norm=False),
         Compute(devices=4, nodes=2, accumulate=2, compile=True, deterministic=True),
@@ -127,6 +142,19 @@ def test_what_is_not_given_on_the_command_line_takes_its_default():
 
 def test_a_mistake_on_the_command_line_is_named():
     refused(r"command line: epochs: .*not 'many'", parsed, Train(), "--epochs many")
+
+
+def method_of(text):
+    parser = argparse.ArgumentParser()
+    add_method_flags(parser)
+    return method_from_flags(parser.parse_args(shlex.split(text)))
+
+
+def test_a_command_takes_the_settings_of_the_kind_that_it_names():
+    mine = CycleGANMethod(mix_fraction=0.5, losses=Losses(cycle=3))
+    assert method_of(flags(mine)) == mine and flags(mine).startswith("--kind cyclegan ")
+    assert method_of("") == CycleGANMethod()
+    refused(r"command line: kind: must be one of cyclegan.*, not 'bicubic'$", method_of, "--kind bicubic")
 
 
 HEADER = "case\tsplit\tclinical\tmicro\n"
@@ -291,5 +319,5 @@ def test_a_batch_is_shared_evenly_by_devices_nodes_and_parts():
     )  # fmt: skip
     mine = {"train": {"batch_size": 24}, "methods": {"mine": {"train": {"batch_size": 6}}, "other": {}}}
     refused(r"batch_size is 6 \(method mine\)", load, {"experiment": "x"} | mine | compute)
-    untrained = {"methods": {"bicubic": {"upsampler": "bicubic"}}}
+    untrained = {"methods": {"bicubic": {"kind": "bicubic"}}}
     assert load({"experiment": "x"} | untrained | compute), "nothing is trained"

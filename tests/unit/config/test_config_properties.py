@@ -19,8 +19,8 @@ from microsr.config import (  # fmt: skip
     Cases,
     ClinicalVolume,
     Compute,
+    CycleGANMethod,
     Losses,
-    Method,
     MicroVolume,
     Patches,
     Scanner,
@@ -116,7 +116,7 @@ SECTIONS = {
         "network": st.sampled_from(["efficient", "resnet", "compact"]),
     },
     Losses: {"cycle": positive, "pixel_norm": st.sampled_from(["mse", "l1"]), "forgive_px": positive},
-    Method: {"upsampler": st.sampled_from(["generator", "bicubic"]), "mix_noise": st.booleans()},
+    CycleGANMethod: {"mix_fraction": st.floats(0, 1, exclude_max=True), "mix_noise": st.booleans()},
     Scanner: {"kernel": st.sampled_from(["B30", "D45", "lung"]), "noise_hu": positive, "pixel_mm": positive},
     Compute: {
         "tile": st.just("auto") | st.integers(16, 4096), "checkpoint_minutes": positive, "compile": st.booleans(),

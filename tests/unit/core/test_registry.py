@@ -4,7 +4,9 @@ together.
 
 import ast
 import inspect
+import types
 
+import numpy as np
 import pytest
 
 from microsr import config
@@ -13,12 +15,15 @@ from microsr.core.registry import load_thing
 from microsr.core.registry.families import FAMILIES
 from microsr.core.registry.formats import FORMATS, READ_ONLY
 from microsr.core.registry.losses import LOSSES
+from microsr.core.registry.methods import FILES, METHODS
 from microsr.core.registry.upsamplers import UPSAMPLERS
 from microsr.formats.further import Format, further_format
 from microsr.formats.writers import ENDINGS
 from microsr.inference.upsamplers import Upsampler, interpolation
 from microsr.networks.families import Family, Magnifying, build_g1
 from microsr.training.losses import Loss
+from microsr.training.methods.method import Data, Setup, TrainableMethod
+from microsr.training.train import PATCHES, trainable
 
 
 def check(thing, protocol):
@@ -29,11 +34,13 @@ def check(thing, protocol):
         assert hasattr(thing, name), name
     for name, asked in methods.items():
         method = getattr(thing, "forward", thing) if name == "__call__" else getattr(thing, name)
-        assert ["self", *inspect.signature(method).parameters] == list(inspect.signature(asked).parameters), name
+        own = [] if isinstance(asked, staticmethod) else ["self"]
+        assert [*own, *inspect.signature(method).parameters] == list(inspect.signature(asked).parameters), name
 
 
 def public(protocol):
-    return [name for name, thing in vars(protocol).items() if inspect.isfunction(thing) and not name.startswith("_")]
+    kinds = (types.FunctionType, staticmethod)
+    return [name for name, thing in vars(protocol).items() if isinstance(thing, kinds) and not name.startswith("_")]
 
 
 def test_each_family_makes_a_g1_that_offers_what_it_must():
@@ -52,6 +59,25 @@ def test_each_loss_offers_what_it_must():
         check(load_thing(loss.place), Loss)
         field = config.Losses.model_fields[key]
         assert (field.description, field.default) == (loss.help, 0)
+
+
+def test_each_trainable_method_offers_what_it_must():
+    for kind, entry in METHODS.items():
+        method = trainable(kind)
+        assert list(inspect.signature(method).parameters) == ["setup", "sizes"]
+        made = method(Setup(config.Train(network="compact"), config.KINDS[kind](), 1), (8, 64))
+        check(made, TrainableMethod)
+        assert made.networks["G1"] and kind not in UPSAMPLERS
+        assert set(FILES[entry.data]) <= set(PATCHES)
+
+
+def test_the_data_of_a_training_offer_what_they_must(tmp_path):
+    for name, size in (("clinical", 8), ("micro", 64)):
+        np.save(tmp_path / f"{name}.npy", np.zeros((4, size, size), np.int16))
+    files = {name: [tmp_path / f"{name}.npy"] for name in ("clinical", "micro")}
+    for kind in METHODS:
+        setup = Setup(config.Train(network="compact"), config.KINDS[kind](), 1)
+        check(trainable(kind).open_data(files, setup), Data)
 
 
 def test_each_format_offers_what_it_must():
@@ -87,8 +113,9 @@ def test_what_lacks_something_is_found_out():
 def test_the_settings_take_their_words_from_the_registries():
     for name in FAMILIES:
         assert config.Train(network=name).network == name
-    for name in ("generator", *UPSAMPLERS):
-        assert config.Method(upsampler=name).upsampler == name
+    for name in (*METHODS, *UPSAMPLERS):
+        methods = config.load({"experiment": "x", "methods": {"mine": {"kind": name}}}).methods
+        assert methods["mine"].kind == name
     assert set(FORMATS) <= set(config.EXPORTED)
 
 

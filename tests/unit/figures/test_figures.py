@@ -8,7 +8,7 @@ import pytest
 from matplotlib.image import imread
 
 from microsr import cli
-from microsr.config import Figures, Inset, Losses, Method, Train, named_paths
+from microsr.config import CycleGANMethod, Figures, Inset, Losses, Train, UntrainedMethod, named_paths
 from microsr.core.errors import UserError
 from microsr.core.provenance import checksum
 from microsr.evaluation.names import method_name
@@ -214,7 +214,7 @@ def test_the_network_figure_shows_exactly_the_losses_in_use():
         texts = draw_network(method, Train(network="resnet"), (16, 128)).axes[0].texts
         return {name for t in texts if t.get_gid() for name in t.get_gid().split(", ")}, [t.get_text() for t in texts]
 
-    proposed, words = drawn(Method())
+    proposed, words = drawn(CycleGANMethod())
     assert proposed >= PROPOSED_LOSSES | {
         "cycle_clinical",
         "cycle_micro",
@@ -226,32 +226,38 @@ def test_the_network_figure_shows_exactly_the_losses_in_use():
     assert any("25 %" in w for w in words)
     assert any("resnet" in w for w in words)
     assert {"clinical CT, 16×16", "super-resolved, 128×128", "uCT, 128×128", "clinical-like, 16×16"} <= set(words)
-    cyclegan, words = drawn(Method(losses=CYCLEGAN, mix_fraction=0))
+    cyclegan, words = drawn(CycleGANMethod(losses=CYCLEGAN, mix_fraction=0))
     assert not cyclegan & PROPOSED_LOSSES
     assert words.count("weight 10") == 2
     assert not any("%" in w for w in words)
-    assert drawn(Method(losses=Losses(adversarial=0, cycle=0, upsample=0, micro_ssim=0)))[0] == {
+    assert drawn(CycleGANMethod(losses=Losses(adversarial=0, cycle=0, upsample=0, micro_ssim=0)))[0] == {
         "downsample_loss",
         "clinical_ssim_loss",
     }
-    assert any("L1(" in w and "f(" in w for w in drawn(Method(losses=Losses(pixel_norm="l1")))[1])
+    assert any("L1(" in w and "f(" in w for w in drawn(CycleGANMethod(losses=Losses(pixel_norm="l1")))[1])
     with pytest.raises(UserError, match="bicubic"):
-        drawn(Method(upsampler="bicubic"))
+        drawn(UntrainedMethod(kind="bicubic"))
 
 
 def test_the_network_figure_names_the_family_and_what_holds_a_training_stable():
     train = Train(network="efficient", gradient_penalty=2, ema_decay=0.99)
-    words = [t.get_text() for t in draw_network(Method(), train, (16, 128), "proposed").axes[0].texts]
+    words = [t.get_text() for t in draw_network(CycleGANMethod(), train, (16, 128), "proposed").axes[0].texts]
     assert any(w.startswith("Proposed: efficient networks") for w in words)
     assert any("R1 penalty" in w and "weight 2" in w and "decay 0.99" in w for w in words)
-    assert not any("R1" in t.get_text() for t in draw_network(Method(), Train(), (16, 128)).axes[0].texts)
+    assert not any("R1" in t.get_text() for t in draw_network(CycleGANMethod(), Train(), (16, 128)).axes[0].texts)
 
 
-NOISE_AWARE = Method(losses=Losses(repeat=50, forgive_px=1), mix_noise=True)
+NOISE_AWARE = CycleGANMethod(losses=Losses(repeat=50, forgive_px=1), mix_noise=True)
 
 
 @pytest.mark.parametrize(
-    "method", [Method(), Method(losses=CYCLEGAN, mix_fraction=0), Method(losses=Losses(cycle=0)), NOISE_AWARE]
+    "method",
+    [
+        CycleGANMethod(),
+        CycleGANMethod(losses=CYCLEGAN, mix_fraction=0),
+        CycleGANMethod(losses=Losses(cycle=0)),
+        NOISE_AWARE,
+    ],
 )
 @pytest.mark.parametrize("train", [Train(), Train(gradient_penalty=1, ema_decay=0.999)])
 def test_nothing_written_in_the_network_figure_overlaps_or_leaves_it(method, train):
@@ -413,7 +419,7 @@ def test_names_are_the_readers():
 
 def test_a_figure_is_the_same_byte_for_byte_with_fonts_embedded(tmp_path):
     for name in ("a", "b"):
-        save(draw_network(Method(), Train(), (32, 256)), tmp_path / name)
+        save(draw_network(CycleGANMethod(), Train(), (32, 256)), tmp_path / name)
     for kind in ("png", "pdf"):
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
     document = (tmp_path / "a.pdf").read_bytes()

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from printing import faults, read_page
 
-from microsr.config import Inset, Losses, Method, Train
+from microsr.config import CycleGANMethod, Inset, Losses, Train
 from microsr.evaluation.catalogue import HEADLINE
 from microsr.evaluation.tables import COLUMNS
 from microsr.figures.bronchioles import draw_bronchioles
@@ -153,9 +153,9 @@ def volumes(count):
     return draw_volumes(pd.DataFrame([row] * count, columns=list(TABLE_1)))
 
 
-NOISE_AWARE = Method(losses=Losses(repeat=50, forgive_px=1), mix_noise=True)
+NOISE_AWARE = CycleGANMethod(losses=Losses(repeat=50, forgive_px=1), mix_noise=True)
 FIGURES = {
-    "network": lambda: draw_network(Method(), Train(), (32, 256), "proposed"),
+    "network": lambda: draw_network(CycleGANMethod(), Train(), (32, 256), "proposed"),
     "network, noise aware": lambda: draw_network(NOISE_AWARE, Train(), (32, 256), "noise_aware"),
     "metrics": lambda: draw_metrics(metrics(FOUR, HEADLINE)),
     "metrics, many": lambda: draw_metrics(metrics(FOUR, [("truth", name) for name in TRUTH])),

@@ -9,11 +9,11 @@ from microsr.report.provenance import as_tree, changed_settings, made_how
 def test_settings_that_are_not_the_defaults_are_named_and_how_the_work_is_done_is_not():
     given = {
         "experiment": "x", "train": {"epochs": 3}, "compute": {"threads": 7}, "superresolve": {"formats": ["nifti"]},
-        "methods": {"proposed": {"losses": {"cycle": 9}}, "mine": {"upsampler": "bicubic"}},
+        "methods": {"proposed": {"losses": {"cycle": 9}}, "mine": {"kind": "bicubic"}},
     }  # fmt: skip
     found = changed_settings(config.load(given))
-    assert found == ["methods.proposed.losses.cycle=9.0", 'methods.mine.upsampler="bicubic"', "train.epochs=3"]
-    assert as_tree(found)["methods"]["mine"] == {"upsampler": "bicubic"}
+    assert found == ["methods.proposed.losses.cycle=9.0", 'methods.mine.kind="bicubic"', "train.epochs=3"]
+    assert as_tree(found)["methods"]["mine"] == {"kind": "bicubic"}
     assert as_tree(["a.b=[0.5, 1]", "a.c=plain"]) == {"a": {"b": [0.5, 1], "c": "plain"}}
     assert changed_settings(config.load({"experiment": "other"})) == []
 

@@ -28,6 +28,7 @@ from microsr.physics.window import normalise
 from microsr.training import checkpoint, losses, monitor, train
 from microsr.training.methods.cyclegan import CycleGAN
 from microsr.training.monitor import Board, History
+from microsr.training.passes import gigaflops_per_pair
 
 WINDOW = (-1000.0, 400.0)
 STEPS, BATCH = 12, 2
@@ -64,8 +65,8 @@ def run(files, folder, **compute):
     if folder.joinpath("state").exists():
         time.sleep(1 - time.time() % 1)  # TensorBoard orders its files by the second in their names
     train.train(
-        files["clinical"], files["micro"], folder / "model", folder / "state", settings=SETTINGS,
-        method=config.Method(), window_hu=WINDOW, seed=5, compute=config.Compute(device="cpu", **compute),
+        files, folder / "model", folder / "state", settings=SETTINGS, method=config.CycleGANMethod(),
+        window_hu=WINDOW, seed=5, compute=config.Compute(device="cpu", **compute),
     )  # fmt: skip
     return json.loads((folder / "model" / "run.json").read_text(encoding="utf-8"))
 
@@ -389,7 +390,7 @@ def test_run_json_records_attempts_arithmetic_and_speed(files, tmp_path, in_step
     assert record["speed"] == {
         "pairs_per_second": pytest.approx(STEPS * BATCH / seconds), "device": "cpu", "threads": 1
     }  # fmt: skip
-    counted = train.gigaflops_per_pair(SETTINGS, config.Losses(), (8, 64))
+    counted = gigaflops_per_pair(SETTINGS, config.Losses(), (8, 64))
     assert record["arithmetic"] == {"gflop_per_pair": pytest.approx(counted)} and counted > 0.01
 
 

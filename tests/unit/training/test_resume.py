@@ -36,7 +36,7 @@ SETTINGS = config.Train(
 """Three epochs of two steps; the pools overflow in the second step, the learning rate falls from the fourth."""
 ALWAYS = 1e-9
 """compute.checkpoint_minutes that saves after every step."""
-NOISE_AWARE = config.Method(losses=config.Losses(repeat=5, forgive_px=1), mix_noise=True)
+NOISE_AWARE = config.CycleGANMethod(losses=config.Losses(repeat=5, forgive_px=1), mix_noise=True)
 EVERYTHING = {"ema_decay": 0.9, "gradient_penalty": 1.0}
 SECONDS = 120
 """Patience with a process, see `limit`."""
@@ -75,8 +75,9 @@ def stop_in(monkeypatch):
 def run(patches, folder, method=NOISE_AWARE, seed=5, minutes=1e9, state=None, attempt=1, **changed):
     """A training to its end; weights of the model, and its history as it is written."""
     train.train(
-        [patches / "clinical.npy"], [patches / "micro.npy"], folder / "model", state or folder / "state",
-        settings=SETTINGS.model_copy(update=changed), method=method, window_hu=WINDOW, seed=seed,
+        {name: [patches / f"{name}.npy"] for name in ("clinical", "micro")}, folder / "model",
+        state or folder / "state", settings=SETTINGS.model_copy(update=changed), method=method, window_hu=WINDOW,
+        seed=seed,
         compute=config.Compute(device="cpu", checkpoint_minutes=minutes), scanner=config.Scanner(),
         attempt=attempt,
     )  # fmt: skip
@@ -123,16 +124,16 @@ def differences(one, other, place="state"):
 
 EVERY = range(1, STEPS + 1)
 WAYS = {
-    "compact": ({}, config.Method(), EVERY),
-    "compact bfloat16": ({"precision": "bfloat16"}, config.Method(), EVERY),
+    "compact": ({}, config.CycleGANMethod(), EVERY),
+    "compact bfloat16": ({"precision": "bfloat16"}, config.CycleGANMethod(), EVERY),
     "compact noise-aware": ({}, NOISE_AWARE, (1, 4)),
     "compact with everything": (EVERYTHING, NOISE_AWARE, EVERY),
     "compact bfloat16 with everything": (EVERYTHING | {"precision": "bfloat16"}, NOISE_AWARE, (2, 5)),
-    "resnet": ({"network": "resnet"}, config.Method(), EVERY),
+    "resnet": ({"network": "resnet"}, config.CycleGANMethod(), EVERY),
     "resnet bfloat16 with everything": (
         EVERYTHING | {"network": "resnet", "precision": "bfloat16"}, NOISE_AWARE, (1, 3, 5),
     ),
-    "efficient": ({"network": "efficient"}, config.Method(), (2, 5)),
+    "efficient": ({"network": "efficient"}, config.CycleGANMethod(), (2, 5)),
 }  # fmt: skip
 
 
@@ -216,7 +217,10 @@ def test_a_changed_training_starts_fresh_and_says_why(
         options, why = {"seed": 6}, "seed was 5, now 6"
     elif changed == "losses":
         losses = config.Losses(cycle=3, repeat=5, forgive_px=1)
-        options, why = {"method": config.Method(losses=losses, mix_noise=True)}, "method.losses.cycle was 1.0, now 3.0"
+        options, why = (
+            {"method": config.CycleGANMethod(losses=losses, mix_noise=True)},
+            "method.losses.cycle was 1.0, now 3.0",
+        )
     elif changed == "patches":
         other = tmp_path / patches.name
         other.mkdir()

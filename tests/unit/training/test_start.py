@@ -15,6 +15,7 @@ from microsr.networks.layers import average_pool
 from microsr.training import train
 from microsr.training.batches import Batches
 from microsr.training.methods.cyclegan import CycleGAN
+from microsr.training.methods.method import Setup
 
 WINDOW = (-1000.0, 400.0)
 SETTINGS = config.Train(
@@ -46,9 +47,9 @@ def batches(patches, start_noise=SCANNER, **changed):
 def run(patches, folder, minutes=1e9, method=None, **changed):
     """A training to its end; its model's weights and its history."""
     train.train(
-        [patches / "clinical.npy"], [patches / "micro.npy"], folder / "model", folder / "state",
-        settings=SETTINGS.model_copy(update=changed), method=method or config.Method(), window_hu=WINDOW, seed=5,
-        compute=config.Compute(device="cpu", checkpoint_minutes=minutes), scanner=SCANNER,
+        {name: [patches / f"{name}.npy"] for name in ("clinical", "micro")}, folder / "model", folder / "state",
+        settings=SETTINGS.model_copy(update=changed), method=method or config.CycleGANMethod(), window_hu=WINDOW,
+        seed=5, compute=config.Compute(device="cpu", checkpoint_minutes=minutes), scanner=SCANNER,
     )  # fmt: skip
     weights = torch.load(folder / "model/generator.pt", weights_only=True)["weights"]
     return weights, pd.read_csv(folder / "model/history.csv")
@@ -99,7 +100,7 @@ def test_the_rest_sees_the_same_batches_with_and_without_a_start(patches, tmp_pa
 
 def test_only_g1_learns_in_the_start_and_its_loss_falls(patches):
     stream, rate = batches(patches), 1e-3
-    model = CycleGAN(SETTINGS, config.Method(), (8, 64), 5)
+    model = CycleGAN(Setup(SETTINGS, config.CycleGANMethod(), 5), (8, 64))
     before = [{k: v.clone() for k, v in network.state_dict().items()} for network in model.nets]
     found = [float(model.start(0, stream.pairs(0), rate)["start_loss"]) for _ in range(20)]
     assert found[-1] < found[0], "little of noise can be learnt"
@@ -114,7 +115,7 @@ def test_the_start_in_parts_is_the_whole_but_for_rounding(patches):
     pairs = batches(patches).pairs(0)
     found = []
     for accumulate in (1, 2):
-        model = CycleGAN(SETTINGS, config.Method(), (8, 64), 5, accumulate=accumulate)
+        model = CycleGAN(Setup(SETTINGS, config.CycleGANMethod(), 5, accumulate=accumulate), (8, 64))
         losses = [float(model.start(0, pairs, 1e-3)["start_loss"]) for _ in range(3)]
         found.append(losses)
     assert found[0] == pytest.approx(found[1], rel=1e-4) and found[0][0] != found[0][2]
@@ -166,7 +167,7 @@ def test_the_noise_of_the_scanner_decides_a_training_with_a_start_only(patches, 
 def test_the_gain_strengthens_the_planes_and_nothing_else():
     def weights(gain):
         settings = SETTINGS.model_copy(update={"noise_gain": gain})
-        return CycleGAN(settings, config.Method(), (8, 64), 5).nets
+        return CycleGAN(Setup(settings, config.CycleGANMethod(), 5), (8, 64)).nets
 
     plain, strong = weights(1.0), weights(4.0)
     for one, other in zip(plain[:2], strong[:2], strict=True):

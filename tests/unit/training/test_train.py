@@ -41,8 +41,8 @@ def batches(files, **changed):
 
 def run(files, folder, settings=SETTINGS, method=None, seed=5, scanner=None):
     train.train(
-        files["clinical"], files["micro"], folder / "model", folder / "state", settings=settings,
-        method=method or config.Method(), window_hu=WINDOW, seed=seed, compute=config.Compute(), scanner=scanner,
+        files, folder / "model", folder / "state", settings=settings, method=method or config.CycleGANMethod(),
+        window_hu=WINDOW, seed=seed, compute=config.Compute(), scanner=scanner,
     )  # fmt: skip
     return torch.load(folder / "model" / "generator.pt", weights_only=True)["weights"]
 
@@ -129,7 +129,7 @@ def test_the_repeat_loss_teaches_g1_not_to_follow_the_noise(patch_files, tmp_pat
     settings = SETTINGS.model_copy(update={"epochs": 12, "learning_rate": 2e-3})
     quiet = config.Losses(adversarial=0, cycle=0, downsample=0, upsample=0, clinical_ssim=0, micro_ssim=0, repeat=10)
     scanner = config.Scanner(noise_hu=100)
-    run(patch_files, tmp_path, settings=settings, method=config.Method(losses=quiet), scanner=scanner)
+    run(patch_files, tmp_path, settings=settings, method=config.CycleGANMethod(losses=quiet), scanner=scanner)
     history = pd.read_csv(tmp_path / "model" / "history.csv")
     assert history["repeat_loss"].iloc[-3:].mean() < 0.7 * history["repeat_loss"].iloc[:3].mean()
 
@@ -137,7 +137,7 @@ def test_the_repeat_loss_teaches_g1_not_to_follow_the_noise(patch_files, tmp_pat
 def test_downsample_loss_alone_teaches_consistency(patch_files, tmp_path):
     only = config.Losses(adversarial=0, cycle=0, downsample=1, upsample=0, clinical_ssim=0, micro_ssim=0)
     settings = SETTINGS.model_copy(update={"epochs": 10})
-    run(patch_files, tmp_path, settings=settings, method=config.Method(losses=only))
+    run(patch_files, tmp_path, settings=settings, method=config.CycleGANMethod(losses=only))
     history = pd.read_csv(tmp_path / "model" / "history.csv")
     assert history["downsample_loss"].iloc[-3:].mean() < history["downsample_loss"].iloc[:3].mean() / 2
 

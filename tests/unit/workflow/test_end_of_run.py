@@ -18,7 +18,7 @@ SETTINGS = {
     "experiment": "x",
     "train": {"repeats": 3},
     "evaluate": {"further_protocols": ["distribution", "downsampled", "repeatability"], "validate_simulation": True},
-    "methods": {"proposed": {}, "other": {"train": {"network": "compact"}}, "bicubic": {"upsampler": "bicubic"}},
+    "methods": {"proposed": {}, "other": {"train": {"network": "compact"}}, "bicubic": {"kind": "bicubic"}},
 }
 
 
@@ -62,8 +62,8 @@ def test_an_experiment_that_makes_everything_leaves_nothing_out():
          ["slices: only [3, 4] are super-resolved (superresolve.slices)"]),
         ({"settings": {"methods": {"proposed": {}}}},
          ["figure efficiency: all trained methods have networks of one family, efficient"]),
-        ({"settings": {"methods": {"bicubic": {"upsampler": "bicubic"}}}, "training": ["micro"]},
-         ["models, and figures of trainings: no method is trained (methods.<name>.upsampler: generator)"]),
+        ({"settings": {"methods": {"bicubic": {"kind": "bicubic"}}}, "training": ["micro"]},
+         ["models, and figures of trainings: no method is trained (methods.<name>.kind: cyclegan, for one)"]),
     ],
 )  # fmt: skip
 def test_what_is_left_out_is_told_with_the_reason(change, lines):

@@ -11,7 +11,7 @@ from microsr.config.sheet import MODALITIES, Case, simulated_cases
 from microsr.core.errors import UserError
 from microsr.workflow.plan import CALIBRATED, ENDINGS, TYPESET, VIEWED, Plan, Result, Trial, base, launcher, numbered
 
-METHODS = {"proposed": {}, "bicubic": {"upsampler": "bicubic"}, "cyclegan": {"losses": {"upsample": 0}}}
+METHODS = {"proposed": {}, "bicubic": {"kind": "bicubic"}, "cyclegan": {"losses": {"upsample": 0}}}
 EVERYTHING = {"further_protocols": ["repeatability", "downsampled", "distribution"], "validate_simulation": True}
 
 
@@ -366,7 +366,7 @@ def test_a_comparison_says_what_its_models_were_trained_on(protocol, said):
 
 
 def test_a_comparison_of_interpolations_says_nothing_of_training_and_a_note_is_one_word():
-    made = plan(methods={"bicubic": {"upsampler": "bicubic"}}, note="it's a test; nothing more")
+    made = plan(methods={"bicubic": {"kind": "bicubic"}}, note="it's a test; nothing more")
     assert shlex.split(made.comparison_words("comparison")) == [
         "--title",
         "test1",
@@ -395,7 +395,7 @@ def test_a_protocol_has_a_figure_where_a_case_has_its_metrics():
 
 def test_figures_of_trainings_are_drawn_where_something_is_trained():
     of_trainings = {"network", "network_cyclegan", "losses", "tiling", "domain", "panels", "patches_train1_micro"}
-    made, untrained = plan(), plan(methods={"bicubic": {"upsampler": "bicubic"}})
+    made, untrained = plan(), plan(methods={"bicubic": {"kind": "bicubic"}})
     assert of_trainings <= set(made.figure_names) and not of_trainings & set(untrained.figure_names)
     assert set(made.tables) - set(untrained.tables) == {"<results>/tables/domain.csv", "<results>/tables/tiling.csv"}
     assert untrained.domains == untrained.networks == untrained.sampled_models == {} and untrained.models == []

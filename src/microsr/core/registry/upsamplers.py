@@ -1,5 +1,5 @@
-"""Ways of super-resolving that need no model, each a `microsr.inference.upsamplers.Upsampler`, by what `upsampler` may
-be beside generator.
+"""Ways of super-resolving that need no model, each a `microsr.inference.upsamplers.Upsampler`, by what
+`methods.<name>.kind` may be.
 """
 
 UPSAMPLERS = {

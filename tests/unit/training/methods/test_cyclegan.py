@@ -13,6 +13,7 @@ from microsr.training import losses, passes
 from microsr.training.batches import Batch
 from microsr.training.methods import cyclegan
 from microsr.training.methods.cyclegan import CycleGAN
+from microsr.training.methods.method import Setup
 from microsr.training.passes import gigaflops_per_pair
 
 SIZES = (8, 64)
@@ -31,8 +32,8 @@ def a_model(network="compact", losses_used=None, **options):
     settings = config.Train(
         network=network, learning_rate=1e-3, pool_size=options.pop("pool_size", 2), batch_size=4, **train
     )
-    method = config.Method(losses=losses_used or config.Losses())
-    return CycleGAN(settings, method, SIZES, 1, scanner=config.Scanner(), **options)
+    method = config.CycleGANMethod(losses=losses_used or config.Losses())
+    return CycleGAN(Setup(settings, method, 1, scanner=config.Scanner(), **options), SIZES)
 
 
 def weights(model):
@@ -45,10 +46,8 @@ def test_gradients_gathered_over_parts_are_those_of_the_whole_batch(network, rep
     found = []
     for accumulate in (1, 2, 4):
         model = a_model(network, config.Losses(repeat=repeat, forgive_px=0.5), accumulate=accumulate)
-        model.generators = torch.optim.SGD(
-            model.generators.param_groups[0]["params"], 0.01, fused=True
-        )  # Adam magnifies rounding
-        model.discriminators = torch.optim.SGD(model.discriminators.param_groups[0]["params"], 0.01, fused=True)
+        weights_of = [one.param_groups[0]["params"] for one in model.optimisers]
+        model.optimisers = [torch.optim.SGD(one, 0.01, fused=True) for one in weights_of]  # Adam magnifies rounding
         for step in range(1 if network == "resnet" else 3):  # instance norm makes rounding grow with every step
             means = model.step(step, a_batch(seed=step), 0.01)
         running = torch.cat([b.flatten() for b in model.nets.g1.buffers()] + [torch.zeros(1)])
@@ -73,12 +72,12 @@ def test_a_step_evaluates_each_network_as_often_as_its_losses_need(monkeypatch):
 def test_the_discriminators_learn_from_their_own_loss_alone():
     model, reference = a_model(pool_size=0), a_model()
     gradients = []
-    step = model.discriminators.step
-    model.discriminators.step = lambda: (gradients.extend(p.grad.clone() for p in model.nets.d1.parameters()), step())
+    step = model.optimisers[1].step
+    model.optimisers[1].step = lambda: (gradients.extend(p.grad.clone() for p in model.nets.d1.parameters()), step())
     model.step(0, a_batch(), 1e-4)
     cyclegan.refresh_spectral_norm(reference.nets.d1)
     with torch.no_grad():
-        fake = reference.nets.g1(a_batch().a, reference._noise(reference.nets.g1, range(4), 0, (8, 8)))
+        fake = reference.nets.g1(a_batch().a, reference.planes(reference.nets.g1, range(4), 0, (8, 8)))
     losses.discriminator_loss(reference.nets.d1(a_batch().b), reference.nets.d1(fake)).backward()
     for found, expected in zip(gradients, reference.nets.d1.parameters(), strict=True):
         torch.testing.assert_close(found, expected.grad, rtol=1e-3, atol=1e-6)
@@ -157,7 +156,7 @@ def test_a_step_whose_gradient_is_not_finite_is_left_out(parts, monkeypatch):
         before = weights(model)
         if hook is not None:
             hook.remove()
-    for optimiser in (model.generators, model.discriminators):
+    for optimiser in model.optimisers:
         assert {int(state["step"]) for state in optimiser.state.values()} == {3}
 
 

@@ -1,15 +1,14 @@
-"""Section `methods`: what is compared, each method with its losses and its own changes to the training."""
+"""Settings of a method of kind cyclegan: its losses, and the mix of its clinical inputs."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, create_model
+from pydantic import Field, create_model
 
+from microsr.config.methods.method import TrainedMethod
 from microsr.config.section import Section, Weight
-from microsr.config.train import Train
 from microsr.core.registry.losses import LOSSES
-from microsr.core.registry.upsamplers import UPSAMPLERS
 
 FurtherLosses = create_model(
     "FurtherLosses",
@@ -53,19 +52,11 @@ class Losses(FurtherLosses):
         return {key: weight for key, weight in self if key in LOSSES and weight}
 
 
-def _changes(train: dict[str, Any]) -> dict[str, Any]:
-    """A method's changes to the section `train`, checked by the section's own rules."""
-    Train.model_validate(train)
-    if "repeats" in train:
-        raise ValueError("repeats must be the same for all methods; set it in train")
-    return train
+class CycleGANMethod(TrainedMethod):
+    """The modified CycleGAN; defaults: the paper's proposed method."""
 
-
-class Method(Section):
-    """One way of super-resolving a clinical CT."""
-
-    upsampler: Literal["generator", *UPSAMPLERS] = "generator"
-    """generator: a trained G1; bicubic: interpolation, nothing is trained."""
+    kind: Literal["cyclegan"] = "cyclegan"
+    """Networks that learn from unpaired patches, by an adversarial and a cycle loss."""
     losses: Losses = Field(default_factory=Losses)
     mix_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """Share of the clinical inputs that are down-sampled uCT patches (paper: 25 %)."""
@@ -73,28 +64,8 @@ class Method(Section):
     """Add the scanner's noise to those patches; the losses compare with what they were without it (beyond the
     paper).
     """
-    train: Annotated[dict[str, Any], AfterValidator(_changes)] = {}
-    """Keys of the section `train` that differ for this method, as {network: resnet}; any but repeats."""
 
     @property
     def uses_noise(self) -> bool:
         """Whether training depends on the scanner's noise."""
         return self.losses.repeat > 0 or (self.mix_noise and self.mix_fraction > 0)
-
-    def needs_scanner(self, train: Train) -> bool:
-        """Whether a training of the method by such a section `train` depends on the scanner."""
-        return self.uses_noise or train.start_steps > 0
-
-
-INTERPOLATIONS = tuple(UPSAMPLERS)
-"""Upsamplers that need no model."""
-
-
-def default_methods() -> dict[str, Method]:
-    """The methods of an experiment that names none: the paper's, and the two it is compared with."""
-    cyclegan = Losses(cycle=10, downsample=0, upsample=0, clinical_ssim=0, micro_ssim=0)
-    return {
-        "proposed": Method(),
-        "bicubic": Method(upsampler="bicubic"),
-        "cyclegan": Method(losses=cyclegan, mix_fraction=0),
-    }
