@@ -118,7 +118,7 @@ def test_the_files_are_clean(example, extended):
 def test_the_new_parts_offer_what_their_protocols_ask_for(extended):
     code = "from microsr.core.registry import families, formats, losses, upsamplers as u; "
     code += "print(len(families.FAMILIES), len(formats.FORMATS), len(losses.LOSSES), len(u.UPSAMPLERS))"
-    assert run(extended, "-c", code).split() == ["4", "1", "1", "2"]
+    assert run(extended, "-c", code).split() == ["4", "1", "1", "3"]
     said = run(
         extended, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_registry.py", "-k", "offers or words"
     )
@@ -184,7 +184,7 @@ def test_a_new_part_is_code_of_the_steps_that_can_use_it(kind, again, plain):
     [
         ("loss", "methods.smooth.losses.total_variation: unknown key; allowed here: adversarial, "),
         ("network", "methods.tiny.train.network: Input should be 'efficient', 'resnet' or 'compact'"),
-        ("upsampler", "methods.lanczos.kind: must be one of cyclegan, bicubic, not 'lanczos'"),
+        ("upsampler", "methods.lanczos.kind: must be one of cyclegan, bicubic, nearest, not 'lanczos'"),
         ("format", "superresolve.formats.0: Input should be 'nifti', 'nifti.gz', "),
     ],
 )

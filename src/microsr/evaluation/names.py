@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-METHOD_NAMES = {"proposed": "Proposed", "bicubic": "Bicubic", "cyclegan": "CycleGAN", "noise_aware": "Noise-aware"}
+METHOD_NAMES = {
+    "proposed": "Proposed",
+    "bicubic": "Bicubic",
+    "cyclegan": "CycleGAN",
+    "noise_aware": "Noise-aware",
+    "nearest": "Nearest",
+}
 MODALITY_NAMES = {"clinical": "clinical CT", "micro": "uCT"}
 DEFAULT_TRAINING_SETS = ("pooled", "none")
 

@@ -24,7 +24,7 @@ from microsr.core.scale import SCALE
 from microsr.core.streams import Stream, philox_stream
 from microsr.networks.devices import choose_device, choose_precision, keep_freed_memory
 from microsr.networks.families import NO_SIDE, Sides, without_halo
-from microsr.networks.layers import bicubic_upsample
+from microsr.networks.layers import bicubic_upsample, nearest_upsample
 from microsr.networks.model_file import load_generator
 from microsr.physics.window import normalise, to_hu
 
@@ -114,7 +114,19 @@ class Bicubic(Interpolation):
         return bicubic_upsample(image)
 
 
+class Nearest(Interpolation):
+    """Each clinical pixel as a block of 8 x 8: what there is without any interpolation."""
+
+    def __init__(self) -> None:
+        super().__init__("nearest", halo=0)
+
+    def magnify(self, image: Tensor) -> Tensor:
+        """See `Interpolation`."""
+        return nearest_upsample(image.float())
+
+
 BICUBIC = Bicubic()
+NEAREST = Nearest()
 
 
 def interpolation(name: str) -> Upsampler:

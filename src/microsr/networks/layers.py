@@ -310,6 +310,11 @@ def bicubic_upsample(image: Tensor, scale: int = SCALE) -> Tensor:
     return _Bicubic.apply(image.float(), scale)
 
 
+def nearest_upsample(image: Tensor, scale: int = SCALE) -> Tensor:
+    """g: each pixel repeated scale x scale times (Zheng et al. 2020, l_upsample)."""
+    return functional.interpolate(image, scale_factor=scale, mode="nearest")
+
+
 def average_pool(image: Tensor, scale: int = SCALE) -> Tensor:
     """f: the mean of each scale x scale block (Zheng et al. 2020, l_downsample)."""
     return functional.avg_pool2d(image, scale)

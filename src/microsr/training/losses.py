@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from microsr.core.scale import SCALE
-from microsr.networks.layers import average_pool, exactly, reflect
+from microsr.networks.layers import average_pool, exactly, nearest_upsample, reflect
 
 DATA_RANGE = 2.0
 """Width of [-1, 1]: the true data range of the normalised patches."""
@@ -47,11 +46,6 @@ class Loss(Protocol):
     def __call__(self, images: Images) -> Tensor:
         """A scalar in float32, a mean over the batch, which may be cut into parts; it is weighted elsewhere."""
         ...
-
-
-def nearest_upsample(image: Tensor, scale: int = SCALE) -> Tensor:
-    """g: each pixel repeated scale x scale times (Zheng et al. 2020, l_upsample)."""
-    return functional.interpolate(image, scale_factor=scale, mode="nearest")
 
 
 def _pixel_distance(a: Tensor, b: Tensor, norm: str) -> Tensor:

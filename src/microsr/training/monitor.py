@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from microsr.core.errors import UserError
 from microsr.core.progress import logger
-from microsr.training.losses import nearest_upsample
+from microsr.networks.layers import nearest_upsample
 from microsr.training.methods.method import SKIPPED
 
 ROW_FACTS = ("step", "epoch", "learning_rate", SKIPPED)

@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from microsr.inference import upsamplers
-from microsr.inference.upsamplers import Bicubic, Generator, Magnifier, standard_normal, tiles, upsample_slice
+from microsr.inference.upsamplers import (
+    Bicubic,
+    Generator,
+    Magnifier,
+    interpolation,
+    standard_normal,
+    tiles,
+    upsample_slice,
+)
 from microsr.networks.model_file import load_generator
 
 
@@ -22,6 +30,13 @@ def upsampler(trained_model):
         return Bicubic() if method == "bicubic" else Generator(trained_model(method), "cpu", precision)
 
     return make
+
+
+def test_nearest_makes_a_block_of_eight_by_eight_of_each_clinical_pixel(slice_hu):
+    slice_hu[0, 0], slice_hu[-1, -1] = 3000.5, -3024.25  # no value is changed, at no border
+    blocks = np.kron(slice_hu, np.ones((8, 8), np.float32))
+    for tile in (16, 1000):
+        assert np.array_equal(upsample_slice(slice_hu, 0, interpolation("nearest"), tile), blocks)
 
 
 @pytest.mark.parametrize("method", ["bicubic", "compact", "efficient", "resnet"])

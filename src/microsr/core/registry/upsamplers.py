@@ -4,4 +4,5 @@
 
 UPSAMPLERS = {
     "bicubic": "microsr.inference.upsamplers:BICUBIC",
+    "nearest": "microsr.inference.upsamplers:NEAREST",
 }
