@@ -34,13 +34,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="the same as JSON")
     parser.add_argument("--series", help="DICOM: UID of one of several series in the folder")
+    parser.add_argument("--slices", help="of a scan: range of slices first:end, end excluded")
     parser.add_argument("--spacing", help="of images without one: mm as X, XxY or XxYxZ")
     parser.add_argument("--level", type=int, help="resolution level of an OME-Zarr or N5 store, 0 the finest")
 
 
 def main(namespace: argparse.Namespace) -> None:
     """Run `microsr info`."""
-    found = describe(namespace.path, namespace.series, namespace.spacing, namespace.level)
+    words = {name: getattr(namespace, name) for name in ("series", "slices", "spacing", "level")}
+    found = describe(namespace.path, **words)
     if namespace.json:
         print(json.dumps(found, indent=1, ensure_ascii=False))
         return
@@ -49,13 +51,11 @@ def main(namespace: argparse.Namespace) -> None:
     print("\n".join(f"{name:{width}}  {text}" for name, text in lines))
 
 
-def describe(
-    path: Path, series: str | None = None, spacing: str | None = None, level: int | None = None
-) -> dict[str, Any]:
+def describe(path: Path, **words: Any) -> dict[str, Any]:
     """What is at `path`, as plain JSON values; "kind" says which of the below it is. Lengths in mm, in the order x, y,
     z.
 
-    series, spacing, level: of a scan, as the case sheet gives them.
+    words: series, slices, spacing and level of a scan, as the case sheet gives them.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def describe(
         found = _model(path)
     else:
         try:
-            scan = Scan(path=str(path), series=series, spacing=spacing, level=level)
+            scan = Scan(path=str(path), **words)
         except ValidationError as error:
             raise UserError(config.describe(error, "command line")) from None
         found = _scan(scan)

@@ -7,6 +7,7 @@ from the headers.
 
 from __future__ import annotations
 
+import filecmp
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ import SimpleITK as sitk
 
 from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
+from microsr.core.progress import logger
 from microsr.formats.headers import chosen_range, reason, sheet_spacing
 from microsr.formats.rawfile import kept
 from microsr.volume.slices import Slices, in_order
@@ -30,6 +32,10 @@ NOT_IMAGES = tuple(
                  "5.1.4.1.1.481.5", "5.1.4.1.1.481.8")
 )  # fmt: skip
 """SOP classes without pixels (directory, presentation state, raw data, report, PDF, RT structures and plans)."""
+WITH_PIXELS = ("Image", "Segmentation", "Parametric Map", "RT Dose", "Photography", "Surface Scan", "Video")
+"""Words in the names of SOP classes of which each object has pixels; one without them is damaged."""
+LOCALIZERS = {"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW"}
+"""Values of ImageType of a projection that the slices are planned on."""
 SAME_DIRECTION = 1e-3
 """Largest difference of two slices' direction cosines."""
 GAP_TOLERANCE = 0.1
@@ -62,6 +68,7 @@ class Slice:
     problem: str | None
     size: tuple[int, int]
     pixel_type: int
+    is_localizer: bool
     pixel_spacing: tuple[float, float] | None
     position: np.ndarray
     row: np.ndarray
@@ -100,19 +107,32 @@ def read(files: Iterable[Path], scan: Scan, scratch: Path | None = None) -> Volu
         Several series and none chosen, a damaged file, or slices that do not form a regular, unsheared grid.
     """
     series: dict[str, list[Slice]] = defaultdict(list)
+    without_pixels = 0
     for header in in_order(_header, files):
         if header is not None:
             series[header.series].append(header)
+        else:
+            without_pixels += 1
     if not series:
         raise UserError(f"{scan.path}: holds no DICOM image; give the folder of one CT series")
-    chosen = _chosen(series, scan)
+    slices_of = _without_localizers(series, scan)
+    chosen = _chosen(slices_of, scan)
     for one in chosen:
         if one.problem:
             raise UserError(f"{one.path}: {one.problem}")
-    slices = _sorted(chosen, scan.path)
+    once = _without_copies(chosen)
+    slices = _sorted(once, scan.path)
     first, end = chosen_range(scan, len(slices))
-    volume_facts = _geometry(slices[first:end], scan)
+    volume_facts = _geometry(slices[first:end], scan, first)
     array = kept(_pixels(slices[first:end]), scratch)
+    passed_over = {
+        "without pixels": without_pixels,
+        "localizers": sum(map(len, series.values())) - sum(map(len, slices_of.values())),
+        "copies of others": len(chosen) - len(once),
+    }
+    if any(passed_over.values()):
+        said = ", ".join(f"{number} {what}" for what, number in passed_over.items() if number)
+        logger.info("%s: DICOM files are passed over: %s", scan.path, said)
     source = {
         "format": "DICOM",
         "size": [*slices[0].size, len(slices)],
@@ -149,6 +169,8 @@ def _header(path: Path) -> Slice | None:
     try:
         reader.ReadImageInformation()
     except RuntimeError:
+        if _has_no_pixels(path):
+            return None
         raise UserError(
             f"{path}: cannot be read as a DICOM image; it is damaged, truncated or of another kind"
         ) from None
@@ -199,6 +221,7 @@ def _header(path: Path) -> Slice | None:
         problem=problem,
         size=tuple(reader.GetSize()[:2]),
         pixel_type=reader.GetPixelID(),
+        is_localizer=not LOCALIZERS.isdisjoint(text("0008|0008").upper().split("\\")),
         pixel_spacing=(pixel[1], pixel[0]) if pixel and min(pixel) > 0 else None,
         position=np.array(position or [0.0, 0, 0]),
         row=row / max(lengths[0], 1e-6),
@@ -208,6 +231,48 @@ def _header(path: Path) -> Slice | None:
             numbers("0028|0120", 1), numbers("0028|1053", 1), numbers("0028|1052", 1), text("0028|0103") == "1"
         ),
     )
+
+
+def _has_no_pixels(path: Path) -> bool:
+    """Whether a file that is no image for GDCM is a sound object of another kind: a value map, a protocol, an ECG."""
+    import pydicom  # only here, as below
+
+    try:
+        data = pydicom.dcmread(path)
+        kind = data.SOPClassUID
+        is_image = any(word in kind.name for word in WITH_PIXELS) and not kind.is_private
+        return not is_image and not {"Rows", "Columns", "PixelData"} & set(data.dir())
+    except Exception:  # whatever a damaged header provokes in pydicom
+        return False
+
+
+def _without_localizers(series: dict[str, list[Slice]], scan: Scan) -> dict[str, list[Slice]]:
+    """The series without localizers, if anything is left of those that are asked for."""
+    asked = [one for uid, slices in series.items() if scan.series in (None, uid) for one in slices]
+    if asked and all(one.is_localizer for one in asked):
+        path = asked[0].path if len(asked) == 1 else scan.path
+        raise UserError(
+            f"{path}: is a localizer by its ImageType, a projection and no CT slice; give the series of the slices"
+        )
+    left = {uid: [one for one in slices if not one.is_localizer] for uid, slices in series.items()}
+    return {uid: slices for uid, slices in left.items() if slices}
+
+
+def _without_copies(slices: list[Slice]) -> list[Slice]:
+    """Each slice once, where files are copies of one another: of one place and size, and with the same values."""
+    once: dict[tuple, list[Slice]] = defaultdict(list)
+    for one in slices:
+        place = (*one.position.round(4), *one.row.round(4), *one.column.round(4), *one.size)
+        if not any(_are_copies(one, other) for other in once[place]):
+            once[place].append(one)
+    return list(itertools.chain.from_iterable(once.values()))
+
+
+def _are_copies(one: Slice, other: Slice) -> bool:
+    if filecmp.cmp(one.path, other.path, shallow=False):
+        return True
+    alike = (one.pixel_spacing, one.thickness, one.padding) == (other.pixel_spacing, other.thickness, other.padding)
+    return alike and np.array_equal(_read_pixels(one.path), _read_pixels(other.path))
 
 
 def _damage(path: Path, size: tuple[int, int], rescale: list[str]) -> str | None:
@@ -292,8 +357,8 @@ def _sorted(slices: list[Slice], where: str) -> list[Slice]:
     return slices
 
 
-def _geometry(slices: list[Slice], scan: Scan) -> dict[str, Any]:
-    """Spacing, origin and direction of sorted slices; refuses uneven gaps and shear."""
+def _geometry(slices: list[Slice], scan: Scan, before: int) -> dict[str, Any]:
+    """Spacing, origin and direction of sorted slices; refuses uneven gaps and shear. before: as for `_check_even`."""
     given = sheet_spacing(scan)
     first, where = slices[0], scan.path
     pixel = (given[0], given[min(1, len(given) - 1)]) if given else first.pixel_spacing
@@ -305,7 +370,7 @@ def _geometry(slices: list[Slice], scan: Scan) -> dict[str, Any]:
         steps = np.array([s.position for s in slices]) - first.position
         along = steps @ first.normal
         distance = along[-1] / (len(slices) - 1)
-        _even(along, slices, where)
+        _check_even(along, slices, where, before)
         sideways = np.linalg.norm(steps - np.outer(along, first.normal), axis=1).max()
         if sideways > SHIFT_TOLERANCE * min(pixel):
             angle = np.degrees(np.arctan2(sideways, along[-1]))
@@ -326,18 +391,39 @@ def _geometry(slices: list[Slice], scan: Scan) -> dict[str, Any]:
     }
 
 
-def _even(along: np.ndarray, slices: list[Slice], where: str) -> None:
-    """Refuse slices that are not on an even grid."""
+def _is_even(along: np.ndarray) -> bool:
+    """Whether slices at these places along their normal are on an even grid."""
+    gaps, steps = np.diff(along), along - along[0]
+    usual = float(np.median(gaps))
+    grid = np.linspace(0, steps[-1], len(steps))
+    return (
+        np.abs(steps - grid).max() <= GAP_TOLERANCE * usual and np.abs(gaps - usual).max() <= 2 * GAP_TOLERANCE * usual
+    )
+
+
+def _even_part(along: np.ndarray) -> tuple[int, int]:
+    """First slice and end of the longest part that is on an even grid; of several the first."""
+    best, first = (0, min(2, len(along))), 0
+    for end in range(2, len(along) + 1):
+        while not _is_even(along[first:end]):
+            first += 1
+        if end - first > best[1] - best[0]:
+            best = first, end
+    return best
+
+
+def _check_even(along: np.ndarray, slices: list[Slice], where: str, before: int) -> None:
+    """Refuse slices that are not on an even grid. before: slices of the series before the first of them."""
+    if _is_even(along):
+        return
     gaps = np.diff(along)
     usual = float(np.median(gaps))
-    grid = np.linspace(0, along[-1], len(along))
-    if np.abs(along - grid).max() <= GAP_TOLERANCE * usual and np.abs(gaps - usual).max() <= 2 * GAP_TOLERANCE * usual:
-        return
     odd = int(np.abs(gaps - usual).argmax())
+    first, end = (before + z for z in _even_part(along))
     raise UserError(
         f"{where}: slice gaps vary: {gaps[odd]:.3f} mm between {slices[odd].path.name} and "
-        f"{slices[odd + 1].path.name}, {usual:.3f} mm elsewhere; a slice is missing or two scans are mixed (choose an "
-        "even part with slices=first:end)"
+        f"{slices[odd + 1].path.name}, {usual:.3f} mm elsewhere; a slice is missing or two scans are mixed (take the "
+        f"even part {first}:{end} by <modality>_slices in the sheet, or --slices)"
     )
 
 
@@ -347,13 +433,15 @@ def _pixels(slices: list[Slice]) -> Slices:
     dtype = np.result_type(*(TYPES[s.pixel_type] for s in slices))
 
     def load(z: int) -> np.ndarray:
-        path = slices[z].path
-        try:
-            image = _reader(path).Execute()
-        except (RuntimeError, MemoryError) as error:
-            raise UserError(
-                f"{path}: pixels cannot be read, the file is damaged or truncated ({reason(error)})"
-            ) from None
-        return sitk.GetArrayFromImage(image)[0].astype(dtype, copy=False)
+        return _read_pixels(slices[z].path).astype(dtype, copy=False)
 
     return Slices(load, (len(slices), rows, columns), dtype)
+
+
+def _read_pixels(path: Path) -> np.ndarray:
+    """Rescaled values of a slice, [rows, columns]."""
+    try:
+        image = _reader(path).Execute()
+    except (RuntimeError, MemoryError) as error:
+        raise UserError(f"{path}: pixels cannot be read, the file is damaged or truncated ({reason(error)})") from None
+    return sitk.GetArrayFromImage(image)[0]

@@ -22,6 +22,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from microsr import __version__
 from microsr.core.errors import UserError
+from microsr.volume.orientation import plane
 from microsr.volume.storage import Volume
 
 INTERCEPT = -1024
@@ -136,12 +137,12 @@ class DerivedSeries:
         """Write one slice, int16 HU [rows, columns]."""
         volume = self._volume
         data = _header(volume, position, self._number(position))
-        data.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
+        data.ImageType = ["DERIVED", "SECONDARY", "AXIAL" if plane(volume.direction) == "axial" else "OTHER"]
         data.ManufacturerModelName = "microsr"
-        data.BodyPartExamined, data.SeriesNumber = "CHEST", 1
+        data.PatientPosition, data.SeriesNumber = None, 1  # how the patient lay is known from a source only
         data.StudyInstanceUID = _uid(*self._entropy, "study")
         data.FrameOfReferenceUID = _uid(*self._entropy, "frame")
-        data.SliceThickness = _decimal(volume.attributes.get("source", {}).get("slice_thickness") or volume.spacing[2])
+        data.SliceThickness = _decimal(_thickness(volume))
         if self._source is not None:
             for keyword, value in self._source.technique.items():
                 setattr(data, keyword, value)
@@ -149,7 +150,8 @@ class DerivedSeries:
         data.DerivationDescription = _ascii(
             volume.attributes.get("derivation", f"Processed by microsr {__version__}"), 1024
         )
-        data.DerivationCodeSequence = [_resampled()]
+        if {"derivation", "sampling"} & volume.attributes.keys():  # an import as it was scanned is not resampled
+            data.DerivationCodeSequence = [_resampled()]
         data.SeriesInstanceUID = _uid(*self._entropy, "series")
         data.SOPInstanceUID = _uid(*self._entropy, "image", position)
         data.BurnedInAnnotation = "NO"
@@ -162,17 +164,35 @@ class DerivedSeries:
         return self._shape[0] - position if self._turned else position + 1
 
 
+def _thickness(volume: Volume) -> float:
+    """Slice thickness, mm: what the header of the import said; else the distance of the slices that the volume was
+    made from, of which it may hold every second only.
+    """
+    facts = volume.attributes
+    if "source" in facts:  # an import, whose attribute `slices` is a range
+        return facts["source"].get("slice_thickness") or volume.spacing[2]
+    listed = facts.get("slices", [])
+    return volume.spacing[2] / (listed[1] - listed[0] if len(listed) > 1 else 1)
+
+
 def _read_source(source: Path, series: str | None, volume: Volume, shape: tuple[int, int, int]) -> _Source:
     """The one series at `source` (of the UID `series`, if given)."""
-    from microsr.formats.dicom import is_dicom  # only here: a simulated scan, which has no source, is spared SimpleITK
+    from microsr.formats.dicom import (
+        LOCALIZERS,
+        is_dicom,
+    )  # only here: a simulated scan, which has no source, is spared SimpleITK
 
     if not source.exists():
         raise UserError(f"{source}: does not exist; give the DICOM folder that the volume was made from")
     found: dict[str, list[tuple[Dataset, Path]]] = {}
+
+    def is_localizer(data: Dataset) -> bool:
+        return not LOCALIZERS.isdisjoint(str(value).upper() for value in data.get("ImageType") or ())
+
     for path in sorted(source.iterdir()) if source.is_dir() else [source]:
         if path.is_file() and is_dicom(path):
-            data = _read_header(path, PLACE)
-            if "Rows" in data and series in (None, data.get("SeriesInstanceUID")):
+            data = _read_header(path, (*PLACE, "ImageType"))
+            if "Rows" in data and not is_localizer(data) and series in (None, data.get("SeriesInstanceUID")):
                 found.setdefault(data.get("SeriesInstanceUID", ""), []).append((data, path))
     if len(found) != 1:
         what = f"holds {len(found)} series ({', '.join(found)})" if found else "holds no such DICOM series"
@@ -224,7 +244,8 @@ def _nearest(source: Path, images: list[Dataset], volume: Volume, shape: tuple[i
     wanted = np.array([volume.point((position, 0, 0)) @ normal for position in range(shape[0])])
     distances = np.abs(along[:, None] - wanted)
     nearest = distances.argmin(axis=0)
-    step = np.median(np.diff(np.sort(along))) if len(images) > 1 else volume.spacing[2]
+    places = np.unique(along.round(4))  # some slices may be there twice
+    step = np.median(np.diff(places)) if len(places) > 1 else volume.spacing[2]
     first = images[nearest[0]]
     axes = np.array(first.ImageOrientationPatient, float).reshape(2, 3)  # along columns' numbers, along rows'
     pixel = np.array([float(v) for v in first.PixelSpacing])[::-1]

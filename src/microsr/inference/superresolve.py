@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from microsr import config
@@ -34,6 +35,8 @@ from microsr.formats.readers import read_scan
 from microsr.inference.upsamplers import Generator, Magnifier, Part, Upsampler, interpolation, whole
 from microsr.networks.devices import available_cpus, choose_algorithms
 from microsr.preprocessing.hounsfield import clinical_hu
+from microsr.preprocessing.plausible import check_clinical
+from microsr.volume.slices import Slices
 from microsr.volume.storage import Volume, is_volume, magnified_geometry, open_volume
 
 UNLIKE = 0.15
@@ -52,10 +55,12 @@ WAITING = 2
 """Slices that may wait to be written."""
 
 
-def open_input(path: Path, series: str | None = None, spacing: str | None = None, level: int | None = None) -> Volume:
+def open_input(path: Path, slices: str | Sequence[int] = "all", **scan: Any) -> Volume:
     """A clinical CT in HU, read when it is asked for: an imported volume, or any scan that `microsr volumes` reads.
 
-    series, spacing, level: as in the case sheet, for a scan.
+    slices: as for `chosen_slices`; of a scan only what lies between the first and the last of them is read and judged,
+    so that a series with a fault elsewhere can be used. scan: series, spacing and level as in the case sheet, for a
+    scan.
 
     Raises
     ------
@@ -67,7 +72,26 @@ def open_input(path: Path, series: str | None = None, spacing: str | None = None
         if volume.unit != "HU":
             raise UserError(f"{path} has unit '{volume.unit}', not HU; give a clinical CT")
         return volume
-    return clinical_hu(read_scan(Scan(path=str(path), series=series, spacing=spacing, level=level)), str(path))
+    part = slices if isinstance(slices, str) else f"{min(slices)}:{max(slices) + 1}"
+    try:
+        chosen = Scan(path=str(path), slices=None if part == "all" else part, **scan)
+    except ValidationError as error:
+        raise UserError(config.describe(error, "command line")) from None
+    volume = read_scan(chosen)
+    check_clinical(volume, str(path))
+    volume = clinical_hu(volume, str(path))
+    first, _ = volume.attributes.pop("slices", (0, 0))
+    return _numbered_as_a_whole(volume, first)
+
+
+def _numbered_as_a_whole(volume: Volume, first: int) -> Volume:
+    """The slices of a scan from `first` on, numbered as in the whole scan."""
+    array, count = volume.array, volume.attributes["source"]["size"][2]
+    if len(array) == count:
+        return volume
+    origin = tuple(float(v) for v in volume.point((-first, 0, 0)))
+    slices = Slices(lambda z: array[z - first], (count, *array.shape[1:]), array.dtype)
+    return replace(volume, array=slices, origin=origin)
 
 
 def chosen_slices(slices: str | Sequence[int], count: int, source: Path) -> list[int]:
@@ -143,11 +167,12 @@ def superresolve(
     """
     started = time.time()
     source, output = Path(source), Path(output)
-    volume = volume or open_input(source)
+    volume = volume or open_input(source, slices, series=series)
     count, *size = volume.shape
     wanted = chosen_slices(slices, count, source)
     where = whole(size) if region is None else parse_region(region, (size[0], size[1]), source)
-    pixel, trained = volume.spacing[0], upsampler.spacing_mm
+    trained = upsampler.spacing_mm
+    pixel = max(volume.spacing[:2], key=lambda size: abs(size / (trained or size) - 1))
     if trained is not None and abs(pixel / trained - 1) > UNLIKE:
         logger.warning(
             "%s has pixels of %.3g mm, the model was trained on %.3g mm: what it draws is of another size than lung's",
@@ -292,7 +317,8 @@ def main(namespace: argparse.Namespace) -> None:
     else:
         upsampler = interpolation(namespace.upsampler)
     scan, output = namespace.scan, namespace.output
-    volume = open_input(scan, namespace.series, namespace.spacing, namespace.level)
+    words = {name: getattr(namespace, name) for name in ("series", "spacing", "level")}
+    volume = open_input(scan, settings.slices, **words)
     part = (1, 1) if namespace.part is None else (namespace.part, compute.parts)
     if not 1 <= part[0] <= part[1]:
         raise UserError(f"--part {part[0]} does not exist: there are {part[1]} parts, from 1 on")

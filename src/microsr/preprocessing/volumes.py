@@ -31,8 +31,9 @@ from microsr.formats.readers import read_scan
 from microsr.preprocessing import resampling
 from microsr.preprocessing.calibration import Mapping, Sample, fit
 from microsr.preprocessing.components import Masks
-from microsr.preprocessing.hounsfield import AERATED_SHARE, as_int16, clinical_hu
+from microsr.preprocessing.hounsfield import as_int16, clinical_hu
 from microsr.preprocessing.masks import Padding, at_full_size, lung_mask, specimen_outline
+from microsr.preprocessing.plausible import check_clinical, check_micro
 from microsr.preprocessing.regridding import Regridded
 from microsr.preprocessing.resampling import Axis
 from microsr.volume.chunks import SliceWriter
@@ -41,10 +42,6 @@ from microsr.volume.storage import Volume, create_volume, open_volume
 
 CALIBRATION_SLICES = 32
 """The calibration looks at about this many slices, evenly spread."""
-FINEST_CLINICAL = 0.1
-"""Pixel size, mm, below which no scanner makes a clinical CT."""
-COARSEST_MICRO = 0.3
-"""Pixel size, mm, above which a volume with the HU of air is no uCT."""
 UPSAMPLING = 0.9
 """Resampling to as little as this share of the voxel size passes for none."""
 
@@ -62,7 +59,7 @@ def import_clinical(scan: Scan, case: str, settings: ClinicalVolume, output: Pat
         volume = _open_scan(scan, output)
         if volume.attributes.get("independent_slices"):
             raise UserError(f"{scan.path}: a clinical CT needs its slice distance; give clinical_spacing as XxYxZ, mm")
-        _refuse_micro(volume, scan.path)
+        check_clinical(volume, scan.path)
         volume = clinical_hu(volume, scan.path)
         try:
             lung = lung_mask(volume.array, volume.spacing, settings, volume.array.padding)
@@ -113,7 +110,7 @@ def import_micro(scan: Scan, case: str, settings: MicroVolume, output: Path, lik
     started = time.time()
     with checksums_beside([scan.path] + ([like] if like is not None else [])) as checksums:
         volume = _open_scan(scan, output)
-        _refuse_clinical(volume, scan.path)
+        check_micro(volume, scan.path)
         axes = _sampling(volume, settings, like, scan.path)
         padding = Padding(volume.array, (0, volume.attributes["source"].get("padding") or 0))
         outline, mapping = _outline_and_calibrate(volume, settings, padding, scan.path, output.parent)
@@ -181,25 +178,6 @@ def _open_scan(scan: Scan, output: Path) -> Volume:
     """The scan, unread; what has to be unpacked is so beside the output."""
     output.parent.mkdir(parents=True, exist_ok=True)
     return read_scan(scan, output.parent)
-
-
-def _refuse_micro(volume: Volume, where: str) -> None:
-    """Refuse a uCT in the place of a clinical CT, whatever its values are, by its pixels."""
-    if min(volume.spacing[:2]) < FINEST_CLINICAL:
-        raise UserError(
-            f"{where}: its pixels of {min(volume.spacing[:2]):g} mm are those of a uCT, not of a clinical CT; give it "
-            "in the column 'micro', or its true size as clinical_spacing"
-        )
-
-
-def _refuse_clinical(volume: Volume, where: str) -> None:
-    """Refuse a clinical CT in the place of a uCT: pixels that no uCT has, and HU of air."""
-    middle = np.asarray(volume.array[len(volume.array) // 2])
-    if min(volume.spacing[:2]) > COARSEST_MICRO and np.mean(middle < -300) > AERATED_SHARE:
-        raise UserError(
-            f"{where}: its pixels of {volume.spacing[0]:g} mm and its values are those of a clinical CT, not of a uCT; "
-            "give it in the column 'clinical', or its true size as micro_spacing"
-        )
 
 
 def _outline_and_calibrate(

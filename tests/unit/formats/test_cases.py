@@ -5,16 +5,21 @@ import json
 import numpy as np
 import pytest
 
+from microsr.config import MicroVolume
 from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
 from microsr.formats.readers import read_scan
+from microsr.inference.superresolve import open_input
+from microsr.preprocessing.volumes import import_micro
 
 READ = (
-    "mhd_matrix_only", "mhd_minimal", "nrrd_bz2", "nii_1mm_no_units", "nii_gz_named_nii",
-    "nii_pair", "nii_ras_lefthand", "nii_rounded", "nii_sagittal_storage",
+    "dcm_copies", "dcm_sagittal", "obj_67", "mhd_matrix_only", "mhd_minimal", "nrrd_bz2", "nii_1mm_no_units",
+    "nii_gz_named_nii", "nii_pair", "nii_ras_lefthand", "nii_rounded", "nii_sagittal_storage",
     "nii_slope0",
 )  # fmt: skip
 REFUSED = {
+    "dcm_localizer": "is a localizer by its ImageType",
+    "dcm_missing": r"take the even part 0:3 by .*--slices",
     "mhd_noraw": r"its voxels, gone\.raw, are not there",
     "nhdr_noraw": r"its voxels, .*, are not there",
     "nii_sheared": r"its axes are not perpendicular \(sheared\)",
@@ -41,3 +46,19 @@ def test_a_case_is_refused_for_its_true_reason(shared_data, name):
     with pytest.raises(UserError, match=REFUSED[name]) as error:
         np.asarray(read_scan(Scan(path=str(folder / case["input"]), spacing=case.get("give"))).array)
     assert "\n" not in str(error.value) and str(folder) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["dcm_sagittal", "nii_sagittal_storage"])
+def test_a_case_that_is_not_axial_is_told(shared_data, caplog, name):
+    folder = shared_data / "cases" / name
+    case = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
+    volume = open_input(folder / case["input"], "1:3")
+    assert "its slices are sagittal, not axial" in caplog.text
+    assert volume.shape == tuple(case["size"][::-1])
+
+
+def test_a_uct_in_micrometres_is_refused(shared_data, tmp_path):
+    scan = Scan(path=str(shared_data / "cases/tif_spacing_um/in.tif"), spacing="13x13x13")
+    for settings in ({"sampling": "native"}, {"matched_spacing_mm": 0.08}):
+        with pytest.raises(UserError, match=r"voxels of 13 x 13 x 13 mm are no uCT's \(um for mm\?\)"):
+            import_micro(scan, "a", MicroVolume.model_validate(settings), tmp_path / "m.ome.zarr")

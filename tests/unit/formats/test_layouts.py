@@ -148,7 +148,7 @@ def test_byte_order_and_skipped_bytes_of_metaimage_and_nrrd(tmp_path, by_slice, 
 )
 def test_a_metaimage_written_by_hand_is_read_as_by_sitk(tmp_path, fields):
     array = values("i2").astype(">i2" if "MSB" in fields else "<i2")
-    head = f"{fields}NDims = 3\nDimSize = 5 4 3\nElementType = MET_SHORT\n"
+    head = f"NDims = 3\nDimSize = 5 4 3\n{fields}ElementType = MET_SHORT\n"
     head += "" if "ElementSize" in fields else "ElementSpacing = 0.5 0.6 0.7\n"
     path = raw(tmp_path / "a.mhd", array.tobytes(), f"{head}ElementDataFile = a.raw\n")
     volume, theirs = read_scan(Scan(path=str(path))), sitk.ReadImage(str(path))

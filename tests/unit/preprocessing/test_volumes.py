@@ -178,25 +178,32 @@ def test_zero_padding_is_air_and_outside_and_bends_no_percentile(tmp_path, speci
     padded = specimen.copy()
     padded[:, :20, :30] = 0
     settings = {"sampling": "native", "calibration": {"method": "percentile"}}
-    volume, mask = micro(save(tmp_path / "p.nrrd", padded), tmp_path / "p.ome.zarr", **settings)
+    volume, mask = micro(save(tmp_path / "p.nrrd", padded, (0.1, 0.1, 0.1)), tmp_path / "p.ome.zarr", **settings)
     assert (volume.array[:, :20, :30] == -1000).all() and not mask[:, :20, :30].any()
-    whole, _ = micro(save(tmp_path / "w.nrrd", specimen), tmp_path / "w.ome.zarr", **settings)
+    whole, _ = micro(save(tmp_path / "w.nrrd", specimen, (0.1, 0.1, 0.1)), tmp_path / "w.ome.zarr", **settings)
     low, high = (v.attributes["calibration"]["low_grey"] for v in (volume, whole))
     assert low == pytest.approx(high, abs=10)
-    averaged, mask = micro(save(tmp_path / "p.nrrd", padded), tmp_path / "a.ome.zarr", area_average=8, **settings)
+    averaged, mask = micro(
+        save(tmp_path / "p.nrrd", padded, (0.1, 0.1, 0.1)), tmp_path / "a.ome.zarr", area_average=8, **settings
+    )
     assert not mask[:, :3, :4].any() and (averaged.array[:, :3, :4] == -1000).all(), (
         "no new pixel mixes tissue and padding"
     )
     padded[:, :20, :30] = specimen[:, :20, :30]
     padded[:, :18, :26] = 0
-    _, mask = micro(save(tmp_path / "p.nrrd", padded), tmp_path / "a.ome.zarr", area_average=8, **settings)
+    _, mask = micro(
+        save(tmp_path / "p.nrrd", padded, (0.1, 0.1, 0.1)), tmp_path / "a.ome.zarr", area_average=8, **settings
+    )
     assert not mask[:, :3, :4].any() and mask[:, 3:, 4:].all(), "not even one that is mostly tissue"
 
 
 def test_mean_hu_is_reached_over_the_specimen(tmp_path, specimen):
     calibration = {**SET_POINTS, "mean_hu": -850}
     volume, mask = micro(
-        save(tmp_path / "in.nrrd", specimen), tmp_path / "m.ome.zarr", sampling="native", calibration=calibration
+        save(tmp_path / "in.nrrd", specimen, (0.1, 0.1, 0.1)),
+        tmp_path / "m.ome.zarr",
+        sampling="native",
+        calibration=calibration,
     )
     assert volume.array[:][mask].mean() == pytest.approx(-850, abs=1)
     assert volume.array[:].min() == -1000
@@ -218,14 +225,14 @@ def test_a_uct_without_specimen_or_contrast_is_refused(tmp_path):
     flat = np.full((4, 40, 40), 700, np.uint16)
     flat[0, 0, 0] = 0
     with pytest.raises(UserError, match=r"in\.nrrd: has no contrast"):
-        micro(save(tmp_path / "in.nrrd", flat), tmp_path / "m.ome.zarr", sampling="native")
+        micro(save(tmp_path / "in.nrrd", flat, (0.1, 0.1, 0.1)), tmp_path / "m.ome.zarr", sampling="native")
 
 
 def test_volumes_without_content_or_numbers_are_refused_and_leave_nothing(tmp_path):
     flat, holed = np.full((3, 40, 40), 7, np.int16), np.ones((3, 40, 40), np.float32)
     holed[2, 3, 4] = np.nan
     for array, match in ((flat, r"in\.nrrd: is constant \(7 everywhere\)"), (holed, r"in\.nrrd: holds .*NaN")):
-        scan = save(tmp_path / "in.nrrd", array)
+        scan = save(tmp_path / "in.nrrd", array, (0.4, 0.4, 0.4))
         for imported in (
             lambda scan: clinical(scan, tmp_path / "out" / "c.ome.zarr"),
             lambda scan: micro(scan, tmp_path / "out" / "m.ome.zarr", sampling="native"),
@@ -358,3 +365,22 @@ def test_the_joint_is_matched_in_three_dimensions(shared_data, tmp_path):
     assert -200 < facts["air_grey"] < 200 and 1200 < facts["tissue_grey"] < 2200, "background and bone"
     assert 0.2 < mask.mean() < 0.8
     assert volume.array[:][mask].mean() > volume.array[:][~mask].mean() + 300
+
+
+@pytest.mark.parametrize(
+    ("modality", "spacing", "said"),
+    [
+        ("micro", (13, 13, 13), "are no uCT's (um for mm?)"), ("micro", (0.65, 0.65, 0.65), "are no uCT's"),
+        ("micro", (0.05, 0.05, 50), "are no uCT's"), ("clinical", (625, 625, 600), "are no clinical CT's (um for mm?)"),
+        ("clinical", (0.6, 0.6, 600), "are no clinical CT's"),
+    ],
+)  # fmt: skip
+def test_a_size_in_um_does_not_pass_as_mm(tmp_path, chest, modality, spacing, said):
+    values = np.rint(chest if modality == "clinical" else chest + 2000).astype(np.int16)
+    scan = save(tmp_path / "in.nii", values, spacing)
+    run = {"clinical": lambda: import_clinical(scan, "a", ClinicalVolume(), tmp_path / "o.ome.zarr")}.get(
+        modality, lambda: import_micro(scan, "a", MicroVolume(sampling="native"), tmp_path / "o.ome.zarr")
+    )
+    with pytest.raises(UserError, match="mm are no") as error:
+        run()
+    assert said in str(error.value) and not (tmp_path / "o.ome.zarr").exists()
