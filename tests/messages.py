@@ -23,7 +23,7 @@ REASONS = {
         ("preprocessing.patches", "_no_position"),
         ("training.checkpoint", "load_state"),
     ),
-    *(("formats.dicom", "_header"), ("formats.dicom", "_damage"), ("formats.dicom", "_chosen")),
+    *(("formats.dicom", "_header"), ("formats.dicom", "_find_damage"), ("formats.dicom", "_choose_series")),
 }
 """Functions that say why, for an error that is made elsewhere."""
 NAMES = {

@@ -18,7 +18,7 @@ from pathlib import Path
 from microsr import __version__
 from microsr.core import code_version
 from microsr.core.errors import UserError
-from microsr.core.files import explain, explained, nearest_folder
+from microsr.core.files import explain, explain_errors, nearest_folder
 from microsr.core.progress import logger, start_log
 
 STEPS = {
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     namespace = parser.parse_args(argv)
     output = getattr(namespace, "output", None)
     try:
-        with explained(namespace.log or Path()):
+        with explain_errors(namespace.log or Path()):
             start_log(namespace.step, namespace.log, shlex.join(["microsr", *argv]))
         if output is not None:
             _check_writable(output)

@@ -99,7 +99,7 @@ def test_an_error_of_the_disk_says_what_to_do(failing, refused, tmp_path, monkey
     monkeypatch.setattr(files.os, "statvfs", lambda folder: Room)
     message = explain(OSError(code, os.strerror(code)), tmp_path / "out.csv")
     assert said.format(folder=tmp_path) in message
-    with pytest.raises(cli.UserError, match=r"out\.csv"), files.explained(tmp_path / "out.csv"):
+    with pytest.raises(cli.UserError, match=r"out\.csv"), files.explain_errors(tmp_path / "out.csv"):
         raise OSError(code, os.strerror(code))
 
 

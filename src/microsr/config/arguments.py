@@ -41,7 +41,7 @@ def add_flags(parser: argparse.ArgumentParser, model: type[Section], without: Se
     """Give `parser` one flag for each setting of `model`, those in `without` left out; values are written as in
     YAML.
     """
-    for key, description in _described(model):
+    for key, description in _describe(model):
         if key in without:
             continue
         _add_flag(parser, key, description)
@@ -54,7 +54,7 @@ def _add_flag(parser: argparse.ArgumentParser, key: str, description: str) -> No
 
 def add_method_flags(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the flags of all kinds of trained methods: --kind, and the settings of each."""
-    known = {name: text for model in _trained() for name, text in _described(model)}
+    known = {name: text for model in _trained() for name, text in _describe(model)}
     known["kind"] = f"what is trained: {', '.join(METHODS)} (default: {json.dumps(KIND)})"
     for name, description in known.items():
         _add_flag(parser, name, description)
@@ -72,9 +72,9 @@ def method_from_flags(namespace: argparse.Namespace) -> TrainedMethod:
     if kind not in METHODS:
         raise UserError(f"command line: kind: must be one of {', '.join(METHODS)}, not {kind!r}")
     own = KINDS[kind]
-    for name in (name for model in _trained() for name, _ in _described(model)):
-        if getattr(namespace, f"setting:{name}") is not None and name not in dict(_described(own)):
-            allowed = ", ".join(name for name, _ in _described(own))
+    for name in (name for model in _trained() for name, _ in _describe(model)):
+        if getattr(namespace, f"setting:{name}") is not None and name not in dict(_describe(own)):
+            allowed = ", ".join(name for name, _ in _describe(own))
             raise UserError(f"command line: {name}: unknown key for kind {kind}; allowed here: {allowed}")
     return from_flags(namespace, own)
 
@@ -111,7 +111,7 @@ def _value(text: str) -> Any:
 def from_flags(namespace: argparse.Namespace, model: type[SectionT]) -> SectionT:
     """The section that `add_flags` had parsed; what was not given takes its default."""
     nested: dict[str, Any] = {}
-    for name, _ in _described(model):
+    for name, _ in _describe(model):
         value = getattr(namespace, f"setting:{name}", None)
         if value is not None:
             *outer, key = name.split(".")
@@ -137,11 +137,11 @@ def _leaves(section: Section, prefix: str = "") -> list[tuple[str, Any]]:
     return found
 
 
-def _described(model: type[Section], prefix: str = "") -> list[tuple[str, str]]:
+def _describe(model: type[Section], prefix: str = "") -> list[tuple[str, str]]:
     found = []
     for key, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            found += _described(field.annotation, f"{prefix}{key}.")
+            found += _describe(field.annotation, f"{prefix}{key}.")
         elif not isinstance(field.default, dict):
             found.append((f"{prefix}{key}", f"{field.description} (default: {json.dumps(field.default)})"))
     return found

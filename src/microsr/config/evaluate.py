@@ -48,7 +48,7 @@ class Evaluate(Section):
     """
 
     @model_validator(mode="after")
-    def _pair(self) -> Evaluate:
+    def _check_pair(self) -> Evaluate:
         if len(self.kernel_pair) == 1:
             raise ValueError("kernel_pair must name two files, [sharp, soft], or none")
         if self.kernel_pair and not self.validate_simulation:

@@ -23,7 +23,7 @@ class Patches(Section):
     """Smallest share of a patch that lies inside the lung or specimen mask (open in the paper; wholly inside)."""
 
     @model_validator(mode="after")
-    def _ratio(self) -> Patches:
+    def _check_ratio(self) -> Patches:
         if self.micro_size != SCALE * self.clinical_size:
             raise ValueError(
                 f"micro_size is {self.micro_size}, must be {SCALE} x clinical_size = {SCALE * self.clinical_size}"

@@ -40,7 +40,7 @@ class Superresolve(Section):
         return value
 
     @model_validator(mode="after")
-    def _even(self) -> Superresolve:
+    def _check_even(self) -> Superresolve:
         chosen = [] if isinstance(self.slices, str) else sorted(set(self.slices))
         if len({after - before for before, after in pairwise(chosen)}) > 1:
             raise ValueError(

@@ -43,7 +43,7 @@ class Calibration(Section):
     """
 
     @model_validator(mode="after")
-    def _ordered(self) -> Calibration:
+    def _check_order(self) -> Calibration:
         if self.low_percentile >= self.high_percentile:
             raise ValueError("low_percentile must be below high_percentile")
         if self.air_hu >= self.tissue_hu:

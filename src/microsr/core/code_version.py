@@ -102,7 +102,7 @@ def fingerprint(module: str, alone: bool = False, source: Path = SOURCE) -> str:
     """
     if alone:  # what the module is helped by is no part of it
         return _code(module, source).digest[:16]
-    parts = {_part(name, source) for name in decisive_modules(module, source)}
+    parts = {_meaning(name, source) for name in decisive_modules(module, source)}
     return hashlib.sha256(json.dumps(sorted(parts)).encode()).hexdigest()[:16]
 
 
@@ -144,14 +144,14 @@ class _Code(NamedTuple):
     """What is imported."""
 
 
-def _part(module: str, source: Path) -> str:
+def _meaning(module: str, source: Path) -> str:
     """What a module does, with whose help: the other modules count by what they do, not by their names."""
 
-    def told(bound: _Bound) -> list[str]:
+    def tell(bound: _Bound) -> list[str]:
         return [bound.thing, _code(bound.module, source).digest if _decides(bound.module) else ""]
 
     code = _code(module, source)
-    return json.dumps([code.digest, [told(bound) for bound in code.numbered], sorted(map(told, code.imported))])
+    return json.dumps([code.digest, [tell(bound) for bound in code.numbered], sorted(map(tell, code.imported))])
 
 
 @functools.cache

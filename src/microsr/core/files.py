@@ -38,9 +38,9 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     part = path.with_name(f".partial.{path.name}")
-    with explained(path):
+    with explain_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path.with_name(f".lock.{path.name}"), f"{path}: is being written"):
+        with hold_lock(path.with_name(f".lock.{path.name}"), f"{path}: is being written"):
             try:
                 remove(part)
                 yield part
@@ -93,7 +93,7 @@ def remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, busy: str) -> Iterator[None]:
+def hold_lock(path: Path, busy: str) -> Iterator[None]:
     """Keep other processes out of this context, by a lock on the file `path`; it is gone with the context, or with the
     process.
 
@@ -112,7 +112,10 @@ def locked(path: Path, busy: str) -> Iterator[None]:
 
 
 def lock(path: Path, busy: str, more: str = "") -> TextIO:
-    """As `locked`, until the file that is returned is closed, best by `unlock`. more: what else others are to know."""
+    """As `hold_lock`, until the file that is returned is closed, best by `unlock`.
+
+    more: what else others are to know.
+    """
     while True:
         stream = path.open("a+", encoding="utf-8")
         try:
@@ -146,7 +149,7 @@ def unlock(stream: TextIO) -> None:
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explain_errors(path: Path) -> Iterator[None]:
     """Turn errors of the operating system that `explain` knows into UserErrors, while `path` is written."""
     try:
         yield

@@ -147,14 +147,14 @@ def write_run(
     }
     for file in dict.fromkeys(map(run_file, [results] if isinstance(results, (str, Path)) else results)):
         here = absolute(file).is_relative_to(Path.cwd())  # else nothing says later what a relative path starts from
-        record = {"record": _written(file, here), "step": step, "settings": dict(settings)}
-        record["inputs"] = {_written(path, here): found for path, found in inputs.items()}
+        record = {"record": _recorded_path(file, here), "step": step, "settings": dict(settings)}
+        record["inputs"] = {_recorded_path(path, here): found for path, found in inputs.items()}
         if slices_read:
-            record["slices_read"] = {_written(path, here): list(slices) for path, slices in slices_read.items()}
+            record["slices_read"] = {_recorded_path(path, here): list(slices) for path, slices in slices_read.items()}
         write_atomically(file, json.dumps(record | how, indent=1, ensure_ascii=False) + "\n")
 
 
-def _written(path: Path, here: bool) -> str:
+def _recorded_path(path: Path, here: bool) -> str:
     """A path as a record names it. here: whether the record lies in the working folder."""
     if address := url(path):
         return address

@@ -21,8 +21,8 @@ import SimpleITK as sitk
 from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
 from microsr.core.progress import logger
-from microsr.formats.headers import chosen_range, reason, sheet_spacing
-from microsr.formats.rawfile import kept
+from microsr.formats.headers import choose_range, reason, sheet_spacing
+from microsr.formats.rawfile import cache_slices
 from microsr.volume.slices import Slices, in_order
 from microsr.volume.storage import Volume
 
@@ -116,15 +116,15 @@ def read(files: Iterable[Path], scan: Scan, scratch: Path | None = None) -> Volu
     if not series:
         raise UserError(f"{scan.path}: holds no DICOM image; give the folder of one CT series")
     slices_of = _without_localizers(series, scan)
-    chosen = _chosen(slices_of, scan)
+    chosen = _choose_series(slices_of, scan)
     for one in chosen:
         if one.problem:
             raise UserError(f"{one.path}: {one.problem}")
     once = _without_copies(chosen)
-    slices = _sorted(once, scan.path)
-    first, end = chosen_range(scan, len(slices))
+    slices = _sort_slices(once, scan.path)
+    first, end = choose_range(scan, len(slices))
     volume_facts = _geometry(slices[first:end], scan, first)
-    array = kept(_pixels(slices[first:end]), scratch)
+    array = cache_slices(_pixels(slices[first:end]), scratch)
     passed_over = {
         "without pixels": without_pixels,
         "localizers": sum(map(len, series.values())) - sum(map(len, slices_of.values())),
@@ -212,7 +212,7 @@ def _header(path: Path) -> Slice | None:
     elif reader.GetPixelID() not in TYPES:
         problem = f"has an unsupported pixel type ({sitk.GetPixelIDValueAsString(reader.GetPixelID())})"
     else:
-        problem = _damage(path, reader.GetSize()[:2], [text("0028|1053"), text("0028|1052")])
+        problem = _find_damage(path, reader.GetSize()[:2], [text("0028|1053"), text("0028|1052")])
     pixel = numbers("0028|0030", 2)
     thickness = numbers("0018|0050", 1)
     return Slice(
@@ -275,7 +275,7 @@ def _are_copies(one: Slice, other: Slice) -> bool:
     return alike and np.array_equal(_read_pixels(one.path), _read_pixels(other.path))
 
 
-def _damage(path: Path, size: tuple[int, int], rescale: list[str]) -> str | None:
+def _find_damage(path: Path, size: tuple[int, int], rescale: list[str]) -> str | None:
     """What GDCM passes over in a damaged file, None if there is nothing: it is read as pydicom reads it.
 
     size: columns and rows as GDCM has them. rescale: slope and intercept as the header says them.
@@ -313,7 +313,7 @@ def _padding(
     return value * (slope[0] if slope else 1.0) + (intercept[0] if intercept else 0.0)
 
 
-def _chosen(series: dict[str, list[Slice]], scan: Scan) -> list[Slice]:
+def _choose_series(series: dict[str, list[Slice]], scan: Scan) -> list[Slice]:
     if scan.series is None and len(series) == 1:
         return next(iter(series.values()))
     if scan.series in series:
@@ -333,7 +333,7 @@ def _millimetres(values: Iterable[float]) -> str:
     return " x ".join(f"{v:.4g}" for v in values) + " mm"
 
 
-def _sorted(slices: list[Slice], where: str) -> list[Slice]:
+def _sort_slices(slices: list[Slice], where: str) -> list[Slice]:
     """Slices in ascending order along their normal; refuses what cannot be one stack."""
     first = slices[0]
     for other in slices[1:]:

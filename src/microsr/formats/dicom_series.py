@@ -151,7 +151,7 @@ class DerivedSeries:
             volume.attributes.get("derivation", f"Processed by microsr {__version__}"), 1024
         )
         if {"derivation", "sampling"} & volume.attributes.keys():  # an import as it was scanned is not resampled
-            data.DerivationCodeSequence = [_resampled()]
+            data.DerivationCodeSequence = [_resampling_code()]
         data.SeriesInstanceUID = _uid(*self._entropy, "series")
         data.SOPInstanceUID = _uid(*self._entropy, "image", position)
         data.BurnedInAnnotation = "NO"
@@ -310,7 +310,7 @@ def _save(path: Path, data: FileDataset, stored: np.ndarray) -> None:
         stream.write(np.ascontiguousarray(stored).data)
 
 
-def _resampled() -> Dataset:
+def _resampling_code() -> Dataset:
     """The code of what was done (CID 7203); pydicom's dictionary of all codes takes longer to load than a slice to
     write.
     """

@@ -38,7 +38,7 @@ GIVE_SPACING = "give it in the sheet (<modality>_spacing, mm as XxYxZ)"
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its warnings are errors here, in our own words
 
 
-def chosen_range(scan: Scan, count: int) -> tuple[int, int]:
+def choose_range(scan: Scan, count: int) -> tuple[int, int]:
     """First slice and end (excluded) of `scan.slices` among `count` slices.
 
     Raises
@@ -53,7 +53,7 @@ def chosen_range(scan: Scan, count: int) -> tuple[int, int]:
     return start, stop
 
 
-def chosen_region(scan: Scan, size: tuple[int, int]) -> tuple[slice, slice]:
+def choose_region(scan: Scan, size: tuple[int, int]) -> tuple[slice, slice]:
     """Rows and columns of `scan.region` in slices of `size` (rows, columns).
 
     Raises
@@ -102,7 +102,7 @@ def reason(error: Exception) -> str:
     return re.sub(r'".*"', "...", re.sub(r"\(0x[0-9a-fA-F]+\)", "", said))[:160]
 
 
-def positive(spacing: tuple[float, ...], path: Path) -> tuple[float, float, float]:
+def require_positive(spacing: tuple[float, ...], path: Path) -> tuple[float, float, float]:
     """The first three of `spacing`, mm; a UserError if one is missing, no number, or beyond what can be."""
     if len(spacing) < 3 or not all(FINEST <= v <= COARSEST for v in spacing[:3]):
         raise UserError(f"{path}: has no voxel spacing, or an impossible one; {GIVE_SPACING}")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from microsr.formats import headers
-from microsr.formats.rawfile import Layout, damaged
+from microsr.formats.rawfile import Layout, damage_error
 from microsr.formats.textheaders import text_header
 from microsr.volume.slices import Slices
 
@@ -69,7 +69,7 @@ def _check_numbers(path: Path, start: int, fields: dict[str, str], dtype: np.dty
     needed = math.prod(int(size) for size in fields["sizes"].split())
     whole = re.compile(rb"[-+]?\d+" if dtype.kind in "iu" else rb"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
     if len(words) != needed or not all(map(whole.fullmatch, words)):
-        raise damaged(path, f"{needed} numbers expected")
+        raise damage_error(path, f"{needed} numbers expected")
 
 
 def _is_file(path: Path) -> bool:
@@ -92,7 +92,7 @@ def tiff(path: Path, dtype: np.dtype) -> Layout | Slices | None:
         ways = {page.compression for page in pages}
     except Exception as error:  # whatever a damaged file provokes in tifffile
         stack.close()
-        raise damaged(path, headers.reason(error)) from None
+        raise damage_error(path, headers.reason(error)) from None
     if not upright or not alike or not ways <= {plain, *(tifffile.COMPRESSION[name] for name in TIFF_PACKED)}:
         stack.close()
         return None
@@ -107,6 +107,6 @@ def tiff(path: Path, dtype: np.dtype) -> Layout | Slices | None:
                 page = stack.pages[z]
             return page.asarray(lock=lock, maxworkers=1).reshape(shape[1:])
         except Exception as error:  # whatever a decoder raises
-            raise damaged(path, headers.reason(error)) from None
+            raise damage_error(path, headers.reason(error)) from None
 
     return Slices(load, shape, dtype)

@@ -16,8 +16,15 @@ from typing import Any
 import numpy as np
 
 from microsr.core.errors import UserError
-from microsr.formats.headers import COARSEST, FARTHEST, GIVE_SPACING, positive, refuse_further_dimensions, straightened
-from microsr.formats.rawfile import Layout, damaged
+from microsr.formats.headers import (
+    COARSEST,
+    FARTHEST,
+    GIVE_SPACING,
+    refuse_further_dimensions,
+    require_positive,
+    straightened,
+)
+from microsr.formats.rawfile import Layout, damage_error
 
 SIZES = (348, 540)
 """Bytes of a header of NIfTI-1 and NIfTI-2, which are its first number."""
@@ -129,7 +136,7 @@ def read_header(path: Path) -> Header:
     if known:
         if np.abs(spacing / steps - 1).max() > 1e-3:
             raise UserError(f"{path}: its sform and pixdim give different spacings; {GIVE_SPACING}")
-        spacing = positive(tuple(unit * spacing), path)
+        spacing = require_positive(tuple(unit * spacing), path)
     place = tuple(float(unit * v) for v in origin)
     return Header(path, shape, spacing if known else None, place, direction, dtype, layout)
 
@@ -159,7 +166,7 @@ def _fields(path: Path, single: bool) -> Any:
         ("<", min(SIZES)),
     )
     if len(head) < size:
-        raise damaged(path, f"{size} bytes expected")
+        raise damage_error(path, f"{size} bytes expected")
     record = np.frombuffer(head[:size], known[size].header_dtype.newbyteorder(order))[0]
     magic = bytes(head[344:348]) if size == min(SIZES) else bytes(head[4:8])
     if not single and magic[:2] not in (b"ni", b"n+"):

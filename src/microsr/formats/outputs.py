@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from microsr.core.errors import UserError
-from microsr.core.files import AGAIN, NO_ROOM, explained, lock, put_in_place, unlock
+from microsr.core.files import AGAIN, NO_ROOM, explain_errors, lock, put_in_place, unlock
 from microsr.core.progress import logger
 from microsr.formats.writers import FORMATS, Writer, kind_of, open_writer, raw_bytes
-from microsr.volume.storage import Volume, placed
+from microsr.volume.storage import Volume, geometry_of
 
 __all__ = ["FORMATS", "Partial", "Writer", "kind_of", "open_writer", "raw_bytes", "read_journal"]
 
@@ -59,33 +59,33 @@ class Partial:
             raise UserError(f"{output}: only OME-Zarr can be written in parts; write that, and export the whole")
         self._journal = output.with_name(f"{output.name}.partial.json")
         _check_replaceable(output, kind)
-        volume = placed(like)
+        volume = geometry_of(like)
         facts = {"format": kind, "shape": shape, "block": block, "DICOM source": source and [str(source), series]}
         facts |= {key: getattr(volume, key) for key in ("spacing", "origin", "direction", "unit", "attributes")}
         self._fingerprint = json.loads(json.dumps({"values": fingerprint, "output": facts}))
-        with explained(output):
+        with explain_errors(output):
             output.parent.mkdir(parents=True, exist_ok=True)
             self._lock = lock(output.with_name(f"{output.name}.partial.lock"), f"{output}: is being written")
         try:
-            self._writer = self._continued_or_afresh(kind, shape, volume, source, series, fingerprint)
+            self._writer = self._continue_or_start(kind, shape, volume, source, series, fingerprint)
         except BaseException:
             unlock(self._lock)
             raise
         if self.done:
             logger.info("%s continues at slice %d of %d", output, min(self.done + 1, self._total), self._total)
 
-    def _continued_or_afresh(self, kind: str, shape: tuple[int, int, int], *how: Any) -> Writer:
-        state = self._kept()
+    def _continue_or_start(self, kind: str, shape: tuple[int, int, int], *how: Any) -> Writer:
+        state = self._find_stopped()
         self._check_room(kind, shape)
         try:
-            return self._opened(state, kind, shape, *how)
+            return self._open_writer(state, kind, shape, *how)
         except ValueError as error:
             logger.warning("%s, its %d slices are of no use; starting afresh", error, self.done)
             self.done = 0
             self._check_room(kind, shape)
-            return self._opened(None, kind, shape, *how)
+            return self._open_writer(None, kind, shape, *how)
 
-    def _opened(
+    def _open_writer(
         self, state: dict | None, kind: str, shape: tuple[int, int, int], volume: Volume, *origin: Any
     ) -> Writer:
         if state is None:  # first of all the journal, which must not speak of what replaces its slices
@@ -93,9 +93,9 @@ class Partial:
         try:
             return open_writer(self.path, kind, shape, volume, state, *origin)
         except OSError as error:
-            raise self._explained(error) from error
+            raise self._explain(error) from error
 
-    def _kept(self) -> dict[str, Any] | None:
+    def _find_stopped(self) -> dict[str, Any] | None:
         """State of the writer that was stopped, if there was one of the same fingerprint; sets `done`."""
         journal = read_journal(self._output)
         if journal is None:
@@ -105,7 +105,7 @@ class Partial:
             return journal["state"]
         logger.warning(
             "%s was begun with another %s, its %d slices are of no use; starting afresh",
-            *(self.path, ", ".join(_changed(journal["fingerprint"], self._fingerprint)), journal["done"]),
+            *(self.path, ", ".join(_name_changes(journal["fingerprint"], self._fingerprint)), journal["done"]),
         )
         return None
 
@@ -116,7 +116,7 @@ class Partial:
             free += _size(self.path)  # is going to be replaced
         if needed > free:
             raise UserError(
-                f"{self._output}: needs up to {_readable(needed)}, {_readable(free)} are free in "
+                f"{self._output}: needs up to {_tell_bytes(needed)}, {_tell_bytes(free)} are free in "
                 f"{self._output.parent}; make room, write elsewhere, or choose fewer slices"
             )
 
@@ -132,7 +132,7 @@ class Partial:
             self._writer.write(self._first + self.done, image)
             self._note(self.done + 1)
         except OSError as error:
-            raise self._explained(error) from error
+            raise self._explain(error) from error
         self.done += 1
 
     def _note(self, done: int) -> None:
@@ -142,7 +142,7 @@ class Partial:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(self._journal)
 
-    def _explained(self, error: OSError) -> Exception:
+    def _explain(self, error: OSError) -> Exception:
         if error.errno not in NO_ROOM:
             return error
         return UserError(
@@ -208,7 +208,7 @@ def _check_replaceable(output: Path, kind: str) -> None:
         raise UserError(f"{output}: exists and is no earlier output of this kind; give another name, or remove it")
 
 
-def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def _name_changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Names of what differs between two fingerprints."""
     pairs = [(old.get(part, {}), new.get(part, {})) for part in ("values", "output")]
     return [key for was, now in pairs for key in was | now if was.get(key) != now.get(key)]
@@ -218,5 +218,5 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
 
 
-def _readable(count: int) -> str:
+def _tell_bytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -67,12 +67,12 @@ def open_slices(layout: Layout, shape: tuple[int, int, int], dtype: np.dtype, sc
     follow = isinstance(layout.offset, int)
     needed = layout.offset + size * shape[0] if follow else int(layout.offset.max()) + size
     if needed > MOST.get(layout.packed, MOST_PACKED) * layout.path.stat().st_size:
-        raise damaged(layout.path, f"{needed} bytes expected")
-    stream = layout.path.open("rb") if layout.packed is None else _unpacked(layout, needed, scratch)
+        raise damage_error(layout.path, f"{needed} bytes expected")
+    stream = layout.path.open("rb") if layout.packed is None else _unpack(layout, needed, scratch)
     try:
         size_there = os.fstat(stream.fileno()).st_size
         if size_there < needed or (layout.exact and size_there > needed):
-            raise damaged(layout.path, f"{needed} bytes expected, {size_there} found")
+            raise damage_error(layout.path, f"{needed} bytes expected, {size_there} found")
     except UserError:
         stream.close()
         raise
@@ -81,7 +81,7 @@ def open_slices(layout: Layout, shape: tuple[int, int, int], dtype: np.dtype, sc
     def load(z: int) -> np.ndarray:
         voxels = os.pread(stream.fileno(), size, int(starts[z]))
         if len(voxels) < size:
-            raise damaged(layout.path, f"{needed} bytes expected")
+            raise damage_error(layout.path, f"{needed} bytes expected")
         image = np.frombuffer(voxels, layout.dtype).reshape(shape[1:])
         if layout.scale is None:
             return image.astype(final, copy=False)
@@ -93,12 +93,12 @@ def open_slices(layout: Layout, shape: tuple[int, int, int], dtype: np.dtype, sc
     return slices
 
 
-def damaged(path: Path, why: str) -> UserError:
+def damage_error(path: Path, why: str) -> UserError:
     """The error of a file that ends too early, or cannot be unpacked or decoded."""
     return UserError(f"{path}: is damaged or truncated ({why}); copy it again")
 
 
-def _unpacked(layout: Layout, needed: int, scratch: Path | None) -> BinaryIO:
+def _unpack(layout: Layout, needed: int, scratch: Path | None) -> BinaryIO:
     """A temporary file with the unpacked content of a file, of which at least `needed` bytes are expected."""
     path, folder = layout.path, Path(scratch or tempfile.gettempdir())
     no_room = UserError(
@@ -113,11 +113,11 @@ def _unpacked(layout: Layout, needed: int, scratch: Path | None) -> BinaryIO:
                 block = block[temporary.write(block) :]  # a disk that fills up takes a part of it first
     except (EOFError, gzip.BadGzipFile, zlib.error):
         temporary.close()
-        raise damaged(path, f"{needed} bytes expected") from None
+        raise damage_error(path, f"{needed} bytes expected") from None
     except OSError as error:
         temporary.close()
         if error.errno is None:  # as bzip2 says that its data are none
-            raise damaged(path, f"{needed} bytes expected") from None
+            raise damage_error(path, f"{needed} bytes expected") from None
         raise no_room from None if error.errno in FULL else error
     return temporary
 
@@ -164,7 +164,7 @@ class TemporaryArrays:
         return np.frombuffer(content, self._dtype).reshape(self._shape)
 
 
-def kept(slices: Slices, scratch: Path | None) -> Slices:
+def cache_slices(slices: Slices, scratch: Path | None) -> Slices:
     """Slices that are slow to decode: each is decoded once, and comes from a temporary file afterwards.
 
     Where there is no room for that file they are decoded every time.

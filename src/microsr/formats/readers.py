@@ -21,7 +21,7 @@ from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
 from microsr.formats import headers, layouts, textheaders
 from microsr.formats.further import further_format
-from microsr.formats.rawfile import Layout, kept, open_slices
+from microsr.formats.rawfile import Layout, cache_slices, open_slices
 from microsr.formats.stores import kinds as stores
 from microsr.volume.slices import Slices
 from microsr.volume.storage import IDENTITY, Volume
@@ -84,13 +84,13 @@ def read_scan(scan: Scan, scratch: Path | None = None) -> Volume:
     if scan.level and "level" not in volume.attributes["source"]:
         raise UserError(f"{path}: has one resolution only; leave the level out, or give 0")
     if scan.region:
-        rows, columns = headers.chosen_region(scan, volume.shape[1:])
+        rows, columns = headers.choose_region(scan, volume.shape[1:])
         origin = tuple(float(v) for v in volume.point((0, rows.start, columns.start)))
         volume = replace(volume, array=volume.array.crop(rows, columns), origin=origin)
         volume.attributes["region"] = [rows.start, rows.stop, columns.start, columns.stop]
     if scan.slices:
-        volume.attributes["slices"] = list(headers.chosen_range(scan, volume.attributes["source"]["size"][2]))
-    return replace(volume, array=_numbers(volume.array, path)) if volume.array.dtype.kind == "f" else volume
+        volume.attributes["slices"] = list(headers.choose_range(scan, volume.attributes["source"]["size"][2]))
+    return replace(volume, array=_require_numbers(volume.array, path)) if volume.array.dtype.kind == "f" else volume
 
 
 def _is_nifti_pair(path: Path) -> bool:
@@ -107,7 +107,7 @@ def _suffix(path: Path) -> str:
 def _read_folder(path: Path, scan: Scan, scratch: Path | None) -> Volume:
     from microsr.formats import dicom
 
-    files = sorted((p for p in path.iterdir() if p.is_file() and not p.name.startswith(".")), key=_natural)
+    files = sorted((p for p in path.iterdir() if p.is_file() and not p.name.startswith(".")), key=_natural_key)
     images = [p for p in files if _suffix(p) in IMAGES]
     slices = [p for p in files if _suffix(p) not in FORMATS and dicom.is_dicom(p)]
     if slices and images:
@@ -124,12 +124,12 @@ def _read_folder(path: Path, scan: Scan, scratch: Path | None) -> Volume:
     raise UserError(f"{path}: holds neither DICOM files nor PNG or TIFF images{hint}")
 
 
-def _natural(path: Path) -> list[str | int]:
+def _natural_key(path: Path) -> list[str | int]:
     """Sorting key by which slice2 comes before slice10."""
     return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", path.name)]
 
 
-def _numbers(array: Slices, path: Path) -> Slices:
+def _require_numbers(array: Slices, path: Path) -> Slices:
     """`array`, of which no slice with NaN or infinite values is read."""
 
     def load(z: int) -> np.ndarray:
@@ -213,9 +213,9 @@ def _read_file(files: list[Path], scan: Scan, scratch: Path | None) -> Volume:
     spacing = spacing_of(scan, lambda: header(path, reader))
     straight = _direction(reader, path)
     size = [*size, 1][:3]
-    headers.chosen_range(scan, size[2])  # before the voxels, which may be many, are unpacked
+    headers.choose_range(scan, size[2])  # before the voxels, which may be many, are unpacked
     array = _voxels(kind, path, reader, tuple(size[::-1]), scratch)
-    return placed_scan(array, kind, spacing, (*reader.GetOrigin(), 0.0)[:3], straight, scan)
+    return place_scan(array, kind, spacing, (*reader.GetOrigin(), 0.0)[:3], straight, scan)
 
 
 def _read_nifti(path: Path, scan: Scan, scratch: Path | None) -> Volume:
@@ -224,12 +224,12 @@ def _read_nifti(path: Path, scan: Scan, scratch: Path | None) -> Volume:
 
     header = nifti.read_header(path)
     spacing = spacing_of(scan, header.given_spacing)
-    headers.chosen_range(scan, header.shape[0])
+    headers.choose_range(scan, header.shape[0])
     array = open_slices(header.layout, header.shape, header.dtype, scratch)
-    return placed_scan(array, "NIfTI", spacing, header.origin, header.direction, scan)
+    return place_scan(array, "NIfTI", spacing, header.origin, header.direction, scan)
 
 
-def placed_scan(
+def place_scan(
     array: Slices, kind: str, spacing: tuple[float, float, float], origin: tuple[float, float, float],
     direction: tuple[float, ...], scan: Scan,
 ) -> Volume:  # fmt: skip
@@ -245,7 +245,7 @@ def placed_scan(
     """
     size = list(array.shape[::-1])
     headers.check_place(origin, Path(scan.path))
-    first, end = headers.chosen_range(scan, size[2])
+    first, end = headers.choose_range(scan, size[2])
     volume = Volume(array, spacing, origin, direction, "grey", {"source": _source(kind, size, spacing, scan)})
     origin = tuple(float(v) for v in volume.point((first, 0, 0))) if first else origin
     return replace(volume, array=array.part(first, end), origin=origin)
@@ -261,7 +261,7 @@ def _voxels(
     if isinstance(found, Layout):
         return open_slices(found, shape, dtype, scratch)
     if found is not None and found.shape == shape:
-        return kept(found, scratch)
+        return cache_slices(found, scratch)
     array = _array(reader)
     return Slices(array.__getitem__, array.shape, array.dtype)
 
@@ -297,12 +297,12 @@ def _read_images(files: list[Path], scan: Scan, scratch: Path | None) -> Volume:
             f"{scan.path}: 2-D images have no pixel size of their own; give it in the sheet (<modality>_spacing, mm: "
             "X or XxY for independent slices, XxYxZ for a stack)"
         )
-    first, end = headers.chosen_range(scan, len(files))
+    first, end = headers.choose_range(scan, len(files))
     chosen = files[first:end]
-    rows, columns, dtype = _alike(chosen)
+    rows, columns, dtype = _require_alike(chosen)
     array = Slices(lambda z: _array(_reader(chosen[z]))[0], (len(chosen), rows, columns), dtype)
     if chosen[0].stat().st_size < rows * columns * dtype.itemsize:
-        array = kept(array, scratch)
+        array = cache_slices(array, scratch)
     stack = len(given) == 3
     kind = FORMATS[_suffix(files[0])]
     spacing = (given[0], given[min(1, len(given) - 1)], given[2] if stack else given[0])
@@ -312,7 +312,7 @@ def _read_images(files: list[Path], scan: Scan, scratch: Path | None) -> Volume:
     return Volume(array, spacing, origin, IDENTITY, "grey", attributes)
 
 
-def _alike(files: list[Path]) -> tuple[int, int, np.dtype]:
+def _require_alike(files: list[Path]) -> tuple[int, int, np.dtype]:
     """Rows, columns and type of 2-D images, which must be the same in all."""
     found = None
     for path in files:

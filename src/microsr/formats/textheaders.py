@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from microsr.core.errors import UserError
-from microsr.formats.headers import GIVE_SPACING, positive
+from microsr.formats.headers import GIVE_SPACING, require_positive
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -174,7 +174,7 @@ def nrrd_spacing(path: Path, reader: sitk.ImageFileReader) -> tuple[float, float
     if "nan" in given.lower():
         raise UserError(f"{path}: has no voxel spacing; {GIVE_SPACING}")
     _check_unit(path, fields.get("space units", fields.get("units", "")).replace('"', " ").split())
-    return positive(reader.GetSpacing(), path)
+    return require_positive(reader.GetSpacing(), path)
 
 
 def check_meta_text(path: Path) -> None:
@@ -268,7 +268,7 @@ def meta_spacing(path: Path, reader: sitk.ImageFileReader) -> tuple[float, float
     if _meta_spacing_field(fields) is None:
         raise UserError(f"{path}: has no ElementSpacing; {GIVE_SPACING}")
     _check_unit(path, fields.get("DistanceUnits", "").split())
-    return positive(reader.GetSpacing(), path)
+    return require_positive(reader.GetSpacing(), path)
 
 
 def _check_unit(path: Path, units: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from microsr.core.errors import UserError
 from microsr.core.registry import formats
 from microsr.formats.further import further_format
-from microsr.volume.storage import CHUNK, Volume, create_volume, level_shapes, open_levels, placed, write_slice
+from microsr.volume.storage import CHUNK, Volume, create_volume, geometry_of, level_shapes, open_levels, write_slice
 
 if TYPE_CHECKING:
     from microsr.formats.dicom_series import DerivedSeries
@@ -125,7 +125,7 @@ def open_writer(
     ValueError
         What is there does not fit the state.
     """
-    volume = placed(like)
+    volume = geometry_of(like)
     _check_even(volume, kind)
     if kind == "ome-zarr":
         return _OmeZarr(path, shape, volume, state)
@@ -149,7 +149,7 @@ def _check_even(volume: Volume, kind: str) -> None:
         )
 
 
-def _checked(image: np.ndarray, shape: tuple[int, int, int], dtype: str = "<i2") -> np.ndarray:
+def _check(image: np.ndarray, shape: tuple[int, int, int], dtype: str = "<i2") -> np.ndarray:
     if image.shape != tuple(shape[1:]) or not np.can_cast(image.dtype, np.int16):
         raise ValueError(f"a slice is {image.dtype} {image.shape}, not int16 {tuple(shape[1:])}")
     return np.ascontiguousarray(image, dtype)
@@ -169,7 +169,7 @@ class _OmeZarr:
             unfinished.unlink()  # chunks that a killed process was writing
 
     def write(self, position: int, image: np.ndarray) -> None:
-        write_slice(self._levels, position, _checked(image, self._shape))
+        write_slice(self._levels, position, _check(image, self._shape))
 
     def state(self) -> dict[str, Any]:
         return {}
@@ -188,7 +188,7 @@ class _Dicom:
         self._shape, self._series = shape, series
 
     def write(self, position: int, image: np.ndarray) -> None:
-        self._series.write(position, _checked(image, self._shape))
+        self._series.write(position, _check(image, self._shape))
 
     def state(self) -> dict[str, Any]:
         return {}
@@ -229,11 +229,11 @@ class Stream:
         """See `Writer`."""
         if position != self._slices:
             raise ValueError(f"slice {position} is out of order, {self._slices} is next")
-        self._append(_checked(image, self._shape, self._dtype).data)
+        self._append(_check(image, self._shape, self._dtype).data)
         self._slices += 1
 
     def _append(self, content: bytes | memoryview) -> None:
-        rest = memoryview(_packed(content) if self._is_packed else content).cast("B")
+        rest = memoryview(_compress(content) if self._is_packed else content).cast("B")
         while rest:
             rest = rest[self._file.write(rest) :]
 
@@ -254,12 +254,12 @@ def write_nifti(path: Path, volume: Volume) -> None:
     """
     dtype = volume.array.dtype.newbyteorder("<")
     with path.open("wb") as stream:
-        stream.write(_packed(nifti_header(volume.shape, volume, dtype)))
+        stream.write(_compress(nifti_header(volume.shape, volume, dtype)))
         for image in volume.array:
-            stream.write(_packed(np.ascontiguousarray(image, dtype)))
+            stream.write(_compress(np.ascontiguousarray(image, dtype)))
 
 
-def _packed(content: Any) -> bytes:
+def _compress(content: Any) -> bytes:
     """A gzip member; members one after the other are one gzip file."""
     import imagecodecs
 
@@ -302,7 +302,7 @@ def nrrd_header(shape: tuple[int, int, int], volume: Volume) -> bytes:
         "type: int16",
         "dimension: 3",
         "space: left-posterior-superior",
-        f"sizes: {_listed(shape[::-1])}",
+        f"sizes: {_join_values(shape[::-1])}",
         f"space directions: {' '.join(f'({vector})' for vector in vectors[:3])}",
         "kinds: domain domain domain",
         "endian: little",
@@ -322,19 +322,19 @@ def metaimage_header(shape: tuple[int, int, int], volume: Volume) -> bytes:
         "BinaryData = True",
         "BinaryDataByteOrderMSB = False",
         "CompressedData = False",
-        f"TransformMatrix = {_listed(matrix.T.ravel())}",
-        f"Offset = {_listed(volume.origin)}",
+        f"TransformMatrix = {_join_values(matrix.T.ravel())}",
+        f"Offset = {_join_values(volume.origin)}",
         "CenterOfRotation = 0 0 0",
-        f"AnatomicalOrientation = {_anatomical(matrix)}",
-        f"ElementSpacing = {_listed(volume.spacing)}",
-        f"DimSize = {_listed(shape[::-1])}",
+        f"AnatomicalOrientation = {_axis_letters(matrix)}",
+        f"ElementSpacing = {_join_values(volume.spacing)}",
+        f"DimSize = {_join_values(shape[::-1])}",
         "ElementType = MET_SHORT",
         "ElementDataFile = LOCAL",
     ]
     return "\n".join([*lines, ""]).encode()
 
 
-def _anatomical(matrix: np.ndarray) -> str:
+def _axis_letters(matrix: np.ndarray) -> str:
     """From which side each axis comes, as ITK names it: RAI for axes along left, posterior, superior."""
     sides = [max(range(3), key=lambda i: abs(axis[i])) for axis in matrix.T]
     return "".join("RAI"[side] if axis[side] > 0 else "LPS"[side] for side, axis in zip(sides, matrix.T, strict=True))
@@ -345,7 +345,7 @@ def _number(value: float) -> str:
     return repr(float(value)) if value != int(value) else str(int(value))
 
 
-def _listed(values: Any) -> str:
+def _join_values(values: Any) -> str:
     return " ".join(map(_number, values))
 
 

@@ -19,7 +19,7 @@ from microsr.core.code_version import code_version
 from microsr.core.errors import UserError
 from microsr.core.progress import Progress
 from microsr.core.provenance import checksum, write_run
-from microsr.formats.headers import chosen_range
+from microsr.formats.headers import choose_range
 from microsr.formats.outputs import FORMATS, Partial, kind_of
 from microsr.volume.storage import Volume, open_volume
 
@@ -92,7 +92,7 @@ def export(
 
 def _range(volume: Path, slices: str | None, count: int) -> tuple[int, int]:
     try:
-        return chosen_range(Scan(path=str(volume), slices=slices), count)
+        return choose_range(Scan(path=str(volume), slices=slices), count)
     except ValidationError as error:
         raise UserError(config.describe(error, str(volume))) from None
 

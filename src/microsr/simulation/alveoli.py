@@ -73,7 +73,7 @@ class Foam:
         """
         width = round(grid.width, 9)
         if width not in self._averaged:
-            self._averaged[width] = self._averaged_over(width)
+            self._averaged[width] = self._average_over(width)
         table = self._averaged[width]
         n = len(table)
         index = np.zeros(grid.shape, np.int32)
@@ -87,7 +87,7 @@ class Foam:
             index += np.minimum(place, n - 1).astype(np.int32)
         return table.ravel()[index]
 
-    def _averaged_over(self, width: float) -> np.ndarray:
+    def _average_over(self, width: float) -> np.ndarray:
         """The tile averaged over a voxel (a Gaussian of the same variance as a cube) and sampled twice as finely."""
         frequency = np.fft.fftfreq(STEPS, self.step)
         variance = max(width**2 - self.step**2, 0) / 12

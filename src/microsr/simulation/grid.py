@@ -23,7 +23,7 @@ class Grid:
     spacing: tuple[float, float, float]
 
     @classmethod
-    def centred(
+    def around(
         cls, centre: tuple[float, float, float], spacing: tuple[float, float, float], shape: tuple[int, int, int]
     ) -> Grid:
         """A grid of `shape` (slices, rows, columns) about `centre` (x, y, z)."""

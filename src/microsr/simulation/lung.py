@@ -51,7 +51,7 @@ class Parameters:
     """Depth of the ground glass: 1.5 to 3.5 mm."""
 
     @classmethod
-    def drawn(cls, field: float, rng: np.random.Generator) -> Parameters:
+    def draw(cls, field: float, rng: np.random.Generator) -> Parameters:
         """Parameters of one lung in a field of so many mm."""
         ranges = {
             "tissue_share": (0.12, 0.145),
@@ -77,7 +77,7 @@ class Lung:
 
     def __init__(self, field: float, depth: float, rng: np.random.Generator) -> None:
         self.field, self.depth = field, depth
-        self.parameters = Parameters.drawn(field, rng)
+        self.parameters = Parameters.draw(field, rng)
         self.half_axes = field * rng.uniform(0.452, 0.468, 2)
         self._power = rng.uniform(2.5, 3.2)
         self._outline = SmoothField(0.4 * field, rng)
@@ -111,7 +111,7 @@ class Lung:
         side, below = rng.choice([-1, 1], 2)
         bronchial = tree(below)
         self.airways, arteries = trees.bundles(bronchial, chosen.terminal_mm, chosen.pi10_mm, chosen.artery_ratio, rng)
-        self._vessels = tubes.Tubes.joined([arteries, trees.veins(tree(-below), chosen.terminal_mm, self.airways)])
+        self._vessels = tubes.Tubes.join([arteries, trees.veins(tree(-below), chosen.terminal_mm, self.airways)])
         extent = np.array([a, b, self.depth / 2 + 1])
         self._septa = Septa(np.array(bronchial.lobules), -extent, extent, rng)
 

@@ -84,7 +84,7 @@ def scan_again(
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     anatomy, noise, *_ = numpy_stream(Stream.CASE, seed, lung).spawn(STREAMS)
-    still, _, _ = scan_slab(_lung(settings, scanned_by, anatomy), settings, scanned_by, with_truth=False)
+    still, _, _ = scan_slab(_make_lung(settings, scanned_by, anatomy), settings, scanned_by, with_truth=False)
     _write(output / "clinical.nii.gz", with_noise(still, scanned_by, noise))
     chosen = {"case": case, "lung": lung, "seed": seed}
     chosen |= settings.model_dump(mode="json") | scanned_by.model_dump(mode="json")
@@ -92,7 +92,7 @@ def scan_again(
     logger.info("%s: the lung of %s again, %s in %.0f s", case, lung, still.shape, time.time() - started)
 
 
-def _lung(settings: config.Simulate, scanned_by: config.Scanner, anatomy: np.random.Generator) -> Lung:
+def _make_lung(settings: config.Simulate, scanned_by: config.Scanner, anatomy: np.random.Generator) -> Lung:
     """The lung in the field and depth that are scanned."""
     side, depth = settings.clinical_size * scanned_by.pixel_mm, settings.clinical_slices * settings.slice_spacing_mm
     return Lung(side, depth, anatomy)
@@ -112,7 +112,7 @@ def simulate(
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     anatomy, first, micro_rng, second, place = numpy_stream(Stream.CASE, seed, case).spawn(STREAMS)
-    lung = _lung(settings, scanned_by, anatomy)
+    lung = _make_lung(settings, scanned_by, anatomy)
     grid = specimen_grid(lung, settings, place)
     still, truth, labels = scan_slab(lung, settings, scanned_by, with_truth=split != "train")
     clinical = with_noise(still, scanned_by, first)
@@ -155,8 +155,8 @@ def scan_slab(
     fine, step = scanned_by.pixel_mm / SCALE, spacing / SCALE
     beyond = int(np.ceil(3 * scanned_by.slice_sigma_mm / step))
     planes = (slices - 1) * SCALE + 1 + 2 * beyond
-    grid = Grid.centred((0, 0, 0), (fine, fine, step), (planes, n * SCALE, n * SCALE))
-    pixels = Grid.centred((0, 0, 0), (scanned_by.pixel_mm,) * 2 + (spacing,), (slices, n, n))
+    grid = Grid.around((0, 0, 0), (fine, fine, step), (planes, n * SCALE, n * SCALE))
+    pixels = Grid.around((0, 0, 0), (scanned_by.pixel_mm,) * 2 + (spacing,), (slices, n, n))
     kernel = scanner.KERNELS[scanned_by.kernel]
     profile = scanner.sampling(pixels.z, grid.z, scanned_by.slice_sigma_mm)
     scan = np.zeros((slices, n, n), np.float32)
@@ -234,7 +234,7 @@ def specimen_grid(lung: Lung, settings: config.Simulate, rng: np.random.Generato
     step = min(0.5, lung.field / 32)
     count = max(int(lung.field / step), 1)
     layers = max(round(lung.depth / step), 1)
-    coarse = Grid.centred((0, 0, 0), (step, step, lung.depth / layers), (layers, count, count))
+    coarse = Grid.around((0, 0, 0), (step, step, lung.depth / layers), (layers, count, count))
     hu = lung.render(coarse, foam=False)
     inside = lung.depth_inside(coarse) > step
     tumour = (lung.tumour.distance(coarse) < 0).astype(float)
@@ -276,7 +276,7 @@ def specimen_grid(lung: Lung, settings: config.Simulate, rng: np.random.Generato
     spacing = settings.micro_spacing_mm
     n = max(round(side / spacing), 1)
     layers = max(round(min(lung.depth, side) / spacing), 1)
-    return Grid.centred(centre, (spacing,) * 3, (layers, n, n))
+    return Grid.around(centre, (spacing,) * 3, (layers, n, n))
 
 
 def micro_scan(

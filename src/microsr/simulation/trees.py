@@ -135,9 +135,9 @@ def bundles(
         tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
         away = beside - (tangent @ beside)[:, None] * tangent
         away /= np.linalg.norm(away, axis=1, keepdims=True) + 0.1
-        arteries.append(Tubes.along(branch.points + away * (lumen + wall + artery)[:, None], artery))
-        lumens.append(Tubes.along(branch.points, lumen, wall, branch.generation))
-    return Tubes.joined(lumens), Tubes.joined(arteries)
+        arteries.append(Tubes.from_curve(branch.points + away * (lumen + wall + artery)[:, None], artery))
+        lumens.append(Tubes.from_curve(branch.points, lumen, wall, branch.generation))
+    return Tubes.join(lumens), Tubes.join(arteries)
 
 
 def veins(tree: Tree, terminal_mm: float, airways: Tubes) -> Tubes:
@@ -152,8 +152,8 @@ def veins(tree: Tree, terminal_mm: float, airways: Tubes) -> Tubes:
         distance, nearest = middles.query(branch.points)
         push = np.maximum(bundle[nearest] - distance, 0) / np.maximum(distance, 1e-3)
         away = branch.points - middles.data[nearest]
-        found.append(Tubes.along(branch.points + push[:, None] * away, radius))
-    return Tubes.joined(found)
+        found.append(Tubes.from_curve(branch.points + push[:, None] * away, radius))
+    return Tubes.join(found)
 
 
 def _bezier(start: np.ndarray, bend: np.ndarray, end: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:

@@ -34,19 +34,19 @@ class Tubes:
         return cls(np.empty((0, 3)), np.empty((0, 3)), *(np.empty(0) for _ in range(3)), np.empty(0, int))
 
     @classmethod
-    def along(cls, curve: np.ndarray, radii: np.ndarray, wall: float = 0.0, generation: int = 0) -> Tubes:
+    def from_curve(cls, curve: np.ndarray, radii: np.ndarray, wall: float = 0.0, generation: int = 0) -> Tubes:
         """Segments along a curve, [m, 3] points and [m] radii."""
         n = len(curve) - 1
         return cls(curve[:-1], curve[1:], radii[:-1], radii[1:], np.full(n, wall), np.full(n, generation))
 
     @classmethod
-    def joined(cls, parts: list[Tubes]) -> Tubes:
+    def join(cls, parts: list[Tubes]) -> Tubes:
         """All segments of `parts`."""
         if not parts:
             return cls.empty()
         return cls(*(np.concatenate(values) for values in zip(*(vars(p).values() for p in parts), strict=True)))
 
-    def chosen(self, which: np.ndarray) -> Tubes:
+    def select(self, which: np.ndarray) -> Tubes:
         """The segments `which`, a mask or indices."""
         return Tubes(*(values[which] for values in vars(self).values()))
 
@@ -124,7 +124,7 @@ def crossings(tubes: Tubes, z: float) -> dict[str, np.ndarray]:
     tilt: angle between the segment's axis and the plane's normal, degrees, 0 to 90.
     """
     ends = tubes.start[:, 2], tubes.end[:, 2]
-    hit = tubes.chosen((np.minimum(*ends) <= z) & (z < np.maximum(*ends)))
+    hit = tubes.select((np.minimum(*ends) <= z) & (z < np.maximum(*ends)))
     run = hit.end - hit.start
     share = (z - hit.start[:, 2]) / run[:, 2]
     place = hit.start + share[:, None] * run

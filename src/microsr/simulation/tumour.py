@@ -57,8 +57,8 @@ class Tumour:
             reach = 0.8 * self.radius + t * rng.uniform(0.5, 1.1) * self.radius
             bent = out + rng.normal(0, 0.22, 3) * t**2
             radii = rng.uniform(0.2, 0.4) * (1.05 - t[:, 0]) ** 1.3 + 0.03
-            strands.append(Tubes.along(self.centre + bent * reach, radii))
-        return Tubes.joined(strands)
+            strands.append(Tubes.from_curve(self.centre + bent * reach, radii))
+        return Tubes.join(strands)
 
     def _box(self, grid: Grid) -> tuple[slice, slice, slice]:
         reach = 1.5 * self.radius + self._glass_mm + 3.0

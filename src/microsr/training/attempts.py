@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from microsr.core.errors import UserError
-from microsr.core.files import locked
+from microsr.core.files import hold_lock
 from microsr.core.progress import logger
 from microsr.core.provenance import write_atomically
 from microsr.training.monitor import DivergedError
@@ -29,7 +29,7 @@ def sole_attempt(folder: Path, number: int) -> Iterator[None]:
         Another process trains there, or the attempt before this one diverged.
     """
     note = folder / "attempt.json"
-    with locked(folder / "lock", f"the training in {folder} is being done"):
+    with hold_lock(folder / "lock", f"the training in {folder} is being done"):
         before = _read(note)
         if number > 1 and "diverged" in before:
             logger.info("not tried again, as the same settings diverge again; a new start of the workflow tries")

@@ -120,7 +120,7 @@ def magnified_geometry(volume: Volume, scale: int = SCALE) -> dict[str, Any]:
     return {"spacing": (x / scale, y / scale, z), "origin": origin, "direction": volume.direction}
 
 
-def placed(like: Volume | dict[str, Any]) -> Volume:
+def geometry_of(like: Volume | dict[str, Any]) -> Volume:
     """The geometry, unit and attributes of a Volume, or of the keyword arguments of one, as a Volume without voxels."""
     return replace(like, array=None) if isinstance(like, Volume) else Volume(array=None, **like)
 
@@ -140,7 +140,7 @@ def create_volume(
     resolutions, the full one included; None: until the longer side has at most SMALLEST pixels. What is returned is the
     full resolution; `open_levels` and `write_slice` fill all of them. The same arguments give the same bytes.
     """
-    volume = placed(like)
+    volume = geometry_of(like)
     shapes = level_shapes(shape, levels)
     if Path(path).exists():
         shutil.rmtree(path)
@@ -211,7 +211,7 @@ def open_levels(path: Path, name: str = "", mode: str = "r+") -> list[zarr.Array
     except PermissionError:
         raise
     except Exception as error:  # whatever damaged metadata provoke in Zarr
-        raise _foreign(path, brief(error)) from None
+        raise _foreign_error(path, brief(error)) from None
 
 
 def write_slice(levels: list[zarr.Array], position: int, image: np.ndarray) -> None:
@@ -222,11 +222,11 @@ def write_slice(levels: list[zarr.Array], position: int, image: np.ndarray) -> N
     mean = image
     for level in levels:
         if level is not levels[0]:
-            mean = _halved(mean)
+            mean = _halve(mean)
         level[position] = mean if mean.dtype == level.dtype else np.rint(mean).astype(level.dtype)
 
 
-def _halved(image: np.ndarray) -> np.ndarray:
+def _halve(image: np.ndarray) -> np.ndarray:
     """Means of 2x2 pixels, float32; what an odd last row or column lacks is repeated."""
     if image.shape[0] % 2 or image.shape[1] % 2:
         image = np.pad(image, [(0, n % 2) for n in image.shape], mode="edge")
@@ -281,9 +281,9 @@ def open_volume(path: Path) -> Volume:
     except PermissionError:
         raise
     except ValidationError as error:
-        raise _foreign(path, config.describe(error, "microsr")) from None
+        raise _foreign_error(path, config.describe(error, "microsr")) from None
     except Exception as error:  # whatever damaged metadata provoke in Zarr
-        raise _foreign(path, brief(error)) from None
+        raise _foreign_error(path, brief(error)) from None
 
 
 def open_mask(path: Path) -> Any:
@@ -308,7 +308,7 @@ def open_mask(path: Path) -> Any:
     return _Voxels(mask, path)
 
 
-def _foreign(path: Path, why: str) -> UserError:
+def _foreign_error(path: Path, why: str) -> UserError:
     return UserError(f"{path} is not a volume in the working format ({why}); make it with `microsr volumes`")
 
 

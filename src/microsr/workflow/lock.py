@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 
 from microsr.core.errors import UserError
-from microsr.core.files import explained, lock, unlock
+from microsr.core.files import explain_errors, lock, unlock
 
 RUNNING = ".running"
 """The locked file in an experiment's results; it is left by a Snakemake that was killed."""
@@ -29,7 +29,7 @@ def claim(results: Path, submits: bool = False) -> None:
     UserError
         One is running, or the folder cannot be written.
     """
-    with explained(results / RUNNING):
+    with explain_errors(results / RUNNING):
         results.mkdir(parents=True, exist_ok=True)
         held = lock(results / RUNNING, f"the experiment in {results} is being run", SUBMITS if submits else "")
     atexit.register(unlock, held)

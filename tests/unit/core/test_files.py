@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from microsr.core.errors import UserError
-from microsr.core.files import explain, lock, locked, put_in_place, replacing, reserve, unlock, write_csv
+from microsr.core.files import explain, hold_lock, lock, put_in_place, replacing, reserve, unlock, write_csv
 
 
 def names(folder):
@@ -97,10 +97,10 @@ def test_a_lock_keeps_another_process_out_and_dies_with_its_process(tmp_path):
     with subprocess.Popen([sys.executable, "-c", WAITING, path], stdout=subprocess.PIPE) as other:
         other.stdout.readline()
         said = rf"^the cat sleeps by process {other.pid} on .*; wait for it, or end it$"
-        with pytest.raises(UserError, match=said), locked(path, "the cat sleeps"):
+        with pytest.raises(UserError, match=said), hold_lock(path, "the cat sleeps"):
             pass
         other.kill()
-    with locked(path, "the cat sleeps"):
+    with hold_lock(path, "the cat sleeps"):
         assert path.read_text(encoding="utf-8").startswith(f"process {os.getpid()} on ")
     assert not path.exists()
 
@@ -138,7 +138,7 @@ def test_a_lock_that_was_removed_meanwhile_is_not_taken_for_one(tmp_path, monkey
         return found
 
     monkeypatch.setattr("microsr.core.files.os.fstat", fstat)
-    with locked(path, ""):
+    with hold_lock(path, ""):
         assert len(opened) == 2 and path.stat().st_ino == opened[1]
 
 
@@ -147,7 +147,7 @@ def test_where_there_are_no_locks_the_work_goes_on(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("microsr.core.files.fcntl.flock", refuse)
-    with locked(tmp_path / "lock", ""):
+    with hold_lock(tmp_path / "lock", ""):
         pass
     assert names(tmp_path) == []
 

@@ -18,7 +18,7 @@ import tifffile
 from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
 from microsr.formats import rawfile, readers
-from microsr.formats.rawfile import kept
+from microsr.formats.rawfile import cache_slices
 from microsr.formats.readers import read_scan
 from microsr.volume.slices import Slices
 
@@ -288,10 +288,10 @@ def test_what_is_unpacked_leaves_no_file(tmp_path):
 def test_a_slow_slice_is_decoded_once_if_there_is_room_to_keep_it(tmp_path, small_disk):
     asked, images = [], values("i2", (3, 100, 100))
     slow = Slices(lambda z: asked.append(z) or images[z], images.shape, images.dtype)
-    same(kept(slow, tmp_path), images)
+    same(cache_slices(slow, tmp_path), images)
     assert sorted(asked) == [0, 1, 2]
     asked.clear()
-    same(kept(slow, small_disk(80)), images)
+    same(cache_slices(slow, small_disk(80)), images)
     assert len(asked) == 12
 
 

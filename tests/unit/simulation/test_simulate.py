@@ -68,11 +68,11 @@ def pure(labels, tissue, sigma_mm=0.33):
 
 
 def test_parameters_are_drawn_from_the_ranges_stated():
-    drawn = [Parameters.drawn(60, np.random.default_rng(n)) for n in range(200)]
+    drawn = [Parameters.draw(60, np.random.default_rng(n)) for n in range(200)]
     assert 0.12 <= min(p.tissue_share for p in drawn) < 0.125 and 0.14 < max(p.tissue_share for p in drawn) <= 0.145
     assert all(0.44 <= p.pi10_mm <= 0.49 and 0.62 <= p.terminal_mm <= 0.70 for p in drawn)
     assert all(0.9 <= p.artery_ratio <= 1.15 and 10 <= p.lobule_mm <= 20 for p in drawn)
-    assert all(p.tumour_mm <= 3 for p in [Parameters.drawn(15, np.random.default_rng(n)) for n in range(20)])
+    assert all(p.tumour_mm <= 3 for p in [Parameters.draw(15, np.random.default_rng(n)) for n in range(20)])
 
 
 def test_blurred_tissues_have_their_hu():
@@ -134,7 +134,7 @@ def test_a_slab_cuts_many_airways_of_every_width():
 
 def test_the_lung_is_closed_off_from_the_image_border_by_soft_tissue():
     lung, *_ = slab()
-    grid = Grid.centred((0, 0, 0), (0.4, 0.4, 0.3), (4, 100, 100))
+    grid = Grid.around((0, 0, 0), (0.4, 0.4, 0.3), (4, 100, 100))
     hu = lung.render(grid, foam=False)
     border = np.concatenate([hu[:, 0], hu[:, -1], hu[:, :, 0], hu[:, :, -1]], axis=1)
     assert border.min() > -200 and border.max() < 150
@@ -143,7 +143,7 @@ def test_the_lung_is_closed_off_from_the_image_border_by_soft_tissue():
 
 def test_the_same_place_has_the_same_tissue_whatever_grid_asks():
     lung = small_lung()
-    whole = Grid.centred((1, 2, 0), (0.08,) * 3, (6, 40, 40))
+    whole = Grid.around((1, 2, 0), (0.08,) * 3, (6, 40, 40))
     part = whole.part((slice(2, 5), slice(10, 30), slice(5, 25)))
     assert lung.render(part) == pytest.approx(lung.render(whole)[2:5, 10:30, 5:25], abs=0.5)
 
@@ -205,7 +205,7 @@ def test_two_scans_of_one_lung_differ_by_their_noise_only():
 
 
 def test_uct_has_its_own_grey_scale_noise_and_air_around_a_block():
-    grid = Grid.centred((0, 0, 0), (0.1,) * 3, (4, 100, 100))
+    grid = Grid.around((0, 0, 0), (0.1,) * 3, (4, 100, 100))
     lung = SimpleNamespace(render=lambda g, offset_hu: np.full(g.shape, BLOOD_HU, np.float32))
     volume, scale = simulate.micro_scan(lung, grid, np.random.default_rng(4))
     contrast = scale["tissue"] - scale["air"]
@@ -231,8 +231,8 @@ def test_the_specimens_patches_hold_the_mix_of_the_lungs():
 
     n = round(settings.specimen_mm / step)
     middle = (float(grid.x.mean()), float(grid.y.mean()), 0.0)
-    specimen = mean_of_patches(Grid.centred(middle, (step,) * 3, (8, n, n)))
-    assert specimen == pytest.approx(mean_of_patches(Grid.centred((0, 0, 0), (step,) * 3, (8, 97, 97))), abs=50)
+    specimen = mean_of_patches(Grid.around(middle, (step,) * 3, (8, n, n)))
+    assert specimen == pytest.approx(mean_of_patches(Grid.around((0, 0, 0), (step,) * 3, (8, 97, 97))), abs=50)
 
 
 def test_a_specimen_is_cut_where_it_is_asked_for():
@@ -252,7 +252,7 @@ def test_a_specimen_is_cut_where_it_is_asked_for():
 
 def test_a_specimen_with_less_air_is_denser_in_its_parenchyma_alone():
     lung, *_ = slab()
-    grid = Grid.centred((0, 0, 0), (0.1,) * 3, (6, 200, 200))
+    grid = Grid.around((0, 0, 0), (0.1,) * 3, (6, 200, 200))
     canvas = lung.draw(grid, labelled=True)
     denser = lung.render(grid, offset_hu=60.0)
     change = {tissue: (denser - canvas.hu)[canvas.labels == tissue] for tissue in Tissue}

@@ -17,7 +17,7 @@ def tube(radius, start=(0.0, 0.0, -5.0), end=(0.0, 0.0, 5.0), wall=0.0, end_radi
 
 
 def canvas(shape, spacing, hu=-850.0):
-    grid = Grid.centred((0, 0, 0), (spacing,) * 3, shape)
+    grid = Grid.around((0, 0, 0), (spacing,) * 3, shape)
     return Canvas(grid, np.full(shape, hu, np.float32), labelled=True)
 
 
@@ -62,7 +62,7 @@ def test_an_airway_is_a_ring_of_the_stated_thickness_around_air():
 def test_a_lumen_stays_open_where_two_airways_meet_and_where_a_vessel_runs_through():
     lung = canvas((1, 41, 81), 0.1)
     paint_vessels(lung, tube(0.3, (-4, 0, 0), (4, 0, 0)), 45.0)
-    both = Tubes.joined([tube(1.0, wall=0.2), tube(0.6, (0, 0, 0), (4, 0, 0), wall=0.2)])
+    both = Tubes.join([tube(1.0, wall=0.2), tube(0.6, (0, 0, 0), (4, 0, 0), wall=0.2)])
     paint_airways(lung, both, AIRWAY_WALL_HU, AIR_HU)
     assert np.all(lung.hu[0, 20, 40:75] == AIR_HU) and np.all(lung.labels[0, 20, 40:75] == Tissue.LUMEN)
     assert lung.labels[0, 20, 5] == Tissue.VESSEL and lung.hu[0, 20, 5] == 45

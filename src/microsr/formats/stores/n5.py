@@ -21,8 +21,8 @@ import numpy as np
 
 from microsr.core.errors import UserError
 from microsr.formats import headers
-from microsr.formats.rawfile import damaged
-from microsr.formats.readers import placed_scan, spacing_of
+from microsr.formats.rawfile import damage_error
+from microsr.formats.readers import place_scan, spacing_of
 from microsr.formats.stores.chunked import ChunkedSlices
 from microsr.formats.stores.ome_zarr import asked_part, check_blosc, chosen_level
 from microsr.formats.units import in_mm
@@ -89,13 +89,13 @@ def read(files: Files, scan: Scan, scratch: Path | None) -> Volume:
         packed = here["compression"]["type"] if "compression" in here else here["compressionType"]
         unpack = UNPACK.get(packed)
     except (KeyError, TypeError, ValueError, OverflowError):
-        raise damaged(files.name, "its attributes are not those of N5") from None
+        raise damage_error(files.name, "its attributes are not those of N5") from None
     if bool in map(type, (*here["dimensions"], *here["blockSize"])):
-        raise damaged(files.name, "its attributes are not those of N5")
+        raise damage_error(files.name, "its attributes are not those of N5")
     if len(size) != 3 or len(block) != 3:
         raise UserError(f"{files.name}: has {len(size)} dimensions; give a data set of 3, x, y and z")
     if min(*size, *block) < 1 or max(size) >= 1 << 40 or math.prod(block) * stored.itemsize > LARGEST:
-        raise damaged(files.name, "its attributes are not those of N5")
+        raise damage_error(files.name, "its attributes are not those of N5")
     if unpack is None:
         raise UserError(
             f"{files.name}: is packed in a way that is not read (read are {', '.join(UNPACK)}); save it anew with one "
@@ -122,7 +122,7 @@ def read(files: Files, scan: Scan, scratch: Path | None) -> Volume:
                 raise ValueError("its header")
             voxels = np.frombuffer(unpack(content[start:]), stored).reshape(there[::-1])
         except Exception as error:  # whatever a damaged block provokes in what unpacks it
-            raise damaged(files.name, f"its block {key}: {type(error).__name__}") from None
+            raise damage_error(files.name, f"its block {key}: {type(error).__name__}") from None
         x, y, z = extents
         return voxels[:z, :y, :x].astype(stored.newbyteorder("="))
 
@@ -131,7 +131,7 @@ def read(files: Files, scan: Scan, scratch: Path | None) -> Volume:
         load, lambda index: files.has(named(index)), shape, tuple(reversed(block)), stored.newbyteorder("="), 0,
         files.name, scratch, asked_part(scan, shape), keep="://" in files.name,
     )  # fmt: skip
-    volume = placed_scan(slices, "N5", spacing, origin, IDENTITY, scan)
+    volume = place_scan(slices, "N5", spacing, origin, IDENTITY, scan)
     volume.attributes["source"] |= {"level": level, "levels": len(levels)}
     return volume
 
@@ -143,7 +143,7 @@ def _attributes(files: Files, prefix: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise damaged(files.name, "its attributes.json is no JSON")
+        raise damage_error(files.name, "its attributes.json is no JSON")
     return found
 
 
@@ -160,7 +160,7 @@ def _place(
         found = scaled if own is None or np.allclose(own, scaled, rtol=1e-3) or np.allclose(own, of_finest) else None
     elif level and factors is None:
         found = own
-    spacing = spacing_of(scan, lambda: headers.positive(() if found is None else tuple(found), name))
+    spacing = spacing_of(scan, lambda: headers.require_positive(() if found is None else tuple(found), name))
     if factors is None or not level:
         return spacing, (0.0, 0.0, 0.0)
     # A voxel of a level is the mean of as many of the finest as its factors say.

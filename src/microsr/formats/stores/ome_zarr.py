@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from microsr.core.errors import UserError, brief
 from microsr.formats import headers
-from microsr.formats.rawfile import damaged
-from microsr.formats.readers import placed_scan, spacing_of
+from microsr.formats.rawfile import damage_error
+from microsr.formats.readers import place_scan, spacing_of
 from microsr.formats.stores.chunked import ChunkedSlices
 from microsr.formats.units import in_mm
 from microsr.volume.slices import Slices
@@ -102,12 +102,12 @@ def read(files: Files, scan: Scan, scratch: Path | None) -> Volume:
     def lengths(numbers: np.ndarray) -> tuple[float, float, float]:
         return tuple(in_mm(numbers[n], said.axes[n].unit or "") for n in reversed(order))
 
-    spacing = spacing_of(scan, lambda: headers.positive(() if scale is None else lengths(scale), files.name))
+    spacing = spacing_of(scan, lambda: headers.require_positive(() if scale is None else lengths(scale), files.name))
     origin = (0.0, 0.0, 0.0) if translation is None else lengths(translation)
     if not np.isfinite(origin).all():  # without a unit, where the sheet gives the spacing
         origin = (0.0, 0.0, 0.0)
     slices = _slices(files, array, store, order, scan, scratch)
-    volume = placed_scan(slices, "OME-Zarr", spacing, origin, IDENTITY, scan)
+    volume = place_scan(slices, "OME-Zarr", spacing, origin, IDENTITY, scan)
     volume.attributes["source"] |= {"level": level, "levels": len(levels)}
     return volume
 
@@ -117,7 +117,7 @@ def _own(path: str, scan: Scan) -> Volume:
     volume = open_volume(Path(path))
     array = Slices(lambda z: volume.array[z], volume.shape, volume.array.dtype)
     spacing = spacing_of(scan, lambda: volume.spacing)
-    return placed_scan(array, "OME-Zarr", spacing, volume.origin, volume.direction, scan)
+    return place_scan(array, "OME-Zarr", spacing, volume.origin, volume.direction, scan)
 
 
 def chosen_level(scan: Scan, count: int, name: str) -> int:
@@ -138,7 +138,7 @@ def _metadata(files: Files) -> tuple[_Multiscale, int]:
         attributes = attributes["attributes"].get("ome", {}) if zarr_format == 3 else attributes
         found = attributes.get("multiscales")
     except (ValueError, KeyError, AttributeError, RecursionError):
-        raise damaged(files.name, "its metadata are no JSON of Zarr") from None
+        raise damage_error(files.name, "its metadata are no JSON of Zarr") from None
     if not found:
         raise UserError(
             f"{files.name}: is a Zarr store, but no image of OME-Zarr; give the folder in it whose metadata have "
@@ -156,9 +156,9 @@ def _metadata(files: Files) -> tuple[_Multiscale, int]:
         return _Multiscale.model_validate(first), zarr_format
     except ValidationError as error:
         key = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise damaged(files.name, f"its multiscales are not as OME-Zarr has them: {key}") from None
+        raise damage_error(files.name, f"its multiscales are not as OME-Zarr has them: {key}") from None
     except (AttributeError, KeyError, TypeError, RecursionError):
-        raise damaged(files.name, "its multiscales are not as OME-Zarr has them") from None
+        raise damage_error(files.name, "its multiscales are not as OME-Zarr has them") from None
 
 
 def _geometry(name: str, said: _Multiscale, level: int) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -168,7 +168,7 @@ def _geometry(name: str, said: _Multiscale, level: int) -> tuple[np.ndarray | No
     for step in steps:
         for values, length in ((step.scale, step.type == "scale"), (step.translation, step.type == "translation")):
             if len(values) != len(scale) * length:
-                raise damaged(name, "its coordinateTransformations do not fit its axes")
+                raise damage_error(name, "its coordinateTransformations do not fit its axes")
         if step.type == "scale":
             scale, translation = scale * step.scale, translation * step.scale
         elif step.type == "translation":
@@ -181,7 +181,7 @@ def _open(files: Files, path: str, zarr_format: int) -> tuple[Any, Any]:
     import zarr
 
     if ".." in path.split("/") or path.startswith("/"):
-        raise damaged(files.name, "a level of it lies elsewhere")
+        raise damage_error(files.name, "a level of it lies elsewhere")
     store = _zarr_store(files, path)
     try:
         array = zarr.open_array(store, mode="r", zarr_format=zarr_format)
@@ -192,7 +192,7 @@ def _open(files: Files, path: str, zarr_format: int) -> tuple[Any, Any]:
     except UserError:
         raise
     except Exception as error:  # whatever damaged or missing metadata provoke in zarr
-        raise damaged(files.name, f"a level of it has no sound metadata: {type(error).__name__}") from None
+        raise damage_error(files.name, f"a level of it has no sound metadata: {type(error).__name__}") from None
 
 
 def _by_blosc(array: Any) -> bool | None:
@@ -242,10 +242,10 @@ def _slices(files: Files, array: Any, store: Any, order: list[int], scan: Scan, 
         except UserError:
             raise
         except Exception as error:  # whatever a damaged chunk provokes in its codec
-            raise damaged(files.name, f"its chunk {name}: {brief(error)}") from None
+            raise damage_error(files.name, f"its chunk {name}: {brief(error)}") from None
         if name in store.missing:
             if fill is None:
-                raise damaged(files.name, f"it lacks chunk {name}, and says nothing of what to take for it")
+                raise damage_error(files.name, f"it lacks chunk {name}, and says nothing of what to take for it")
             return None
         rest = [n for n in range(array.ndim) if n not in order]
         chunk = chunk.transpose([*rest, *order]).reshape([chunk.shape[n] for n in order])
@@ -261,7 +261,7 @@ def _slices(files: Files, array: Any, store: Any, order: list[int], scan: Scan, 
 
 def asked_part(scan: Scan, shape: tuple[int, int, int]) -> tuple[slice, slice, slice]:
     """The slices, rows and columns that `scan` chooses."""
-    return slice(*headers.chosen_range(scan, shape[0])), *headers.chosen_region(scan, shape[1:])
+    return slice(*headers.choose_range(scan, shape[0])), *headers.choose_region(scan, shape[1:])
 
 
 def _zarr_store(files: Files, path: str) -> Any:

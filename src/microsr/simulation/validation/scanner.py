@@ -56,8 +56,8 @@ def measure_mtf(kernel: Kernel, pixel_mm: float) -> EdgeSpreadFunctionMTF:
     The slant spreads the pixels' distances from the edge, so that the MTF is seen beyond the pixels' Nyquist limit.
     """
     n = 64
-    coarse = Grid.centred((0, 0, 0), (pixel_mm,) * 3, (1, n, n))
-    fine = Grid.centred((0, 0, 0), (pixel_mm / SCALE,) * 3, (1, n * SCALE, n * SCALE))
+    coarse = Grid.around((0, 0, 0), (pixel_mm,) * 3, (1, n, n))
+    fine = Grid.around((0, 0, 0), (pixel_mm / SCALE,) * 3, (1, n * SCALE, n * SCALE))
     slant = math.radians(3)
 
     def distance(grid: Grid) -> np.ndarray:
