@@ -116,12 +116,32 @@ def by_tifffile(path: Path) -> Image:
 
 
 def by_pillow(path: Path) -> Image:
+    """An image, or those of a folder."""
     from PIL import Image as Pillow
 
-    with Pillow.open(path) as image:
-        if image.mode not in ("L", "I;16", "I"):
-            raise ValueError(image.mode)
-        return _as_stack(np.asarray(image))
+    found = []
+    files = sorted(file for file in path.iterdir() if file.suffix != ".log") if path.is_dir() else [path]
+    for file in files:
+        with Pillow.open(file) as image:
+            grey = image.convert("L") if image.mode == "P" and _is_grey(image) else image
+            if grey.mode not in ("L", "I;16", "I"):
+                raise ValueError(image.mode)
+            found.append(np.asarray(grey))
+    return _as_stack(np.stack(found))
+
+
+def by_skyscan(path: Path) -> Image:
+    """Slices with the log v.log."""
+    lines = (path / "v.log").read_bytes().decode("latin-1").splitlines()
+    said = dict(line.split("=", 1) for line in lines[lines.index("[Reconstruction]") :] if "=" in line)
+    size, step = float(said["Pixel Size (um)"]) / 1000, int(said.get("Section to Section Step", "1"))
+    image = by_pillow(path)
+    return Image(image.array, (size, size, size * step))
+
+
+def _is_grey(image: Any) -> bool:
+    """Whether the palette is that of the values themselves."""
+    return np.array_equal(image.getpalette(), np.repeat(np.arange(len(image.getpalette()) // 3), 3))
 
 
 def by_tensorstore(path: Path) -> Image:

@@ -186,8 +186,8 @@ def test_voxels_that_itk_cannot_unpack_are_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as small:
         small.setattr(readers.os, "sysconf", lambda name: 1)
         with pytest.raises(UserError, match=r"a\.tif: has 0 GB of voxels by its header, more than the memory"):
-            readers._array(readers._reader(path))
-    reader = readers._reader(path)
+            readers.itk_array(readers.itk_reader(path))
+    reader = readers.itk_reader(path)
     path.write_bytes(b"gone since")
     with pytest.raises(UserError, match=r"a\.tif: cannot be read, it is damaged or truncated"):
-        readers._array(reader)
+        readers.itk_array(reader)

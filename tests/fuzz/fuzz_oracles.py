@@ -17,7 +17,18 @@ from pathlib import Path
 
 import fuzz_seeds
 import numpy as np
-from independent import Image, by_hand, by_nibabel, by_nrrd, by_pillow, by_pydicom, by_tensorstore, by_tifffile, place
+from independent import (
+    Image,
+    by_hand,
+    by_nibabel,
+    by_nrrd,
+    by_pillow,
+    by_pydicom,
+    by_skyscan,
+    by_tensorstore,
+    by_tifffile,
+    place,
+)
 
 from microsr.core.errors import UserError
 
@@ -253,6 +264,8 @@ JUDGES: dict[str, Callable[[Path, Path], str]] = {
     "metaimage": _volume_judge(by_hand),
     "tiff": _volume_judge(by_tifffile, fuzz_seeds.SHEET_SPACING),
     "png": _volume_judge(by_pillow, fuzz_seeds.SHEET_SPACING),
+    "bmp": _volume_judge(by_skyscan),
+    "jpeg2000": _volume_judge(by_pillow, fuzz_seeds.SHEET_SPACING),
     "dicom": _volume_judge(by_pydicom),
     "series": _volume_judge(by_pydicom),
     "zarr": _volume_judge(by_tensorstore),

@@ -99,11 +99,26 @@ def tiff(dtype: str = "<u2", pages: int = 4, **how) -> bytes:
     """A TIFF file."""
     stream = io.BytesIO()
     array = values(dtype)[:pages]
+    said = (
+        {"metadata": {"axes": "ZYX", "Info": SENTINEL}}
+        if "imagej" in how
+        else {"metadata": None, "description": SENTINEL}
+    )
     tifffile.imwrite(
         stream, array if pages > 1 else array[0], byteorder=dtype[0] if dtype[0] in "<>" else "<",
-        photometric="minisblack", description=SENTINEL, software=SENTINEL, metadata=None, **how,
+        photometric="minisblack", software=SENTINEL, **said, **how,
     )  # fmt: skip
     return stream.getvalue()
+
+
+def image_files(kind: str, ending: str, dtype: str = "uint8") -> dict[str, bytes]:
+    """Slices as images, by Pillow."""
+    files = {}
+    for z, image in enumerate(values(dtype)):
+        stream = io.BytesIO()
+        Image.fromarray(image).save(stream, kind)
+        files[f"v{z:04}.{ending}"] = stream.getvalue()
+    return files
 
 
 def png(dtype: str = "uint8") -> bytes:
@@ -290,8 +305,17 @@ def seeds(kind: str, folder: Path) -> list[tuple[str, dict[str, bytes]]]:
             {"rowsperstrip": 2},
             {"pages": 1},
             {"dtype": "<f4"},
+            {"dtype": "<f8"},
+            {"tile": (16, 16), "compression": "zstd"},
+            {"compression": "lzma"},
+            {"imagej": True},
         ]
         return [("a.tif", {"a.tif": tiff(**way)}) for way in ways]
+    if kind == "bmp":
+        log = f"[System]\nOperator={SENTINEL}\n[Reconstruction]\nPixel Size (um)=100.0\nSection to Section Step=2\n"
+        return [("", image_files("BMP", "bmp") | {"v.log": log.encode()})]
+    if kind == "jpeg2000":
+        return [("", image_files("JPEG2000", "jp2", dtype)) for dtype in ("uint8", "uint16")]
     if kind == "png":
         return [("a.png", {"a.png": png(dtype)}) for dtype in ("uint8", "uint16")]
     if kind == "dicom":

@@ -21,8 +21,7 @@ from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
 
 if TYPE_CHECKING:
-    import SimpleITK as sitk
-    import tifffile
+    pass
 
 FINEST, COARSEST = 1e-6, 1e3
 """Spacings, mm, beyond which a header is damaged."""
@@ -171,46 +170,10 @@ def check_png(path: Path) -> None:
         raise UserError(f"{path}: is damaged or truncated, or no PNG; copy it again")
 
 
-def tiff_spacing(path: Path, reader: sitk.ImageFileReader) -> tuple[float, float, float]:
-    """TIFF has no slice distance, and its resolution tag is a printer's more often than a scanner's."""
-    raise UserError(f"{path}: a TIFF stack has no voxel spacing of its own; {GIVE_SPACING}")
-
-
-def check_tiff(path: Path) -> int:
-    """Number of slices; refuses what SimpleITK would read in part or in another way than it is meant."""
-    import tifffile  # only here: few scans are TIFF
-
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            pages, series = list(tiff.pages), tiff.series
-            first = pages[0]
-            shape = tuple(series[0].shape)
-            end = max(o + n for p in pages for o, n in zip(p.dataoffsets, p.databytecounts, strict=True))
-            whole = end <= tiff.filehandle.size and _next_page(tiff, pages[-1].offset) == 0
-    except Exception as error:  # whatever a damaged file provokes in tifffile
-        raise UserError(f"{path}: is not a readable TIFF file ({reason(error)}); copy it again") from None
-    if not whole:
-        raise UserError(f"{path}: is truncated; copy it again")
-    if first.samplesperpixel != 1:
-        raise UserError(f"{path}: has {first.samplesperpixel} values in a pixel (colour); save it as grey values")
-    if first.photometric != tifffile.PHOTOMETRIC.MINISBLACK:
-        kind = getattr(first.photometric, "name", first.photometric)
-        raise UserError(f"{path}: its grey scale is inverted or a palette ({kind}); save it as plain grey values")
-    if first.is_tiled:
-        raise UserError(f"{path}: is a tiled TIFF; save it without tiles, or as NIfTI or NRRD")
-    rows_columns = (first.imagelength, first.imagewidth)
-    if len(series) != 1 or shape not in (rows_columns, (len(pages), *rows_columns)):
-        raise UserError(
-            f"{path}: its {len(pages)} TIFF pages are not one stack of slices (shape {'x'.join(map(str, shape))}); "
-            "save it as NIfTI or NRRD"
-        )
-    return len(pages)
-
-
-def _next_page(tiff: tifffile.TiffFile, offset: int) -> int:
-    """Where the page after the one at `offset` is said to be: 0 after the last one."""
-    layout, stream = tiff.tiff, tiff.filehandle
-    stream.seek(offset)
-    (tags,) = struct.unpack(layout.tagnoformat, stream.read(layout.tagnosize))
-    stream.seek(offset + layout.tagnosize + tags * layout.tagsize)
-    return struct.unpack(layout.offsetformat, stream.read(layout.offsetsize))[0]
+def tiff_spacing(path: Path, found: tuple[float, float, float] | None) -> tuple[float, float, float]:
+    """The spacing found in a TIFF stack; refuses one without: its resolution tag is a printer's more often than a
+    scanner's.
+    """
+    if found is None:
+        raise UserError(f"{path}: a TIFF stack has no voxel spacing of its own; {GIVE_SPACING}")
+    return found

@@ -1,4 +1,4 @@
-"""Where the voxels of an NRRD, MetaImage or TIFF file lie, so that single slices can be read.
+"""Where the voxels of an NRRD or MetaImage file lie, so that single slices can be read.
 
 SimpleITK has read the header, and says what type the voxels are to become. A file that is stored in a way not known
 here has no layout (None): SimpleITK reads it whole.
@@ -9,18 +9,12 @@ from __future__ import annotations
 import math
 import os
 import re
-import threading
 from pathlib import Path
 
 import numpy as np
 
-from microsr.formats import headers
 from microsr.formats.rawfile import Layout, damage_error
 from microsr.formats.textheaders import text_header
-from microsr.volume.slices import Slices
-
-TIFF_PACKED = ("LZW", "ADOBE_DEFLATE", "DEFLATE", "PACKBITS")
-"""Names of the ways of packing, of tifffile.COMPRESSION."""
 
 
 def meta(path: Path, dtype: np.dtype) -> Layout | None:
@@ -75,38 +69,3 @@ def _check_numbers(path: Path, start: int, fields: dict[str, str], dtype: np.dty
 def _is_file(path: Path) -> bool:
     """Whether there is a file; a name that no system can have is not an error."""
     return os.path.isfile(path)  # noqa: PTH113
-
-
-def tiff(path: Path, dtype: np.dtype) -> Layout | Slices | None:
-    """Of a TIFF stack: where its pages lie, or the pages, decoded one by one; None: read it whole."""
-    import tifffile  # only here, as in `headers`
-
-    stack, plain = tifffile.TiffFile(path), tifffile.COMPRESSION.NONE
-    try:
-        pages = list(stack.pages)
-        first = pages[0]
-        shape = (len(pages), first.imagelength, first.imagewidth)
-        stored = dtype.newbyteorder(stack.byteorder)
-        upright = all(page.tags.valueof("Orientation", 1) == 1 for page in pages)
-        alike = all(page.dtype == dtype and page.bitspersample == 8 * dtype.itemsize for page in pages)
-        ways = {page.compression for page in pages}
-    except Exception as error:  # whatever a damaged file provokes in tifffile
-        stack.close()
-        raise damage_error(path, headers.reason(error)) from None
-    if not upright or not alike or not ways <= {plain, *(tifffile.COMPRESSION[name] for name in TIFF_PACKED)}:
-        stack.close()
-        return None
-    if ways == {plain} and all(page.is_contiguous for page in pages):
-        stack.close()
-        return Layout(path, np.array([page.dataoffsets[0] for page in pages], np.int64), stored)
-    lock = threading.RLock()
-
-    def load(z: int) -> np.ndarray:
-        try:
-            with lock:
-                page = stack.pages[z]
-            return page.asarray(lock=lock, maxworkers=1).reshape(shape[1:])
-        except Exception as error:  # whatever a decoder raises
-            raise damage_error(path, headers.reason(error)) from None
-
-    return Slices(load, shape, dtype)

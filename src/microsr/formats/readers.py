@@ -1,4 +1,4 @@
-"""Volumes in: DICOM, NIfTI, NRRD, MetaImage, TIFF stacks and 2-D images -> Volume, through SimpleITK.
+"""Volumes in: DICOM, NIfTI, NRRD, MetaImage, TIFF stacks, 2-D images, stores and scanners' own formats -> Volume.
 
 ITK fills what a header lacks with 1 mm and straightens what is sheared, at most with a warning. Here a volume whose
 geometry is not certain is refused, with one line that says which file, what is wrong and what to do. Voxels are read
@@ -21,7 +21,8 @@ from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
 from microsr.formats import headers, layouts, textheaders
 from microsr.formats.further import further_format
-from microsr.formats.rawfile import Layout, cache_slices, open_slices
+from microsr.formats.images import KINDS, read_images
+from microsr.formats.rawfile import Layout, open_slices
 from microsr.formats.stores import kinds as stores
 from microsr.volume.slices import Slices
 from microsr.volume.storage import IDENTITY, Volume
@@ -31,9 +32,8 @@ if TYPE_CHECKING:
 
 FORMATS = {
     ".nii": "NIfTI", ".nii.gz": "NIfTI", ".nrrd": "NRRD", ".nhdr": "NRRD", ".mha": "MetaImage", ".mhd": "MetaImage",
-    ".tif": "TIFF", ".tiff": "TIFF", ".png": "PNG",
+    **{ending: kind.name for ending, kind in KINDS.items()},
 }  # fmt: skip
-IMAGES = (".png", ".tif", ".tiff")
 PAIR = (".hdr", ".img", ".hdr.gz", ".img.gz")
 """Names of a NIfTI whose header and voxels are two files; other formats have such names too."""
 PIXELS = ("UInt8", "Int8", "UInt16", "Int16", "UInt32", "Int32", "UInt64", "Int64", "Float32", "Float64")
@@ -68,7 +68,7 @@ def read_scan(scan: Scan, scratch: Path | None = None) -> Volume:
     elif path.is_dir():
         volume = _read_folder(path, scan, scratch)
     elif (suffix := _suffix(path)) in FORMATS:
-        volume = (_read_images if FORMATS[suffix] == "PNG" else _read_file)([path], scan, scratch)
+        volume = _read_file(path, scan, scratch)
     elif further := further_format(suffix[1:]):
         volume = further.read(path, scan, scratch)
     elif path.name.lower().endswith(PAIR) and _is_nifti_pair(path):
@@ -79,7 +79,9 @@ def read_scan(scan: Scan, scratch: Path | None = None) -> Volume:
         )
 
         if not dicom.is_dicom(path):
-            raise UserError(f"{path}: is of no known format; give DICOM, NIfTI, NRRD, MetaImage, TIFF or PNG")
+            raise UserError(
+                f"{path}: is of no known format; give DICOM, NIfTI, NRRD, MetaImage, TIFF or another of docs/data.md"
+            )
         volume = dicom.read([path], scan, scratch)
     if scan.level and "level" not in volume.attributes["source"]:
         raise UserError(f"{path}: has one resolution only; leave the level out, or give 0")
@@ -108,7 +110,7 @@ def _read_folder(path: Path, scan: Scan, scratch: Path | None) -> Volume:
     from microsr.formats import dicom
 
     files = sorted((p for p in path.iterdir() if p.is_file() and not p.name.startswith(".")), key=_natural_key)
-    images = [p for p in files if _suffix(p) in IMAGES]
+    images = [p for p in files if _suffix(p) in KINDS]
     slices = [p for p in files if _suffix(p) not in FORMATS and dicom.is_dicom(p)]
     if slices and images:
         raise UserError(f"{path}: holds DICOM files and images; keep one kind in the folder")
@@ -119,9 +121,9 @@ def _read_folder(path: Path, scan: Scan, scratch: Path | None) -> Volume:
     if slices:
         return dicom.read(slices, scan, scratch)
     if images:
-        return _read_images(images, scan, scratch)
+        return read_images(images, scan, scratch)
     hint = "; it has sub-folders: give one of them" if any(p.is_dir() for p in path.iterdir()) else ""
-    raise UserError(f"{path}: holds neither DICOM files nor PNG or TIFF images{hint}")
+    raise UserError(f"{path}: holds neither DICOM files nor images (PNG, TIFF, JPEG 2000, BMP){hint}")
 
 
 def _natural_key(path: Path) -> list[str | int]:
@@ -141,7 +143,7 @@ def _require_numbers(array: Slices, path: Path) -> Slices:
     return Slices(load, array.shape, array.dtype)
 
 
-def _reader(path: Path) -> sitk.ImageFileReader:
+def itk_reader(path: Path) -> sitk.ImageFileReader:
     """A reader whose header is read."""
     import SimpleITK as sitk  # only here, as below
 
@@ -159,7 +161,7 @@ def _reader(path: Path) -> sitk.ImageFileReader:
     return reader
 
 
-def _dtype(reader: sitk.ImageFileReader, other: np.dtype | None = None) -> np.dtype | None:
+def itk_dtype(reader: sitk.ImageFileReader, other: np.dtype | None = None) -> np.dtype | None:
     """Type of the voxels; `other` if they have one that is none of PIXELS."""
     import SimpleITK as sitk
 
@@ -167,11 +169,11 @@ def _dtype(reader: sitk.ImageFileReader, other: np.dtype | None = None) -> np.dt
     return kinds.get(reader.GetPixelID(), other)
 
 
-def _array(reader: sitk.ImageFileReader) -> np.ndarray:
+def itk_array(reader: sitk.ImageFileReader) -> np.ndarray:
     """All voxels, [slices, rows, columns]."""
     import SimpleITK as sitk
 
-    needed = math.prod(reader.GetSize()) * _dtype(reader, np.dtype("f8")).itemsize
+    needed = math.prod(reader.GetSize()) * itk_dtype(reader, np.dtype("f8")).itemsize
     if needed > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
         raise UserError(
             f"{reader.GetFileName()}: has {needed / 1e9:.0f} GB of voxels by its header, more than the memory; copy it "
@@ -188,34 +190,42 @@ def _array(reader: sitk.ImageFileReader) -> np.ndarray:
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
-def _read_file(files: list[Path], scan: Scan, scratch: Path | None) -> Volume:
-    """NIfTI, NRRD, MetaImage or TIFF: one file that holds the whole volume."""
-    (path,) = files
+def _read_file(path: Path, scan: Scan, scratch: Path | None) -> Volume:
+    """One file that holds the whole volume, or an image."""
     kind = FORMATS[_suffix(path)]
-    if kind == "TIFF" and headers.check_tiff(path) == 1:
-        return _read_images(files, scan, scratch)
+    if kind == "TIFF":
+        return _read_tiff(path, scan, scratch)
+    if _suffix(path) in KINDS:
+        return read_images([path], scan, scratch)
     if kind == "NIfTI":
         return _read_nifti(path, scan, scratch)
     before = {"NRRD": textheaders.check_nrrd_text, "MetaImage": textheaders.check_meta_text}.get(kind)
     if before is not None:
         before(path)
-    reader = _reader(path)
+    reader = itk_reader(path)
     size = reader.GetSize()
     headers.refuse_further_dimensions(size, path)
     check = {"NRRD": textheaders.check_nrrd, "MetaImage": textheaders.check_meta}.get(kind)
     if check is not None:
         check(path, reader)
-    header = {
-        "NRRD": textheaders.nrrd_spacing,
-        "MetaImage": textheaders.meta_spacing,
-        "TIFF": headers.tiff_spacing,
-    }[kind]
+    header = {"NRRD": textheaders.nrrd_spacing, "MetaImage": textheaders.meta_spacing}[kind]
     spacing = spacing_of(scan, lambda: header(path, reader))
     straight = _direction(reader, path)
     size = [*size, 1][:3]
     headers.choose_range(scan, size[2])  # before the voxels, which may be many, are unpacked
     array = _voxels(kind, path, reader, tuple(size[::-1]), scratch)
     return place_scan(array, kind, spacing, (*reader.GetOrigin(), 0.0)[:3], straight, scan)
+
+
+def _read_tiff(path: Path, scan: Scan, scratch: Path | None) -> Volume:
+    """A TIFF stack, or an image."""
+    from microsr.formats.tiff import read_stack  # only here: few scans are TIFF
+
+    stack = read_stack(path, scratch)
+    if len(stack.slices) == 1:
+        return read_images([path], scan, scratch)
+    spacing = spacing_of(scan, lambda: headers.tiff_spacing(path, stack.spacing))
+    return place_scan(stack.slices, "TIFF", spacing, (0.0, 0.0, 0.0), IDENTITY, scan)
 
 
 def _read_nifti(path: Path, scan: Scan, scratch: Path | None) -> Volume:
@@ -255,14 +265,12 @@ def _voxels(
     kind: str, path: Path, reader: sitk.ImageFileReader, shape: tuple[int, int, int], scratch: Path | None
 ) -> Slices:
     """The voxels of a file, unread if they lie in it in a known way."""
-    dtype = _dtype(reader)
-    find = {"NRRD": layouts.nrrd, "MetaImage": layouts.meta, "TIFF": layouts.tiff}[kind]
+    dtype = itk_dtype(reader)
+    find = {"NRRD": layouts.nrrd, "MetaImage": layouts.meta}[kind]
     found = find(path, dtype) if dtype is not None else None
     if isinstance(found, Layout):
         return open_slices(found, shape, dtype, scratch)
-    if found is not None and found.shape == shape:
-        return cache_slices(found, scratch)
-    array = _array(reader)
+    array = itk_array(reader)
     return Slices(array.__getitem__, array.shape, array.dtype)
 
 
@@ -287,46 +295,3 @@ def _direction(reader: sitk.ImageFileReader, path: Path) -> tuple[float, ...]:
         return IDENTITY
     matrix = np.reshape(reader.GetDirection(), (size, size))[:3, :3]
     return headers.straightened(matrix, path)[1]
-
-
-def _read_images(files: list[Path], scan: Scan, scratch: Path | None) -> Volume:
-    """2-D images in the order given: a stack with three numbers of spacing, else independent slices."""
-    given = headers.sheet_spacing(scan)
-    if not given:
-        raise UserError(
-            f"{scan.path}: 2-D images have no pixel size of their own; give it in the sheet (<modality>_spacing, mm: "
-            "X or XxY for independent slices, XxYxZ for a stack)"
-        )
-    first, end = headers.choose_range(scan, len(files))
-    chosen = files[first:end]
-    rows, columns, dtype = _require_alike(chosen)
-    array = Slices(lambda z: _array(_reader(chosen[z]))[0], (len(chosen), rows, columns), dtype)
-    if chosen[0].stat().st_size < rows * columns * dtype.itemsize:
-        array = cache_slices(array, scratch)
-    stack = len(given) == 3
-    kind = FORMATS[_suffix(files[0])]
-    spacing = (given[0], given[min(1, len(given) - 1)], given[2] if stack else given[0])
-    source = _source(kind, [columns, rows, len(files)], (*spacing[:2], spacing[2] if stack else None), scan)
-    attributes = {"source": source} if stack else {"source": source, "independent_slices": True}
-    origin = (0.0, 0.0, first * spacing[2] if stack else 0.0)
-    return Volume(array, spacing, origin, IDENTITY, "grey", attributes)
-
-
-def _require_alike(files: list[Path]) -> tuple[int, int, np.dtype]:
-    """Rows, columns and type of 2-D images, which must be the same in all."""
-    found = None
-    for path in files:
-        if _suffix(path) == ".png":
-            headers.check_png(path)
-        elif headers.check_tiff(path) != 1:
-            raise UserError(f"{path}: is a stack inside a folder of images; give the file itself")
-        reader = _reader(path)
-        dtype = _dtype(reader, np.dtype(object))
-        here = (reader.GetSize()[1], reader.GetSize()[0], np.dtype(np.float32) if dtype == np.float64 else dtype)
-        found = found or here
-        if here != found:
-            raise UserError(
-                f"{path}: is {here[1]}x{here[0]} ({here[2]}), the images before it are "
-                f"{found[1]}x{found[0]} ({found[2]}); make them alike, or give each its own case"
-            )
-    return found

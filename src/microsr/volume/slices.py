@@ -43,7 +43,7 @@ class Slices:
         window: Callable[[int, slice, slice], np.ndarray] | None = None,
     ) -> None:
         self.load = load
-        self.window = window or (lambda z, rows, columns: self.load(z)[rows, columns])
+        self._window = window
         self.shape = tuple(int(n) for n in shape)
         self.dtype = np.dtype(dtype)
 
@@ -70,6 +70,10 @@ class Slices:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Read all."""
         return self[:] if dtype is None else self[:].astype(dtype, copy=False)
+
+    def window(self, z: int, rows: slice, columns: slice) -> np.ndarray:
+        """Read rows and columns of a slice."""
+        return self.load(z)[rows, columns] if self._window is None else self._window(z, rows, columns)
 
     def part(self, first: int, end: int) -> Slices:
         """The slices first to end (excluded), still unread."""

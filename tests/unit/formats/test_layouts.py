@@ -2,6 +2,7 @@
 bit.
 """
 
+import dataclasses
 import gzip
 import itertools
 import tempfile
@@ -17,7 +18,7 @@ import tifffile
 
 from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
-from microsr.formats import rawfile, readers
+from microsr.formats import images, rawfile, readers
 from microsr.formats.rawfile import cache_slices
 from microsr.formats.readers import read_scan
 from microsr.volume.slices import Slices
@@ -48,7 +49,7 @@ def by_slice(monkeypatch):
     def refuse(reader):
         raise AssertionError(f"{reader.GetFileName()} is read whole")
 
-    monkeypatch.setattr(readers, "_array", refuse)
+    monkeypatch.setattr(readers, "itk_array", refuse)
     return lambda path, **scan: read_scan(Scan(path=str(path), spacing=SPACING, **scan)).array
 
 
@@ -219,9 +220,9 @@ def test_strips_that_do_not_follow_each_other(tmp_path, by_slice):
     assert np.array_equal(by_sitk(path), np.roll(array, 20, axis=1))
 
 
-def test_a_tiff_that_is_not_upright_is_left_to_sitk(tmp_path):
+def test_a_tiff_that_is_not_upright_is_turned_as_by_sitk(tmp_path):
     tifffile.imwrite(
-        tmp_path / "a.tif", values("u2"), photometric="minisblack", metadata=None, extratags=[(274, 3, 1, 4, True)]
+        tmp_path / "a.tif", values("u2"), photometric="minisblack", metadata=None, extratags=[(274, 3, 1, 4, False)]
     )
     same(read_scan(Scan(path=str(tmp_path / "a.tif"), spacing=SPACING)).array, by_sitk(tmp_path / "a.tif"))
 
@@ -230,8 +231,9 @@ def test_a_tiff_that_is_not_upright_is_left_to_sitk(tmp_path):
 def test_images_are_read_when_they_are_asked_for(tmp_path, monkeypatch, suffix):
     for z, image in enumerate(values("u2")):
         sitk.WriteImage(sitk.GetImageFromArray(image), str(tmp_path / f"{z}.{suffix}"))
-    asked, read = [], readers._array
-    monkeypatch.setattr(readers, "_array", lambda reader: asked.append(reader.GetFileName()[-5]) or read(reader))
+    asked, kind = [], images.KINDS[f".{suffix}"]
+    noted = dataclasses.replace(kind, decode=lambda path: asked.append(path.stem) or kind.decode(path))
+    monkeypatch.setitem(images.KINDS, f".{suffix}", noted)
     array = read_scan(Scan(path=str(tmp_path), spacing=SPACING)).array
     assert asked == []
     assert np.array_equal(array[1], values("u2")[1]) and asked == ["1"]

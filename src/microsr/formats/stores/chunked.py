@@ -47,8 +47,7 @@ class ChunkedSlices(Slices):
         dtype: np.dtype, fill: float, name: str, scratch: Path | None, asked: tuple[slice, slice, slice],
         keep: bool = False,
     ) -> None:  # fmt: skip
-        whole = slice(0, shape[1]), slice(0, shape[2])
-        super().__init__(lambda z: self._window(z, *whole), shape, dtype, self._window)
+        self.shape, self.dtype = shape, np.dtype(dtype)
         self._read, self._chunk, self._fill, self._name, self._scratch = read, chunk, fill, name, scratch
         lengths = [part.stop - part.start for part in asked]
         self._room = 2 * math.prod(lengths) * self.dtype.itemsize
@@ -68,7 +67,11 @@ class ChunkedSlices(Slices):
             if not any(has((z // chunk[0], y, x)) for y, x in self._over(*asked[1:])):
                 raise self._without(z)
 
-    def _window(self, z: int, rows: slice, columns: slice) -> np.ndarray:
+    def load(self, z: int) -> np.ndarray:
+        """Read a slice."""
+        return self.window(z, slice(0, self.shape[1]), slice(0, self.shape[2]))
+
+    def window(self, z: int, rows: slice, columns: slice) -> np.ndarray:
         """Rows and columns of a slice; only the chunks that hold them are read."""
         image = np.full((rows.stop - rows.start, columns.stop - columns.start), self._fill, self.dtype)
         height, width = self._chunk[1:]
