@@ -17,7 +17,7 @@ import numpy as np
 from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
 from microsr.formats import headers
-from microsr.formats.rawfile import damage_error
+from microsr.formats.rawfile import cache_slices, damage_error
 from microsr.volume.slices import Slices
 from microsr.volume.storage import IDENTITY, Volume
 
