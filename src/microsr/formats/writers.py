@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from microsr.core.errors import UserError
+from microsr.core.progress import logger
 from microsr.core.registry import formats
 from microsr.formats.further import further_format
+from microsr.volume.orientation import obliqueness
 from microsr.volume.storage import CHUNK, Volume, create_volume, geometry_of, level_shapes, open_levels, write_slice
 
 if TYPE_CHECKING:
@@ -139,6 +141,17 @@ def open_writer(
     return Stream(path, shape, header(shape, volume), state, packed=kind == "nifti.gz")
 
 
+def _tell_oblique(path: Path, shape: tuple[int, int, int], volume: Volume) -> None:
+    """Warn of a volume that programs which know OME-Zarr alone show more than a pixel from its place."""
+    angle, name = obliqueness(volume.direction), path.name.removesuffix(".partial")
+    if np.sin(np.radians(angle)) * max(np.multiply(shape[::-1], volume.spacing)) > min(volume.spacing):
+        logger.warning(
+            "%s: lies %.1f degrees askew in the patient, which OME-Zarr cannot say: other programs show it upright; "
+            "NIfTI, NRRD, MetaImage and DICOM can say it",
+            *(name, angle),
+        )
+
+
 def _check_even(volume: Volume, kind: str) -> None:
     """Slices that are unevenly spaced have no place in a format with one slice distance."""
     slices = volume.attributes.get("slices", [])
@@ -161,6 +174,7 @@ class _OmeZarr:
         if state is None:
             _remove(path)
             create_volume(path, shape, volume, levels=None)
+            _tell_oblique(path, shape, volume)
         try:
             self._levels = open_levels(path)
         except UserError as error:

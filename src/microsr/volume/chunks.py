@@ -15,6 +15,9 @@ import zarr
 from numcodecs import Blosc
 from zarr.codecs import BloscCodec, Crc32cCodec
 
+from microsr.volume.orientation import Reversed
+from microsr.volume.storage import Stored
+
 SHUFFLES = {"noshuffle": Blosc.NOSHUFFLE, "shuffle": Blosc.SHUFFLE, "bitshuffle": Blosc.BITSHUFFLE}
 
 
@@ -25,7 +28,7 @@ class SliceWriter:
     Several threads may write different slices. The files are those that Zarr writes, chunks of the fill value too.
     """
 
-    def __init__(self, array: zarr.Array) -> None:
+    def __init__(self, array: zarr.Array | Stored) -> None:
         codec, *check = array.compressors
         if (
             not isinstance(codec, BloscCodec)
@@ -35,6 +38,7 @@ class SliceWriter:
             or array.shards
         ):
             raise ValueError(f"{array.path}: its chunks are not slices packed by Blosc with a checksum")
+        self._count, self._order = array.shape[0], getattr(array, "order", Reversed())
         self._folder = Path(array.store.root) / array.path
         self._key = array.metadata.encode_chunk_key
         self._chunk, self._dtype, self._fill = array.chunks[1:], array.dtype, array.fill_value
@@ -42,6 +46,7 @@ class SliceWriter:
 
     def __setitem__(self, z: int, image: np.ndarray) -> None:
         """Write a slice, [rows, columns] of the array's type."""
+        z, image = self._order.stored_position(z, self._count), self._order.stored_image(image)
         for row in range(0, image.shape[0], self._chunk[0]):
             for column in range(0, image.shape[1], self._chunk[1]):
                 part = image[row : row + self._chunk[0], column : column + self._chunk[1]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,3 +36,50 @@ def obliqueness(direction: tuple[float, ...]) -> float:
     along, _ = nearest_axes(direction)
     cosines = [min(1.0, abs(matrix[a, i])) for i, a in enumerate(along)]
     return float(np.degrees(np.arccos(min(cosines))))
+
+
+class Reversed(NamedTuple):
+    """Which axes of an array [slices, rows, columns] are stored against the order in which a volume numbers them."""
+
+    slices: bool = False
+    rows: bool = False
+    columns: bool = False
+
+    def stored_image(self, image: np.ndarray) -> np.ndarray:
+        """A slice [rows, columns] as it is stored, or a stored one as the volume has it: a view."""
+        return image[:: -1 if self.rows else 1, :: -1 if self.columns else 1]
+
+    def stored_position(self, z: int, count: int) -> int:
+        """Where the slice `z` of `count` is stored, or which one is stored at `z`."""
+        return count - 1 - z if self.slices else z
+
+    def read(self, array: Any, key: Any) -> np.ndarray:
+        """What `key`, in the volume's order and with no negative step, chooses of a stored array; of ranges no more is
+        read than they span.
+        """
+        keys = key if isinstance(key, tuple) else (key,)
+        if not all(isinstance(one, int | np.integer | slice) for one in keys):
+            return self.read(array, slice(None))[key]
+        keys = (*keys, *[slice(None)] * (3 - len(keys)))
+        stored, orders = [], []
+        for one, count, turned in zip(keys, array.shape, self, strict=True):
+            chosen = range(count)[one]
+            if not isinstance(chosen, range):
+                stored.append(count - 1 - chosen if turned else chosen)
+            elif not turned:
+                stored.append(one)
+                orders.append(slice(None))
+            elif not chosen:
+                stored.append(slice(0, 0))
+                orders.append(slice(None))
+            else:
+                low, high = chosen[0], chosen[-1]
+                stored.append(slice(count - 1 - high, count - low))
+                orders.append(slice(high - low, None, -chosen.step))
+        return array[tuple(stored)][tuple(orders)]
+
+
+def stored_order(direction: tuple[float, ...]) -> Reversed:
+    """How a volume is stored so that its axes run along the patient's, not against them."""
+    _, (columns, rows, slices) = nearest_axes(direction)
+    return Reversed(slices, rows, columns)

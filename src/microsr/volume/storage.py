@@ -1,8 +1,9 @@
 """A volume and its working format: OME-Zarr 0.5, one chunk row per slice, geometry and mask inside.
 
 Voxels are indexed [slice, row, column]; spacing, origin and direction are in the order x, y, z (column, row, slice) and
-in patient coordinates (LPS, mm), as in SimpleITK. OME-Zarr has no direction, so the attribute `microsr` holds the full
-geometry.
+in patient coordinates (LPS, mm), as in SimpleITK. OME-Zarr has no direction: its axes bear the names of the patient's
+axes that they run along, an axis that runs against one is stored the other way round (and so opened again), and the
+attribute `microsr` holds the full geometry of the array as it is stored.
 
 A volume may have further levels, each with half the rows and columns of the one before, for programs that show it. No
 chunk holds two slices at any level, so several processes may write slices of one volume, and volumes that were created
@@ -16,7 +17,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import zarr
@@ -26,6 +27,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from microsr import config
 from microsr.core.errors import UserError, brief
 from microsr.core.scale import SCALE
+from microsr.volume.orientation import Reversed, nearest_axes, stored_order
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 STRAIGHT = 5e-3
@@ -75,6 +77,10 @@ class _Facts(BaseModel):
     direction: Annotated[list[Number], Field(min_length=9, max_length=9), AfterValidator(_perpendicular)]
     unit: str
     attributes: _Attributes
+    reversed: list[Literal["x", "y", "z"]] = []
+    """Axes that are stored against the order in which the volume numbers slices, rows and columns."""
+    first: list[Number] = []
+    """Where its first voxel lies, if there are such axes."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,7 @@ def create_volume(
     dtype: str = "int16",
     mask: bool = False,
     levels: int | None = 1,
-) -> tuple[zarr.Array, zarr.Array | None]:
+) -> tuple[Stored, Stored | None]:
     """Create an empty volume at `path` (replacing one that is there) and return its voxels and mask, to be filled by
     slice.
 
@@ -145,25 +151,59 @@ def create_volume(
     if Path(path).exists():
         shutil.rmtree(path)
     group = zarr.create_group(str(path))
-    group.attrs["ome"] = _multiscale("voxels", volume, len(shapes))
+    order = stored_order(volume.direction)
+    stored = _turned(volume, shape, order)
+    group.attrs["ome"] = _multiscale("voxels", stored, len(shapes))
     group.attrs["microsr"] = {
-        "spacing": list(map(float, volume.spacing)),
-        "origin": list(map(float, volume.origin)),
-        "direction": list(map(float, volume.direction)),
+        "spacing": list(map(float, stored.spacing)),
+        "origin": list(map(float, stored.origin)),
+        "direction": list(map(float, stored.direction)),
         "unit": volume.unit,
         "attributes": volume.attributes,
     }
-    voxels = _create_levels(group, shapes, dtype)
+    if any(order):
+        names = [name for name, turned in zip("zyx", order, strict=True) if turned]
+        facts = group.attrs["microsr"] | {"reversed": names, "first": list(map(float, volume.origin))}
+        group.attrs["microsr"] = facts
+    voxels = Stored(_create_levels(group, shapes, dtype, stored), order)
     if not mask:
         return voxels, None
     labels = group.create_group("labels")
     labels.attrs["ome"] = {"version": "0.5", "labels": ["mask"]}
     label = labels.create_group("mask")
     label.attrs["ome"] = {
-        **_multiscale("mask", volume, len(shapes)),
+        **_multiscale("mask", stored, len(shapes)),
         "image-label": {"colors": [{"label-value": 1, "rgba": MASK_COLOUR}], "source": {"image": "../../"}},
     }
-    return voxels, _create_levels(label, shapes, "uint8")
+    return voxels, Stored(_create_levels(label, shapes, "uint8", stored), order)
+
+
+def _turned(volume: Volume, shape: tuple[int, int, int], order: Reversed) -> Volume:
+    """The same volume with the numbers of some axes in the other order: geometry only."""
+    corner = [(count - 1) * turned for count, turned in zip(shape, order, strict=True)]
+    signs = [-1.0 if turned else 1.0 for turned in order[::-1]]
+    direction = np.reshape(volume.direction, (3, 3)) * signs + 0.0
+    origin = volume.point(tuple(corner)) if any(order) else volume.origin
+    return replace(volume, origin=tuple(map(float, origin)), direction=tuple(map(float, direction.ravel())))
+
+
+class Stored:
+    """A Zarr array [slices, rows, columns] to which slices are written as the volume numbers them."""
+
+    def __init__(self, array: zarr.Array, order: Reversed) -> None:
+        self.array, self.order = array, order
+
+    def __getattr__(self, name: str) -> Any:
+        """What the array knows of itself."""
+        return getattr(self.array, name)
+
+    def __setitem__(self, z: int, image: np.ndarray) -> None:
+        """Write a slice [rows, columns]."""
+        self.array[self.order.stored_position(z, self.array.shape[0])] = self.order.stored_image(image)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Read what is written."""
+        return self.order.read(self.array, key)
 
 
 def level_shapes(shape: tuple[int, int, int], levels: int | None) -> list[tuple[int, int, int]]:
@@ -175,7 +215,7 @@ def level_shapes(shape: tuple[int, int, int], levels: int | None) -> list[tuple[
     return shapes
 
 
-def _create_levels(group: zarr.Group, shapes: list[tuple[int, int, int]], dtype: str) -> zarr.Array:
+def _create_levels(group: zarr.Group, shapes: list[tuple[int, int, int]], dtype: str, volume: Volume) -> zarr.Array:
     """Create the arrays of all levels and return the full one."""
     # Of CT values mostly the low bits vary: sorted by bits they pack well, and four times as fast as by Zarr's default.
     codec = BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=np.dtype(dtype).itemsize)
@@ -186,7 +226,7 @@ def _create_levels(group: zarr.Group, shapes: list[tuple[int, int, int]], dtype:
             chunks=(1, min(shape[1], CHUNK), min(shape[2], CHUNK)),
             dtype=dtype,
             compressors=[codec, Crc32cCodec()],  # Blosc itself unpacks a damaged chunk into something else
-            dimension_names=("z", "y", "x"),
+            dimension_names=_axis_names(volume),
             config=WHOLE,
         )
         for level, shape in enumerate(shapes)
@@ -194,7 +234,7 @@ def _create_levels(group: zarr.Group, shapes: list[tuple[int, int, int]], dtype:
     return arrays[0]
 
 
-def open_levels(path: Path, name: str = "", mode: str = "r+") -> list[zarr.Array]:
+def open_levels(path: Path, name: str = "", mode: str = "r+") -> list[Stored]:
     """All levels of the volume at `path`, the full one first, to be filled further (mode "r+") or read ("r").
 
     name: "" for the voxels, "labels/mask" for the mask.
@@ -206,24 +246,28 @@ def open_levels(path: Path, name: str = "", mode: str = "r+") -> list[zarr.Array
     """
     try:
         group = zarr.open_group(str(path), mode=mode)
+        names = group.attrs["microsr"].get("reversed", [])
+        order = Reversed(*(axis in names for axis in "zyx"))
         group = group[name] if name else group
-        return [group[one["path"]].with_config(WHOLE) for one in group.attrs["ome"]["multiscales"][0]["datasets"]]
+        datasets = group.attrs["ome"]["multiscales"][0]["datasets"]
+        return [Stored(group[one["path"]].with_config(WHOLE), order) for one in datasets]
     except PermissionError:
         raise
     except Exception as error:  # whatever damaged metadata provoke in Zarr
         raise _foreign_error(path, brief(error)) from None
 
 
-def write_slice(levels: list[zarr.Array], position: int, image: np.ndarray) -> None:
+def write_slice(levels: list[Stored], position: int, image: np.ndarray) -> None:
     """Write one slice into all `levels` of a volume, from `open_levels`; several processes may write different slices.
 
     image: [rows, columns] of the volume's type. A coarser pixel is the mean of the full pixels under it, rounded.
     """
-    mean = image
+    order = levels[0].order
+    mean, place = order.stored_image(image), order.stored_position(position, levels[0].shape[0])
     for level in levels:
         if level is not levels[0]:
             mean = _halve(mean)
-        level[position] = mean if mean.dtype == level.dtype else np.rint(mean).astype(level.dtype)
+        level.array[place] = mean if mean.dtype == level.dtype else np.rint(mean).astype(level.dtype)
 
 
 def _halve(image: np.ndarray) -> np.ndarray:
@@ -273,10 +317,17 @@ def open_volume(path: Path) -> Volume:
         if not isinstance(array, zarr.Array) or array.ndim != 3 or 0 in array.shape or array.dtype.kind not in "iuf":
             raise ValueError("its array 0 holds no slices of numbers")
         facts = _Facts.model_validate(attributes["microsr"])
-        volume = Volume(_Voxels(array, path), *map(tuple, (facts.spacing, facts.origin, facts.direction)), facts.unit)
+        order = Reversed(*(axis in facts.reversed for axis in "zyx"))
+        voxels = _Voxels(array, path, order)
+        volume = Volume(voxels, *map(tuple, (facts.spacing, facts.origin, facts.direction)), facts.unit)
         said = attributes["ome"]["multiscales"][0]["datasets"][0]
         if said != _multiscale("voxels", volume, 1)["multiscales"][0]["datasets"][0]:
             raise ValueError("its attributes ome and microsr give different places")
+        if any(order):
+            volume = _turned(volume, array.shape, order)
+            if not np.allclose(facts.first, volume.origin, rtol=1e-6, atol=1e-6 * min(volume.spacing)):
+                raise ValueError("its attribute microsr gives two places")
+            volume = replace(volume, origin=tuple(facts.first))
         return replace(volume, attributes=attributes["microsr"]["attributes"])
     except PermissionError:
         raise
@@ -299,13 +350,14 @@ def open_mask(path: Path) -> Any:
         mask = group["labels/mask/0"]
         if not isinstance(mask, zarr.Array) or (mask.shape, mask.dtype) != (group["0"].shape, np.uint8):
             raise ValueError("it does not fit the voxels")
+        names = group.attrs["microsr"].get("reversed", [])
     except PermissionError:
         raise
     except (KeyError, FileNotFoundError):
         raise UserError(f"{path} has no mask; make it with `microsr volumes`") from None
     except Exception as error:  # whatever damaged metadata provoke in Zarr
         raise UserError(f"{path} has no sound mask ({brief(error)}); make it with `microsr volumes`") from None
-    return _Voxels(mask, path)
+    return _Voxels(mask, path, Reversed(*(axis in names for axis in "zyx")))
 
 
 def _foreign_error(path: Path, why: str) -> UserError:
@@ -315,8 +367,8 @@ def _foreign_error(path: Path, why: str) -> UserError:
 class _Voxels:
     """A Zarr array, for reading, whose damaged or missing chunks are an error that names the volume."""
 
-    def __init__(self, array: zarr.Array, path: Path) -> None:
-        self._array, self._path = array, path
+    def __init__(self, array: zarr.Array, path: Path, order: Reversed) -> None:
+        self._array, self._path, self._order = array, path, order
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._array, name)
@@ -329,7 +381,7 @@ class _Voxels:
 
     def __getitem__(self, key: Any) -> np.ndarray:
         try:
-            found = self._array[key]
+            found = self._order.read(self._array, key) if any(self._order) else self._array[key]
             self._check_there(key[0] if isinstance(key, tuple) else key)
             return found
         except (IndexError, OSError, MemoryError, UserError):
@@ -344,8 +396,9 @@ class _Voxels:
         rows, columns = self._array.cdata_shape[1:]
         folder, key = Path(self._array.store.root) / self._array.path, self._array.metadata.encode_chunk_key
         for z in np.atleast_1d(np.arange(len(self))[slices]):
+            stored = self._order.stored_position(int(z), len(self))
             for place in np.ndindex(rows, columns):
-                if not (folder / key((int(z), *place))).exists():
+                if not (folder / key((stored, *place))).exists():
                     raise UserError(
                         f"{self._path}: its slice {z} is missing or not whole; copy it again, or make it again"
                     )
@@ -354,12 +407,19 @@ class _Voxels:
         return np.asarray(self[:], dtype)
 
 
+def _axis_names(volume: Volume) -> list[str]:
+    """What slices, rows and columns are counted along: names of the patient's axes."""
+    along, _ = nearest_axes(volume.direction)
+    return ["xyz"[axis] for axis in along[::-1]]
+
+
 def _multiscale(name: str, volume: Volume, levels: int) -> dict[str, Any]:
     """What OME-Zarr says of axes and levels; the centre of a level's first pixel is that of the full pixels under
     it.
     """
-    axes = [{"name": a, "type": "space", "unit": "millimeter"} for a in "zyx"]
-    spacing, origin = (np.array(v[::-1], float) for v in (volume.spacing, volume.origin))
+    axes = [{"name": name, "type": "space", "unit": "millimeter"} for name in _axis_names(volume)]
+    along, _ = nearest_axes(volume.direction)
+    spacing, origin = np.array(volume.spacing[::-1], float), np.array([volume.origin[a] for a in along[::-1]], float)
     datasets = []
     for level in range(levels):
         factor = np.array([1, 2**level, 2**level])

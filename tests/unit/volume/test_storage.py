@@ -69,9 +69,10 @@ def test_writing_again_replaces_what_was_there(volume, tmp_path):
 def test_other_programs_find_scale_and_position(volume, tmp_path):
     write_volume(tmp_path / "v.ome.zarr", volume)
     scales = zarr.open_group(str(tmp_path / "v.ome.zarr"), mode="r").attrs["ome"]["multiscales"][0]
-    assert [axis["name"] for axis in scales["axes"]] == ["z", "y", "x"]
+    assert [axis["name"] for axis in scales["axes"]] == ["z", "x", "y"], "the patient's axes that they run along"
     scale, translation = scales["datasets"][0]["coordinateTransformations"]
-    assert scale["scale"] == [2.0, 0.6, 0.5] and translation["translation"] == [3.0, 2.0, 1.0]
+    assert scale["scale"] == [2.0, 0.6, 0.5]
+    assert translation["translation"] == pytest.approx([3.0, 1 - 2 * 0.6, 2.0]), "the rows run to the right, against x"
 
 
 def test_a_voxel_index_becomes_a_point_in_the_patient(volume):
@@ -181,7 +182,7 @@ def test_levels_are_halved_in_plane_until_the_longer_side_fits():
 
 def test_a_coarser_pixel_is_the_mean_of_the_full_pixels_under_it(volume, tmp_path):
     full, half, quarter = (
-        level[:] for level in open_levels(pyramid(tmp_path / "v.ome.zarr", range(4), volume), mode="r")
+        level.array[:] for level in open_levels(pyramid(tmp_path / "v.ome.zarr", range(4), volume), mode="r")
     )
     assert half.shape == (4, 11, 19) and quarter.shape == (4, 6, 10)
     exact = full[:, :20].reshape(4, 10, 2, 19, 2).mean((2, 4))
@@ -203,7 +204,7 @@ def test_all_levels_cover_the_same_area(volume, tmp_path):
             for i, key in enumerate(("scale", "translation"))
         )
         assert np.allclose(scales, [[2, 0.6, 0.5], [2, 1.2, 1], [2, 2.4, 2]])
-        assert np.allclose(translations - scales / 2 * [0, 1, 1], [3, 2 - 0.3, 1 - 0.25])
+        assert np.allclose(translations - scales / 2 * [0, 1, 1], [3, 1 - 20 * 0.6 - 0.3, 2 - 0.25])
 
 
 def test_the_formats_own_validator_accepts_a_volume_with_levels_and_mask(volume, tmp_path):
@@ -218,7 +219,8 @@ def test_an_independent_reader_finds_the_same_values_at_each_level(volume, tmp_p
     for level, ours in enumerate(open_levels(path, mode="r")):
         spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path / str(level))}}
         theirs = tensorstore.open(spec, read=True).result()
-        assert theirs.domain.labels == ("z", "y", "x") and np.array_equal(theirs.read().result(), ours[:])
+        assert theirs.domain.labels == ("z", "x", "y")
+        assert np.array_equal(theirs.read().result(), ours.array[:])
 
 
 def test_the_same_arguments_give_the_same_bytes(volume, tmp_path):
@@ -249,3 +251,38 @@ def test_what_has_no_levels_is_refused(tmp_path):
     with pytest.raises(UserError, match="not a volume in the working format"):
         open_levels(tmp_path / "none.ome.zarr")
     assert not (tmp_path / "none.ome.zarr").exists()
+
+
+@pytest.mark.parametrize("order", [(a, b, c) for a in (1, -1) for b in (1, -1) for c in (1, -1)])
+@pytest.mark.parametrize(
+    "key",
+    [
+        1, -1, slice(None), slice(1, 3), slice(2, 2), (2, slice(1, 4), slice(2, None)), (slice(0, 2), 3),
+        (slice(None), slice(None, None, 2), -2), ([0, 2], slice(1, 3)), (..., 0), (slice(3), slice(5), slice(1, 6, 3)),
+    ],
+)  # fmt: skip
+def test_what_is_stored_the_other_way_round_is_indexed_as_ever(tmp_path, order, key):
+    array = np.arange(4 * 5 * 6).reshape(4, 5, 6)
+    direction = tuple(map(float, np.diag(order).ravel()))
+    write_volume(tmp_path / "v.ome.zarr", Volume(array, (0.5, 0.6, 2.0), (1.0, 2.0, 3.0), direction), array % 7 == 0)
+    assert np.array_equal(open_volume(tmp_path / "v.ome.zarr").array[key], array[key])
+    assert np.array_equal(open_mask(tmp_path / "v.ome.zarr")[key], array[key] % 7 == 0)
+
+
+def test_a_missing_slice_is_that_of_the_volume_not_of_the_store(tmp_path):
+    volume = Volume(np.ones((4, 3, 3)), (1, 1, 1), direction=(1.0, 0, 0, 0, 1, 0, 0, 0, -1))
+    write_volume(tmp_path / "v.ome.zarr", volume)
+    (tmp_path / "v.ome.zarr/0/c/0/0/0").unlink()
+    array = open_volume(tmp_path / "v.ome.zarr").array
+    assert array[0].all()
+    with pytest.raises(UserError, match="slice 3 is missing"):
+        array[3]
+
+
+def test_two_places_in_one_store_are_refused(tmp_path):
+    volume = Volume(np.ones((4, 3, 3)), (1, 1, 1), direction=(1.0, 0, 0, 0, 1, 0, 0, 0, -1))
+    write_volume(tmp_path / "v.ome.zarr", volume)
+    group = zarr.open_group(str(tmp_path / "v.ome.zarr"))
+    group.attrs["microsr"] = group.attrs["microsr"] | {"first": [0.0, 0.0, 1.0]}
+    with pytest.raises(UserError, match="gives two places"):
+        open_volume(tmp_path / "v.ome.zarr")
