@@ -15,7 +15,7 @@ rule train:
         micro=patches("micro"),
         domain=ancient(lambda wildcards: PLAN.domain_table(wildcards.training_set)),
     output:
-        generator=ensure("<results>/models/{method}/{training_set}/generator.pt", non_empty=True),
+        generator=ensure(PLAN.trained_models, non_empty=True),
         history=ensure("<results>/models/{method}/{training_set}/history.csv", non_empty=True),
         run="<results>/models/{method}/{training_set}/run.json",
     log:
@@ -45,10 +45,71 @@ rule train:
         compute=training_compute,
         launcher=training_launcher,
         code=code_version("train"),
-        folder=subpath(output.generator, parent=True),
+        folder=subpath(output.history, parent=True),
         state=f"{RESULTS}/.state/{{method}}/{{training_set}}",
     shell:
         "{params.launcher}microsr train {params.patches}"
         " --output {params.folder} --state {params.state}"
         " --seed {params.seed} --window_hu {params.window} {params.settings} {params.compute}"
         " --attempt {resources.attempt} --log {log}"
+
+
+if PLAN.candidates > 1:
+
+    rule choose_model:
+        """Choose among the models kept of a training, by what they make of the validation cases."""
+        input:
+            candidates=PLAN.trained_models,
+            volumes=[
+                volume
+                for case in PLAN.choosing_cases
+                for volumes in PLAN.choosing_volumes(case).values()
+                for volume in volumes
+            ],
+        output:
+            generator=ensure("<results>/models/{method}/{training_set}/generator.pt", non_empty=True),
+            generator_run="<results>/models/{method}/{training_set}/generator.run.json",
+            table=ensure("<results>/models/{method}/{training_set}/choice.csv", non_empty=True),
+            run="<results>/models/{method}/{training_set}/choice.run.json",
+        log:
+            "<logs>/choose/{method}/{training_set}.log",
+        benchmark:
+            "<benchmarks>/choose/{method}/{training_set}.tsv"
+        conda:
+            NETWORK_ENVIRONMENT
+        threads: EXPERIMENT.compute.threads
+        resources:
+            mem_mb=more_each_time(3000),
+            runtime=more_each_time(120),
+            gpu=GPU,
+        params:
+            names=lambda wildcards: PLAN.model_words(wildcards.method, wildcards.training_set),
+            cases=PLAN.choosing_words(),
+            settings=f"{PLAN.evaluation_flags} {flags(EXPERIMENT.scanner_of())} "
+            + flags(EXPERIMENT.superresolve, without=["formats"]),
+            compute=compute_flags(without=OF_TRAINING),
+            code=code_version("evaluate.choose"),
+        shell:
+            "microsr evaluate choose {params.names} --candidates {input.candidates} {params.cases}"
+            " --output {output.generator} --table {output.table} {params.settings} {params.compute} --log {log}"
+
+    rule tabulate_choices:
+        """Put what each candidate of each training gave into one table."""
+        input:
+            tables=[f"<results>/models/{m}/{s}/choice.csv" for m, s in PLAN.trainings],
+        output:
+            table=report(
+                "<results>/tables/choice.csv",
+                caption="../report/choice.rst",
+                category="Training",
+                labels={"what": "models to choose from, table"},
+            ),
+            run="<results>/tables/choice.run.json",
+        log:
+            "<logs>/choose/table.log",
+        conda:
+            ENVIRONMENT
+        params:
+            code=code_version("evaluate.choices"),
+        shell:
+            "microsr evaluate choices --inputs {input.tables} --output {output.table} --log {log}"

@@ -109,6 +109,7 @@ JOBS = {
     f"{METHOD}kind": "test_a_method_that_is_left_out_trains_no_other_one_again",
     f"{METHOD}train": "test_a_method_s_own_change_trains_it_alone",
     "protocols": "test_further_models_leave_the_others_as_they_are",
+    "train.candidates": "test_several_models_of_a_training_are_chosen_among",
     "train.repeats": "test_further_models_leave_the_others_as_they_are",
     **{f"search.{key}": "test_a_search_trains_each_trial_and_ranks_them" for key in ("trials", "seed", "spaces")},
     "evaluate.choose_by": "test_a_search_trains_each_trial_and_ranks_them",
@@ -273,6 +274,16 @@ def test_a_further_scan_of_a_test_lung_trains_nothing_again(finished, tmp_path):
     assert len(commands["superresolve"]) == len(commands["evaluate_known"]) == 4
     assert all("test1-D45.images.csv" in text for text in commands["collect_condition"])
     assert {"summarise_condition", "typeset_condition"} <= set(commands)
+
+
+def test_several_models_of_a_training_are_chosen_among(finished, tmp_path):
+    asked = {"simulate.validation_cases": 1, "train.candidates": 2, "experiment": "chosen"}
+    commands = commands_of(finished, *overlay(tmp_path, asked))
+    assert len(commands["choose_model"]) == len(commands["train"]) == 3 and "tabulate_choices" in commands
+    for text in commands["choose_model"]:
+        assert "generator.1.pt" in text and "generator.2.pt --case name=validation1 clinical=" in text
+    assert all("--candidates 2 " in text for text in commands["train"])
+    assert not any("validation1" in text for text in commands["superresolve"] + commands["evaluate_known"])
 
 
 def test_a_search_trains_each_trial_and_ranks_them(finished, tmp_path):

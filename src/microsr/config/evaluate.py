@@ -33,7 +33,7 @@ class Evaluate(Section):
         "truth.bronchiole_detected",
         "no_reference.spectrum_distance",
     ]
-    """Metrics by whose mean rank on the validation cases a trial of a search is chosen."""
+    """Metrics by whose mean rank on the validation cases a trial of a search is chosen, or a model of a training."""
     feature_steps: Annotated[int, Field(ge=2)] = 400
     """Steps of the small network whose features the protocol distribution compares; fewer are quicker, and their
     distances tell less.

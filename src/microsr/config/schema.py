@@ -51,7 +51,7 @@ def make_schema() -> dict[str, Any]:
     changes = {  # what is not changed is as in the section `train`: no defaults
         key: {word: said for word, said in setting.items() if word != "default"}
         for key, setting in parts["Train"]["properties"].items()
-        if key != "repeats"
+        if key not in ("repeats", "candidates")
     }
     for model in dict.fromkeys(KINDS.values()):
         if issubclass(model, TrainedMethod):

@@ -24,6 +24,10 @@ class Train(Section):
     """Trainings of each model, which differ in their seed only (seed, seed + 1, ...): from three on the tables have
     intervals.
     """
+    candidates: Count = 1
+    """Models kept of each training, at evenly spaced steps up to its end: from two on the validation cases choose among
+    them, by evaluate.choose_by. The same for all methods.
+    """
     epochs: Count = 200
     """Passes over the training patches (paper: 200)."""
     patches_per_case: Count = 2000

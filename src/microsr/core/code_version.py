@@ -37,6 +37,8 @@ STEPS = {
     "evaluate.collect": "microsr.evaluation.collect",
     "evaluate.summarise": "microsr.evaluation.summary",
     "evaluate.search": "microsr.evaluation.search",
+    "evaluate.choices": "microsr.evaluation.choices",
+    "evaluate.choose": "microsr.evaluation.choose",
     "figures": "microsr.figures.figures",
     "figures.bronchioles": "microsr.figures.bronchioles",
     "figures.comparison": "microsr.figures.comparison",

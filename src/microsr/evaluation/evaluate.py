@@ -39,6 +39,8 @@ TABLES = {
     "collect": "put the tables of all cases and protocols into one",
     "summarise": "mean and interval of each metric",
     "search": "rank the trials of a search",
+    "choices": "put into one table which model of each training was chosen",
+    "choose": "choose among the models kept of a training",
 }
 """What is made of all tables, by the same rule."""
 

@@ -32,7 +32,7 @@ from microsr.core.registry import load_thing
 from microsr.core.registry.methods import FILES, METHODS
 from microsr.networks.devices import choose_algorithms, choose_device, choose_precision
 from microsr.networks.families import build_g1
-from microsr.networks.model_file import save_generator
+from microsr.networks.model_file import read_archive, save_generator, write_archive
 from microsr.training.attempts import sole_attempt
 from microsr.training.checkpoint import explain_fresh, identify, load_state, save_state, state_folder
 from microsr.training.distributed import Agreement, join
@@ -55,6 +55,12 @@ def learning_rate_at(step: int, steps: int, settings: config.Train) -> float:
     return settings.learning_rate * min(1.0, (steps - step) / max(steps - constant, 1.0))
 
 
+def candidate_steps(steps: int, settings: config.Train) -> list[int]:
+    """After which of `steps` steps a model is kept, evenly spaced behind the start; the last one is the end."""
+    first = settings.start_steps
+    return [first + round((steps - first) * k / settings.candidates) for k in range(1, settings.candidates + 1)]
+
+
 def trainable(kind: str) -> type[TrainableMethod]:
     """The method of this kind, one of `core.registry.methods`."""
     return load_thing(METHODS[kind].place)
@@ -73,7 +79,8 @@ def train(
     scanner: config.Scanner | None = None,
     attempt: int = 1,
 ) -> None:
-    """Train one model, or go on with it, and write generator.pt, history.csv and run.json into `output`.
+    """Train one model, or go on with it, and write generator.pt, history.csv and run.json into `output`; in place of
+    generator.pt, of a training that keeps several candidates, generator.1.pt, generator.2.pt, ...
 
     files: patch files (int16 [patches, rows, columns], HU), one a case, by what they hold: those that the method's data
     asks for (`core.registry.methods.FILES`). state: folder for unfinished trainings.
@@ -121,13 +128,11 @@ def train(
                 return
             steps = settings.start_steps + settings.epochs * data.steps_per_epoch
             g1 = build_g1(settings.network)
-            g1.load_state_dict(model.generator())
             facts = {
                 "kind": method.kind,
                 "network": settings.network,
                 "window_hu": list(window_hu),
                 "seed": seed,
-                "steps": steps,
                 "clinical_spacing_mm": spacing_of(files["clinical"]),
                 "micro_spacing_mm": spacing_of(files["micro"]),
                 "provenance": identity | {"microsr": microsr.__version__},
@@ -135,7 +140,11 @@ def train(
             pairs, seconds = steps * settings.batch_size, sum(attempt["seconds"] for attempt in attempts)
             try:
                 output.mkdir(parents=True, exist_ok=True)
-                save_generator(output / "generator.pt", g1, facts)
+                for number, step in enumerate(candidate_steps(steps, settings), start=1):
+                    last = number == settings.candidates
+                    g1.load_state_dict(model.generator() if last else read_archive(_candidate(folder, step), "cpu"))
+                    name = "generator.pt" if settings.candidates == 1 else f"generator.{number}.pt"
+                    save_generator(output / name, g1, facts | {"steps": step})
                 write_csv(output / "history.csv", pd.DataFrame(history.rows))
                 write_run(
                     output / "run.json", "train", described, patches, started, attempts=attempts,
@@ -147,6 +156,11 @@ def train(
                     f"the training has come to its end, but the model could not be written into {output} ({error}); "
                     "free some space and run again: it goes on from the last state that was saved"
                 ) from None
+
+
+def _candidate(folder: Path, step: int) -> Path:
+    """Where the weights after a step wait for the end, when they will be saved as a model."""
+    return folder / f"candidate-{step:09d}.pt"
 
 
 def _run(
@@ -187,6 +201,7 @@ def _run(
             save_state(folder, step, model.state() | record)
 
     steps, first = settings.start_steps + settings.epochs * data.steps_per_epoch, settings.start_steps
+    kept = candidate_steps(steps, settings)[:-1]
     every, panel_every = max(1, steps // HISTORY_ROWS), max(1, steps // PANELS)
     share = processes.share(settings.batch_size)
     examples = data.examples()
@@ -210,6 +225,9 @@ def _run(
                 rate = learning_rate_at(step - first, steps - first, settings)
                 history.add(model.step(step - first, data.batch(step - first, share), rate))
             step += 1
+            if board is not None and step in kept:
+                # Before the state of this step is saved: who goes on from an earlier one comes by here again.
+                write_archive(_candidate(folder, step), model.generator())
             if step % every == 0 or step in (first, steps):
                 row = history.close_row(step, max(step - first, 0) / data.steps_per_epoch, rate)
                 if board is not None:

@@ -78,6 +78,11 @@ class Plan:
                 f"{self.sheet}: no case to test on; give one the split '{self.split}', or set protocols to "
                 "[leave_one_out], which tests on training cases that have a clinical CT"
             )
+        if self.candidates > 1 and not self.choosing_cases and self.trained_methods:
+            raise UserError(
+                f"{self.sheet}: no case has split 'validation', to choose by among the {self.candidates} models of a "
+                "training (train.candidates); add one, or set candidates to 1"
+            )
         for name, cases in self.training_sets.items():
             for modality in ("clinical", "micro"):
                 if not self.having(modality, cases):
@@ -125,7 +130,7 @@ class Plan:
     @cached_property
     def used_cases(self) -> list[str]:
         """Names of the cases that anything is made of: the training cases and those that are tested on."""
-        used = {*self.training_cases, *self.superresolved_cases}
+        used = {*self.training_cases, *self.superresolved_cases, *self.choosing_cases}
         return [name for name in self.cases if name in used]
 
     @cached_property
@@ -230,8 +235,41 @@ class Plan:
     @property
     def models(self) -> list[str]:
         """The files of the trained models."""
-        kinds = ("generator.pt", "history.csv", "run.json")
+        kinds = ("generator.pt", "history.csv", "run.json", *(["choice.csv"] if self.candidates > 1 else []))
         return [f"<results>/models/{m}/{s}/{kind}" for m, s in self.trainings for kind in kinds]
+
+    @property
+    def candidates(self) -> int:
+        """How many models are kept of each training."""
+        return self.experiment.train.candidates
+
+    @property
+    def trained_models(self) -> list[str]:
+        """The files that a training writes its models into, with Snakemake's wildcards."""
+        folder = "<results>/models/{method}/{training_set}"
+        numbers = [f".{number}" for number in range(1, self.candidates + 1)] if self.candidates > 1 else [""]
+        return [f"{folder}/generator{number}.pt" for number in numbers]
+
+    @cached_property
+    def choosing_cases(self) -> list[str]:
+        """The validation cases that choose among the models of a training; none where there is nothing to choose."""
+        chosen = [name for name, case in self.cases.items() if case.split == "validation"]
+        return chosen if self.candidates > 1 and self.trained_methods else []
+
+    def choosing_volumes(self, case: str) -> dict[str, list[str]]:
+        """What a choice needs of a validation case, by what the command calls it."""
+        found = {"clinical": self.volumes("clinical", [case]), "micro": self.reference_micro(case)}
+        known = {kind: self.volumes(kind, [case]) for kind in ("truth", "labels")} if case in self.known_cases else {}
+        return found | known | ({"airways": [self.cases[case].airways]} if known else {})
+
+    def choosing_words(self) -> str:
+        """The validation cases, as words of the command that chooses."""
+        words = []
+        for case in self.choosing_cases:
+            words += ["--case", f"name={case}"]
+            for kind, paths in self.choosing_volumes(case).items():
+                words += [f"{kind}={path.replace('<results>', self.results)}" for path in paths]
+        return shlex.join([*words, "--by", *self.experiment.evaluate.choose_by])
 
     def patches(self, modality: str, training_set: str) -> list[str]:
         """The files with the training patches of a training set."""
@@ -381,10 +419,11 @@ class Plan:
 
     def name_flags(self, result: Result) -> str:
         """Words that name a result in the tables."""
-        method, training_set, case = result
-        return (
-            f"--case {case} --method {method} --training_set {base(training_set)} --seed {self.seed_of(training_set)}"
-        )
+        return f"--case {result.case} {self.model_words(result.method, result.training_set)}"
+
+    def model_words(self, method: str, training_set: str) -> str:
+        """Words that name a model in the tables."""
+        return f"--method {method} --training_set {base(training_set)} --seed {self.seed_of(training_set)}"
 
     # Figures and tables
 
@@ -481,6 +520,7 @@ class Plan:
         names += [f"{name}.csv" for name in (*self.domains, "tiling")] if self.trainings else []
         names += ["efficiency.csv"] if self.networks_differ else []
         names += ["search.csv"] if self.trials else []
+        names += ["choice.csv"] if self.candidates > 1 and self.trainings else []
         names += [f"conditions/{name}/{table}" for name in self.conditions for table in ("metrics.csv", "summary.csv")]
         names += [f"conditions/{name}/metrics.{ending}" for name in self.conditions for ending in ("tex", "md")]
         return [f"<results>/tables/{name}" for name in names]

@@ -56,7 +56,7 @@ def test_defaults_that_the_paper_fixes():
     [
         ({"experiment": "x", "tran": {}}, r"tran: unknown key; allowed here: experiment, .*, train"),
         ({"experiment": "x", "train": {"epoch": 5}},
-         r"train\.epoch: unknown key; allowed here: network, repeats, epochs"),
+         r"train\.epoch: unknown key; allowed here: network, repeats, candidates, epochs"),
         ({"experiment": "x", "volumes": {"micro": {"calibration": {"air": 1}}}},
          r"volumes\.micro\.calibration\.air: unknown key.*air_grey"),
         ({"experiment": "x", "methods": {"mine": {"loss": {}}}},
@@ -90,7 +90,7 @@ def test_defaults_that_the_paper_fixes():
         ({"experiment": "x", "train": {"gradient_penalty": -1}}, r"train\.gradient_penalty: .*not -1"),
         ({"experiment": "x", "compute": {"devices": 0}}, r"compute\.devices: .*not 0"),
         ({"experiment": "x", "methods": {"mine": {"train": {"epoch": 5}}}},
-         r"methods\.mine\.train\.epoch: unknown key; allowed here: network, repeats, epochs"),
+         r"methods\.mine\.train\.epoch: unknown key; allowed here: network, repeats, candidates, epochs"),
         ({"experiment": "x", "methods": {"mine": {"train": {"network": "unet"}}}},
          r"methods\.mine\.train\.network: .*'resnet' or 'compact', not 'unet'"),
         ({"experiment": "x", "methods": {"mine": {"train": {"repeats": 3}}}},

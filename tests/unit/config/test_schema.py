@@ -123,7 +123,7 @@ def test_a_mistake_is_marked_where_it_is_and_is_one(overlay, place):
 def test_a_method_may_change_of_its_training_what_the_models_let_it(key):
     value = Train().model_dump(mode="json")[key]
     overlay = {"methods": {"mine": {"train": {key: value}}}}
-    assert bool(mistakes(overlay)) == refused_by_load(overlay) == (key == "repeats")
+    assert bool(mistakes(overlay)) == refused_by_load(overlay) == (key in ("repeats", "candidates"))
 
 
 def test_an_editor_can_show_what_every_key_means():

@@ -26,6 +26,8 @@ ALLOWED = {
     "evaluate.collect": {"core", "evaluation"},
     "evaluate.summarise": {"core", "evaluation"},
     "evaluate.search": {"core", "evaluation"},
+    "evaluate.choices": {"core", "evaluation"},
+    "evaluate.choose": IMPORTED | {"preprocessing", "networks", "inference", "evaluation"},
     "report": {"core", "volume", "physics", "preprocessing", "evaluation", "figures", "report"},
 }
 """The packages of which a step may have modules. No step has what stands above it; of what stands below, what it has

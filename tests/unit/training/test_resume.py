@@ -2,6 +2,7 @@
 others.
 """
 
+import contextlib
 import copy
 import functools
 import itertools
@@ -120,6 +121,21 @@ def differences(one, other, place="state"):
         pairs = zip(one, other, strict=True)
         return [d for n, (x, y) in enumerate(pairs) for d in differences(x, y, f"{place}.{n}")]
     return [] if one == other else [place]
+
+
+def test_the_models_kept_on_the_way_are_those_of_a_training_that_was_not_stopped(patches, tmp_path, stop_in):
+    def models(folder):
+        return [torch.load(folder / f"model/generator.{n}.pt", weights_only=True)["weights"] for n in (1, 2, 3)]
+
+    (tmp_path / "straight/model").mkdir(parents=True)
+    for folder in (tmp_path / "straight", tmp_path / "stopped"):
+        for stopped in [] if folder.name == "straight" else [1, 3]:  # before and between the steps that are kept
+            stop_in(stopped)
+            stop(run, patches, folder, candidates=3)
+        stop_in(None)
+        with contextlib.suppress(FileNotFoundError):  # there is no generator.pt among several
+            run(patches, folder, candidates=3)
+    assert not differences(models(tmp_path / "straight"), models(tmp_path / "stopped"))
 
 
 EVERY = range(1, STEPS + 1)

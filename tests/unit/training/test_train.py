@@ -96,6 +96,20 @@ def test_the_learning_rate_is_constant_then_falls_to_zero():
     assert rates == pytest.approx([1, 1, 1, 0.5, 0.01])
 
 
+def test_candidates_are_kept_at_even_steps_up_to_the_end(patch_files, tmp_path):
+    assert train.candidate_steps(20, SETTINGS) == [20]
+    assert train.candidate_steps(20, SETTINGS.model_copy(update={"candidates": 3, "start_steps": 5})) == [10, 15, 20]
+    end = run(patch_files, tmp_path / "one")
+    kept = SETTINGS.model_copy(update={"candidates": 3})
+    with pytest.raises(FileNotFoundError, match=r"generator\.pt"):
+        run(patch_files, tmp_path / "three", kept)
+    models = [torch.load(tmp_path / f"three/model/generator.{n}.pt", weights_only=True) for n in (1, 2, 3)]
+    assert [model["facts"]["steps"] for model in models] == [4, 8, 12]
+    assert all(torch.equal(models[-1]["weights"][name], end[name]) for name in end), "to keep models changes none"
+    assert all((one["weights"]["tail.bias"] != models[-1]["weights"]["tail.bias"]).any() for one in models[:2])
+    assert not (tmp_path / "three/model/generator.pt").exists()
+
+
 def test_a_history_row_has_a_column_for_each_loss_in_use(patch_files, tmp_path):
     run(patch_files, tmp_path)
     history = pd.read_csv(tmp_path / "model" / "history.csv")

@@ -137,6 +137,23 @@ def test_validation_cases_are_tested_on_when_asked_for_and_never_beside_test_cas
     assert "validation" not in tests.comparison_words("comparison")
 
 
+def test_models_of_a_training_are_chosen_among_by_the_validation_cases():
+    simulate = {"training_cases": 1, "validation_cases": 2}
+    made = plan(train={"candidates": 3}, simulate=simulate)
+    folder = "<results>/models/{method}/{training_set}"
+    assert made.trained_models == [f"{folder}/generator.{n}.pt" for n in (1, 2, 3)]
+    assert made.choosing_cases == ["validation1", "validation2"] and "validation1" in made.used_cases
+    words = shlex.split(made.choosing_words())
+    assert words[:3] == ["--case", "name=validation1", "clinical=results/x/volumes/validation1/clinical.ome.zarr"]
+    assert words.count("--case") == 2 and "airways=results/x/simulated/validation2/airways.csv" in words
+    assert "<results>/models/proposed/pooled/choice.csv" in made.models and "<results>/tables/choice.csv" in made.tables
+    assert {trial.case for trial in made.tested} == {"test1"}
+    plain = plan(simulate=simulate)
+    assert plain.trained_models == [f"{folder}/generator.pt"] and plain.choosing_cases == []
+    with pytest.raises(UserError, match=r"no case has split 'validation', to choose by among the 3 models"):
+        plan(train={"candidates": 3})
+
+
 def test_a_search_has_a_table_of_its_trials():
     search = {"trials": 2, "spaces": {"proposed": {"losses.cycle": [1, 9]}, "cyclegan": {}}}
     made = plan(search=search)

@@ -41,8 +41,9 @@ class UntrainedMethod(Method):
 def _changes(train: dict[str, Any]) -> dict[str, Any]:
     """A method's changes to the section `train`, checked by the section's own rules."""
     Train.model_validate(train)
-    if "repeats" in train:
-        raise ValueError("repeats must be the same for all methods; set it in train")
+    for key in ("repeats", "candidates"):
+        if key in train:
+            raise ValueError(f"{key} must be the same for all methods; set it in train")
     return train
 
 
@@ -50,7 +51,7 @@ class TrainedMethod(Method):
     """A way that is trained (`core.registry.methods`)."""
 
     train: Annotated[dict[str, Any], AfterValidator(_changes)] = {}
-    """Keys of the section `train` that differ for this method, as {network: resnet}; any but repeats."""
+    """Keys of the section `train` that differ for this method, as {network: resnet}; any but repeats and candidates."""
 
     @property
     def data(self) -> Data:
