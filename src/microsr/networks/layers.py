@@ -72,10 +72,12 @@ class InstanceNorm(nn.Module):
     With `track`, it gathers in training the images' statistics; `commit` takes their mean over a whole step into the
     running ones, so that it does not matter how a batch was split into parts or processes. In evaluation mode it then
     normalises by the running statistics: every tile alike, whatever is in it (docs/paper.md). Without, it has no state
-    and no such mode.
+    and no such mode. `fixed` leads a training from the one to the other: at once, the network collapses.
     """
 
     MOMENTUM = 0.1
+    fixed = 0.0
+    """In training, share of the result that is normalised by the running statistics, 0 to 1."""
 
     def __init__(self, channels: int, track: bool = True) -> None:
         super().__init__()
@@ -93,6 +95,9 @@ class InstanceNorm(nn.Module):
                 return functional.batch_norm(x, self.running_mean, self.running_var, eps=EPSILON)
             # On a CPU, one image at a time is the way that keeps channels last.
             out, mean, variance = _image_by_image(x) if x.device.type == "cpu" else _at_once(x)
+            if self.track and self.fixed:
+                fixed = functional.batch_norm(x, self.running_mean, self.running_var, eps=EPSILON)
+                out = torch.lerp(out, fixed.to(out.dtype), self.fixed)
         if self.track and torch.is_grad_enabled():
             images = torch.full((1,), float(len(x)), device=x.device)
             self.gathered += torch.cat([len(x) * mean, len(x) * variance, images])

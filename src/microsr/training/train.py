@@ -55,6 +55,14 @@ def learning_rate_at(step: int, steps: int, settings: config.Train) -> float:
     return settings.learning_rate * min(1.0, (steps - step) / max(steps - constant, 1.0))
 
 
+def normalisation_fixed_at(step: int, steps: int, settings: config.Train) -> float:
+    """Share of G1's normalisation that is fixed, as it is at inference: 0 while the learning rate is constant, then
+    rising evenly, and 1 from the middle of its fall on.
+    """
+    constant = settings.constant_fraction * steps
+    return min(1.0, max(0.0, step + 1 - constant) / max((steps - constant) / 2, 1.0))
+
+
 def candidate_steps(steps: int, settings: config.Train) -> list[int]:
     """After which of `steps` steps a model is kept, evenly spaced behind the start; the last one is the end."""
     first = settings.start_steps
@@ -220,8 +228,8 @@ def _run(
                 rate = settings.learning_rate
                 history.add(model.start(step, data.pairs(step, share), rate))
             else:
-                if step - first >= settings.constant_fraction * (steps - first):
-                    model.fix_normalisation()
+                if share_fixed := normalisation_fixed_at(step - first, steps - first, settings):
+                    model.fix_normalisation(share_fixed)
                 rate = learning_rate_at(step - first, steps - first, settings)
                 history.add(model.step(step - first, data.batch(step - first, share), rate))
             step += 1

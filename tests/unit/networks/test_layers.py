@@ -72,6 +72,17 @@ def test_running_statistics_are_pytorchs_and_do_not_depend_on_the_parts_of_a_bat
     assert torch.equal(whole.running_mean, before), "nothing new was gathered"
 
 
+def test_a_norm_goes_over_to_its_running_statistics_by_shares():
+    norm = InstanceNorm(3)
+    norm(2 + 3 * torch.randn(4, 3, 8, 8))
+    norm.commit()
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        own, fixed = norm(x), norm.eval()(x)
+        norm.train().fixed = 0.25
+        assert torch.allclose(norm(x), 0.75 * own + 0.25 * fixed, atol=1e-6)
+
+
 def test_images_that_are_only_looked_at_leave_no_statistics():
     norm = InstanceNorm(3)
     with torch.no_grad():

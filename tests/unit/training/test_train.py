@@ -96,6 +96,14 @@ def test_the_learning_rate_is_constant_then_falls_to_zero():
     assert rates == pytest.approx([1, 1, 1, 0.5, 0.01])
 
 
+def test_normalisation_is_free_then_fixed_evenly_until_the_middle_of_the_learning_rate_s_fall():
+    settings = config.Train(constant_fraction=0.5)
+    shares = [train.normalisation_fixed_at(step, 200, settings) for step in (0, 99, 100, 124, 149, 199)]
+    assert shares == pytest.approx([0, 0, 0.02, 0.5, 1, 1])
+    always = config.Train(constant_fraction=1.0)
+    assert [train.normalisation_fixed_at(step, 200, always) for step in (0, 199)] == [0, 0]
+
+
 def test_candidates_are_kept_at_even_steps_up_to_the_end(patch_files, tmp_path):
     assert train.candidate_steps(20, SETTINGS) == [20]
     assert train.candidate_steps(20, SETTINGS.model_copy(update={"candidates": 3, "start_steps": 5})) == [10, 15, 20]

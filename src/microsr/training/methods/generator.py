@@ -136,13 +136,14 @@ class GeneratorTraining:
         with self.autocast:
             return self.g1(a, planes).float()
 
-    def fix_normalisation(self) -> None:
-        """Let G1's instance norms use their running statistics, as they do at inference, instead of each patch's
-        own.
+    def fix_normalisation(self, share: float = 1.0) -> None:
+        """Let G1's instance norms use their running statistics, as they do at inference, for that share of their
+        result, and each patch's own for the rest.
         """
         for module in self.g1.modules():
             if isinstance(module, InstanceNorm):
-                module.eval()
+                module.fixed = share
+                module.train(share < 1)
 
     def generator(self) -> dict[str, Tensor]:
         """The weights of the trained G1: averaged over the steps where that was asked for."""

@@ -91,9 +91,9 @@ class TrainableMethod(Protocol):
         """The same for a step of the start, `train.start_steps`, which comes before all others."""
         ...
 
-    def fix_normalisation(self) -> None:
-        """Let G1 work as at inference, where nothing hangs on statistics of an image; called before each step of the
-        training's last part, in which the learning rate falls.
+    def fix_normalisation(self, share: float) -> None:
+        """Let G1 work, for that share of 0 to 1, as at inference, where nothing hangs on statistics of an image; called
+        before each step of the training's last part, in which the learning rate falls.
         """
         ...
 

@@ -185,6 +185,30 @@ def test_instance_norm_uses_running_statistics_once_they_are_fixed(small_resnet)
     assert effect_of_brightness() > 10 * forgotten
 
 
+def test_normalisation_is_fixed_little_by_little(small_resnet):
+    """At once, G1 made constant images within ten steps, of which G2's norms make infinite gradients."""
+    model = a_model("resnet")
+    model.step(0, a_batch(), 1e-4)
+
+    def made(share):
+        model.fix_normalisation(share)
+        with torch.no_grad():
+            return model.nets.g1(a_batch().a)
+
+    own, little, all_fixed, again = made(0.0), made(0.02), made(1.0), made(0.0)
+    assert torch.equal(own, again) and not torch.equal(own, all_fixed)
+    assert 0 < (little - own).abs().mean() < 0.2 * (all_fixed - own).abs().mean()
+
+    def statistics():
+        return [value.clone() for name, value in model.nets.g1.named_buffers() if "running" in name]
+
+    for share, follow in ((0.5, True), (1.0, False)):
+        model.fix_normalisation(share)
+        before = statistics()
+        model.step(1, a_batch(seed=1), 1e-4)
+        assert [not torch.equal(x, y) for x, y in zip(before, statistics(), strict=True)] == [follow] * len(before)
+
+
 def test_the_arithmetic_of_a_step_is_that_of_its_networks():
     """Two evaluations of a generator forwards and twice as much backwards, but for the first layer's input."""
     used = config.Losses(adversarial=0)
