@@ -36,12 +36,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--series", help="DICOM: UID of one of several series in the folder")
     parser.add_argument("--slices", help="of a scan: range of slices first:end, end excluded")
     parser.add_argument("--spacing", help="of images without one: mm as X, XxY or XxYxZ")
+    parser.add_argument("--resample", help="even: put DICOM slices that are uneven or tilted on an even grid")
     parser.add_argument("--level", type=int, help="resolution level of an OME-Zarr or N5 store, 0 the finest")
 
 
 def main(namespace: argparse.Namespace) -> None:
     """Run `microsr info`."""
-    words = {name: getattr(namespace, name) for name in ("series", "slices", "spacing", "level")}
+    words = {name: getattr(namespace, name) for name in ("series", "slices", "spacing", "resample", "level")}
     found = describe(namespace.path, **words)
     if namespace.json:
         print(json.dumps(found, indent=1, ensure_ascii=False))
@@ -55,7 +56,7 @@ def describe(path: Path, **words: Any) -> dict[str, Any]:
     """What is at `path`, as plain JSON values; "kind" says which of the below it is. Lengths in mm, in the order x, y,
     z.
 
-    words: series, slices, spacing and level of a scan, as the case sheet gives them.
+    words: series, slices, spacing, resample and level of a scan, as the case sheet gives them.
 
     Raises
     ------

@@ -39,6 +39,8 @@ class Scan(Section):
     """Range of slices to use, first:end (end excluded)."""
     spacing: Annotated[str, Field(pattern=SPACING)] | None = None
     """Pixel size in mm, x or XxY or XxYxZ, for formats that carry none; overrides the file's."""
+    resample: Literal["even"] | None = None
+    """even: DICOM slices that are unevenly spaced or tilted are put on an even, untilted grid."""
     level: Annotated[int, Field(ge=0)] | None = None
     """Resolution level of a store that has several, 0 the finest."""
     region: Annotated[str, Field(pattern=REGION)] | None = None
@@ -68,7 +70,7 @@ class Case(Section):
     """What sets a test case apart from the others, as another kernel: its metrics stand in tables of this name."""
 
 
-OF_A_SCAN = ("series", "slices", "spacing", "level", "region")
+OF_A_SCAN = ("series", "slices", "spacing", "resample", "level", "region")
 """What else the sheet may say of a scan, each in a column <modality>_<word>."""
 MODALITIES = ("clinical", "micro", "truth", "labels", "repeat")
 SHEET_COLUMNS = (
@@ -108,8 +110,8 @@ def read_sheet(cases: Cases) -> list[Case]:
     """Read and check the case sheet: one line a case, tab-separated, UTF-8, with a header.
 
     Columns: case, split (train, validation or test), clinical, micro, and optionally truth, labels, repeat, airways
-    and condition (see `Case`), and for each scan <modality>_series, _slices, _spacing, _level and _region (see
-    `Scan`). An empty cell means "none".
+    and condition (see `Case`), and for each scan <modality>_series, _slices, _spacing, _resample, _level and _region
+    (see `Scan`). An empty cell means "none".
 
     Raises
     ------

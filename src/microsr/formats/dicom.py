@@ -21,6 +21,7 @@ import SimpleITK as sitk
 from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
 from microsr.core.progress import logger
+from microsr.formats.even import even_grid
 from microsr.formats.headers import choose_range, reason, sheet_spacing
 from microsr.formats.rawfile import cache_slices
 from microsr.volume.slices import Slices, in_order
@@ -104,7 +105,8 @@ def read(files: Iterable[Path], scan: Scan, scratch: Path | None = None) -> Volu
     Raises
     ------
     UserError
-        Several series and none chosen, a damaged file, or slices that do not form a regular, unsheared grid.
+        Several series and none chosen, a damaged file, or slices that do not form a regular, unsheared grid; those
+        that are parallel can be put on one (`scan.resample`).
     """
     series: dict[str, list[Slice]] = defaultdict(list)
     without_pixels = 0
@@ -123,8 +125,11 @@ def read(files: Iterable[Path], scan: Scan, scratch: Path | None = None) -> Volu
     once = _without_copies(chosen)
     slices = _sort_slices(once, scan.path)
     first, end = choose_range(scan, len(slices))
-    volume_facts = _geometry(slices[first:end], scan, first)
     array = cache_slices(_pixels(slices[first:end]), scratch)
+    if scan.resample and end - first > 1:
+        array, volume_facts, padding = _resample(array, slices[first:end], scan)
+    else:
+        volume_facts, padding = _geometry(slices[first:end], scan, first), slices[first].padding
     passed_over = {
         "without pixels": without_pixels,
         "localizers": sum(map(len, series.values())) - sum(map(len, slices_of.values())),
@@ -139,8 +144,8 @@ def read(files: Iterable[Path], scan: Scan, scratch: Path | None = None) -> Volu
         "spacing": list(volume_facts["spacing"]),
         "spacing_from": "sheet" if scan.spacing else "file",
         "slice_thickness": slices[first].thickness,
-        "padding": slices[first].padding,
-    }
+        "padding": padding,
+    } | ({"resampled": scan.resample} if scan.resample else {})
     return Volume(array, **volume_facts, unit="grey", attributes={"source": source})
 
 
@@ -357,13 +362,36 @@ def _sort_slices(slices: list[Slice], where: str) -> list[Slice]:
     return slices
 
 
+def _pixel_size(first: Slice, given: list[float]) -> tuple[float, float]:
+    """Pixel size (x, y), mm. given: what the sheet says of it."""
+    pixel = (given[0], given[min(1, len(given) - 1)]) if given else first.pixel_spacing
+    if pixel is None:
+        raise UserError(f"{first.path}: has no PixelSpacing; give it in the sheet (<modality>_spacing, mm as XxYxZ)")
+    return float(pixel[0]), float(pixel[1])
+
+
+def _resample(array: Slices, slices: list[Slice], scan: Scan) -> tuple[Slices, dict[str, Any], float]:
+    """Sorted slices on an even, untilted grid: their array, its spacing, origin and direction, and the value of what is
+    outside all slices.
+    """
+    given, first = sheet_spacing(scan), slices[0]
+    pixel = _pixel_size(first, given)
+    axes = np.stack([first.row, first.column, first.normal], axis=1)
+    places = (np.array([one.position for one in slices]) - first.position) @ axes
+    grid = even_grid(array, places, pixel, given[2] if len(given) == 3 else None, first.padding)
+    facts = {
+        "spacing": (*pixel, grid.distance),
+        "origin": tuple(float(v) for v in first.position + axes @ grid.corner),
+        "direction": tuple(float(v) for v in axes.ravel()),
+    }
+    return grid.array, facts, grid.outside
+
+
 def _geometry(slices: list[Slice], scan: Scan, before: int) -> dict[str, Any]:
     """Spacing, origin and direction of sorted slices; refuses uneven gaps and shear. before: as for `_check_even`."""
     given = sheet_spacing(scan)
     first, where = slices[0], scan.path
-    pixel = (given[0], given[min(1, len(given) - 1)]) if given else first.pixel_spacing
-    if pixel is None:
-        raise UserError(f"{first.path}: has no PixelSpacing; give it in the sheet (<modality>_spacing, mm as XxYxZ)")
+    pixel = _pixel_size(first, given)
     if len(slices) == 1:
         distance = first.thickness
     else:
@@ -375,8 +403,8 @@ def _geometry(slices: list[Slice], scan: Scan, before: int) -> dict[str, Any]:
         if sideways > SHIFT_TOLERANCE * min(pixel):
             angle = np.degrees(np.arctan2(sideways, along[-1]))
             raise UserError(
-                f"{where}: slices are shifted sideways against each other (gantry tilt of {angle:.1f} degrees); "
-                "resample the scan to an upright grid (e.g. dcm2niix makes a corrected file) and give that"
+                f"{where}: slices are shifted sideways against each other (gantry tilt of {angle:.1f} degrees); have "
+                "them put on an upright grid (<modality>_resample is even in the sheet, or --resample even)"
             )
     distance = given[2] if len(given) == 3 else distance
     if distance is None:
@@ -385,7 +413,7 @@ def _geometry(slices: list[Slice], scan: Scan, before: int) -> dict[str, Any]:
         )
     direction = np.stack([first.row, first.column, first.normal], axis=1)
     return {
-        "spacing": (float(pixel[0]), float(pixel[1]), float(distance)),
+        "spacing": (*pixel, float(distance)),
         "origin": tuple(float(v) for v in first.position),
         "direction": tuple(float(v) for v in direction.ravel()),
     }
@@ -423,7 +451,8 @@ def _check_even(along: np.ndarray, slices: list[Slice], where: str, before: int)
     raise UserError(
         f"{where}: slice gaps vary: {gaps[odd]:.3f} mm between {slices[odd].path.name} and "
         f"{slices[odd + 1].path.name}, {usual:.3f} mm elsewhere; a slice is missing or two scans are mixed (take the "
-        f"even part {first}:{end} by <modality>_slices in the sheet, or --slices)"
+        f"even part {first}:{end} by <modality>_slices in the sheet, or --slices, or have all put on an even grid: "
+        "<modality>_resample is even in the sheet, or --resample even)"
     )
 
 

@@ -83,6 +83,8 @@ def read_scan(scan: Scan, scratch: Path | None = None) -> Volume:
                 f"{path}: is of no known format; give DICOM, NIfTI, NRRD, MetaImage, TIFF or another of docs/data.md"
             )
         volume = dicom.read([path], scan, scratch)
+    if scan.resample and volume.attributes["source"]["format"] != "DICOM":
+        raise UserError(f"{path}: only a DICOM series can be resampled; leave resample out")
     if scan.level and "level" not in volume.attributes["source"]:
         raise UserError(f"{path}: has one resolution only; leave the level out, or give 0")
     if scan.region:

@@ -59,8 +59,8 @@ def open_input(path: Path, slices: str | Sequence[int] = "all", **scan: Any) -> 
     """A clinical CT in HU, read when it is asked for: an imported volume, or any scan that `microsr volumes` reads.
 
     slices: as for `chosen_slices`; of a scan only what lies between the first and the last of them is read and judged,
-    so that a series with a fault elsewhere can be used. scan: series, spacing and level as in the case sheet, for a
-    scan.
+    so that a series with a fault elsewhere can be used (not if it is resampled: they are counted after that). scan:
+    series, spacing, resample and level as in the case sheet, for a scan.
 
     Raises
     ------
@@ -73,6 +73,7 @@ def open_input(path: Path, slices: str | Sequence[int] = "all", **scan: Any) -> 
             raise UserError(f"{path} has unit '{volume.unit}', not HU; give a clinical CT")
         return volume
     part = slices if isinstance(slices, str) else f"{min(slices)}:{max(slices) + 1}"
+    part = "all" if scan.get("resample") else part
     try:
         chosen = Scan(path=str(path), slices=None if part == "all" else part, **scan)
     except ValidationError as error:
@@ -81,7 +82,7 @@ def open_input(path: Path, slices: str | Sequence[int] = "all", **scan: Any) -> 
     check_clinical(volume, str(path))
     volume = clinical_hu(volume, str(path))
     first, _ = volume.attributes.pop("slices", (0, 0))
-    return _numbered_as_a_whole(volume, first)
+    return volume if part == "all" else _numbered_as_a_whole(volume, first)
 
 
 def _numbered_as_a_whole(volume: Volume, first: int) -> Volume:
@@ -214,7 +215,7 @@ def _is_dicom(volume: Volume, source: Path) -> bool:
     """Whether the volume was read from a DICOM series as it stands there."""
     facts = volume.attributes.get("source", {})
     as_is = (facts.get("format"), facts.get("spacing_from")) == ("DICOM", "file")
-    return as_is and not is_volume(source)
+    return as_is and "resampled" not in facts and not is_volume(source)
 
 
 def _stream(
@@ -295,6 +296,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--region", help="rows and columns first:end,first:end, clinical pixels (default: all)")
     parser.add_argument("--series", help="DICOM SeriesInstanceUID, where the folder holds several")
     parser.add_argument("--spacing", help="mm as XxYxZ; overrides the scan's")
+    parser.add_argument("--resample", help="even: put DICOM slices that are uneven or tilted on an even grid")
     parser.add_argument("--level", type=int, help="resolution level of an OME-Zarr or N5 store, 0 the finest")
     parser.add_argument(
         "--part", type=int, help="make only this one of --parts blocks of slices, from 1 on (see `microsr gather`)"
@@ -317,7 +319,7 @@ def main(namespace: argparse.Namespace) -> None:
     else:
         upsampler = interpolation(namespace.upsampler)
     scan, output = namespace.scan, namespace.output
-    words = {name: getattr(namespace, name) for name in ("series", "spacing", "level")}
+    words = {name: getattr(namespace, name) for name in ("series", "spacing", "resample", "level")}
     volume = open_input(scan, settings.slices, **words)
     part = (1, 1) if namespace.part is None else (namespace.part, compute.parts)
     if not 1 <= part[0] <= part[1]:

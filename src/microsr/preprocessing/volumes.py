@@ -301,6 +301,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("--series", help="DICOM SeriesInstanceUID, where the folder holds several")
         sub.add_argument("--slices", help="range of slices first:end, end excluded")
         sub.add_argument("--spacing", help="mm as X, XxY or XxYxZ; overrides the file's")
+        sub.add_argument("--resample", help="even: put DICOM slices that are uneven or tilted on an even grid")
         sub.add_argument("--level", type=int, help="resolution level of an OME-Zarr or N5 store, 0 the finest")
         sub.add_argument("--region", help="rows and columns first:end,first:end, ends excluded")
         sub.add_argument("--output", type=Path, required=True, help="volume in the working format (<name>.ome.zarr)")
