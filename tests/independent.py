@@ -6,6 +6,8 @@ Each raises whatever its library raises for what it cannot read.
 
 import json
 import math
+import re
+import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +130,44 @@ def by_pillow(path: Path) -> Image:
                 raise ValueError(image.mode)
             found.append(np.asarray(grey))
     return _as_stack(np.stack(found))
+
+
+def by_bytes(path: Path) -> Image:
+    """ISQ, AIM 030, .raw and .vgi as the seeds have them, by their known places in the file."""
+    content, position = path.read_bytes(), None
+    if path.suffix == ".isq":
+        size, lengths = (np.array(struct.unpack_from("<3i", content, place)) for place in (44, 56))
+        start = 512 * (1 + struct.unpack_from("<i", content, 508)[0])
+        if content[:16] != b"CTDATA-HEADER_V1" or struct.unpack_from("<i", content, 16) != (3,) or start < 512:
+            raise ValueError("another kind")
+        spacing, position, voxels = lengths / size / 1000, np.zeros(3), content[start:]
+    elif path.suffix == ".aim":
+        before, facts, log = struct.unpack_from("<3q", content, 16)
+        (kind,) = struct.unpack_from("<i", content, 68)
+        if content[:12] != b"AIMDATA_V030" or kind != 0x20002 or (before, facts) != (40, 224):
+            raise ValueError("another kind")
+        position, size = (np.array(struct.unpack_from("<3q", content, place)) for place in (72, 96))
+        spacing = np.array(struct.unpack_from("<3q", content, 240)) * 1e-6
+        voxels = content[16 + before + facts + log :]
+    else:
+        return _by_text(path)
+    array = np.frombuffer(voxels[: 2 * math.prod(map(int, size))], "<i2").reshape(size[::-1])
+    return Image(array.astype(float), tuple(spacing), place(spacing, position * spacing, np.eye(3)))
+
+
+def _by_text(path: Path) -> Image:
+    """a.raw or a.vgi, with what is said of it in lines `key: value` or `key = value`."""
+    text = (path.with_name("a.raw.yaml") if path.suffix == ".raw" else path).read_bytes().decode("latin-1").lower()
+    pairs = [re.split("[:=]", line, maxsplit=1) for line in text.splitlines() if re.search("^[a-z]+ ?[:=]", line)]
+    said = {key.strip(): re.sub(r"[\[\],]", " ", value).strip() for key, value in pairs}
+    if said.get("dtype", said.get("datatype")) not in ("int16", "integer") or said.get("bitsperelement", "16") != "16":
+        raise ValueError("another type")
+    size = np.array(said["size"].split(), int)
+    factor = {"um": 0.001, "mm": 1.0}[said.get("unit", "mm")]
+    spacing = factor * np.array(said.get("spacing", said.get("resolution")).split(), float)
+    order = {"little": "<", "big": ">"}[said.get("order", "little")]
+    voxels = (path.with_name("a.vol") if path.suffix == ".vgi" else path).read_bytes()[int(said.get("offset", "0")) :]
+    return Image(np.frombuffer(voxels, f"{order}i2").reshape(size[::-1]).astype(float), tuple(spacing))
 
 
 def by_skyscan(path: Path) -> Image:

@@ -364,6 +364,8 @@ OF_KIND: dict[str, list[Callable[[Files, np.random.Generator], None]]] = {
     "metaimage": TEXT,
     "tiff": [on_a_file(tiff_tag)] * 4,
     "png": [on_a_file(png_chunk)] * 4,
+    "scanco": [on_a_file(extreme)] * 4,
+    "raw": [*TEXT, *TEXT],
     "bmp": [*TEXT, other_files],
     "jpeg2000": [other_files],
     "dicom": [on_a_file(dicom_element)] * 5,

@@ -19,6 +19,7 @@ import fuzz_seeds
 import numpy as np
 from independent import (
     Image,
+    by_bytes,
     by_hand,
     by_nibabel,
     by_nrrd,
@@ -264,6 +265,8 @@ JUDGES: dict[str, Callable[[Path, Path], str]] = {
     "metaimage": _volume_judge(by_hand),
     "tiff": _volume_judge(by_tifffile, fuzz_seeds.SHEET_SPACING),
     "png": _volume_judge(by_pillow, fuzz_seeds.SHEET_SPACING),
+    "scanco": _volume_judge(by_bytes),
+    "raw": _volume_judge(by_bytes),
     "bmp": _volume_judge(by_skyscan),
     "jpeg2000": _volume_judge(by_pillow, fuzz_seeds.SHEET_SPACING),
     "dicom": _volume_judge(by_pydicom),

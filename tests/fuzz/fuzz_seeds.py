@@ -111,6 +111,48 @@ def tiff(dtype: str = "<u2", pages: int = 4, **how) -> bytes:
     return stream.getvalue()
 
 
+def isq() -> bytes:
+    """A file of Scanco's, byte by byte."""
+    head = bytearray(1024)
+    lengths = [round(1000 * n * s) for n, s in zip((6, 5, 4), SPACING, strict=True)]
+    struct.pack_into("<16s7i6i", head, 0, b"CTDATA-HEADER_V1", 3, 240, 1, 7, 9, 0, 0, 6, 5, 4, *lengths)
+    struct.pack_into("<40s", head, 128, SENTINEL.encode())
+    struct.pack_into("<i", head, 508, 1)
+    return bytes(head) + values("<i2").tobytes()
+
+
+def aim() -> bytes:
+    """An AIM, version 030, byte by byte."""
+    log = f"! {SENTINEL}\n\0".encode()
+    facts = struct.pack("<4i6q", 24, 0, 0, 0x20002, 3, 4, 5, 6, 5, 4) + bytes(5 * 24)
+    facts += struct.pack("<3q", *(round(1e6 * s) for s in SPACING))
+    facts = facts.ljust(224, b"\0")
+    return b"AIMDATA_V030   \0" + struct.pack("<5q", 40, 224, len(log), 240, 0) + facts + log + values("<i2").tobytes()
+
+
+def raw_files() -> dict[str, bytes]:
+    """Voxels with a header of the user's."""
+    text = f"# {SENTINEL}\ndtype: int16\nsize: [6, 5, 4]\nspacing: [0.5, 0.6, 1.5]\noffset: 0\norder: little\n"
+    return {"a.raw": values("<i2").tobytes(), "a.raw.yaml": text.encode()}
+
+
+def vgi_files() -> dict[str, bytes]:
+    """Voxels with a .vgi."""
+    text = f"""{{volume1}}
+[file1]
+FileFormat = raw
+Size = 6 5 4
+Name = a.vol
+Datatype = integer
+BitsPerElement = 16
+[geometry]
+resolution = 0.5 0.6 1.5
+unit = mm
+comment = {SENTINEL}
+"""
+    return {"a.vgi": text.encode(), "a.vol": values("<i2").tobytes()}
+
+
 def image_files(kind: str, ending: str, dtype: str = "uint8") -> dict[str, bytes]:
     """Slices as images, by Pillow."""
     files = {}
@@ -311,6 +353,10 @@ def seeds(kind: str, folder: Path) -> list[tuple[str, dict[str, bytes]]]:
             {"imagej": True},
         ]
         return [("a.tif", {"a.tif": tiff(**way)}) for way in ways]
+    if kind == "scanco":
+        return [("a.isq", {"a.isq": isq()}), ("a.aim", {"a.aim": aim()})]
+    if kind == "raw":
+        return [("a.raw", raw_files()), ("a.vgi", vgi_files())]
     if kind == "bmp":
         log = f"[System]\nOperator={SENTINEL}\n[Reconstruction]\nPixel Size (um)=100.0\nSection to Section Step=2\n"
         return [("", image_files("BMP", "bmp") | {"v.log": log.encode()})]

@@ -104,8 +104,8 @@ def _is_nifti_pair(path: Path) -> bool:
 
 
 def _suffix(path: Path) -> str:
-    name = path.name.lower()
-    return ".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower()
+    name = re.sub(r";\d+$", "", path.name.lower())  # a version, as VMS has it: SCAN.ISQ;1
+    return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
 
 
 def _read_folder(path: Path, scan: Scan, scratch: Path | None) -> Volume:

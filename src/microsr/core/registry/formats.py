@@ -9,5 +9,11 @@ FORMATS: dict[str, str] = {
     # "<ending>": "microsr.formats.<module>:<format>",
 }
 """Read, and written where `superresolve.formats` or an output's ending asks for it."""
-READ_ONLY: dict[str, str] = {}
+READ_ONLY: dict[str, str] = {
+    "isq": "microsr.formats.uct.scanco:ISQ_FORMAT",
+    "aim": "microsr.formats.uct.scanco:AIM_FORMAT",
+    "vgi": "microsr.formats.uct.rawdata:VGI",
+    "raw": "microsr.formats.uct.rawdata:RAW",
+    "vol": "microsr.formats.uct.rawdata:RAW",
+}
 """Read."""
