@@ -5,7 +5,7 @@ rule draw_comparison:
     """Set the clinical CT, each method's super-resolved CT and the truth side by side (Fig. 2 of the paper)."""
     input:
         clinical=lambda wildcards: PLAN.volumes("clinical", [PLAN.comparisons[wildcards.comparison].case]),
-        superresolved=lambda wildcards: PLAN.compared("superresolved", PLAN.comparisons[wildcards.comparison]),
+        superresolved=lambda wildcards: PLAN.list_compared("superresolved", PLAN.comparisons[wildcards.comparison]),
         truth=lambda wildcards: PLAN.volumes("truth", [PLAN.comparisons[wildcards.comparison].case]),
     output:
         **drawn("{comparison}", "comparison", "Results", "{comparison}"),
@@ -110,7 +110,7 @@ rule draw_domain:
 rule draw_bronchioles:
     """Draw the share of airways detected against their diameter, for every method."""
     input:
-        crossings=[f"<results>/tables/metrics/{m}/{s}/{c}.images.bronchioles.csv" for m, s, c in PLAN.known],
+        crossings=[f"<results>/tables/metrics/{m}/{s}/{c}.images.bronchioles.csv" for m, s, c in PLAN.known_results],
     output:
         **drawn("bronchioles", "bronchioles", "Results", "bronchiole resolution"),
     log:
@@ -120,7 +120,7 @@ rule draw_bronchioles:
     params:
         crossings=lambda wildcards, input: [
             f"{method}/{base(training_set)}={path}"
-            for (method, training_set, _), path in zip(PLAN.known, input.crossings)
+            for (method, training_set, _), path in zip(PLAN.known_results, input.crossings)
         ],
         stem=stem,
         code=step_version("figures.bronchioles"),
@@ -160,8 +160,8 @@ rule draw_hallucination:
     input:
         clinical=lambda wildcards: PLAN.volumes("clinical", [PLAN.hallucination.case]),
         truth=lambda wildcards: PLAN.volumes("truth", [PLAN.hallucination.case]),
-        superresolved=lambda wildcards: PLAN.compared("superresolved", PLAN.hallucination),
-        maps=lambda wildcards: PLAN.compared("hallucinations", PLAN.hallucination),
+        superresolved=lambda wildcards: PLAN.list_compared("superresolved", PLAN.hallucination),
+        maps=lambda wildcards: PLAN.list_compared("hallucinations", PLAN.hallucination),
     output:
         **drawn("hallucination", "hallucination", "Results", "hallucination maps"),
     log:

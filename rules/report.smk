@@ -51,8 +51,8 @@ rule draw_panels:
 rule write_report:
     """Put the comparison to look into, the tables and the figures into one HTML file."""
     input:
-        views=[f"<results>/{volume}.ome.zarr" for name in PLAN.viewed for volume in PLAN.volumes_viewed(name).values()],
-        records=[f"<results>/figures/{name}.run.json" for name in PLAN.viewed],
+        views=[f"<results>/{volume}.ome.zarr" for name in PLAN.viewed_comparisons for volume in PLAN.volumes_viewed(name).values()],
+        records=[f"<results>/figures/{name}.run.json" for name in PLAN.viewed_comparisons],
         figures=[file for file in PLAN.figures if file.endswith(".png")],
         volumes="<results>/tables/volumes.csv",
         summary="<results>/tables/summary.csv",
@@ -72,7 +72,7 @@ rule write_report:
         name=EXPERIMENT.experiment,
         note=f"--note {shlex.quote(EXPERIMENT.note)}" if EXPERIMENT.note else "",
         views=PLAN.view_words,
-        more=len(PLAN.comparisons) - len(PLAN.viewed),
+        more=len(PLAN.comparisons) - len(PLAN.viewed_comparisons),
         window="{:g} {:g}".format(*EXPERIMENT.figures.display_window_hu),
         settings=shlex.join(changed_settings(EXPERIMENT)),
         captions=os.path.relpath(Path(workflow.basedir) / "report"),

@@ -5,7 +5,7 @@ from snakemake.logging import logger as snakemake_logger
 
 from microsr.config.sheet import sheet_text
 from microsr.core.provenance import write_atomically
-from microsr.workflow.end_of_run import ending, failures, left_out, unused_gpu
+from microsr.workflow.end_of_run import ending, failures, list_left_out, unused_gpu
 from microsr.workflow.lock import claim, drop_stale_locks
 from microsr.workflow.whole_run import Forecast, Watch, plan_of, training_seconds
 
@@ -65,10 +65,10 @@ def tell_the_end():
     if partly or not targets & {"all", "figures"}:
         return
     nulls = [name for name, method in (config.get("methods") or {}).items() if method is None]
-    lines = left_out(EXPERIMENT, CASES, PLAN.superresolved_cases, nulls)
+    lines = list_left_out(EXPERIMENT, CASES, PLAN.superresolved_cases, nulls)
     if shutil.which("nvidia-smi"):
         lines += unused_gpu(DEVICE, Path(RESULTS, "models").glob("*/*/run.json"))
-    viewed, comparisons = len(PLAN.viewed), len(PLAN.comparisons)
+    viewed, comparisons = len(PLAN.viewed_comparisons), len(PLAN.comparisons)
     if viewed < comparisons:
         lines.append(f"comparisons in the report: it has {viewed} of {comparisons}, figures/ all")
     without = [] if "all" in targets else ["report"]

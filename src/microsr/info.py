@@ -107,7 +107,7 @@ def _volume(path: Path) -> dict[str, Any]:
         "mask": mask,
         **attributes,
         **({"imported from": source} if source else {}),
-        **_made(path),
+        **_read_making(path),
     }
 
 
@@ -168,7 +168,7 @@ def _patches(path: Path) -> dict[str, Any]:
     if index.is_file():
         table = read_index(index)
         found["from slices"] = [table["slice"].min(), table["slice"].max()]
-    return found | {"checksum": checksum(path)} | _made(path)
+    return found | {"checksum": checksum(path)} | _read_making(path)
 
 
 def _model(path: Path) -> dict[str, Any]:
@@ -218,7 +218,7 @@ def _training(states: list[Path]) -> dict[str, Any]:
     return found
 
 
-def _made(path: Path) -> dict[str, Any]:
+def _read_making(path: Path) -> dict[str, Any]:
     """How it was made, from the run.json beside it."""
     record = find_run(path)
     try:

@@ -49,7 +49,7 @@ def test_more_gpus_are_asked_for_than_there_are(monkeypatch):
 
 def test_a_range_without_slices_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"superresolve.slices: 3:3 holds no slice"):
-        superresolve.chosen_slices("3:3", 8, tmp_path)
+        superresolve.choose_slices("3:3", 8, tmp_path)
 
 
 def test_patches_that_are_no_numbers_are_refused(tmp_path):
@@ -102,9 +102,9 @@ def test_slices_that_a_view_needs_must_be_there(tmp_path):
 def test_what_is_no_picture_is_refused(tmp_path):
     (tmp_path / "figure.png").write_text("none")
     with pytest.raises(UserError, match="is no picture"):
-        figures.small(tmp_path / "figure.png")
+        figures.shrink(tmp_path / "figure.png")
     Image.new("L", (4, 4)).save(tmp_path / "figure.png")
-    assert figures.small(tmp_path / "figure.png")[1] == (4, 4)
+    assert figures.shrink(tmp_path / "figure.png")[1] == (4, 4)
 
 
 @pytest.mark.parametrize("pairs", [["proposed"], ["=x"], ["a=x", "a=y"]])
@@ -181,7 +181,7 @@ def test_a_specimen_smaller_than_a_pixel_is_refused():
 
 
 def test_panels_that_are_not_kept_are_told(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(panels, "kept_panels", lambda record, states: {})
+    monkeypatch.setattr(panels, "read_panels", lambda record, states: {})
     monkeypatch.setattr(panels, "draw_panels", lambda found: None)
     monkeypatch.setattr(panels, "save", lambda figure, output: None)
     panels.make_panels({"a": tmp_path}, {"a": tmp_path}, tmp_path / "panels")
@@ -261,5 +261,5 @@ def test_damaged_panels_are_told(tmp_path, caplog, monkeypatch):
     (tmp_path / "tensorboard").mkdir()
     monkeypatch.setattr(panels, "_folder", lambda record, states: tmp_path)
     monkeypatch.setattr(panels, "EventAccumulator", lambda *what, **how: 1 / 0)
-    assert panels.kept_panels(tmp_path, tmp_path) == {}
+    assert panels.read_panels(tmp_path, tmp_path) == {}
     assert f"{tmp_path}: its sample panels cannot be read" in caplog.text

@@ -54,7 +54,7 @@ def _add_flag(parser: argparse.ArgumentParser, key: str, description: str) -> No
 
 def add_method_flags(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the flags of all kinds of trained methods: --kind, and the settings of each."""
-    known = {name: text for model in _trained() for name, text in _describe(model)}
+    known = {name: text for model in _trained_kinds() for name, text in _describe(model)}
     known["kind"] = f"what is trained: {', '.join(METHODS)} (default: {json.dumps(KIND)})"
     for name, description in known.items():
         _add_flag(parser, name, description)
@@ -72,14 +72,14 @@ def method_from_flags(namespace: argparse.Namespace) -> TrainedMethod:
     if kind not in METHODS:
         raise UserError(f"command line: kind: must be one of {', '.join(METHODS)}, not {kind!r}")
     own = KINDS[kind]
-    for name in (name for model in _trained() for name, _ in _describe(model)):
+    for name in (name for model in _trained_kinds() for name, _ in _describe(model)):
         if getattr(namespace, f"setting:{name}") is not None and name not in dict(_describe(own)):
             allowed = ", ".join(name for name, _ in _describe(own))
             raise UserError(f"command line: {name}: unknown key for kind {kind}; allowed here: {allowed}")
     return from_flags(namespace, own)
 
 
-def _trained() -> list[type[Method]]:
+def _trained_kinds() -> list[type[Method]]:
     return [KINDS[kind] for kind in METHODS]
 
 

@@ -22,8 +22,8 @@ def describe(error: ValidationError, where: str) -> str:
     """One line for the first problem in `error`: file, key, what is wrong, what is allowed."""
     first = error.errors()[0]
     location, kind = _without_kind(first["loc"])
-    parts = (" ".join(str(part).split()) for part in location if not _is_union_branch(part))  # one line
-    key = ".".join(parts) or "(top level)"
+    steps = (" ".join(str(step).split()) for step in location if not _is_union_branch(step))  # one line
+    key = ".".join(steps) or "(top level)"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         allowed = _keys_at(location[:-1], kind)
@@ -43,8 +43,8 @@ def describe(error: ValidationError, where: str) -> str:
     return f"{where}: {key}: {message}{more}"
 
 
-def _is_union_branch(part: str | int) -> bool:
-    return isinstance(part, str) and bool(re.search(r"[\[\]]", part))
+def _is_union_branch(step: str | int) -> bool:
+    return isinstance(step, str) and bool(re.search(r"[\[\]]", step))
 
 
 def _without_kind(location: tuple) -> tuple[tuple, str | None]:
@@ -59,11 +59,11 @@ def _without_kind(location: tuple) -> tuple[tuple, str | None]:
 def _keys_at(location: tuple, kind: str | None) -> list[str]:
     """Names of the keys allowed at a place of the settings; kind: of the method that it is in."""
     model: type[BaseModel] = Experiment
-    for part in location:
-        field = model.model_fields.get(part)
+    for step in location:
+        field = model.model_fields.get(step)
         if field is None:
             continue  # the name of a method, or an index
-        annotation = {"methods": KINDS.get(kind), "insets": Inset, "train": Train}.get(part, field.annotation)
+        annotation = {"methods": KINDS.get(kind), "insets": Inset, "train": Train}.get(step, field.annotation)
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return []
         model = annotation
@@ -94,13 +94,13 @@ def _origin(location: tuple[str | int, ...], files: Sequence[Path]) -> str:
     for file in files:
         level = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
         found = bool(location)
-        for part in location:
+        for step in location:
             if not isinstance(level, dict):
                 break  # inside a value
-            found = part in level
+            found = step in level
             if not found:
                 break
-            level = level[part]
+            level = level[step]
         if found and level is not None:
             return str(file)
     return "config"

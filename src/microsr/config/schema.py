@@ -46,18 +46,18 @@ def make_schema() -> dict[str, Any]:
     tells.
     """
     made = Experiment.model_json_schema(ref_template="#/definitions/{model}", schema_generator=_ForEditors)
-    made["definitions"] = parts = made.pop("$defs")
+    made["definitions"] = definitions = made.pop("$defs")
     del made["required"]
     changes = {  # what is not changed is as in the section `train`: no defaults
         key: {word: said for word, said in setting.items() if word != "default"}
-        for key, setting in parts["Train"]["properties"].items()
+        for key, setting in definitions["Train"]["properties"].items()
         if key not in ("repeats", "candidates")
     }
     for model in dict.fromkeys(KINDS.values()):
         if issubclass(model, TrainedMethod):
-            train = parts[model.__name__]["properties"]["train"]
+            train = definitions[model.__name__]["properties"]["train"]
             train |= {"properties": changes, "additionalProperties": False}
-    parts["Method"] = _any_method()
+    definitions["Method"] = _any_method()
     (names,) = made["properties"]["methods"]["patternProperties"]
     made["properties"]["methods"]["patternProperties"][names] = {"$ref": "#/definitions/Method"}
     return {"$schema": _ForEditors.schema_dialect, **made}
@@ -83,5 +83,5 @@ def schema_text() -> str:
 
 
 if __name__ == "__main__":
-    with replacing(FILE) as part:
-        part.write_text(schema_text(), encoding="utf-8")
+    with replacing(FILE) as temporary:
+        temporary.write_text(schema_text(), encoding="utf-8")

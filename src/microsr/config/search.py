@@ -50,7 +50,7 @@ def trials_of(experiment: Experiment) -> dict[str, dict[str, dict[str, float]]]:
             random = numpy_stream(Stream.SEARCH, search.seed, zlib.crc32(f"{method}-{number}".encode()))
             drawn = random.random(len(space))
             trials[f"{method}-{number}"] = {
-                key: _rounded(math.exp(math.log(low) + share * math.log(high / low)))
+                key: _round(math.exp(math.log(low) + share * math.log(high / low)))
                 for (key, (low, high)), share in zip(space.items(), drawn, strict=True)
             }
         found[method] = trials
@@ -81,11 +81,11 @@ def with_trials(experiment: Experiment) -> Experiment:
         if name not in trained:
             methods[name] = method
         for trial, changes in trials.get(name, {}).items():
-            methods[trial] = _changed(name, method, changes)
+            methods[trial] = _change(name, method, changes)
     return type(experiment).model_validate(dumped | {"methods": methods})
 
 
-def _changed(name: str, method: dict[str, Any], changes: dict[str, float]) -> dict[str, Any]:
+def _change(name: str, method: dict[str, Any], changes: dict[str, float]) -> dict[str, Any]:
     """A method's settings, as plain values, with some of them changed."""
     for key, value in changes.items():
         outer, _, inner = key.rpartition(".")
@@ -96,5 +96,5 @@ def _changed(name: str, method: dict[str, Any], changes: dict[str, float]) -> di
     return method
 
 
-def _rounded(value: float) -> float:
+def _round(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")

@@ -88,7 +88,7 @@ def simulated_cases(settings: Simulate, folder: str) -> list[Case]:
         airways = None if split == "train" else f"{folder}/{name}/airways.csv"
         return Case(case=name, split=split, airways=airways, **scans)
 
-    def again(test: Case, condition: str) -> Case:
+    def scan_again(test: Case, condition: str) -> Case:
         """A further scan of a test lung: all but the scan is the same."""
         name = f"{test.case}-{condition}"
         clinical = Scan(path=f"{folder}/{name}/clinical.nii.gz")
@@ -102,7 +102,7 @@ def simulated_cases(settings: Simulate, folder: str) -> list[Case]:
     }
     cases = [case(f"{split}{i + 1}", split) for split, count in counts.items() for i in range(count)]
     return cases + [
-        again(test, condition) for condition in settings.further_scans for test in cases if test.split == "test"
+        scan_again(test, condition) for condition in settings.further_scans for test in cases if test.split == "test"
     ]
 
 

@@ -37,17 +37,17 @@ def replacing(path: Path) -> Iterator[Path]:
         There is no room or no right to write, or another process is writing the same.
     """
     path = Path(path)
-    part = path.with_name(f".partial.{path.name}")
+    temporary = path.with_name(f".partial.{path.name}")
     with explain_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with hold_lock(path.with_name(f".lock.{path.name}"), f"{path}: is being written"):
             try:
-                remove(part)
-                yield part
-                put_in_place(part, path)
+                remove(temporary)
+                yield temporary
+                put_in_place(temporary, path)
             except BaseException:
                 with contextlib.suppress(OSError):
-                    remove(part)
+                    remove(temporary)
                 raise
 
 
@@ -66,8 +66,8 @@ def put_in_place(whole: Path, path: Path) -> None:
 
 def write_csv(path: Path, table: Any, **how: Any) -> None:
     """Write a data frame without its index; how: further options of its `to_csv`. Errors as `replacing`."""
-    with replacing(path) as part:
-        table.to_csv(part, index=False, **how)
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, **how)
 
 
 def reserve(path: Path, size: int) -> None:

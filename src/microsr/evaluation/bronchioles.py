@@ -166,7 +166,7 @@ def smallest_diameter(diameter: np.ndarray, detected: np.ndarray) -> float:
     return float(sizes[reached[0]])
 
 
-def resampled(units: np.ndarray, runs: np.ndarray, repeats: int = REPEATS) -> Iterator[np.ndarray]:
+def resample(units: np.ndarray, runs: np.ndarray, repeats: int = REPEATS) -> Iterator[np.ndarray]:
     """Bootstrap: row numbers of `repeats` draws of the units (airways) with replacement, and of the runs (trainings);
     seeded.
 
@@ -188,13 +188,13 @@ def resampled(units: np.ndarray, runs: np.ndarray, repeats: int = REPEATS) -> It
 
 
 def interval(table: pd.DataFrame, units: np.ndarray, runs: np.ndarray) -> tuple[float, float]:
-    """95 % bootstrap interval of `smallest_diameter` (percentiles) over the draws of `resampled`.
+    """95 % bootstrap interval of `smallest_diameter` (percentiles) over the draws of `resample`.
 
     table: diameter_mm, detected. A draw in which SHARE is never reached counts as infinite, and an infinite end of the
     interval is NaN.
     """
     diameter, detected = table["diameter_mm"].to_numpy(float), table["detected"].to_numpy(float)
-    found = [smallest_diameter(diameter[rows], detected[rows]) for rows in resampled(units, runs)]
+    found = [smallest_diameter(diameter[rows], detected[rows]) for rows in resample(units, runs)]
     if not found:
         return float("nan"), float("nan")
     ends = np.quantile(np.nan_to_num(found, nan=np.inf), [0.025, 0.975], method="nearest")

@@ -56,7 +56,7 @@ class Table:
     """What the cases are for: "test" or "validation"."""
 
     @property
-    def counted(self) -> str:
+    def cases_in_words(self) -> str:
         """The cases in words: "2 cases", "1 validation case"."""
         kind = "" if self.split == "test" else f"{self.split} "
         return f"{self.cases} {kind}case{'s' * (self.cases != 1)}"

@@ -109,8 +109,8 @@ def border_distances(image: np.ndarray, truth: np.ndarray, tumour: np.ndarray, s
     borders = []
     for pixels in (image[box], truth[box]):
         solid = near & (gaussian_filter(np.asarray(pixels, float), BORDER_BLUR_MM / spacing) > SOLID_HU)
-        parts, _ = label(solid)
-        region = np.isin(parts, np.setdiff1d(parts[tumour], 0))
+        components, _ = label(solid)
+        region = np.isin(components, np.setdiff1d(components[tumour], 0))
         borders.append(region & ~binary_erosion(region, border_value=1))
     found = []
     for border, other in (borders, borders[::-1]):
@@ -131,7 +131,7 @@ def tumour_border_error_um(distances: np.ndarray) -> float:
     return float(1000 * distances.mean()) if len(distances) else float("nan")
 
 
-def opened(solid: np.ndarray, thickness: float, spacing: tuple[float, ...]) -> np.ndarray:
+def open_by_ball(solid: np.ndarray, thickness: float, spacing: tuple[float, ...]) -> np.ndarray:
     """What of `solid` a ball (2-D: disc) of diameter `thickness` fits into (morphological opening); spacing along the
     axes.
     """
@@ -147,9 +147,9 @@ def missing_objects(objects: np.ndarray, other: np.ndarray) -> tuple[int, int]:
     """Number of connected objects of which less than KEPT is solid in `other`, and of all objects; bool arrays of one
     shape.
     """
-    parts, number = label(objects)
-    share = np.bincount(parts.ravel(), np.asarray(other).ravel(), minlength=number + 1)[1:] / np.maximum(
-        np.bincount(parts.ravel(), minlength=number + 1)[1:], 1
+    components, number = label(objects)
+    share = np.bincount(components.ravel(), np.asarray(other).ravel(), minlength=number + 1)[1:] / np.maximum(
+        np.bincount(components.ravel(), minlength=number + 1)[1:], 1
     )
     return int(np.count_nonzero(share < KEPT)), number
 
@@ -163,7 +163,7 @@ def small_solids(image: np.ndarray, truth: np.ndarray, lung: np.ndarray, spacing
     -300.
     """
     solid = [lung & (gaussian_filter(np.asarray(a, float), SMALL_BLUR_MM / spacing) > SOLID_HU) for a in (image, truth)]
-    own, true = (opened(s, SMALL_MM, (spacing, spacing)) for s in solid)
+    own, true = (open_by_ball(s, SMALL_MM, (spacing, spacing)) for s in solid)
     return np.array([*missing_objects(true, solid[0]), *missing_objects(own, solid[1])])
 
 
@@ -186,7 +186,7 @@ def lesions(
     """
     solid = (np.stack([image > SOLID_HU, truth > SOLID_HU]) & lung for image, truth, lung in slices)
     lost, invented = Objects(), Objects()
-    for here, thick in opened_slices(_with_ends(solid, math.ceil(LESION_MM / spacing[0])), LESION_MM, spacing):
+    for here, thick in open_slices_by_ball(_with_ends(solid, math.ceil(LESION_MM / spacing[0])), LESION_MM, spacing):
         lost.add(thick[1], here[0])
         invented.add(thick[0], here[1])
     return lost.missing()[0], invented.missing()[0]
@@ -199,10 +199,10 @@ def _with_ends(slices: Iterable, number: int) -> Iterator:
     yield from itertools.repeat(one, number)
 
 
-def opened_slices(
+def open_slices_by_ball(
     solid: Iterable[np.ndarray], thickness: float, spacing: tuple[float, float, float]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """What `opened` finds in volumes whose slices come one by one: each slice, and what of it is thick enough.
+    """What `open_by_ball` finds in volumes whose slices come one by one: each slice, and what of it is thick enough.
 
     solid: bool [volumes, rows, columns]; spacing: z, y, x. As many slices are held as a ball of diameter `thickness`
     spans.
@@ -217,26 +217,26 @@ def _near(
     slices: Iterable[tuple[np.ndarray, np.ndarray]], radius: float, spacing: tuple[float, float, float],
     compare: Callable,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
-    """Each slice, and which of its pixels have some of `parts`, in any slice, at a distance that is `compare` (< or <=)
-    `radius`.
+    """Each slice, and which of its pixels have some of `components`, in any slice, at a distance that is `compare`
+    (< or <=) `radius`.
 
-    slices: pairs of a slice and its parts, bool [volumes, rows, columns].
+    slices: pairs of a slice and its components, bool [volumes, rows, columns].
     """
     # In a slice some steps away, a ball is a disc.
     steps = range(math.floor(radius / spacing[0]) + 1)
     discs = [math.sqrt(max(radius**2 - (step * spacing[0]) ** 2, 0)) for step in steps]
 
-    def reached(parts: np.ndarray) -> np.ndarray:
-        """To how many slices on either side, its own included, the parts of this slice are near each pixel."""
-        number = np.zeros(parts.shape, np.uint8)
-        for part, count in zip(parts, number, strict=True):
-            if part.any():
-                distance = distance_transform_edt(~part, sampling=spacing[1:])
+    def count_reach(components: np.ndarray) -> np.ndarray:
+        """To how many slices on either side, its own included, the components of this slice are near each pixel."""
+        number = np.zeros(components.shape, np.uint8)
+        for component, count in zip(components, number, strict=True):
+            if component.any():
+                distance = distance_transform_edt(~component, sampling=spacing[1:])
                 for disc in discs:
                     count += compare(distance, disc)
         return number
 
-    for here, around in _around(((here, reached(parts)) for here, parts in slices), len(discs) - 1):
+    for here, around in _around(((here, count_reach(components)) for here, components in slices), len(discs) - 1):
         yield here, functools.reduce(np.logical_or, (number > abs(step) for step, number in around))
 
 
@@ -258,23 +258,23 @@ class Objects:
 
     def __init__(self) -> None:
         self._last: np.ndarray | None = None
-        # Of the parts that objects have in each slice: pixels, those solid in the other volume, and which touch across
-        # slices.
+        # Of the components that objects have in each slice: pixels, those solid in the other volume, and which touch
+        # across slices.
         self._pixels: list[int] = []
         self._shared: list[int] = []
         self._pairs: list[tuple[int, int]] = []
 
     def add(self, objects: np.ndarray, other: np.ndarray) -> None:
         """Count the next slice in; bool [rows, columns] both."""
-        parts, number = label(objects)
-        parts[objects] += len(self._pixels)
+        components, number = label(objects)
+        components[objects] += len(self._pixels)
         first = len(self._pixels) + 1
         for counts, inside in ((self._pixels, objects), (self._shared, objects & other)):
-            counts += np.bincount(parts[inside] - first, minlength=number).tolist()
+            counts += np.bincount(components[inside] - first, minlength=number).tolist()
         if self._last is not None:
             touching = objects & (self._last > 0)
-            self._pairs += {*zip(self._last[touching].tolist(), parts[touching].tolist(), strict=True)}
-        self._last = parts
+            self._pairs += {*zip(self._last[touching].tolist(), components[touching].tolist(), strict=True)}
+        self._last = components
 
     def missing(self) -> tuple[int, int]:
         """What `missing_objects` finds in the whole volumes."""

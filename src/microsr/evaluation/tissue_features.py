@@ -69,7 +69,7 @@ class TissueNetwork(nn.Module):
 
     def forward(self, hu: Tensor) -> Tensor:
         """Tissues of an image: HU [batch, 1, even h, even w] to logits [batch, tissues, h, w]."""
-        return self.head(self.hidden(self._seen(hu)))
+        return self.head(self.hidden(self._normalise(hu)))
 
     @torch.inference_mode()
     def describe(self, windows: np.ndarray) -> np.ndarray:
@@ -79,12 +79,12 @@ class TissueNetwork(nn.Module):
         simulated lung, about its mean there.
         """
         found = []
-        for part in np.array_split(windows, max(1, len(windows) // 64)):
-            seen = self._seen(torch.from_numpy(np.asarray(part, np.float32))[:, None])
+        for some in np.array_split(windows, max(1, len(windows) // 64)):
+            seen = self._normalise(torch.from_numpy(np.asarray(some, np.float32))[:, None])
             found.append(self.hidden(seen).mean(dim=(2, 3)).double())
         return ((torch.cat(found) - self.usual) / self.spread).numpy()
 
-    def _seen(self, hu: Tensor) -> Tensor:
+    def _normalise(self, hu: Tensor) -> Tensor:
         return normalise(hu, self.window_hu)
 
 
@@ -117,7 +117,7 @@ def train(
             top, left = np.clip(np.subtract((row, column), stream.integers(SIZE // 4, 3 * SIZE // 4, 2)), 0, limit)
             turns = stream.integers(4)
             box = (z, slice(top, top + SIZE), slice(left, left + SIZE))
-            images.append(np.rot90(_scanned(truth[box], stream), turns))
+            images.append(np.rot90(_scan(truth[box], stream), turns))
             answers.append(np.rot90(labels[box], turns))
         logits = network(torch.from_numpy(np.stack(images).astype(np.float32))[:, None])
         loss = functional.cross_entropy(
@@ -134,7 +134,7 @@ def train(
     return network
 
 
-def _scanned(hu: np.ndarray, stream: np.random.Generator) -> np.ndarray:
+def _scan(hu: np.ndarray, stream: np.random.Generator) -> np.ndarray:
     """A window as a uCT may show it: a little blurred, a little noisy; without it the features tell scanners, not
     tissues.
     """
@@ -153,7 +153,7 @@ def _standardise(network: TissueNetwork, truth: np.ndarray, labels: np.ndarray, 
         counts = positions.count_positions(lung, SIZE, 1.0)
     places = positions.draw_positions(lung, SIZE, 1.0, STATISTICS, stream, counts)
     windows = cut(truth, places, SIZE)
-    found = network.describe(np.stack([_scanned(window, stream) for window in windows]))
+    found = network.describe(np.stack([_scan(window, stream) for window in windows]))
     network.usual.copy_(torch.from_numpy(found.mean(axis=0)))
     network.spread.copy_(torch.from_numpy(np.maximum(found.std(axis=0), 1e-6)))
 
@@ -217,8 +217,8 @@ def learn(truth: Path, labels: Path, output: Path, seed: int, window_hu: tuple[f
     }
     serialised = io.BytesIO()  # onto a full disk torch.save itself fails with an internal error
     torch.save({"format": FORMAT, "version": VERSION, "facts": facts, "weights": network.state_dict()}, serialised)
-    with replacing(output) as part:
-        part.write_bytes(serialised.getbuffer())
+    with replacing(output) as temporary:
+        temporary.write_bytes(serialised.getbuffer())
     settings = {"seed": seed, "window_hu": window_hu}
     write_run(output, "features", settings, [truth, labels], started, facts=facts)
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from microsr.core.csv_files import read_columns
 from microsr.core.errors import UserError
-from microsr.evaluation.bronchioles import COLUMNS, SHARE, detection_curve, interval, resampled, smallest_diameter
+from microsr.evaluation.bronchioles import COLUMNS, SHARE, detection_curve, interval, resample, smallest_diameter
 from microsr.evaluation.names import method_name
 from microsr.figures.style import COLOURS, COLUMN, GREY, LINES, new_figure, save, styled, tidy_panel
 
@@ -104,7 +104,7 @@ def _curve(axes: Axes, table: pd.DataFrame, grid: np.ndarray, colour: str, line:
     diameter, detected = table["diameter_mm"].to_numpy(float), table["detected"].to_numpy(float)
     within = (grid >= diameter.min()) & (grid <= diameter.max())
     draws = []
-    for rows in resampled(table["unit"].to_numpy(), table["seed"].to_numpy(), DRAWS):
+    for rows in resample(table["unit"].to_numpy(), table["seed"].to_numpy(), DRAWS):
         draws.append(np.interp(grid[within], *detection_curve(diameter[rows], detected[rows])[:2]))
     axes.fill_between(grid[within], *np.quantile(draws, [0.025, 0.975], axis=0), color=colour, alpha=0.18, linewidth=0)
     axes.plot(

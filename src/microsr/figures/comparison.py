@@ -30,7 +30,7 @@ from microsr.figures.style import (
     fitting,
     grey_bar,
     new_figure,
-    radiological,
+    orient_radiologically,
     save,
     scale_bar,
     styled,
@@ -265,7 +265,7 @@ def _show(axes, panel: Panel, shown: Field, origin: Field, window: tuple[float, 
         interpolation="nearest" if averaged.shape[1] <= side * DPI else "auto",
         extent=(left, left + columns * x, upper + rows * y, upper),
     )  # fmt: skip
-    radiological(axes, panel.volume.direction)
+    orient_radiologically(axes, panel.volume.direction)
 
 
 def _heading(axes, column: int, panel: Panel) -> None:

@@ -58,7 +58,7 @@ def draw_domain(table: pd.DataFrame) -> Figure:
             fontsize=6,
         )
         spectrum.plot(*_curve(table, domain, "spectrum"), color=colour, linestyle=line, label=name)
-    histogram.set_xlim(*_occupied(table))
+    histogram.set_xlim(*_occupied_range(table))
     histogram.set_ylim(bottom=0)
     spectrum.legend(loc="upper right", handlelength=2.4)
     moments.set_xticks([0, 1], ["clinical", "uCT, pooled"])
@@ -109,7 +109,7 @@ def _curve(table: pd.DataFrame, domain: str, quantity: str) -> tuple[np.ndarray,
     return rows["x"].to_numpy(float), rows["value"].to_numpy(float)
 
 
-def _occupied(table: pd.DataFrame) -> tuple[float, float]:
+def _occupied_range(table: pd.DataFrame) -> tuple[float, float]:
     """Range of HU that holds all but the last 0.05 % of either histogram, a bin wider."""
     rows = table[(table["quantity"] == "histogram") & table["domain"].isin(list(DOMAINS)) & (table["value"] > 5e-4)]
     x = np.unique(table.loc[table["quantity"] == "histogram", "x"].dropna())

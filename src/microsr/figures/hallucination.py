@@ -21,7 +21,18 @@ from microsr.core.scale import SCALE
 from microsr.evaluation.metrics import magnify
 from microsr.evaluation.names import method_name
 from microsr.figures.comparison import choose_insets, choose_slice
-from microsr.figures.style import GREY, PAGE, bare, fitting, grey_bar, new_figure, radiological, save, scale_bar, styled
+from microsr.figures.style import (
+    GREY,
+    PAGE,
+    bare,
+    fitting,
+    grey_bar,
+    new_figure,
+    orient_radiologically,
+    save,
+    scale_bar,
+    styled,
+)
 from microsr.volume.alignment import check_overlay, held_slices
 from microsr.volume.storage import Volume, open_mask, open_volume
 
@@ -123,7 +134,7 @@ def draw_hallucination(
         bare(axes, GREY if error else None)
         for spine in axes.spines.values():
             spine.set_linewidth(0.5)
-        radiological(axes, volume.direction)
+        orient_radiologically(axes, volume.direction)
         return axes
 
     scale_bar(panel(0, 0, clinical, "Clinical CT"), extent[0])

@@ -59,13 +59,13 @@ def draw_losses(tables: dict[str, pd.DataFrame]) -> Figure:
         for model, table in enumerate(tables.values()):
             if quantity not in table or table[quantity].isna().all():
                 continue
-            steps, values = _thinned(table["step"], table[quantity])
+            steps, values = _thin(table["step"], table[quantity])
             logged.append(values)
             if quantity == "learning_rate":
                 axes.plot(steps, values, label=names[model], **_look(model))
                 continue
             axes.plot(steps, values, color=_look(model)["color"], alpha=0.3, linewidth=0.5)
-            axes.plot(steps, smoothed(values), label=names[model], **_look(model))
+            axes.plot(steps, smooth(values), label=names[model], **_look(model))
         everything = np.concatenate(logged)
         if quantity != "learning_rate" and everything.min() > 0 and np.ptp(np.log(everything)) > np.log(LOG_RANGE):
             axes.set_yscale("log")
@@ -88,7 +88,7 @@ def _look(model: int) -> dict[str, Any]:
     return {"color": COLOURS[model % len(COLOURS)], "linestyle": LINES[model % len(LINES)]}
 
 
-def smoothed(values: np.ndarray) -> np.ndarray:
+def smooth(values: np.ndarray) -> np.ndarray:
     """Running mean over a centred window of 5 % of the values (an odd number); the window shrinks at the ends."""
     half = len(values) // 40
     series = pd.Series(np.asarray(values, float))
@@ -103,7 +103,7 @@ def _quantities(tables: dict[str, pd.DataFrame]) -> list[str]:
     return [*found, "learning_rate"]
 
 
-def _thinned(steps: pd.Series, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+def _thin(steps: pd.Series, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     known = values.notna().to_numpy()
     x, y = steps.to_numpy(float)[known], values.to_numpy(float)[known]
     bins = np.arange(len(y)) // -(-len(y) // POINTS)

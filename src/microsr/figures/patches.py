@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from microsr.core.errors import UserError
-from microsr.figures.style import COLOURS, PAGE, bare, new_figure, radiological, save, scale_bar, styled
+from microsr.figures.style import COLOURS, PAGE, bare, new_figure, orient_radiologically, save, scale_bar, styled
 from microsr.physics.pooling import average_pool
 from microsr.preprocessing.patch_files import read_index
 from microsr.volume.storage import Volume, open_mask, open_volume
@@ -116,7 +116,7 @@ def draw_patches(volume: Volume, mask: np.ndarray, table: pd.DataFrame, slices: 
                 Rectangle(corner, patch["size"] * x, patch["size"] * y, fill=False, edgecolor="white", linewidth=0.7)
             )
         axes.set_title(f"slice {z}: {len(here)} patches", loc="left", pad=3)
-        radiological(axes, volume.direction)
+        orient_radiologically(axes, volume.direction)
         scale_bar(axes, columns * x)
         bare(axes)
     _key(figure, heat, height, edge)

@@ -105,7 +105,7 @@ def scale_bar(axes: Axes, extent_mm: float) -> None:
     axes.text(middle, 0.13 * inch_y, label, color="white", ha="center", va="bottom", fontsize=6.5, **style)
 
 
-def radiological(axes: Axes, direction: tuple[float, ...]) -> None:
+def orient_radiologically(axes: Axes, direction: tuple[float, ...]) -> None:
     """Turn an image panel so that anterior is up and the patient's right is on the left, however the file is stored.
 
     direction: 3x3 cosines of an axial volume, row by row (LPS).

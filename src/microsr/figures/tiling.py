@@ -31,12 +31,12 @@ from microsr.figures.style import (
     fitting,
     grey_bar,
     new_figure,
-    radiological,
+    orient_radiologically,
     save,
     scale_bar,
     styled,
 )
-from microsr.inference.upsamplers import Bicubic, Generator, Magnifier, Upsampler, tiles, upsample_slice, whole
+from microsr.inference.upsamplers import Bicubic, Generator, Magnifier, Upsampler, tiles, upsample_slice, whole_slice
 from microsr.volume.storage import Volume, open_mask, open_volume
 
 SIZE = 128
@@ -88,7 +88,7 @@ def make_tiling(
     rows = {name: compare(pixels, index, upsampler, tile) for name, upsampler in upsamplers.items()}
     halos = {name: upsampler.reach for name, upsampler in upsamplers.items()}
     save(draw_tiling(rows, halos, ct, settings.display_window_hu, tile), output)
-    write_csv(table, tabulated(rows, halos, tile), float_format="%.3g")
+    write_csv(table, tabulate(rows, halos, tile), float_format="%.3g")
     return {"slice": index, "row": row, "column": column}
 
 
@@ -119,19 +119,19 @@ def each_alone(hu: np.ndarray, index: int, upsampler: Upsampler, tile: int) -> n
     found = np.empty([SCALE * n for n in hu.shape], np.float32)
     random = upsampler.draw(index, hu.shape)
     with Magnifier(upsampler, tile) as magnify:
-        for part in tiles(whole(hu.shape), hu.shape, tile, halo=0):
-            found[_magnified(part.keep, SCALE)] = magnify(
-                hu[part.keep],
-                [plane[..., *_magnified(part.keep, plane.shape[-1] // hu.shape[1])] for plane in random],
+        for one in tiles(whole_slice(hu.shape), hu.shape, tile, halo=0):
+            found[_magnify_region(one.keep, SCALE)] = magnify(
+                hu[one.keep],
+                [plane[..., *_magnify_region(one.keep, plane.shape[-1] // hu.shape[1])] for plane in random],
             ).numpy()
     return found
 
 
-def _magnified(part: tuple[slice, slice], scale: int) -> tuple[slice, ...]:
-    return tuple(slice(scale * p.start, scale * p.stop) for p in part)
+def _magnify_region(region: tuple[slice, slice], scale: int) -> tuple[slice, ...]:
+    return tuple(slice(scale * p.start, scale * p.stop) for p in region)
 
 
-def tabulated(rows: dict[str, Row], halos: dict[str, int], tile: int) -> pd.DataFrame:
+def tabulate(rows: dict[str, Row], halos: dict[str, int], tile: int) -> pd.DataFrame:
     """COLUMNS: of each method, the largest and the root mean square difference from one piece, HU."""
     found = []
     for name, (_, *differences) in rows.items():
@@ -173,7 +173,7 @@ def draw_tiling(
         bare(axes, GREY)
         for spine in axes.spines.values():
             spine.set_linewidth(0.5)
-        radiological(axes, volume.direction)
+        orient_radiologically(axes, volume.direction)
         return axes
 
     for row, (name, (image, *differences)) in enumerate(rows.items()):
@@ -182,7 +182,7 @@ def draw_tiling(
         titles = [f"tiles of {tile} pixels, {how}" for how in (f"halo of {halos[name]}", "each by itself")]
         for column, (title, difference) in enumerate(zip(titles, differences, strict=True), start=1):
             # What is beyond the scale, nothing too, has the colour of its end.
-            shown = np.maximum(_coarser(difference, int(side * DPI)), DIFFERENCE_HU[0])
+            shown = np.maximum(_coarsen(difference, int(side * DPI)), DIFFERENCE_HU[0])
             colours = {"cmap": COLOUR_MAP, "norm": LogNorm(*DIFFERENCE_HU), "interpolation": "nearest"}
             axes = show(row, column, title, shown, **colours)
             axes.set_xticks(np.arange(tile * x, across - x / 2, tile * x), [])
@@ -197,7 +197,7 @@ def draw_tiling(
     return figure
 
 
-def _coarser(image: np.ndarray, pixels: int) -> np.ndarray:
+def _coarsen(image: np.ndarray, pixels: int) -> np.ndarray:
     """The largest value of each block of 1, 2, 4 or 8 pixels a side, so that not much more than `pixels` are left along
     a side.
     """

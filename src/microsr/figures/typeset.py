@@ -71,7 +71,7 @@ def micrometres(millimetres: float) -> str:
     return f"{1000 * millimetres:.4g}" if pd.notna(millimetres) else "–"
 
 
-def escaped(text: str) -> str:
+def escape_latex(text: str) -> str:
     """Text as LaTeX sets it: special characters escaped, signs that its fonts lack as commands. Nothing is escaped
     twice.
     """
@@ -113,20 +113,20 @@ def _typeset(summary: pd.DataFrame, protocols: list[str | None], output: Path) -
 def latex(table: pd.DataFrame, alignment: str, escape: bool = True) -> str:
     """A tabular with the rules of booktabs; escape: False where the cells are LaTeX already."""
     if escape:
-        table = table.map(escaped)
-        table.columns = [escaped(name) for name in table.columns]
+        table = table.map(escape_latex)
+        table.columns = [escape_latex(name) for name in table.columns]
     return table.to_latex(index=False, escape=False, column_format=alignment)
 
 
 def markdown(table: pd.DataFrame, alignment: tuple[str, ...], escape: bool = True) -> str:
     """A pipe table as GitHub and pandoc read it; escape: False where the cells are Markdown already."""
     if escape:
-        table = table.map(_plain)
-        table.columns = [_plain(name) for name in table.columns]
+        table = table.map(_escape_markdown)
+        table.columns = [_escape_markdown(name) for name in table.columns]
     return table.to_markdown(index=False, tablefmt="pipe", colalign=alignment, disable_numparse=True) + "\n"
 
 
-def _plain(text: str) -> str:
+def _escape_markdown(text: str) -> str:
     """Text with every sign of Markdown escaped."""
     return re.sub(r"([|`_*\\<])", r"\\\1", text)
 
@@ -137,7 +137,7 @@ KINDS = {"volumes": typeset_volumes, "metrics": typeset_metrics, "summary": type
 def _title(table: Table, protocol: str | None) -> str:
     name = "What matters most" if protocol is None else find_protocol(protocol).title
     trained = "" if table.training_set in ("pooled", "none") else f", {table.training_set}"
-    return f"{name}{trained}: {table.seeds} training{'s' * (table.seeds != 1)}, {table.counted}"
+    return f"{name}{trained}: {table.seeds} training{'s' * (table.seeds != 1)}, {table.cases_in_words}"
 
 
 def _label(row: Row) -> str:
@@ -147,15 +147,15 @@ def _label(row: Row) -> str:
 
 def _latex_rows(table: Table) -> pd.DataFrame:
     def cell(cell: Cell) -> str:
-        mean = rf"\textbf{{{escaped(cell.mean)}}}" if cell.best else escaped(cell.mean)
+        mean = rf"\textbf{{{escape_latex(cell.mean)}}}" if cell.best else escape_latex(cell.mean)
         return (
-            rf"\begin{{tabular}}{{@{{}}c@{{}}}}{mean}\\{{\footnotesize {escaped(cell.interval)}}}\end{{tabular}}"
+            rf"\begin{{tabular}}{{@{{}}c@{{}}}}{mean}\\{{\footnotesize {escape_latex(cell.interval)}}}\end{{tabular}}"
             if cell.interval
             else mean
         )
 
-    rows = [(escaped(_label(row)), *map(cell, row.cells)) for row in table.rows]
-    return pd.DataFrame(rows, columns=["Metric", *map(escaped, table.methods)])
+    rows = [(escape_latex(_label(row)), *map(cell, row.cells)) for row in table.rows]
+    return pd.DataFrame(rows, columns=["Metric", *map(escape_latex, table.methods)])
 
 
 def _markdown_rows(table: Table) -> pd.DataFrame:
@@ -163,8 +163,8 @@ def _markdown_rows(table: Table) -> pd.DataFrame:
         mean = f"**{cell.mean}**" if cell.best else cell.mean
         return f"{mean} ({cell.interval})" if cell.interval else mean
 
-    rows = [(_plain(_label(row)), *map(cell, row.cells)) for row in table.rows]
-    return pd.DataFrame(rows, columns=["Metric", *map(_plain, table.methods)])
+    rows = [(_escape_markdown(_label(row)), *map(cell, row.cells)) for row in table.rows]
+    return pd.DataFrame(rows, columns=["Metric", *map(_escape_markdown, table.methods)])
 
 
 def _write(output: Path, ending: str, text: str) -> None:

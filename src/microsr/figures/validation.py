@@ -85,7 +85,7 @@ def draw_validation(checks: pd.DataFrame) -> Figure:
     _kernels(noise, checks, "nps")
     noise.set(title="(b) Noise power in air", xlabel="line pairs per cm", ylabel="HU² mm²", xlim=(0, 8.2))
     noise.legend(loc="upper right", handlelength=1)
-    _published(mtf, checks)
+    _draw_published(mtf, checks)
     _pair(pair, checks)
     _generations(diameter, checks, "airway_diameter")
     diameter.set(title="(d) Airway lumen", xlabel="generation", ylabel="mm")
@@ -119,7 +119,7 @@ def _kernels(axes: Axes, checks: pd.DataFrame, quantity: str) -> None:
     axes.set_ylim(bottom=0)
 
 
-def _published(axes: Axes, checks: pd.DataFrame) -> None:
+def _draw_published(axes: Axes, checks: pd.DataFrame) -> None:
     """The published MTF50 and MTF10 as crosses."""
     for quantity, level in (("mtf50", 0.5), ("mtf10", 0.1)):
         rows = checks[(checks["quantity"] == quantity) & checks["low"].notna()]

@@ -75,7 +75,7 @@ def export(
     if volume.resolve() == output.resolve():
         raise UserError(f"{output}: is the volume itself; give another name")
     first, end = _range(volume, slices, held.shape[0])
-    part = _taken(held, first, end)
+    part = _take(held, first, end)
     content = checksum(volume)
     fingerprint = {"volume": content, "slices": [first, end], "code": code_version("export")}
     shape = (end - first, *held.shape[1:])
@@ -97,7 +97,7 @@ def _range(volume: Path, slices: str | None, count: int) -> tuple[int, int]:
         raise UserError(config.describe(error, str(volume))) from None
 
 
-def _taken(volume: Volume, first: int, end: int) -> Volume:
+def _take(volume: Volume, first: int, end: int) -> Volume:
     """Geometry, unit and attributes of the slices first to end."""
     attributes = dict(volume.attributes)
     listed = attributes.get("slices", [])

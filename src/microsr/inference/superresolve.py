@@ -32,7 +32,7 @@ from microsr.core.provenance import checksum, write_run
 from microsr.core.scale import SCALE
 from microsr.formats.outputs import FORMATS, Partial, kind_of
 from microsr.formats.readers import read_scan
-from microsr.inference.upsamplers import Generator, Magnifier, Part, Upsampler, interpolation, whole
+from microsr.inference.upsamplers import Generator, Magnifier, Region, Upsampler, interpolation, whole_slice
 from microsr.networks.devices import available_cpus, choose_algorithms
 from microsr.preprocessing.hounsfield import clinical_hu
 from microsr.preprocessing.plausible import check_clinical
@@ -58,7 +58,7 @@ WAITING = 2
 def open_input(path: Path, slices: str | Sequence[int] = "all", **scan: Any) -> Volume:
     """A clinical CT in HU, read when it is asked for: an imported volume, or any scan that `microsr volumes` reads.
 
-    slices: as for `chosen_slices`; of a scan only what lies between the first and the last of them is read and judged,
+    slices: as for `choose_slices`; of a scan only what lies between the first and the last of them is read and judged,
     so that a series with a fault elsewhere can be used (not if it is resampled: they are counted after that). scan:
     series, spacing, resample and level as in the case sheet, for a scan.
 
@@ -82,10 +82,10 @@ def open_input(path: Path, slices: str | Sequence[int] = "all", **scan: Any) -> 
     check_clinical(volume, str(path))
     volume = clinical_hu(volume, str(path))
     first, _ = volume.attributes.pop("slices", (0, 0))
-    return volume if part == "all" else _numbered_as_a_whole(volume, first)
+    return volume if part == "all" else _number_as_whole(volume, first)
 
 
-def _numbered_as_a_whole(volume: Volume, first: int) -> Volume:
+def _number_as_whole(volume: Volume, first: int) -> Volume:
     """The slices of a scan from `first` on, numbered as in the whole scan."""
     array, count = volume.array, volume.attributes["source"]["size"][2]
     if len(array) == count:
@@ -95,7 +95,7 @@ def _numbered_as_a_whole(volume: Volume, first: int) -> Volume:
     return replace(volume, array=slices, origin=origin)
 
 
-def chosen_slices(slices: str | Sequence[int], count: int, source: Path) -> list[int]:
+def choose_slices(slices: str | Sequence[int], count: int, source: Path) -> list[int]:
     """Indices of the slices "all", "first:end" (end excluded) or a list of indices, of a volume of `count` slices.
 
     Raises
@@ -116,7 +116,7 @@ def chosen_slices(slices: str | Sequence[int], count: int, source: Path) -> list
     return wanted
 
 
-def parse_region(text: str, size: tuple[int, int], source: Path) -> Part:
+def parse_region(text: str, size: tuple[int, int], source: Path) -> Region:
     """Rows and columns of "first:end,first:end", clinical pixels, end excluded; one left out is the border's.
 
     Raises
@@ -152,7 +152,7 @@ def superresolve(
 ) -> None:
     """Super-resolve `slices` of the clinical CT at `source` into a volume at `output`, int16 HU.
 
-    slices: as for `chosen_slices`. tile: see `Magnifier`. region: see `parse_region`. kind: the output's format (see
+    slices: as for `choose_slices`. tile: see `Magnifier`. region: see `parse_region`. kind: the output's format (see
     `outputs.kind_of`); None: by its ending. threads: of a CPU. series: of `source`, where it holds several. part: (k,
     n) makes the k-th of n blocks of slices only, in a volume as of all of them; `gather` puts the n volumes together.
     volume: the input, where it is open already. draw: number of the random draw (see `Upsampler.draw`).
@@ -170,8 +170,8 @@ def superresolve(
     source, output = Path(source), Path(output)
     volume = volume or open_input(source, slices, series=series)
     count, *size = volume.shape
-    wanted = chosen_slices(slices, count, source)
-    where = whole(size) if region is None else parse_region(region, (size[0], size[1]), source)
+    wanted = choose_slices(slices, count, source)
+    where = whole_slice(size) if region is None else parse_region(region, (size[0], size[1]), source)
     trained = upsampler.spacing_mm
     pixel = max(volume.spacing[:2], key=lambda size: abs(size / (trained or size) - 1))
     if trained is not None and abs(pixel / trained - 1) > UNLIKE:
@@ -219,7 +219,7 @@ def _is_dicom(volume: Volume, source: Path) -> bool:
 
 
 def _stream(
-    volume: Volume, indices: list[int], draw: int, upsampler: Upsampler, magnify: Magnifier, region: Part,
+    volume: Volume, indices: list[int], draw: int, upsampler: Upsampler, magnify: Magnifier, region: Region,
     write: Callable[[Callable[[], np.ndarray]], None],
 ) -> None:  # fmt: skip
     """Super-resolve slices one after the other, while the next ones are read and the ones before are written, in
@@ -261,7 +261,7 @@ def _landing(image: Tensor) -> Callable[[], np.ndarray]:
     return wait
 
 
-def _geometry(volume: Volume, wanted: list[int], region: Part, facts: dict[str, Any]) -> dict[str, Any]:
+def _geometry(volume: Volume, wanted: list[int], region: Region, facts: dict[str, Any]) -> dict[str, Any]:
     """Geometry and attributes of the output."""
     corner = volume.point((wanted[0], region[0].start, region[1].start))
     geometry = magnified_geometry(replace(volume, array=None, origin=tuple(float(v) for v in corner)))

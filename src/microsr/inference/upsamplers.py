@@ -36,7 +36,7 @@ LEVELS = torch.from_numpy(ndtri((np.arange(1 << 16) + 0.5) / (1 << 16)).astype(n
 """Noise takes these values, the standard normal distribution in equal shares: it is drawn as int16 numbers of them,
 which takes a fifth of the time and half the memory."""
 
-Part = tuple[slice, slice]
+Region = tuple[slice, slice]
 """Rows and columns of a slice."""
 
 
@@ -87,7 +87,7 @@ class Interpolation:
         self.facts = {"upsampler": name}
 
     def magnify(self, image: Tensor) -> Tensor:
-        """A slice or a part of one [1, 1, h, w] in HU to [1, 1, 8h, 8w] HU, float32."""
+        """A slice or a region of one [1, 1, h, w] in HU to [1, 1, 8h, 8w] HU, float32."""
         raise NotImplementedError
 
     def draw(self, index: int, size: tuple[int, int], number: int = 0) -> list[Tensor]:
@@ -176,7 +176,7 @@ class Generator:
     def prepare(self, image: Tensor, random: list[Tensor]) -> list[Tensor]:
         """The image, the features at its size that G1's first part makes of it, and the noise."""
         image = image.to(self.device, non_blocking=True)
-        with self._typed():
+        with self._autocast():
             features = _pieces(self._g1.trunk, normalise(image, self._window), self._g1.trunk_halo)
         return [image, features, *(plane.to(self.device, non_blocking=True) for plane in random)]
 
@@ -184,7 +184,7 @@ class Generator:
         """See `Upsampler`."""
         image, features, *drawn = planes
         noise = [standard_normal(plane, self._levels) for plane in drawn]
-        with self._typed():
+        with self._autocast():
             a_sr = self._g1.magnify(normalise(image, self._window), features, noise, sides).float()
         excess = image - image.clamp(*self._window)
         a_sr = to_hu(a_sr, self._window)
@@ -192,7 +192,7 @@ class Generator:
             return a_sr
         return a_sr + without_halo(bicubic_upsample(excess), sides, SCALE * self.halo)
 
-    def _typed(self) -> torch.autocast:
+    def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device, torch.bfloat16, enabled=self._precision == "bfloat16")
 
 
@@ -222,19 +222,19 @@ class Tile(NamedTuple):
     border.
     """
 
-    read: Part
-    keep: Part
+    read: Region
+    keep: Region
     sides: Sides
 
 
-def tiles(region: Part, size: tuple[int, int], tile: int, halo: int) -> Iterator[Tile]:
+def tiles(region: Region, size: tuple[int, int], tile: int, halo: int) -> Iterator[Tile]:
     """Cut a region of a slice of `size` (rows, columns) into tiles of at most `tile` pixels a side.
 
     At the slice's border there is no halo: a network pads a tile there as it would pad the whole slice. A tile that is
     nearer to the border than a halo is read up to the border.
     """
-    for top, left in itertools.product(*(range(part.start, part.stop, tile) for part in region)):
-        keep = [slice(start, min(start + tile, part.stop)) for start, part in zip((top, left), region, strict=True)]
+    for top, left in itertools.product(*(range(span.start, span.stop, tile) for span in region)):
+        keep = [slice(start, min(start + tile, span.stop)) for start, span in zip((top, left), region, strict=True)]
         inner = [(k.start > halo, k.stop < n - halo) for k, n in zip(keep, size, strict=True)]
         read = [
             slice(k.start - halo if first else 0, k.stop + halo if last else n)
@@ -243,7 +243,7 @@ def tiles(region: Part, size: tuple[int, int], tile: int, halo: int) -> Iterator
         yield Tile(tuple(read), tuple(keep), (*inner[0], *inner[1]))
 
 
-def whole(size: Sequence[int]) -> Part:
+def whole_slice(size: Sequence[int]) -> Region:
     """All rows and columns."""
     return slice(0, size[0]), slice(0, size[1])
 
@@ -264,7 +264,7 @@ class Magnifier:
 
     @torch.inference_mode()
     def __call__(
-        self, hu: np.ndarray, random: list[Tensor], region: Part | None = None, dtype: torch.dtype = torch.float32
+        self, hu: np.ndarray, random: list[Tensor], region: Region | None = None, dtype: torch.dtype = torch.float32
     ) -> Tensor:
         """Super-resolve one slice, or a region of it.
 
@@ -272,25 +272,25 @@ class Magnifier:
         columns] HU of the region on the upsampler's device, rounded if `dtype` is torch.int16.
         """
         size, upsampler = hu.shape, self._upsampler
-        region = region or whole(size)
+        region = region or whole_slice(size)
         # What influences the region, and the region's place in it.
         (around,) = tiles(region, size, max(size), upsampler.reach)
         rows, columns = around.read
         image = torch.from_numpy(np.ascontiguousarray(hu[rows, columns], np.float32))[None, None]
         planes = upsampler.prepare(image, [_cut(plane, around.read, size) for plane in random])
         inner = tuple(slice(k.start - r.start, k.stop - r.start) for k, r in zip(region, around.read, strict=True))
-        shape = tuple(SCALE * (part.stop - part.start) for part in region)
+        shape = tuple(SCALE * (span.stop - span.start) for span in region)
         result = torch.empty(shape, dtype=dtype, device=upsampler.device)
         work = [self._pool.submit(self._fill, result, planes, t, inner) for t in self._cut(inner, image.shape[-2:])]
         for done in work:
             done.result()
         return result
 
-    def _cut(self, region: Part, size: Sequence[int]) -> list[Tile]:
+    def _cut(self, region: Region, size: Sequence[int]) -> list[Tile]:
         return list(tiles(region, tuple(size), self._tile, self._upsampler.halo))
 
     @torch.inference_mode()
-    def _fill(self, result: Tensor, planes: list[Tensor], tile: Tile, region: Part) -> None:
+    def _fill(self, result: Tensor, planes: list[Tensor], tile: Tile, region: Region) -> None:
         """Put one tile in its place in `result`, which holds the region."""
         size, halo = tuple(planes[0].shape[-2:]), self._upsampler.halo
         sides = tile.sides if halo else NO_SIDE
@@ -304,7 +304,7 @@ class Magnifier:
             limits = torch.iinfo(torch.int16)
             done = done.round().clamp_(limits.min, limits.max)
         place = (slice(k.start - r.start, k.stop - r.start) for k, r in zip(tile.keep, region, strict=True))
-        result[tuple(_times(part, SCALE) for part in place)] = done
+        result[tuple(_times(span, SCALE) for span in place)] = done
 
     def __enter__(self) -> Magnifier:
         """Itself."""
@@ -317,14 +317,14 @@ class Magnifier:
         self._pool.shutdown()
 
 
-def _cut(plane: Tensor, part: Part, size: Sequence[int]) -> Tensor:
-    """A part, in pixels of a slice of `size`, of a plane at any scale."""
+def _cut(plane: Tensor, region: Region, size: Sequence[int]) -> Tensor:
+    """A region, in pixels of a slice of `size`, of a plane at any scale."""
     scale = plane.shape[-1] // size[1]
-    return plane[(..., *(_times(p, scale) for p in part))]
+    return plane[(..., *(_times(span, scale) for span in region))]
 
 
-def _times(part: slice, scale: int) -> slice:
-    return slice(scale * part.start, scale * part.stop)
+def _times(span: slice, scale: int) -> slice:
+    return slice(scale * span.start, scale * span.stop)
 
 
 def upsample_slice(

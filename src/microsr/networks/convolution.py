@@ -101,7 +101,7 @@ class _Convolution(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         ctx.padding, ctx.stride, ctx.wide = padding, stride, wide
         if wide:
-            y = winograd(x, _transformed(weight))
+            y = winograd(x, _transform(weight))
             return y if bias is None else y.add_(bias[:, None, None])
         return functional.conv2d(x, weight, bias, stride, padding)
 
@@ -115,7 +115,7 @@ class _Convolution(torch.autograd.Function):
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         of_x = of_weight = None
         if to_x and ctx.wide:
-            of_x = winograd(functional.pad(gradient, (k - 1,) * 4), _transformed(weight.flip(2, 3).transpose(0, 1)))
+            of_x = winograd(functional.pad(gradient, (k - 1,) * 4), _transform(weight.flip(2, 3).transpose(0, 1)))
         elif to_x and inputs == 1:
             of_x = one_channels_gradient(gradient, weight, x.shape[2:], *sizes)
         elif to_x:
@@ -186,8 +186,8 @@ def gradient_by_windows(coarse: Tensor, fine: Tensor, k: int, padding: int, stri
         by_row, by_column, by_channel = image.stride()
         strides = stride * by_row, stride * by_column, by_row, by_column, by_channel
         for first in range(0, rows, STRIP_ROWS):
-            some, part = arriving[first : first + STRIP_ROWS], image[stride * first :]
-            windows = part.as_strided((len(some), columns, k, k, inputs), strides, part.storage_offset())
+            some, below = arriving[first : first + STRIP_ROWS], image[stride * first :]
+            windows = below.as_strided((len(some), columns, k, k, inputs), strides, below.storage_offset())
             found.addmm_(some.reshape(-1, channels).T, windows.reshape(-1, k * k * inputs))
     return found.view(channels, k, k, inputs).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
@@ -227,7 +227,7 @@ def weight_gradient(gradient: Tensor, x: Tensor, k: int, padding: int) -> Tensor
     return found.view(k, k, outputs, inputs).permute(2, 3, 0, 1).contiguous(memory_format=torch.channels_last)
 
 
-def _transformed(weight: Tensor) -> Tensor:
+def _transform(weight: Tensor) -> Tensor:
     """[outputs, inputs, 3, 3] to [16, inputs, outputs]."""
     outputs, inputs = weight.shape[:2]
     return (_WEIGHT.to(weight.dtype) @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(16, inputs, outputs)
@@ -257,9 +257,9 @@ def winograd(x: Tensor, transformed: Tensor) -> Tensor:
     y = x.new_empty(batch, rows - 2, columns - 2, outputs)
     by_tile = y.view(batch, (rows - 2) // 2, 2, (columns - 2) // 2, 2, outputs)
     back = _OUTPUT.to(x.dtype)
-    for number, part in _strips(x):
-        products = torch.bmm(_tiles(x, number, part), transformed)
-        into = by_tile[number, part]
+    for number, rows in _strips(x):
+        products = torch.bmm(_tiles(x, number, rows), transformed)
+        into = by_tile[number, rows]
         made = (back @ products.view(16, -1)).view(2, 2, into.shape[0], into.shape[2], outputs)
         into.copy_(made.permute(2, 0, 3, 1, 4))
     return y.permute(0, 3, 1, 2)
@@ -270,8 +270,8 @@ def winograd_weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
     batch, outputs, rows, columns = gradient.shape
     by_tile = gradient.permute(0, 2, 3, 1).view(batch, rows // 2, 2, columns // 2, 2, outputs)
     found, spread = x.new_zeros(16, x.shape[1], outputs), _OUTPUT.to(x.dtype).T
-    for number, part in _strips(x):
-        arriving = (spread @ by_tile[number, part].permute(1, 3, 0, 2, 4).reshape(4, -1)).view(16, -1, outputs)
-        found.baddbmm_(_tiles(x, number, part).transpose(1, 2), arriving)
+    for number, rows in _strips(x):
+        arriving = (spread @ by_tile[number, rows].permute(1, 3, 0, 2, 4).reshape(4, -1)).view(16, -1, outputs)
+        found.baddbmm_(_tiles(x, number, rows).transpose(1, 2), arriving)
     whole = (_WEIGHT.to(x.dtype).T @ found.view(16, -1)).view(3, 3, x.shape[1], outputs)
     return whole.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)

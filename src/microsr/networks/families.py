@@ -315,7 +315,7 @@ class LightG1(nn.Module):
         layers = zip(self.noisy, self.up, noise, self.noise_scales, (3, 2, 1), strict=True)
         for noisy, stage, plane, scale, needed in layers:
             plane = without_halo(plane, sides, self.magnify_halo * scale, 2 * halo)
-            x = without_halo(stage(noisy.doubled(x, plane, border)), sides, 2 * halo, needed)
+            x = without_halo(stage(noisy.double(x, plane, border)), sides, 2 * halo, needed)
             halo = needed
         fine = without_halo(self.tail(x), sides, halo)
         # Real patches end at the window's limits too: beyond them, D1 would tell by the values alone.

@@ -19,7 +19,7 @@ from microsr.networks.convolution import convolve
 EPSILON = 1e-5
 
 
-def exactly(tensor: Tensor) -> torch.autocast:
+def keep_type(tensor: Tensor) -> torch.autocast:
     """A context in which operations on such a tensor keep its type, whatever autocast would make of it."""
     return torch.autocast("cpu" if tensor.is_meta else tensor.device.type, enabled=False)
 
@@ -30,7 +30,7 @@ class _Reflect(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, image: Tensor, width: int) -> Tensor:
         ctx.width = width
-        with exactly(image):  # autocast would reflect in float32
+        with keep_type(image):  # autocast would reflect in float32
             return functional.pad(image, (width,) * 4, mode="reflect")
 
     @staticmethod
@@ -90,7 +90,7 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, channels, h, w], the same shape and type out; statistics are float32."""
-        with exactly(x):
+        with keep_type(x):
             if self.track and not self.training:
                 return functional.batch_norm(x, self.running_mean, self.running_var, eps=EPSILON)
             # On a CPU, one image at a time is the way that keeps channels last.
@@ -156,14 +156,14 @@ class NoiseConv(nn.Conv2d):
         return functional.conv2d(plane, self.weight[:, -1:], padding=1)
 
     def fix(self) -> None:
-        """Take the weights for final: `doubled` is then one convolution at the size of what is doubled."""
+        """Take the weights for final: `double` is then one convolution at the size of what is doubled."""
         # In one dimension: a doubled pixel of each phase, convolved by 3 taps, out of the 3 pixels around it.
         even = [[0.75, 0.25, 0.0], [0.25, 0.75, 0.75], [0.0, 0.0, 0.25]]
         mixed = torch.tensor([even, [row[::-1] for row in even[::-1]]], device=self.weight.device)
         phases = torch.einsum("pay,qbx,oiyx->pqoiab", mixed, mixed, self.weight.detach()[:, :-1])
         self._phases = phases.flatten(0, 2).contiguous(memory_format=torch.channels_last)
 
-    def doubled(self, x: Tensor, plane: Tensor, border: tuple[bool, bool, bool, bool]) -> Tensor:
+    def double(self, x: Tensor, plane: Tensor, border: tuple[bool, bool, bool, bool]) -> Tensor:
         """As of `bilinear_double(x)` and the plane: [batch, inputs, h, w] and [batch, 1, 2h, 2w] to [batch, outputs,
         2h, 2w].
 
@@ -172,7 +172,7 @@ class NoiseConv(nn.Conv2d):
         """
         if self._phases is None:
             return self(bilinear_double(x), plane)
-        fine = _interleaved(functional.conv2d(x, self._phases, self.bias.repeat(4), padding=1))
+        fine = _interleave(functional.conv2d(x, self._phases, self.bias.repeat(4), padding=1))
         # At the border neither the doubling nor the convolution sees what `padding` says.
         ends = (slice(None, 3), slice(None, 2)), (slice(-3, None), slice(-2, None))
         for number, there in enumerate(border):
@@ -184,7 +184,7 @@ class NoiseConv(nn.Conv2d):
         return fine.add_(self._of_noise(plane))
 
 
-def _interleaved(phases: Tensor) -> Tensor:
+def _interleave(phases: Tensor) -> Tensor:
     """[batch, 4 * channels, h, w], phase by phase, to [batch, channels, 2h, 2w], in channels-last order."""
     batch, channels, rows, columns = phases.shape
     apart = phases.permute(0, 2, 3, 1).reshape(batch, rows, columns, 2, 2, channels // 4)
@@ -199,7 +199,7 @@ class PhaseShuffle(nn.PixelShuffle):
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, 4 * channels, h, w] to [batch, channels, 2h, 2w]."""
-        return _interleaved(x)
+        return _interleave(x)
 
 
 class OneChannelConv(nn.Module):

@@ -77,8 +77,8 @@ def save_generator(path: Path, g1: nn.Module, facts: dict[str, Any]) -> None:
     """
     Facts.model_validate(facts)
     weights = {name: tensor.detach().cpu().clone() for name, tensor in g1.state_dict().items()}
-    parts = {"facts": facts, "architecture": _architecture(facts["network"], g1), "weights": weights}
-    write_archive(path, {"format": MODEL, "version": VERSION, **parts})
+    content = {"facts": facts, "architecture": _architecture(facts["network"], g1), "weights": weights}
+    write_archive(path, {"format": MODEL, "version": VERSION, **content})
 
 
 def load_generator(path: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -127,7 +127,7 @@ def _architecture(network: str, g1: nn.Module) -> dict[str, Any]:
 
 
 def _read_model(path: Path) -> dict[str, Any]:
-    """Content of a model file of this version, each part there and of its type."""
+    """Content of a model file of this version, each key there and of its type."""
     if not path.exists():
         raise UserError(f"{path} does not exist; train a model first")
     if path.is_dir():

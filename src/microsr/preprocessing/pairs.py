@@ -88,9 +88,9 @@ def scan_patches(
     _tell(case, source, view, scanner)
     shape = (len(scanners), size // SCALE, size // SCALE)
     corners = places[["slice", "row", "column"]].to_numpy()
-    with replacing(output) as part:
-        scans = np.lib.format.open_memmap(part, mode="w+", dtype=np.int16, shape=shape)
-        reserve(part, part.stat().st_size)
+    with replacing(output) as temporary:
+        scans = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.int16, shape=shape)
+        reserve(temporary, temporary.stat().st_size)
         progress = Progress(len(places), "patches")
         for patch in np.argsort(corners[:, 0], kind="stable"):  # from slice to slice, so that few are held
             own = slice(patch * count, (patch + 1) * count)
@@ -151,8 +151,8 @@ class View:
             for start, length in zip(first, self._size[1:], strict=True)
         )
         seen = np.flatnonzero(profiles.any(axis=0))
-        part = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-        stack = np.stack([self._slice(int(n))[part] for n in seen]).astype(np.float32)
+        box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+        stack = np.stack([self._slice(int(n))[box] for n in seen]).astype(np.float32)
         planes = np.tensordot(profiles[:, seen], stack, axes=1)
         fine = [(axis - start + 0.5) * self._fine for axis, start in zip((rows, columns), first, strict=True)]
         pixels = (np.arange(size // SCALE) + 0.5) * self._pixel

@@ -71,8 +71,8 @@ def import_clinical(scan: Scan, case: str, settings: ClinicalVolume, output: Pat
             hu, inside = volume.array[z], lung[z]
             return hu, inside, (np.count_nonzero(inside), int(hu[inside].sum(dtype=np.int64)))
 
-        with replacing(output) as part:
-            counts, sums = _fill(part, volume.shape, volume, finish_slice, range(len(lung))).sum(axis=0)
+        with replacing(output) as temporary:
+            counts, sums = _fill(temporary, volume.shape, volume, finish_slice, range(len(lung))).sum(axis=0)
         litres = float(counts * np.prod(volume.spacing) / 1e6)
         logger.info("%s, lung %.2f L, mean %.0f HU", _describe(volume), litres, sums / max(counts, 1))
         _record(output, settings, scan, started, checksums(), lung_litres=litres)
@@ -90,8 +90,8 @@ def import_as_is(scan: Scan, case: str, modality: str, output: Path) -> None:
             image = volume.array[z]
             return as_int16(image), None, (image.min(), image.max())
 
-        with replacing(output) as part:
-            lows, highs = _fill(part, volume.shape, volume, finish_slice, range(volume.shape[0]), mask=False).T
+        with replacing(output) as temporary:
+            lows, highs = _fill(temporary, volume.shape, volume, finish_slice, range(volume.shape[0]), mask=False).T
             refuse_constant(lows.min(), highs.max(), scan.path)
         logger.info("%s", _describe(volume))
         _record(output, None, scan, started, checksums())
@@ -132,8 +132,8 @@ def import_micro(scan: Scan, case: str, settings: MicroVolume, output: Path, lik
             "attributes": attributes,
         }
         grid = Regridded(volume.array, padding, outline, axes, mapping, settings.calibration.air_hu)
-        with replacing(output) as part:
-            count = _fill(part, grid.shape, geometry, grid.finish_slice, grid.stacks()).sum()
+        with replacing(output) as temporary:
+            count = _fill(temporary, grid.shape, geometry, grid.finish_slice, grid.stacks()).sum()
             if count == 0:
                 raise UserError(
                     f"{scan.path}: nothing of the specimen is left after resampling; choose a smaller pixel size"

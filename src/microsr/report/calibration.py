@@ -42,7 +42,7 @@ def make_calibration(micro: list[Path], clinical: list[Path], output: Path) -> d
     lungs = {}
     for path in clinical:
         volume = open_volume(path)
-        read[path] = chosen(volume.shape[0])
+        read[path] = choose_slices(volume.shape[0])
         lungs[volume.attributes.get("case")] = counts(path, volume, read[path])
     rows = []
     for path in micro:
@@ -50,14 +50,14 @@ def make_calibration(micro: list[Path], clinical: list[Path], output: Path) -> d
         facts = volume.attributes.get("calibration")
         if not isinstance(facts, dict) or not facts.get("slope"):
             raise UserError(f"{path}: does not say how it was calibrated; make it again with `microsr volumes micro`")
-        read[path] = chosen(volume.shape[0])
+        read[path] = choose_slices(volume.shape[0])
         case = volume.attributes.get("case", path.parent.name)
         rows.append((case, facts, counts(path, volume, read[path]), lungs.get(case)))
     save(draw_calibration(rows), output)
     return read
 
 
-def chosen(slices: int) -> list[int]:
+def choose_slices(slices: int) -> list[int]:
     """At most SLICES of so many slices, evenly spread."""
     number = min(slices, SLICES)
     return sorted({int((n + 0.5) * slices / number) for n in range(number)})

@@ -84,13 +84,13 @@ def show_figures(paths: list[Path], captions: Path, settings: dict[str, Any]) ->
     shown, left_out = [], {}
     for kind in sorted(kinds, key=lambda kind: order.index(kind) if kind in order else len(order)):
         most = len(kinds[kind]) if kind in ("metrics", "network") else MOST_OF_A_KIND
-        shown += [_shown(path, kind, captions, settings) for path in kinds[kind][:most]]
+        shown += [_show(path, kind, captions, settings) for path in kinds[kind][:most]]
         if len(kinds[kind]) > most:
             left_out[kind] = len(kinds[kind]) - most
     return shown, left_out
 
 
-def _shown(path: Path, kind: str, captions: Path, settings: dict[str, Any]) -> Shown:
+def _show(path: Path, kind: str, captions: Path, settings: dict[str, Any]) -> Shown:
     section, title = KINDS.get(kind, (EVALUATION, kind.replace("-", " ").capitalize()))
     rest = path.stem.partition("_")[2]
     if kind == "patches":
@@ -100,7 +100,7 @@ def _shown(path: Path, kind: str, captions: Path, settings: dict[str, Any]) -> S
     else:
         wildcards = {}
         title += f": {rest.replace('_', ' ')}" if rest else ""
-    picture, size = small(path)
+    picture, size = shrink(path)
     return Shown(path.stem, kind, section, title, caption(captions / f"{kind}.rst", settings, wildcards), picture, size)
 
 
@@ -124,7 +124,7 @@ def caption(file: Path, settings: dict[str, Any], wildcards: dict[str, str]) -> 
     return parts["body"].strip()
 
 
-def small(path: Path) -> tuple[str, tuple[int, int]]:
+def shrink(path: Path) -> tuple[str, tuple[int, int]]:
     """A picture as a data: address, WebP, without losses where it is a drawing of few colours; and its size in pixels.
 
     Raises

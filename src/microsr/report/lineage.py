@@ -157,9 +157,9 @@ def lines(found: dict[str, Any]) -> list[str]:
 
     def tell(name: str, indent: str) -> None:
         told.add(name)
-        text.extend(f"{indent}{line}" for line in _described(records[name], usual, WIDTH - len(indent)))
+        text.extend(f"{indent}{line}" for line in _describe(records[name], usual, WIDTH - len(indent)))
         for given in records[name]["inputs"]:
-            text.append(f"{indent}- {_named(given)}" + (", as above" if given["record"] in told else ""))
+            text.append(f"{indent}- {_name_input(given)}" + (", as above" if given["record"] in told else ""))
             if given["record"] is not None and given["record"] not in told:
                 tell(given["record"], f"{indent}    ")
 
@@ -193,7 +193,7 @@ def _facts(run: dict[str, Any]) -> dict[str, str]:
     return found | {name: f"{name} {version}" for name, version in run.get("packages", {}).items()}
 
 
-def _described(run: dict[str, Any], usual: dict[str, str], width: int) -> list[str]:
+def _describe(run: dict[str, Any], usual: dict[str, str], width: int) -> list[str]:
     """A step: when, how long, by which code, with which settings, and in what it differs from the others."""
     attempts = run.get("attempts", [])
     seconds = sum(attempt.get("seconds", 0) for attempt in attempts) if attempts else run.get("seconds", 0)
@@ -225,7 +225,7 @@ def _leaves(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]
     return found
 
 
-def _named(given: dict[str, Any]) -> str:
+def _name_input(given: dict[str, Any]) -> str:
     """An input: its name, its checksum as it was used, and whether it still is the same."""
     sha = given["sha256"] if given["record"] is None else given["sha256"][:SHORT]
     slices = given.get("slices")

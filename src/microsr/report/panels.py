@@ -44,7 +44,7 @@ def make_panels(runs: dict[str, Path], states: dict[str, Path], output: Path) ->
     UserError
         A record cannot be read.
     """
-    found = {method: kept_panels(path, states[method]) for method, path in runs.items()}
+    found = {method: read_panels(path, states[method]) for method, path in runs.items()}
     for method, panels in found.items():
         if not panels:
             logger.warning("%s: no sample panels are kept in %s", method, states[method])
@@ -52,7 +52,7 @@ def make_panels(runs: dict[str, Path], states: dict[str, Path], output: Path) ->
     return {method: list(panels) for method, panels in found.items()}
 
 
-def kept_panels(record: Path, states: Path) -> dict[int, np.ndarray]:
+def read_panels(record: Path, states: Path) -> dict[int, np.ndarray]:
     """Step -> picture (grey, uint8 [rows, columns]) of the training that `record` tells of, at most STEPS; empty if
     none are kept.
     """

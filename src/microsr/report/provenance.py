@@ -62,7 +62,7 @@ def as_tree(settings: list[str]) -> dict[str, Any]:
     return tree
 
 
-def made_how(results: list[Path]) -> dict[str, Any]:
+def summarise_making(results: list[Path]) -> dict[str, Any]:
     """How results were made: "steps" (name, times run), "code", "packages", "models", "files" and what is "amiss".
 
     Raises

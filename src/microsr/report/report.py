@@ -28,7 +28,7 @@ from microsr.evaluation import metric_tables
 from microsr.evaluation.catalogue import PROTOCOLS, find_protocol
 from microsr.evaluation.names import MODALITY_NAMES
 from microsr.report.figures import show_figures
-from microsr.report.provenance import PAGE, as_tree, made_how, page_version
+from microsr.report.provenance import PAGE, as_tree, page_version, summarise_making
 from microsr.report.viewer import bokeh_item, bokeh_script, make_views, read_source, view_json
 
 MOST_VIEWS = 6
@@ -117,7 +117,7 @@ def _page(ns: argparse.Namespace) -> None:
         protocols=protocols(summary),
         volumes=table_1(ns.volumes),
         settings=[setting.partition("=")[::2] for setting in ns.settings],
-        how=made_how([ns.summary, ns.volumes, *(source.record for source in sources)]),
+        how=summarise_making([ns.summary, ns.volumes, *(source.record for source in sources)]),
     )
     with replacing(ns.output) as part:
         part.write_text(text, encoding="utf-8")

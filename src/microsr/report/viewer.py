@@ -132,11 +132,11 @@ def make_views(sources: list[Source], most: int = MOST_PIXELS) -> tuple[list[Vie
         rows, columns = field.shape
         x, y = clinical.spacing[:2]
         whole = field == lung_field(lung, clinical.spacing, shown["insets"])
-        part = f"the lung and {MARGIN_MM:g} mm around it" if whole else "a part of what the figure shows"
+        shown_region = f"the lung and {MARGIN_MM:g} mm around it" if whole else "a part of what the figure shows"
         views.append(
             View(
                 title=shown["title"] or str(clinical.attributes.get("case", source.record.stem)),
-                where=f"slice {index}, {columns * x:.3g} × {rows * y:.3g} mm ({part}), "
+                where=f"slice {index}, {columns * x:.3g} × {rows * y:.3g} mm ({shown_region}), "
                 f"pixels of {x:.3g} and {x / SCALE:.3g} mm",
                 size=(columns * x, rows * y),
                 sides=sides(clinical.direction),
@@ -174,7 +174,7 @@ def sides(direction: tuple[float, ...]) -> str:
     return "RA" if min(abs(direction[0]), abs(direction[4])) > 0.9 else ""
 
 
-def packed(hu: np.ndarray) -> str:
+def pack(hu: np.ndarray) -> str:
     """int16 [rows, columns] as text: differences along each row, low bytes before high ones, zlib, base64."""
     steps = np.diff(hu.astype(np.int32), axis=1, prepend=0).astype("<i2")  # wraps, and so does the sum that undoes it
     pairs = np.ascontiguousarray(steps).view(np.uint8).reshape(-1, 2)
@@ -196,7 +196,7 @@ def view_json(view: View) -> dict[str, Any]:
                 "rows": layer.hu.shape[0],
                 "columns": layer.hu.shape[1],
                 "repeat": SCALE // layer.scale,
-                "data": packed(layer.hu),
+                "data": pack(layer.hu),
             }
             for layer in view.layers
         ],

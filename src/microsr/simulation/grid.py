@@ -51,7 +51,7 @@ class Grid:
             for a, lo, hi in zip((self.z, self.y, self.x), low[::-1], high[::-1], strict=True)
         )
 
-    def part(self, box: tuple[slice, slice, slice]) -> Grid:
+    def cut(self, box: tuple[slice, slice, slice]) -> Grid:
         """The voxels in `box`, as `box` gives them."""
         return Grid(self.x[box[2]], self.y[box[1]], self.z[box[0]], self.spacing)
 

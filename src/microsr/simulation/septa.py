@@ -35,22 +35,22 @@ class Septa:
         """Put the septa into the canvas, in place."""
         for i, j, low, high, thickness in self._sheets:
             box = canvas.grid.box(low - 0.5, high + 0.5)
-            part = canvas.grid.part(box)
-            if 0 in part.shape:
+            inner = canvas.grid.cut(box)
+            if 0 in inner.shape:
                 continue
             normal = self._centres[j] - self._centres[i]
             normal /= np.linalg.norm(normal)
             middle = normal @ (self._centres[i] + self._centres[j]) / 2
-            distance = np.float32(0.35) * self._bend(part)
-            distance += (normal[2] * part.z[:, None] + normal[1] * part.y - middle).astype(np.float32)[:, :, None]
-            distance += (normal[0] * part.x).astype(np.float32)
+            distance = np.float32(0.35) * self._bend(inner)
+            distance += (normal[2] * inner.z[:, None] + normal[1] * inner.y - middle).astype(np.float32)[:, :, None]
+            distance += (normal[0] * inner.x).astype(np.float32)
             np.abs(distance, out=distance)
-            found = np.nonzero(distance < (1.5 * thickness + part.width) / 2)
-            points = np.stack([part.x[found[2]], part.y[found[1]], part.z[found[0]]], axis=1)
+            found = np.nonzero(distance < (1.5 * thickness + inner.width) / 2)
+            points = np.stack([inner.x[found[2]], inner.y[found[1]], inner.z[found[0]]], axis=1)
             owner = self._tree.query(points)[1]
             mine = (owner == i) | (owner == j)
             found = tuple(f[mine] for f in found)
-            local = thickness * np.clip(0.7 + self._strength(part)[found], 0, 1.2)
-            share = sheet_share(distance[found], local, part.width)
+            local = thickness * np.clip(0.7 + self._strength(inner)[found], 0, 1.2)
+            share = sheet_share(distance[found], local, inner.width)
             place = tuple(f + s.start for f, s in zip(found, box, strict=True))
             canvas.blend(share, SEPTUM_HU, Tissue.SEPTUM, place, distance[found] < local / 2)

@@ -117,8 +117,8 @@ def simulate(
     still, truth, labels = scan_slab(lung, settings, scanned_by, with_truth=split != "train")
     clinical = with_noise(still, scanned_by, first)
     _write(output / "clinical.nii.gz", clinical)
-    with replacing(output / "dicom") as part:
-        write_series(part, clinical, case, seed, scanned_by.kernel)
+    with replacing(output / "dicom") as temporary:
+        write_series(temporary, clinical, case, seed, scanned_by.kernel)
     if split != "train":
         _write(output / "truth.nii.gz", truth)
         _write(output / "labels.nii.gz", labels)
@@ -168,18 +168,18 @@ def scan_slab(
         truth = Volume(np.empty((slices, n * SCALE, n * SCALE), np.int16), **magnified)
         labels = Volume(np.empty(truth.shape, np.uint8), **magnified, unit="label")
     progress = Progress(planes, "planes")
-    for part in _blocks(grid):
-        canvas = lung.draw(grid.planes(part.start, part.stop), labelled=with_truth)
+    for block in _blocks(grid):
+        canvas = lung.draw(grid.planes(block.start, block.stop), labelled=with_truth)
         scanned = scanner.project(canvas.hu, kernel, pixels.y, pixels.x, grid.y, grid.x)
-        for plane in range(part.start, part.stop):
+        for plane in range(block.start, block.stop):
             # Plane by plane, so that the sum does not depend on the size of the blocks.
             for index in np.nonzero(profile[:, plane])[0]:
-                scan[index] += profile[index, plane] * scanned[plane - part.start]
+                scan[index] += profile[index, plane] * scanned[plane - block.start]
             index, between = divmod(plane - beyond, SCALE)
             if with_truth and between == 0 and 0 <= index < slices:
-                truth.array[index] = np.rint(canvas.hu[plane - part.start])
-                labels.array[index] = canvas.labels[plane - part.start]
-        progress.advance(part.stop - part.start)
+                truth.array[index] = np.rint(canvas.hu[plane - block.start])
+                labels.array[index] = canvas.labels[plane - block.start]
+        progress.advance(block.stop - block.start)
         del canvas, scanned
     progress.close()
     return still, truth, labels
@@ -298,11 +298,11 @@ def micro_scan(
     ring_image = np.interp(radius, np.arange(len(rings)), rings).astype(np.float32)
     grey = np.empty(grid.shape, np.uint16)
     noise = _grain(grid.shape, rng)
-    for part in _blocks(grid):
-        share = lung.render(grid.planes(part.start, part.stop), offset_hu=offset_hu)
+    for block in _blocks(grid):
+        share = lung.render(grid.planes(block.start, block.stop), offset_hu=offset_hu)
         share -= np.float32(AIR_HU)
         share *= cut * np.float32(1 / (BLOOD_HU - AIR_HU))
-        for image, plane in zip(share, range(part.start, part.stop), strict=True):
+        for image, plane in zip(share, range(block.start, block.stop), strict=True):
             value = air + contrast * (image + np.float32(MICRO_NOISE) * next(noise)) + ring_image
             grey[plane] = np.rint(np.clip(value, 0, 65535))
     volume = Volume(grey, spacing=grid.spacing, origin=(0.0, 0.0, 0.0), unit="grey")
@@ -336,5 +336,5 @@ def _block_outline(grid: Grid, rng: np.random.Generator) -> np.ndarray:
 
 
 def _write(path: Path, volume: Volume) -> None:
-    with replacing(path) as part:
-        write_nifti(part, volume)
+    with replacing(path) as temporary:
+        write_nifti(temporary, volume)

@@ -40,11 +40,11 @@ class Tubes:
         return cls(curve[:-1], curve[1:], radii[:-1], radii[1:], np.full(n, wall), np.full(n, generation))
 
     @classmethod
-    def join(cls, parts: list[Tubes]) -> Tubes:
-        """All segments of `parts`."""
-        if not parts:
+    def join(cls, groups: list[Tubes]) -> Tubes:
+        """All segments of `groups`."""
+        if not groups:
             return cls.empty()
-        return cls(*(np.concatenate(values) for values in zip(*(vars(p).values() for p in parts), strict=True)))
+        return cls(*(np.concatenate(values) for values in zip(*(vars(p).values() for p in groups), strict=True)))
 
     def select(self, which: np.ndarray) -> Tubes:
         """The segments `which`, a mask or indices."""

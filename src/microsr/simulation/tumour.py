@@ -67,14 +67,14 @@ class Tumour:
     def paint_glass(self, canvas: Canvas) -> None:
         """Thicken the alveolar walls and half fill the alveoli in a ragged zone about the tumour, in place."""
         box = self._box(canvas.grid)
-        part = canvas.grid.part(box)
-        if 0 in part.shape:
+        inner = canvas.grid.cut(box)
+        if 0 in inner.shape:
             return
-        zone = self._glass_mm + np.float32(0.5) * self._glass_edge(part) - self.distance(part)
+        zone = self._glass_mm + np.float32(0.5) * self._glass_edge(inner) - self.distance(inner)
         zone = np.clip(0.5 + zone / np.float32(0.5), 0, 1)
         view = canvas.hu[box]
         tissue = (view - np.float32(self._air_hu)) * (1 + np.float32(GLASS_THICKENING - 1) * zone)
-        tissue += np.float32(self._fill_hu) * zone * (1 + np.float32(0.25) * self._filling(part))
+        tissue += np.float32(self._fill_hu) * zone * (1 + np.float32(0.25) * self._filling(inner))
         view[...] = np.minimum(tissue, np.float32(self.hu - self._air_hu)) + np.float32(self._air_hu)
         if canvas.labels is not None:
             canvas.labels[box][zone >= 0.75] = Tissue.GLASS
@@ -82,11 +82,11 @@ class Tumour:
     def paint_solid(self, canvas: Canvas) -> None:
         """Put the solid tumour in place of what is there, which shines through at the invading front."""
         box = self._box(canvas.grid)
-        part = canvas.grid.part(box)
-        if 0 in part.shape:
+        inner = canvas.grid.cut(box)
+        if 0 in inner.shape:
             return
-        solid = np.clip(0.5 - self.distance(part) / np.float32(max(0.15, part.width)), 0, 1)
-        canvas.blend(solid, np.float32(self.hu) + np.float32(12) * self._inside(part), Tissue.TUMOUR, box)
+        solid = np.clip(0.5 - self.distance(inner) / np.float32(max(0.15, inner.width)), 0, 1)
+        canvas.blend(solid, np.float32(self.hu) + np.float32(12) * self._inside(inner), Tissue.TUMOUR, box)
 
     def distance(self, grid: Grid) -> np.ndarray:
         """Distance to the border, mm, negative inside (near the border; a rough measure elsewhere)."""

@@ -73,7 +73,7 @@ class Mapped:
             stored = self._arrays[case][index]
             if symmetry:
                 spaced[...] = stored
-                stored = symmetric(spaced, symmetry)
+                stored = apply_symmetry(spaced, symmetry)
             image[...] = stored
         return patches.to(self._device, non_blocking=True)
 
@@ -89,7 +89,7 @@ class Resident:
         for start, array in zip(self._starts[:-1], arrays, strict=True):
             self._patches[start : start + len(array)] = torch.from_numpy(np.array(array))
         pixels = np.arange(self.size**2).reshape(self.size, self.size)
-        sources = np.stack([symmetric(pixels, symmetry) for symmetry in range(SYMMETRIES)])
+        sources = np.stack([apply_symmetry(pixels, symmetry) for symmetry in range(SYMMETRIES)])
         self._sources = torch.from_numpy(sources).flatten(1).to(device)
 
     def take(self, places: np.ndarray) -> Tensor:
@@ -100,7 +100,7 @@ class Resident:
         return chosen.gather(1, self._sources.index_select(0, facts[1])).view(-1, self.size, self.size)
 
 
-def symmetric(image: np.ndarray, symmetry: int) -> np.ndarray:
+def apply_symmetry(image: np.ndarray, symmetry: int) -> np.ndarray:
     """A view of a square image [size, size] under one of its SYMMETRIES; 0 leaves it as it is."""
     if symmetry & 1:
         image = image.T
@@ -226,14 +226,14 @@ class Batches:
         self._batch, self._mix, self._mix_noise = batch_size, mix_fraction, mix_noise
         self._window, self._seed, self._device = window_hu, seed, device
 
-    def batch(self, step: int, part: slice | None = None) -> Batch:
-        """The patches of a step, or of a part of its samples: what the same part of the whole is, bit for bit.
+    def batch(self, step: int, portion: slice | None = None) -> Batch:
+        """The patches of a step, or of a portion of its samples: what the same portion of the whole is, bit for bit.
 
         `a` equals `clinical` but for the mixed samples, which are average-pooled uCT patches: exactly the share
         `mix_fraction` of the stream, evenly spread (Zheng et al. 2020, section 2: 25 %).
         """
         epoch, step_of_epoch = divmod(step, self.steps_per_epoch)
-        chosen = np.arange(self._batch)[part or slice(None)]
+        chosen = np.arange(self._batch)[portion or slice(None)]
         positions, samples = step_of_epoch * self._batch + chosen, step * self._batch + chosen
         is_mix = np.array([is_mixed(sample, self._mix) for sample in samples], bool)
         mixed = self._on_device(np.flatnonzero(is_mix))
@@ -244,10 +244,10 @@ class Batches:
             a = clean.index_copy(0, mixed, self._with_noise(pooled, self._mix_noise, Stream.MIX_NOISE, samples[is_mix]))
         return Batch(a, clinical, micro, clean, self._on_device(~is_mix).view(-1, 1, 1, 1))
 
-    def pairs(self, step: int, part: slice | None = None) -> Pairs:
-        """The pairs of a start's step, or of a part of its samples: what the same part of the whole is, bit for bit."""
+    def pairs(self, step: int, portion: slice | None = None) -> Pairs:
+        """The pairs of a start's step, or of a portion of its samples: as of the whole, bit for bit."""
         epoch, step_of_epoch = divmod(step, self.steps_per_epoch)
-        chosen = np.arange(self._batch)[part or slice(None)]
+        chosen = np.arange(self._batch)[portion or slice(None)]
         b = self._start.take(epoch, step_of_epoch * self._batch + chosen)
         a = average_pool(b)
         if self._start_noise is not None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from microsr.networks.layers import average_pool, exactly, nearest_upsample, reflect
+from microsr.networks.layers import average_pool, keep_type, nearest_upsample, reflect
 
 DATA_RANGE = 2.0
 """Width of [-1, 1]: the true data range of the normalised patches."""
@@ -44,7 +44,7 @@ class Loss(Protocol):
     """A loss of the generators in a module of its own (`core.registry.losses`)."""
 
     def __call__(self, images: Images) -> Tensor:
-        """A scalar in float32, a mean over the batch, which may be cut into parts; it is weighted elsewhere."""
+        """A scalar in float32, a mean over the batch, which may be cut into portions; it is weighted elsewhere."""
         ...
 
 
@@ -59,7 +59,7 @@ def blur(image: Tensor, sigma: float) -> Tensor:
     reach = min(math.ceil(3 * sigma), min(image.shape[-2:]) - 1)
     window = _gaussian(2 * reach + 1, sigma, image.device)
     image = reflect(image.float(), reach)
-    with exactly(image):
+    with keep_type(image):
         image = functional.conv2d(image, window.view(1, 1, 1, -1))
         return functional.conv2d(image, window.view(1, 1, -1, 1))
 
@@ -83,7 +83,7 @@ def upsample_loss(b: Tensor, b_lr: Tensor, norm: str = "mse") -> Tensor:
 
 
 def clinical_ssim_loss(a: Tensor, a_sr: Tensor, seen: Callable[[Tensor], Tensor] = as_it_is) -> Tensor:
-    """1 - SSIM(A, f(A_SR)) (Zheng et al. 2020, l_clinical-SSIM; formula from docs/paper.md); `seen` as in
+    """1 - SSIM(A, f(A_SR)) (Zheng et al. 2020, l_clinical-SSIM; formula from docs/paper.md); `show` as in
     downsample_loss.
     """
     return 1 - ssim(seen(a), seen(average_pool(a_sr.float())))
@@ -95,7 +95,7 @@ def micro_ssim_loss(b: Tensor, b_lr: Tensor) -> Tensor:
 
 
 def cycle_loss(image: Tensor, cycled: Tensor, seen: Callable[[Tensor], Tensor] = as_it_is) -> Tensor:
-    """Mean absolute difference of an image and itself after both generators (Zhu et al. 2017, eq. 2); `seen` as
+    """Mean absolute difference of an image and itself after both generators (Zhu et al. 2017, eq. 2); `show` as
     above.
     """
     return functional.l1_loss(seen(cycled), seen(image))
@@ -127,7 +127,7 @@ def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) ->
     Of a map of verdicts the sum is taken and of the gradient the mean over the pixels, so that the size of a patch does
     not matter.
     """
-    with exactly(real), torch.enable_grad():
+    with keep_type(real), torch.enable_grad():
         real = real.float().detach().requires_grad_()
         (gradient,) = torch.autograd.grad(discriminator(real).sum(), real, create_graph=True)
     return gradient.square().mean() / 2
@@ -164,7 +164,7 @@ def ssim(a: Tensor, b: Tensor, data_range: float = DATA_RANGE, sigma: float = 1.
     def local_means(*images: Tensor) -> tuple[Tensor, ...]:
         # As products of matrices: a convolution of one channel takes ten times as long. Autocast would compute them in
         # bfloat16, where a variance is mostly rounding.
-        with exactly(a):
+        with keep_type(a):
             return (rows @ (torch.cat(images) @ columns.T)).chunk(len(images))
 
     # Variances do not change with the level, but their rounding does. What needs no gradient stays out of what does.

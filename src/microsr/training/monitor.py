@@ -57,7 +57,7 @@ class History:
         count = step - (self.rows[-1]["step"] if self.rows else 0)
         for name, value in sums.items():
             if not np.isfinite(value) or abs(value) > EXPLODED * count:
-                raise diverged(f"{name} is {value / count:.3g} at step {step}")
+                raise divergence_error(f"{name} is {value / count:.3g} at step {step}")
         return sums
 
     def close_row(self, step: int, epoch: float, learning_rate: float) -> dict[str, float]:
@@ -66,7 +66,7 @@ class History:
         means = {name: value / count for name, value in self.sums(step).items()}
         self._stalled = self._stalled + count if means.get(SKIPPED) == 1 else 0
         if self._stalled >= STALLED:
-            raise diverged(f"no gradient was finite in the {self._stalled} steps up to step {step}")
+            raise divergence_error(f"no gradient was finite in the {self._stalled} steps up to step {step}")
         self.rows.append({"step": step, "epoch": epoch, "learning_rate": learning_rate, **means})
         self._sums = {}
         return self.rows[-1]
@@ -81,7 +81,7 @@ class DivergedError(UserError):
     """Losses or weights of a training are broken; with the same settings they break again."""
 
 
-def diverged(what: str) -> DivergedError:
+def divergence_error(what: str) -> DivergedError:
     """The error that ends a training with broken losses or weights."""
     return DivergedError(
         f"training diverged: {what}; lower train.learning_rate, set train.gradient_penalty to 1, or set "

@@ -1,4 +1,4 @@
-"""What a training step minimises: the losses of the generators and of the discriminators on a part of a batch.
+"""What a training step minimises: the losses of the generators and of the discriminators on a portion of a batch.
 
 Each network is evaluated as often as the losses need it and no more: G1 on A, G2 on B and A_SR at once, G1 on B_LR, and
 each discriminator once for the generators and once, on real and generated images together, for itself.
@@ -42,7 +42,7 @@ def further_loss(key: str) -> losses.Loss:
 
 
 class GeneratorPass(nn.Module):
-    """All losses of the generators on one part of a batch."""
+    """All losses of the generators on one portion of a batch."""
 
     def __init__(self, nets: Networks, weights: config.Losses, autocast: torch.autocast) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class GeneratorPass(nn.Module):
     ) -> dict[str, Tensor]:
         w, clean, b, found = self._weights, batch.clean, batch.b, {}
 
-        def seen(image: Tensor) -> Tensor:
+        def show(image: Tensor) -> Tensor:
             if not w.forgive_px:
                 return losses.as_it_is(image)
             return torch.where(batch.noisy, losses.blur(image, w.forgive_px), image.float())
@@ -104,21 +104,21 @@ class GeneratorPass(nn.Module):
         if verdicts is not None:
             found["G1_adversarial"], found["G2_adversarial"] = map(losses.generator_adversarial_loss, verdicts)
         if w.cycle:
-            found["cycle_clinical"] = losses.cycle_loss(clean, a_cycle, seen)
+            found["cycle_clinical"] = losses.cycle_loss(clean, a_cycle, show)
             found["cycle_micro"] = losses.cycle_loss(b, b_cycle)
         if w.downsample:
-            found["downsample_loss"] = losses.downsample_loss(clean, a_sr, w.pixel_norm, seen)
+            found["downsample_loss"] = losses.downsample_loss(clean, a_sr, w.pixel_norm, show)
         if w.upsample:
             found["upsample_loss"] = losses.upsample_loss(b, b_lr, w.pixel_norm)
         if w.clinical_ssim:
-            found["clinical_ssim_loss"] = losses.clinical_ssim_loss(clean, a_sr, seen)
+            found["clinical_ssim_loss"] = losses.clinical_ssim_loss(clean, a_sr, show)
         if w.micro_ssim:
             found["micro_ssim_loss"] = losses.micro_ssim_loss(b, b_lr)
         return found
 
 
 class DiscriminatorPass(nn.Module):
-    """The losses of both discriminators on one part of a batch."""
+    """The losses of both discriminators on one portion of a batch."""
 
     def __init__(self, nets: Networks, penalty: float, autocast: torch.autocast) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class DiscriminatorPass(nn.Module):
 
 
 @contextlib.contextmanager
-def frozen(*networks: nn.Module) -> Iterator[None]:
+def freeze(*networks: nn.Module) -> Iterator[None]:
     """No gradients into these networks' parameters."""
     for network in networks:
         network.requires_grad_(False)
@@ -168,7 +168,7 @@ def gigaflops_per_pair(settings: config.Train, losses_used: config.Losses, sizes
             for network in (nets.g1, nets.g2, nets.g2, nets.g1)
         ]
         autocast = torch.autocast("cpu", enabled=False)
-        with frozen(nets.d1, nets.d2):
+        with freeze(nets.d1, nets.d2):
             GeneratorPass(nets, losses_used, autocast)(batch, planes, a if losses_used.repeat else None)[0].backward()
         DiscriminatorPass(nets, 0.0, autocast)(b, b, a, a)[0].backward()
     return counter.get_total_flops() / 1e9

@@ -37,7 +37,7 @@ from microsr.training.attempts import sole_attempt
 from microsr.training.checkpoint import explain_fresh, identify, load_state, save_state, state_folder
 from microsr.training.distributed import Agreement, join
 from microsr.training.methods.method import Data, Setup, TrainableMethod
-from microsr.training.monitor import Board, History, diverged
+from microsr.training.monitor import Board, History, divergence_error
 
 HISTORY_ROWS = 500
 PANELS = 20
@@ -105,10 +105,10 @@ def train(
     torch.set_num_threads(compute.threads)
     choose_algorithms(compute.deterministic)
     with join(choose_device(compute.device)) as processes:
-        parts = processes.count * compute.accumulate
-        if settings.batch_size % parts:
+        portions = processes.count * compute.accumulate
+        if settings.batch_size % portions:
             raise UserError(
-                f"train.batch_size is {settings.batch_size}, must be divisible by processes x accumulate = {parts}"
+                f"train.batch_size is {settings.batch_size}, must be divisible by processes x accumulate = {portions}"
             )
         precision = choose_precision(settings.precision, processes.device)
         setup = Setup(
@@ -259,7 +259,7 @@ def _check_weights(model: TrainableMethod, step: int) -> None:
     """A step may break the weights although its own losses are still right: only those of the next one would tell."""
     for name, network in model.networks.items():
         if not all(values.isfinite().all() for values in network.state_dict().values()):
-            raise diverged(f"weights of {name} are not finite after step {step}")
+            raise divergence_error(f"weights of {name} are not finite after step {step}")
 
 
 def _save_or_warn(save: Callable[[], None]) -> None:

@@ -49,16 +49,16 @@ class SliceWriter:
         z, image = self._order.stored_position(z, self._count), self._order.stored_image(image)
         for row in range(0, image.shape[0], self._chunk[0]):
             for column in range(0, image.shape[1], self._chunk[1]):
-                part = image[row : row + self._chunk[0], column : column + self._chunk[1]]
-                self._write((z, row // self._chunk[0], column // self._chunk[1]), part)
+                block = image[row : row + self._chunk[0], column : column + self._chunk[1]]
+                self._write((z, row // self._chunk[0], column // self._chunk[1]), block)
 
-    def _write(self, place: tuple[int, int, int], part: np.ndarray) -> None:
-        if part.shape != self._chunk:
-            short = [(0, full - there) for full, there in zip(self._chunk, part.shape, strict=True)]
-            part = np.pad(part, short, constant_values=self._fill)
+    def _write(self, place: tuple[int, int, int], block: np.ndarray) -> None:
+        if block.shape != self._chunk:
+            short = [(0, full - there) for full, there in zip(self._chunk, block.shape, strict=True)]
+            block = np.pad(block, short, constant_values=self._fill)
         file = self._folder / self._key(place)
         file.parent.mkdir(parents=True, exist_ok=True)
-        packed = self._codec.encode(np.ascontiguousarray(part, self._dtype))
+        packed = self._codec.encode(np.ascontiguousarray(block, self._dtype))
         with file.open("wb") as stream:
             stream.write(packed)
             stream.write(struct.pack("<I", google_crc32c.value(packed)))

@@ -38,8 +38,8 @@ TESTS = {
 def ending(experiment: str, results: Path, seconds: float, reasons: Sequence[str], without: Iterable[str] = ()) -> str:
     """The lines that say how an experiment ended.
 
-    results: its folder. reasons: what was left out, as of `left_out`. without: names of PLACES that this run did not
-    bring up to date.
+    results: its folder. reasons: what was left out, as of `list_left_out`. without: names of PLACES that this run did
+    not bring up to date.
     """
     found = [(name, results / place) for name, place in PLACES.items() if name not in without]
     lines = [f"Experiment {experiment} is finished; this run took {duration(seconds)}. In {results}:"]
@@ -49,7 +49,7 @@ def ending(experiment: str, results: Path, seconds: float, reasons: Sequence[str
     return "\n".join(lines)
 
 
-def left_out(
+def list_left_out(
     experiment: Experiment, cases: Mapping[str, Case], tested: Sequence[str], nulls: Sequence[str]
 ) -> list[str]:
     """What an experiment does not make although it could be expected, with the reason, a line each.

@@ -286,7 +286,7 @@ class Plan:
     @cached_property
     def domains(self) -> dict[str, str]:
         """The training set of each domain check, by the name of its table and figure."""
-        return numbered("domain", map(base, self.training_sets)) if self.trained_methods else {}
+        return number_names("domain", map(base, self.training_sets)) if self.trained_methods else {}
 
     def domain_table(self, training_set: str) -> str:
         """The domain check of a training set, however often it is trained on."""
@@ -324,31 +324,32 @@ class Plan:
         return [name for name in self.held_out if every or self.cases[name].condition is None]
 
     @cached_property
-    def tested(self) -> list[Trial]:
+    def tested_pairs(self) -> list[Trial]:
         """Each training set with each case that its models are tested on."""
         return [
             Trial(training_set, case) for training_set in self.training_sets for case in self.tested_on(training_set)
         ]
 
     @cached_property
-    def superresolved(self) -> list[Result]:
+    def superresolutions(self) -> list[Result]:
         """What is made and evaluated: of a method that is not trained, once a case."""
-        untrained = [Trial(UNTRAINED, case) for case in dict.fromkeys(case for _, case in self.tested)]
+        untrained = [Trial(UNTRAINED, case) for case in dict.fromkeys(case for _, case in self.tested_pairs)]
         tested = {
-            method: self.tested if method in self.trained_methods else untrained for method in self.experiment.methods
+            method: self.tested_pairs if method in self.trained_methods else untrained
+            for method in self.experiment.methods
         }
         return [Result(method, *pair) for method, pairs in tested.items() for pair in pairs]
 
     @property
     def superresolved_cases(self) -> list[str]:
         """The cases that methods are tested on."""
-        return list(dict.fromkeys(case for _, _, case in self.superresolved))
+        return list(dict.fromkeys(case for _, _, case in self.superresolutions))
 
     @cached_property
-    def known(self) -> list[Result]:
+    def known_results(self) -> list[Result]:
         """The results of cases of which everything is known, in no condition of their own."""
         known = [name for name in self.known_cases if self.cases[name].condition is None]
-        return [result for result in self.superresolved if result.case in known]
+        return [result for result in self.superresolutions if result.case in known]
 
     def scans_of(self, case: str) -> dict[str, str]:
         """The volumes of a case that may be super-resolved, by the name of the result.
@@ -383,7 +384,7 @@ class Plan:
         return [
             f"<results>/superresolved/{method}/{training_set}/{case}{ENDINGS.get(kind, '_dicom')}"
             for kind in self.experiment.superresolve.formats
-            for method, training_set, case in self.superresolved
+            for method, training_set, case in self.superresolutions
         ]
 
     def protocols_of(self, case: str) -> list[str]:
@@ -397,7 +398,7 @@ class Plan:
         """The tables of metrics of the cases of a condition, or of those of none: one a result and protocol."""
         return [
             f"<results>/tables/metrics/{method}/{training_set}/{case}.{protocol}.csv"
-            for method, training_set, case in self.superresolved
+            for method, training_set, case in self.superresolutions
             for protocol in self.protocols_of(case)
             if self.cases[case].condition == condition
         ]
@@ -434,13 +435,13 @@ class Plan:
         """
         once = [
             tested
-            for tested in self.tested
+            for tested in self.tested_pairs
             if tested.training_set == base(tested.training_set) and self.cases[tested.case].condition is None
         ]
         first, *others = sorted(once, key=lambda tested: tested.training_set != "pooled")
         return {"comparison": first} | {f"comparison_{case}_{s}": Trial(s, case) for s, case in others}
 
-    def compared(self, kind: str, tested: Trial) -> list[str]:
+    def list_compared(self, kind: str, tested: Trial) -> list[str]:
         """What each method made of a tested case, in the order of the methods; kind: "superresolved" or
         "hallucinations".
         """
@@ -475,7 +476,7 @@ class Plan:
     def networks(self) -> dict[str, str]:
         """The method of each figure of networks, by the figure's name."""
         drawn = [name for name, one in self.experiment.trained_methods.items() if isinstance(one, CycleGANMethod)]
-        return numbered("network", drawn)
+        return number_names("network", drawn)
 
     @cached_property
     def metric_figures(self) -> dict[str, str]:
@@ -498,8 +499,8 @@ class Plan:
         """Names of all figures, without folder and ending."""
         names = [*self.comparisons, *self.metric_figures]
         names += ["hallucination"] if self.hallucination else []
-        names += ["volumes", *self._validated]
-        names += ["bronchioles"] if self.known else []
+        names += ["volumes", *self._validation_files]
+        names += ["bronchioles"] if self.known_results else []
         if self.trainings:
             names += [*self.networks, "losses", "tiling", *self.domains]
             for modality in ("clinical", "micro"):
@@ -515,7 +516,7 @@ class Plan:
     @property
     def tables(self) -> list[str]:
         """The files of all tables that are results, those for a paper too."""
-        names = [f"{name}.csv" for name in ("volumes", "metrics", "summary", *self._validated)]
+        names = [f"{name}.csv" for name in ("volumes", "metrics", "summary", *self._validation_files)]
         names += [f"{name}.{ending}" for name in TYPESET for ending in ("tex", "md")]
         names += [f"{name}.csv" for name in (*self.domains, "tiling")] if self.trainings else []
         names += ["efficiency.csv"] if self.networks_differ else []
@@ -526,14 +527,14 @@ class Plan:
         return [f"<results>/tables/{name}" for name in names]
 
     @property
-    def _validated(self) -> list[str]:
+    def _validation_files(self) -> list[str]:
         """Table and figure of the validation, where it is asked for: the lung that it measures is made for it alone."""
         return ["validation"] if self.experiment.evaluate.validate_simulation else []
 
     # The report
 
     @property
-    def viewed(self) -> list[str]:
+    def viewed_comparisons(self) -> list[str]:
         """Names of the comparisons that can be looked into in the report."""
         return list(self.comparisons)[:VIEWED]
 
@@ -548,7 +549,7 @@ class Plan:
     def view_words(self) -> str:
         """The comparisons that can be looked into, as words of the report's command."""
         words = []
-        for name in self.viewed:
+        for name in self.viewed_comparisons:
             words += ["--view", f"{self.results}/figures/{name}.run.json"]
             words += [f"{kind}={self.results}/{volume}.ome.zarr" for kind, volume in self.volumes_viewed(name).items()]
         return shlex.join(words)
@@ -559,7 +560,7 @@ class Plan:
         return self.having("micro", self.training_cases)[:CALIBRATED]
 
 
-def numbered(stem: str, names: Iterable[str]) -> dict[str, str]:
+def number_names(stem: str, names: Iterable[str]) -> dict[str, str]:
     """The figure or table of each of `names`, without repetition: `stem` for the first, `stem_<name>` for the
     others.
     """

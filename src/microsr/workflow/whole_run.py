@@ -117,7 +117,7 @@ class Forecast:
             waiting[job] = {other for other in step.needs if other in self._plan and other not in self._took}
             for other in waiting[job]:
                 dependants[other].append(job)
-        ready = [(-self._expected(self._plan[j], by_rule, pace), n, j) for n, j in enumerate(waiting) if not waiting[j]]
+        ready = [(-self._expect(self._plan[j], by_rule, pace), n, j) for n, j in enumerate(waiting) if not waiting[j]]
         number, passed = len(waiting), 0.0
         heapq.heapify(ready)
         ends = [(end, n, share, job) for n, (end, share, job) in enumerate(ends)]
@@ -138,7 +138,7 @@ class Forecast:
                 waiting[other].discard(job)
                 if not waiting[other]:
                     number += 1
-                    heapq.heappush(ready, (-self._expected(self._plan[other], by_rule, pace), number, other))
+                    heapq.heappush(ready, (-self._expect(self._plan[other], by_rule, pace), number, other))
         return passed
 
     def _share(self, step: Step) -> int:
@@ -157,19 +157,22 @@ class Forecast:
         return means, measured / typical if typical else 1.0
 
     @staticmethod
-    def _expected(step: Step, by_rule: Mapping[str, float], pace: float) -> float:
+    def _expect(step: Step, by_rule: Mapping[str, float], pace: float) -> float:
         if step.rule in by_rule:
             return by_rule[step.rule] * step.typical
         return step.expected if step.expected is not None else pace * step.typical
 
     def _rest(self, job: Any, step: Step, by_rule: Mapping[str, float], pace: float, now: float) -> float:
         """Seconds of a running job: what its log says, else what is expected of it."""
-        if step.log is not None and (told := told_left(step.log, time.time() - (now - self._began[job]))) is not None:
+        if (
+            step.log is not None
+            and (told := read_time_left(step.log, time.time() - (now - self._began[job]))) is not None
+        ):
             return told
-        return max(self._expected(step, by_rule, pace) - (now - self._began[job]), 1.0)
+        return max(self._expect(step, by_rule, pace) - (now - self._began[job]), 1.0)
 
 
-def told_left(log: Path, began: float) -> float | None:
+def read_time_left(log: Path, began: float) -> float | None:
     """Seconds left by the last line of progress in a log, less the log's age; None if there is none since `began` (UNIX
     time).
     """

@@ -16,7 +16,7 @@ from microsr.evaluation.bronchioles import (
     detection_curve,
     interval,
     judge_slice,
-    resampled,
+    resample,
     ring,
     smallest_diameter,
 )
@@ -185,7 +185,7 @@ def test_the_interval_holds_the_value_and_counts_airways_not_crossings():
 def test_the_interval_leaves_out_a_fortieth_of_the_draws_at_either_end(monkeypatch):
     """The draws give 0, 1, ... 1000 mm, as each takes one crossing, detected, again and again."""
     draws = [np.full(FEWEST, row) for row in np.random.default_rng(0).permutation(1001)]
-    monkeypatch.setattr("microsr.evaluation.bronchioles.resampled", lambda units, runs: iter(draws))
+    monkeypatch.setattr("microsr.evaluation.bronchioles.resample", lambda units, runs: iter(draws))
     table = pd.DataFrame({"diameter_mm": np.arange(1001.0), "detected": 1})
     assert interval(table, np.arange(1001), np.zeros(1001)) == (25, 975)
 
@@ -199,7 +199,7 @@ def test_an_interval_that_may_never_be_reached_has_no_upper_end():
 
 def test_the_bootstrap_draws_the_same_airways_in_every_run():
     units, runs = np.tile(["a", "b", "c"], 2), np.repeat(["1", "2"], 3)
-    draws = list(resampled(units, runs, 50))
+    draws = list(resample(units, runs, 50))
     for rows in draws:
         assert len(rows) == 6 and list(units[rows[:3]]) == list(units[rows[3:]])
         assert len(set(runs[rows[:3]])) == len(set(runs[rows[3:]])) == 1
@@ -208,7 +208,7 @@ def test_the_bootstrap_draws_the_same_airways_in_every_run():
 
 def test_the_bootstrap_draws_all_rows_of_an_airway_or_none():
     units, runs = np.array(["b", "a", "b", "c", "c", "b", "c", "a"]), np.repeat([1, 2], [5, 3])
-    for rows in resampled(units, runs, 50):
+    for rows in resample(units, runs, 50):
         drawn = np.bincount(rows, minlength=8)
         assert drawn[0] == drawn[2] and drawn[3] == drawn[4]
         of_run = [{unit: int(drawn[(units == unit) & (runs == run)].max()) for unit in "abc"} for run in (1, 2)]

@@ -12,8 +12,8 @@ from microsr.evaluation.structures import (
     lesions,
     lumen_borders,
     missing_objects,
-    opened,
-    opened_slices,
+    open_by_ball,
+    open_slices_by_ball,
     pool,
     small_solids,
     tumour_border_error_um,
@@ -109,11 +109,11 @@ def test_a_vessel_elsewhere_does_not_count_as_tumour():
 
 def test_opening_keeps_what_is_thick_enough():
     solid = (disc(40, 40, 0.5) > 0.5) | (disc(90, 90, 0.2) > 0.5)
-    found = opened(solid, 0.7, (SPACING, SPACING))
+    found = open_by_ball(solid, 0.7, (SPACING, SPACING))
     assert found[40, 40] and not found[90, 90]
     assert found.sum() > 0.9 * np.count_nonzero(disc(40, 40, 0.5) > 0.5)
-    assert not opened(disc(40, 40, 0.3) > 0.5, 0.7, (SPACING, SPACING)).any()
-    assert opened(disc(40, 40, 0.38) > 0.5, 0.7, (SPACING, SPACING)).any()
+    assert not open_by_ball(disc(40, 40, 0.3) > 0.5, 0.7, (SPACING, SPACING)).any()
+    assert open_by_ball(disc(40, 40, 0.38) > 0.5, 0.7, (SPACING, SPACING)).any()
 
 
 def test_objects_are_missing_if_less_than_half_of_them_is_there():
@@ -186,10 +186,10 @@ def random_solids(seed, shape, spacing):
 def test_what_is_found_slice_by_slice_is_what_is_found_in_the_whole_volume(spacing, slices):
     solid, other = (random_solids(seed, (slices, 40, 48), spacing) for seed in (1, 2))
     both = np.stack([solid, other], axis=1)
-    slices, found = map(np.stack, zip(*opened_slices(iter(both), 3.0, spacing), strict=True))
-    expected = opened(solid, 3.0, spacing)
+    slices, found = map(np.stack, zip(*open_slices_by_ball(iter(both), 3.0, spacing), strict=True))
+    expected = open_by_ball(solid, 3.0, spacing)
     assert np.array_equal(slices, both)
-    assert np.array_equal(found[:, 0], expected) and np.array_equal(found[:, 1], opened(other, 3.0, spacing))
+    assert np.array_equal(found[:, 0], expected) and np.array_equal(found[:, 1], open_by_ball(other, 3.0, spacing))
     assert 0 < expected.sum() < solid.sum() or len(solid) == 1
     objects = Objects()
     for one, there in zip(solid, other, strict=True):

@@ -23,7 +23,7 @@ from microsr.figures.comparison import (
     make_comparison,
 )
 from microsr.figures.domain import draw_domain, make_domain
-from microsr.figures.losses import draw_losses, make_losses, smoothed
+from microsr.figures.losses import draw_losses, make_losses, smooth
 from microsr.figures.metrics import draw_metrics
 from microsr.figures.network import draw_network
 from microsr.figures.patches import coverage, draw_patches, fullest_slices, make_patches
@@ -295,8 +295,8 @@ def test_loss_curves_have_a_panel_a_loss_and_a_line_a_model(histories):
 
 def test_smoothing_is_a_centred_mean_that_keeps_a_straight_line():
     line = np.arange(100.0)
-    assert np.allclose(smoothed(line)[2:-2], line[2:-2])  # 100 // 40 = 2 values on each side
-    assert smoothed(np.r_[np.zeros(50), 5.0, np.zeros(49)])[48:53] == pytest.approx([1, 1, 1, 1, 1])
+    assert np.allclose(smooth(line)[2:-2], line[2:-2])  # 100 // 40 = 2 values on each side
+    assert smooth(np.r_[np.zeros(50), 5.0, np.zeros(49)])[48:53] == pytest.approx([1, 1, 1, 1, 1])
 
 
 def test_a_file_that_is_no_history_is_named(tmp_path):

@@ -90,9 +90,9 @@ def test_tiles_alone_are_slices_of_their_own():
 def test_a_seam_of_one_pixel_is_not_lost_in_print():
     image = np.zeros((64, 1024), np.float32)
     image[:, 513] = 7
-    shown = tiling._coarser(image, 300)
+    shown = tiling._coarsen(image, 300)
     assert shown.shape == (16, 256) and (shown[:, 128] == 7).all() and np.count_nonzero(shown) == 16
-    assert np.array_equal(tiling._coarser(image, 2000), image)
+    assert np.array_equal(tiling._coarsen(image, 2000), image)
 
 
 def test_the_square_with_most_lung_is_shown():

@@ -17,7 +17,7 @@ from microsr.evaluation.summary import summarise
 from microsr.evaluation.tables import COLUMNS
 from microsr.figures import figures, typeset
 from microsr.figures.typeset import (
-    escaped,
+    escape_latex,
     latex,
     markdown,
     read_volumes,
@@ -150,10 +150,10 @@ def test_the_summary_has_every_protocol_and_true_minus_signs(summary, tmp_path):
 
 
 def test_special_characters_are_escaped_once():
-    assert escaped(r"\a{b}_#$~^<>") == (
+    assert escape_latex(r"\a{b}_#$~^<>") == (
         r"\textbackslash{}a\{b\}\_\#\$\textasciitilde{}\textasciicircum{}\textless{}\textgreater{}"
     )
-    assert escaped("−5 × 3 µm² ↑") == r"$-$5 $\times$ 3 \textmu{}m$^2$ $\uparrow$"
+    assert escape_latex("−5 × 3 µm² ↑") == r"$-$5 $\times$ 3 \textmu{}m$^2$ $\uparrow$"
     table = pd.DataFrame({"a_b": ["c_d"]})
     assert r"a\_b" in latex(table, "l") and r"a\_b" in markdown(table, ("left",))
     assert list(table) == ["a_b"], "the table that was given stays as it was"
@@ -163,7 +163,7 @@ def test_special_characters_are_escaped_once():
 def test_latex_takes_the_tables_and_every_character(volumes, summary, tmp_path):
     typeset_volumes(volumes, tmp_path / "v")
     typeset_summary(summary, tmp_path / "s")
-    (tmp_path / "e.tex").write_text(escaped("a_b&c%d#e$f~g^h\\i{j}<k>\"l'|"))
+    (tmp_path / "e.tex").write_text(escape_latex("a_b&c%d#e$f~g^h\\i{j}<k>\"l'|"))
     text = r"\documentclass{article} \usepackage{booktabs, textcomp} \begin{document}"
     (tmp_path / "d.tex").write_text(text + r"\input{v.tex} \input{s.tex} \input{e.tex} \end{document}")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "d.tex"]

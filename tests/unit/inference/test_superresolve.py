@@ -17,7 +17,7 @@ from microsr import cli
 from microsr.core.errors import UserError
 from microsr.core.provenance import run_file
 from microsr.inference.gather import gather
-from microsr.inference.superresolve import chosen_slices, parse_region, superresolve
+from microsr.inference.superresolve import choose_slices, parse_region, superresolve
 from microsr.inference.upsamplers import Bicubic, Generator
 from microsr.volume.storage import Volume, open_volume, write_volume
 
@@ -76,7 +76,7 @@ def test_the_super_resolved_volume_overlays_its_input(tmp_path):
     [("all", [0, 1, 2, 3]), ("1:3", [1, 2]), ("2:", [2, 3]), (":1", [0]), ([3, 1], [1, 3])],
 )
 def test_slices_are_chosen(slices, expected):
-    assert chosen_slices(slices, 4, Path("scan")) == expected
+    assert choose_slices(slices, 4, Path("scan")) == expected
 
 
 @pytest.mark.parametrize("slices", [[1, 4], "2:5"])

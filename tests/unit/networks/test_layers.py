@@ -98,9 +98,9 @@ def test_a_convolution_of_a_doubled_image_is_one_at_half_its_size(border):
     x, plane = torch.randn(2, 5, 9, 11), torch.randn(2, 1, 18, 22)
     with torch.no_grad():
         expected = noisy(bilinear_double(x), plane)
-        assert torch.equal(noisy.doubled(x, plane, border), expected)
+        assert torch.equal(noisy.double(x, plane, border), expected)
         noisy.fix()
-        found = noisy.doubled(x, plane, border)
+        found = noisy.double(x, plane, border)
     top, bottom, left, right = (0 if there else 2 for there in border)
     inside = (..., slice(top, 18 - bottom), slice(left, 22 - right))
     assert (found - expected)[inside].abs().max() < 1e-5

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from microsr.core.errors import UserError
-from microsr.report.calibration import chosen, counts, draw_calibration, make_calibration
+from microsr.report.calibration import choose_slices, counts, draw_calibration, make_calibration
 from microsr.volume.storage import Volume, open_volume, write_volume
 
 FACTS = {"method": "two_point", "air_grey": 2000.0, "tissue_grey": 10000.0, "slope": 0.13, "offset": -1260.0}
@@ -29,8 +29,8 @@ def test_shares_are_of_the_pixels_inside_the_mask_and_all_are_counted(tmp_path):
 
 
 def test_slices_are_spread_evenly():
-    assert chosen(3) == [0, 1, 2]
-    assert len(chosen(500)) == 12 and chosen(500)[0] == 20 and chosen(500)[-1] == 479
+    assert choose_slices(3) == [0, 1, 2]
+    assert len(choose_slices(500)) == 12 and choose_slices(500)[0] == 20 and choose_slices(500)[-1] == 479
 
 
 def test_the_figure_shows_grey_values_before_and_hu_after_with_the_points_that_were_taken():

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from microsr.core.errors import UserError
-from microsr.report.figures import DATA, EVALUATION, TRAINING, caption, show_figures, small
+from microsr.report.figures import DATA, EVALUATION, TRAINING, caption, show_figures, shrink
 
 
 def save(path, pixels):
@@ -24,16 +24,16 @@ def decoded(address: str) -> np.ndarray:
 def test_a_drawing_stays_what_it_is_and_a_wide_one_is_scaled_down(tmp_path):
     lines = np.full((100, 200, 3), 255, np.uint8)
     lines[::9], lines[:, ::7] = (0, 114, 178), (213, 94, 0)
-    address, size = small(save(tmp_path / "lines.png", lines))
+    address, size = shrink(save(tmp_path / "lines.png", lines))
     assert size == (200, 100) and np.array_equal(decoded(address), lines)
-    address, size = small(save(tmp_path / "wide.png", np.full((300, 3600, 3), 90, np.uint8)))
+    address, size = shrink(save(tmp_path / "wide.png", np.full((300, 3600, 3), 90, np.uint8)))
     assert size == (1800, 150) and decoded(address).shape == (150, 1800, 3)
 
 
 def test_a_picture_of_noise_is_much_smaller_than_its_file_and_close_to_it(tmp_path):
     noise = np.random.default_rng(0).normal(128, 30, (300, 300, 1)).clip(0, 255).astype(np.uint8).repeat(3, 2)
     path = save(tmp_path / "noise.png", noise)
-    address, _ = small(path)
+    address, _ = shrink(path)
     assert len(address) < 0.8 * path.stat().st_size
     assert np.abs(decoded(address).astype(int) - noise).mean() < 12
 

@@ -6,7 +6,7 @@ import torch
 
 from microsr.core.errors import UserError
 from microsr.figures.style import SMALLEST_PANEL, TALLEST
-from microsr.report.panels import draw_panels, kept_panels, make_panels
+from microsr.report.panels import draw_panels, make_panels, read_panels
 from microsr.training.monitor import Board
 
 SETTINGS, CODE = {"train": {"epochs": 1}}, "0123456789abcdef"
@@ -35,7 +35,7 @@ def training(tmp_path):
 
 
 def test_panels_are_those_of_this_training_evenly_spread_with_the_last(training):
-    found = kept_panels(*training)
+    found = read_panels(*training)
     assert list(found) == [1, 3, 5, 6, 8, 10]
     for step, picture in found.items():
         assert picture.shape == (32, 64)
@@ -45,24 +45,24 @@ def test_panels_are_those_of_this_training_evenly_spread_with_the_last(training)
 
 def test_a_training_whose_state_is_gone_or_of_other_settings_has_none(training, tmp_path):
     record, states = training
-    assert kept_panels(record, tmp_path / "nowhere") == {}
+    assert read_panels(record, tmp_path / "nowhere") == {}
     run = json.loads(record.read_text(encoding="utf-8"))
     record.write_text(json.dumps(run | {"code": {"fingerprint": "other"}}))
-    assert kept_panels(record, states) == {}
+    assert read_panels(record, states) == {}
     record.write_text("{}")
     with pytest.raises(UserError, match=r"run.json: is no record of a training"):
-        kept_panels(record, states)
+        read_panels(record, states)
 
 
 def test_damaged_panels_are_no_reason_to_stop(training):
     record, states = training
     for file in (states / "1111/tensorboard").iterdir():
         file.write_bytes(b"no events")
-    assert kept_panels(record, states) == {}
+    assert read_panels(record, states) == {}
 
 
 def test_the_figure_has_a_row_for_each_method_or_says_that_nothing_is_kept(training):
-    figure = draw_panels({"proposed": kept_panels(*training), "cyclegan": {}})
+    figure = draw_panels({"proposed": read_panels(*training), "cyclegan": {}})
     assert [axes.get_title(loc="left") for axes in figure.axes] == [f"step {n}" for n in (1, 3, 5, 6, 8, 10)]
     assert figure.axes[0].images[0].get_array().shape == (32, 32), "the first two patches"
     assert [text.get_text() for text in figure.texts] == [

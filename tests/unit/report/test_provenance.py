@@ -3,7 +3,7 @@ import time
 
 from microsr import config
 from microsr.core.provenance import write_run
-from microsr.report.provenance import as_tree, changed_settings, made_how
+from microsr.report.provenance import as_tree, changed_settings, summarise_making
 
 
 def test_settings_that_are_not_the_defaults_are_named_and_how_the_work_is_done_is_not():
@@ -25,7 +25,7 @@ def test_what_is_told_of_the_records_holds_no_times(tmp_path, monkeypatch):
     write_run(tmp_path / "generator.pt", "train", {}, [tmp_path / "scan.nii"], 1.0)
     write_run(tmp_path / "sr.csv", "superresolve", {}, [tmp_path / "generator.pt"], 2.0)
     write_run(tmp_path / "table.csv", "evaluate.summarise", {}, [tmp_path / "sr.csv"], time.time())
-    found = made_how([tmp_path / "table.csv"])
+    found = summarise_making([tmp_path / "table.csv"])
     assert found["steps"] == [("evaluate.summarise", 1), ("superresolve", 1), ("train", 1)]
     assert [name for name, _ in found["files"]] == ["scan.nii"] and [name for name, _ in found["models"]] == [
         "generator.pt"

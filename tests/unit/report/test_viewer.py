@@ -8,7 +8,7 @@ import pytest
 from microsr.config import Inset
 from microsr.core.errors import UserError
 from microsr.figures.comparison import Field
-from microsr.report.viewer import Source, bokeh_item, bokeh_script, make_views, packed, region, sides, view_json
+from microsr.report.viewer import Source, bokeh_item, bokeh_script, make_views, pack, region, sides, view_json
 from microsr.volume.storage import IDENTITY, Volume, magnified_geometry, write_volume
 
 
@@ -21,7 +21,7 @@ def unpacked(text: str, shape: tuple[int, int]) -> np.ndarray:
 def test_packing_loses_nothing_even_at_the_ends_of_int16():
     hu = np.random.default_rng(0).integers(-32768, 32767, (7, 11), dtype=np.int16, endpoint=True)
     hu[0, :4] = -32768, 32767, -32768, 0
-    assert np.array_equal(unpacked(packed(hu), hu.shape), hu)
+    assert np.array_equal(unpacked(pack(hu), hu.shape), hu)
 
 
 @pytest.fixture

@@ -144,7 +144,7 @@ def test_the_lung_is_closed_off_from_the_image_border_by_soft_tissue():
 def test_the_same_place_has_the_same_tissue_whatever_grid_asks():
     lung = small_lung()
     whole = Grid.around((1, 2, 0), (0.08,) * 3, (6, 40, 40))
-    part = whole.part((slice(2, 5), slice(10, 30), slice(5, 25)))
+    part = whole.cut((slice(2, 5), slice(10, 30), slice(5, 25)))
     assert lung.render(part) == pytest.approx(lung.render(whole)[2:5, 10:30, 5:25], abs=0.5)
 
 
@@ -221,7 +221,7 @@ def test_the_specimens_patches_hold_the_mix_of_the_lungs():
     settings = settings.model_copy(update={"specimen_mm": 14.0})
     grid = simulate.specimen_grid(lung, settings)
     assert grid.shape == (48, 280, 280)
-    assert lung.depth_inside(grid.part((slice(None, None, 8), slice(None, None, 8), slice(None, None, 8)))).min() > 0
+    assert lung.depth_inside(grid.cut((slice(None, None, 8), slice(None, None, 8), slice(None, None, 8)))).min() > 0
     step, patch = 0.4, round(settings.specimen_mm / 2 / 0.4)
 
     def mean_of_patches(place):
@@ -242,7 +242,7 @@ def test_a_specimen_is_cut_where_it_is_asked_for():
         chosen = settings.model_copy(update={"specimen": kind})
         grid = simulate.specimen_grid(lung, chosen, np.random.default_rng(seed))
         coarse = (slice(None, None, 8),) * 3
-        assert lung.depth_inside(grid.part(coarse)).min() > 0, "wholly in the lung"
+        assert lung.depth_inside(grid.cut(coarse)).min() > 0, "wholly in the lung"
         grids[kind, seed] = (float(grid.x.mean()), float(grid.y.mean()))
     assert len(set(grids.values())) == 4
     away = {key: math.hypot(*(np.array(place) - lung.tumour.centre[:2])) for key, place in grids.items()}

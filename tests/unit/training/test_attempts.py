@@ -8,7 +8,7 @@ import pytest
 from microsr.core.errors import UserError
 from microsr.training import train
 from microsr.training.attempts import sole_attempt
-from microsr.training.monitor import diverged
+from microsr.training.monitor import divergence_error
 from unit.training.test_resume import ALWAYS, differences, run
 
 
@@ -22,7 +22,7 @@ def attempt(folder, number=1, fails=None, saves=None):
 
 def test_what_diverged_is_not_tried_again_but_by_a_new_start(tmp_path):
     with pytest.raises(UserError, match="D1 is nan at step 4"):
-        attempt(tmp_path, fails=diverged("D1 is nan at step 4"))
+        attempt(tmp_path, fails=divergence_error("D1 is nan at step 4"))
     for number in (2, 3):
         with pytest.raises(UserError, match=r"^training diverged: D1 is nan at step 4; lower train\.learning_rate"):
             attempt(tmp_path, number)

@@ -10,7 +10,7 @@ from microsr import config
 from microsr.core.errors import UserError
 from microsr.physics.window import normalise, to_hu
 from microsr.training import batches as sampling
-from microsr.training.batches import Batch, Batches, Mapped, Resident, symmetric
+from microsr.training.batches import Batch, Batches, Mapped, Resident, apply_symmetry
 
 WINDOW = (-1000.0, 400.0)
 SCANNER = config.Scanner(noise_hu=70)
@@ -137,12 +137,12 @@ def test_every_stream_is_turned_by_each_symmetry_of_the_square_equally_often(tmp
         "mixed": (pooled, mixed),
     }
     for name, (stored, images) in drawn.items():
-        known = torch.stack([normalise(torch.tensor(symmetric(stored, k).copy()), WINDOW) for k in range(8)])
+        known = torch.stack([normalise(torch.tensor(apply_symmetry(stored, k).copy()), WINDOW) for k in range(8)])
         distance = (torch.cat(images) - known).abs().amax(dim=(2, 3))
         assert (distance.amin(dim=1) < 1e-5).all(), name
         counts = np.bincount(distance.argmin(dim=1), minlength=8)
         assert counts == pytest.approx(len(distance) / 8, abs=4.5 * np.sqrt(len(distance) / 8)), name
-    assert len({symmetric(clinical, k).tobytes() for k in range(8)}) == 8
+    assert len({apply_symmetry(clinical, k).tobytes() for k in range(8)}) == 8
 
 
 def test_mixed_inputs_are_other_patches_than_the_uct_of_their_step(tmp_path):

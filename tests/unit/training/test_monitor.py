@@ -191,7 +191,7 @@ def test_a_state_is_saved_only_when_the_board_has_all_rows_before_it(files, tmp_
 
 def test_the_board_of_a_training_that_diverged_has_all_rows_before(files, tmp_path, in_step, slow_board):
     def break_down():
-        raise monitor.diverged("D1 is nan at step 7")
+        raise monitor.divergence_error("D1 is nan at step 7")
 
     in_step(6, break_down)
     with pytest.raises(UserError):

@@ -9,7 +9,7 @@ import pytest
 from microsr.config import Experiment
 from microsr.config.sheet import Case, simulated_cases
 from microsr.evaluation.summary import interval
-from microsr.workflow.end_of_run import PLACES, ending, failures, left_out, unused_gpu
+from microsr.workflow.end_of_run import PLACES, ending, failures, list_left_out, unused_gpu
 
 EVERYTHING = {name: {"path": f"{name}.nii"} for name in ("clinical", "micro", "truth", "labels", "repeat")} | {
     "airways": "airways.csv"
@@ -28,7 +28,7 @@ def told(settings=None, without=(), training=(), nulls=(), cases=("test1",)) -> 
     both = {k: EVERYTHING[k] for k in ("clinical", "micro") if k not in training}
     rows = [Case(case=name, split="test", **known) for name in cases] + [Case(case="train1", split="train", **both)]
     experiment = Experiment.model_validate(SETTINGS | (settings or {}))
-    return left_out(experiment, {row.case: row for row in rows}, list(cases), list(nulls))
+    return list_left_out(experiment, {row.case: row for row in rows}, list(cases), list(nulls))
 
 
 def test_an_experiment_that_makes_everything_leaves_nothing_out():
@@ -73,7 +73,7 @@ def test_what_is_left_out_is_told_with_the_reason(change, lines):
 def test_cases_of_the_split_that_is_not_tested_on_are_told():
     experiment = Experiment.model_validate(SETTINGS)
     rows = simulated_cases(experiment.simulate.model_copy(update={"validation_cases": 2}), "x")
-    lines = left_out(experiment, {row.case: row for row in rows}, ["test1"], [])
+    lines = list_left_out(experiment, {row.case: row for row in rows}, ["test1"], [])
     assert lines == ["validation cases validation1, validation2: methods are tested on another split (evaluate.split)"]
 
 

@@ -9,7 +9,18 @@ import pytest
 from microsr.config import Compute, Experiment
 from microsr.config.sheet import MODALITIES, Case, simulated_cases
 from microsr.core.errors import UserError
-from microsr.workflow.plan import CALIBRATED, ENDINGS, TYPESET, VIEWED, Plan, Result, Trial, base, launcher, numbered
+from microsr.workflow.plan import (
+    CALIBRATED,
+    ENDINGS,
+    TYPESET,
+    VIEWED,
+    Plan,
+    Result,
+    Trial,
+    base,
+    launcher,
+    number_names,
+)
 
 METHODS = {"proposed": {}, "bicubic": {"kind": "bicubic"}, "cyclegan": {"losses": {"upsample": 0}}}
 EVERYTHING = {"further_protocols": ["repeatability", "downsampled", "distribution"], "validate_simulation": True}
@@ -93,7 +104,7 @@ def test_a_case_without_clinical_ct_needs_a_pixel_size_or_none(volumes):
 def test_pooled_trains_on_every_training_case_and_tests_on_the_held_out_one():
     made = plan()
     assert made.training_sets == {"pooled": ["train1", "train2"]}
-    assert made.tested == [Trial("pooled", "test1")]
+    assert made.tested_pairs == [Trial("pooled", "test1")]
     assert made.trainings == [("proposed", "pooled"), ("cyclegan", "pooled")], "bicubic is not trained"
     assert made.models[:3] == [
         f"<results>/models/proposed/pooled/{file}" for file in ("generator.pt", "history.csv", "run.json")
@@ -103,21 +114,23 @@ def test_pooled_trains_on_every_training_case_and_tests_on_the_held_out_one():
 def test_per_case_trains_a_model_a_case():
     made = plan(protocols=["per_case"])
     assert made.training_sets == {"case-train1": ["train1"], "case-train2": ["train2"]}
-    assert made.tested == [Trial("case-train1", "test1"), Trial("case-train2", "test1")]
+    assert made.tested_pairs == [Trial("case-train1", "test1"), Trial("case-train2", "test1")]
 
 
 def test_leave_one_out_tests_on_the_case_that_a_model_has_not_seen():
     made = few(protocols=["leave_one_out"])
     assert made.training_sets == {"without-both": ["ct", "uct"], "without-ct": ["both", "uct"]}, "uct cannot be tested"
-    assert made.tested == [Trial("without-both", "both"), Trial("without-ct", "ct")]
+    assert made.tested_pairs == [Trial("without-both", "both"), Trial("without-ct", "ct")]
 
 
 def test_validation_cases_are_tested_on_when_asked_for_and_never_beside_test_cases():
     cases = {"training_cases": 1, "validation_cases": 2, "test_cases": 2}
     tests, choosing = (plan(simulate=cases, evaluate={"split": split}) for split in ("test", "validation"))
-    assert {trial.case for trial in tests.tested} == set(tests.superresolved_cases) == {"test1", "test2"}
+    assert {trial.case for trial in tests.tested_pairs} == set(tests.superresolved_cases) == {"test1", "test2"}
     assert (
-        {trial.case for trial in choosing.tested} == set(choosing.superresolved_cases) == {"validation1", "validation2"}
+        {trial.case for trial in choosing.tested_pairs}
+        == set(choosing.superresolved_cases)
+        == {"validation1", "validation2"}
     )
     for made, looked_at, hidden in ((tests, "test", "validation"), (choosing, "validation", "test")):
         files = [
@@ -147,7 +160,7 @@ def test_models_of_a_training_are_chosen_among_by_the_validation_cases():
     assert words[:3] == ["--case", "name=validation1", "clinical=results/x/volumes/validation1/clinical.ome.zarr"]
     assert words.count("--case") == 2 and "airways=results/x/simulated/validation2/airways.csv" in words
     assert "<results>/models/proposed/pooled/choice.csv" in made.models and "<results>/tables/choice.csv" in made.tables
-    assert {trial.case for trial in made.tested} == {"test1"}
+    assert {trial.case for trial in made.tested_pairs} == {"test1"}
     plain = plan(simulate=simulate)
     assert plain.trained_models == [f"{folder}/generator.pt"] and plain.choosing_cases == []
     with pytest.raises(UserError, match=r"no case has split 'validation', to choose by among the 3 models"):
@@ -174,7 +187,7 @@ def test_further_scans_of_a_test_lung_stand_apart_from_the_test_cases():
     assert made.models == plain.models and made.figures == plain.figures, (
         "no model is trained with them, no figure is of them"
     )
-    assert made.metric_tables() == plain.metric_tables() and made.known == plain.known
+    assert made.metric_tables() == plain.metric_tables() and made.known_results == plain.known_results
     assert made.metric_tables("D45") == [
         f"<results>/tables/metrics/{where}/test{n}-D45.images.csv"
         for where in ("proposed/pooled", "bicubic/none", "cyclegan/pooled")
@@ -279,9 +292,9 @@ def test_a_method_trains_with_its_own_changes_and_no_number_of_repeats():
 
 def test_what_is_not_trained_is_made_once_a_case():
     made = plan(protocols=["pooled", "per_case"])
-    assert [r for r in made.superresolved if r.method == "bicubic"] == [Result("bicubic", "none", "test1")]
-    assert len(made.superresolved) == 1 + 2 * 3
-    assert [method for method, *_ in made.superresolved] == ["proposed"] * 3 + ["bicubic"] + ["cyclegan"] * 3
+    assert [r for r in made.superresolutions if r.method == "bicubic"] == [Result("bicubic", "none", "test1")]
+    assert len(made.superresolutions) == 1 + 2 * 3
+    assert [method for method, *_ in made.superresolutions] == ["proposed"] * 3 + ["bicubic"] + ["cyclegan"] * 3
 
 
 def test_a_scan_is_super_resolved_again_only_for_a_protocol_that_compares_with_it():
@@ -317,7 +330,7 @@ def test_every_result_is_exported_in_every_format_asked_for():
     made = plan(superresolve={"formats": ["nifti.gz", "dicom", "metaimage"]})
     of_one = [file for file in made.exports if "/bicubic/" in file]
     assert of_one == [f"<results>/superresolved/bicubic/none/test1{end}" for end in (".nii.gz", "_dicom", ".mha")]
-    assert len(made.exports) == 3 * len(made.superresolved)
+    assert len(made.exports) == 3 * len(made.superresolutions)
     assert len(set(ENDINGS.values())) == len(ENDINGS), "no format overwrites another one"
 
 
@@ -364,7 +377,7 @@ def test_the_first_comparison_is_of_the_pooled_models_and_no_seed_has_one_of_its
 
 def test_a_comparison_shows_each_method_in_its_order():
     made = plan()
-    assert made.compared("superresolved", made.comparisons["comparison"]) == [
+    assert made.list_compared("superresolved", made.comparisons["comparison"]) == [
         f"<results>/superresolved/{result}/test1.ome.zarr"
         for result in ("proposed/pooled", "bicubic/none", "cyclegan/pooled")
     ]
@@ -395,7 +408,7 @@ def test_a_comparison_of_interpolations_says_nothing_of_training_and_a_note_is_o
 def test_hallucinations_are_drawn_of_the_first_comparison_that_is_known():
     assert few().known_cases == ["known"], "halves lacks airways"
     assert few().hallucination == Trial("pooled", "known")
-    assert {result.case for result in few().known} == {"known"} and len(few().known) == 3
+    assert {result.case for result in few().known_results} == {"known"} and len(few().known_results) == 3
     made = plan(*FEW[:5], volumes=NATIVE)
     assert made.hallucination is None
     assert not {"hallucination", "bronchioles"} & set(made.figure_names)
@@ -457,8 +470,8 @@ def test_each_training_set_has_one_domain_check():
 
 
 def test_the_first_of_several_figures_has_the_plain_name():
-    assert numbered("a", ["x", "y", "x", "z"]) == {"a": "x", "a_y": "y", "a_z": "z"}
-    assert numbered("a", []) == {}
+    assert number_names("a", ["x", "y", "x", "z"]) == {"a": "x", "a_y": "y", "a_z": "z"}
+    assert number_names("a", []) == {}
 
 
 # The report
@@ -468,7 +481,7 @@ def test_the_report_shows_so_many_comparisons_and_calibrations():
     many = [case(f"t{n}", "train", "clinical", "micro") for n in range(7)]
     made = plan(*many, case("b", "test", "clinical"), case("c", "test", "clinical"), protocols=["per_case"])
     assert len(made.comparisons) == 14
-    assert made.viewed == list(made.comparisons)[:VIEWED]
+    assert made.viewed_comparisons == list(made.comparisons)[:VIEWED]
     assert made.calibrated_cases == [f"t{n}" for n in range(CALIBRATED)]
 
 

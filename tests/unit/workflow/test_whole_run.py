@@ -11,7 +11,16 @@ import pytest
 
 from microsr.config import Train
 from microsr.core.progress import Progress, logger
-from microsr.workflow.whole_run import OTHERWISE, TYPICAL, Forecast, Step, Watch, plan_of, told_left, training_seconds
+from microsr.workflow.whole_run import (
+    OTHERWISE,
+    TYPICAL,
+    Forecast,
+    Step,
+    Watch,
+    plan_of,
+    read_time_left,
+    training_seconds,
+)
 
 
 def step(rule, seconds, *needs, threads=1, **more) -> Step:
@@ -74,10 +83,10 @@ def test_what_a_step_says_of_itself_counts(tmp_path):
     assert forecast.left(1) == pytest.approx(4800 + 50, abs=3)
     os.utime(log, (time.time() - 60, time.time() - 60))
     assert forecast.left(100) == pytest.approx(4740 + 50, abs=3), "a minute ago"
-    assert told_left(log, time.time() - 30) is None, "an earlier run's"
-    assert told_left(tmp_path / "none.log", 0) is None
+    assert read_time_left(log, time.time() - 30) is None, "an earlier run's"
+    assert read_time_left(tmp_path / "none.log", 0) is None
     log.write_bytes(b"\xff microsr train ...\n")
-    assert told_left(log, 0) is None
+    assert read_time_left(log, 0) is None
 
 
 def test_the_lines_of_progress_are_understood(tmp_path, monkeypatch):
@@ -94,7 +103,7 @@ def test_the_lines_of_progress_are_understood(tmp_path, monkeypatch):
         now[0] += seconds
         progress.advance(note="cycle_loss 0.1")
         handler.close()
-        assert told_left(log, 0) == pytest.approx((total - 1) * seconds, rel=0.03, abs=2)
+        assert read_time_left(log, 0) == pytest.approx((total - 1) * seconds, rel=0.03, abs=2)
 
 
 def test_a_training_takes_longer_with_more_of_anything():

@@ -49,7 +49,7 @@ SEED = 0
 """The windows' places are always the same, so that methods are compared on the same tissue."""
 PROTOCOL = "distribution"
 
-Part = tuple[Any, Sequence[int]]
+Region = tuple[Any, Sequence[int]]
 """A mask [slices, rows, columns], read by slice, and the slices of it that count; or only these slices, by their
 number.
 """
@@ -75,7 +75,7 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     and covariances count, and textures that the network takes for the same are the same. It sees neither places nor
     truth: another patient's lung scores nearly as well as the right one, and dense tissue is left out (AERATED_HU).
     """
-    return _computed(FrechetInceptionDistance(_Given(first.shape[1])), first, second)
+    return _compute(FrechetInceptionDistance(_Given(first.shape[1])), first, second)
 
 
 def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
@@ -86,10 +86,10 @@ def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
     their number. What fools it: as `frechet_distance`; and windows that overlap count as if they did not.
     """
     number = min(len(first), len(second))
-    return _computed(KernelInceptionDistance(_Given(first.shape[1]), subsets=1, subset_size=number), first, second)
+    return _compute(KernelInceptionDistance(_Given(first.shape[1]), subsets=1, subset_size=number), first, second)
 
 
-def _computed(metric: Any, first: np.ndarray, second: np.ndarray) -> float:
+def _compute(metric: Any, first: np.ndarray, second: np.ndarray) -> float:
     metric.update(torch.from_numpy(np.asarray(first, np.float64)), real=True)
     metric.update(torch.from_numpy(np.asarray(second, np.float64)), real=False)
     found = metric.compute()
@@ -141,8 +141,8 @@ def evaluate(
     write_run(output, "evaluate.distribution", settings, paths, started, features=facts)
 
 
-def _halves(mask: Any) -> tuple[Part, Part]:
-    """Two parts with half the specimen each: its first slices and its last, or left and right where only one slice
+def _halves(mask: Any) -> tuple[Region, Region]:
+    """Two regions with half the specimen each: its first slices and its last, or left and right where only one slice
     holds any.
     """
     amount = np.array([np.count_nonzero(mask[z]) for z in range(mask.shape[0])])
@@ -157,14 +157,16 @@ def _halves(mask: Any) -> tuple[Part, Part]:
     return ({z: specimen & left}, [z]), ({z: specimen & ~left}, [z])
 
 
-def _size(lung: Part, halves: list[tuple[Part, Part]], path: Path, micro: list[Path]) -> tuple[int, list[np.ndarray]]:
+def _size(
+    lung: Region, halves: list[tuple[Region, Region]], path: Path, micro: list[Path]
+) -> tuple[int, list[np.ndarray]]:
     """The largest window that has room in the lung and in each half of each specimen, and the positions on their
     slices.
     """
     for size in SIZES:
-        parts = [(lung, size // SCALE), *((half, size) for pair in halves for half in pair)]
-        counts = [positions.count_positions(m, side, 1.0, z) for (m, z), side in parts]
-        room = [n.sum() / (side / 2) ** 2 for n, (_, side) in zip(counts, parts, strict=True)]
+        regions = [(lung, size // SCALE), *((half, size) for pair in halves for half in pair)]
+        counts = [positions.count_positions(m, side, 1.0, z) for (m, z), side in regions]
+        room = [n.sum() / (side / 2) ** 2 for n, (_, side) in zip(counts, regions, strict=True)]
         if min(room) >= ENOUGH_ROOM:
             return size, counts
     if min(room) == 0:
@@ -177,13 +179,13 @@ def _size(lung: Part, halves: list[tuple[Part, Part]], path: Path, micro: list[P
 
 
 def _places(
-    array: Any, part: Part, counts: np.ndarray, size: int, number: int, stream: np.random.Generator
+    array: Any, region: Region, counts: np.ndarray, size: int, number: int, stream: np.random.Generator
 ) -> np.ndarray:
-    """Places [number, 3] of aerated windows inside a part of a volume in HU, drawn evenly.
+    """Places [number, 3] of aerated windows inside a region of a volume in HU, drawn evenly.
 
-    counts: of `preprocessing.positions.count_positions` in the part.
+    counts: of `preprocessing.positions.count_positions` in the region.
     """
-    mask, slices = part
+    mask, slices = region
     drawn = positions.draw_positions(mask, size, 1.0, CANDIDATES * number, stream, counts, slices)
     mean = cut(array, drawn, size).mean(axis=(1, 2))
     taken = np.argsort(np.maximum(mean, AERATED_HU), kind="stable")[:number]
@@ -196,7 +198,7 @@ def _places(
 def _micro_features(
     network: Any,
     volumes: list[Volume],
-    parts: list[Part],
+    regions: list[Region],
     counts: list[np.ndarray],
     size: int,
     stream: np.random.Generator,
@@ -204,8 +206,8 @@ def _micro_features(
     """Features of WINDOWS windows, as many from each volume, in an order by chance."""
     shares = np.diff(np.linspace(0, WINDOWS, len(volumes) + 1).astype(int))
     found = [
-        network.describe(cut(volume.array, _places(volume.array, part, count, size, share, stream), size))
-        for volume, part, count, share in zip(volumes, parts, counts, shares, strict=True)
+        network.describe(cut(volume.array, _places(volume.array, region, count, size, share, stream), size))
+        for volume, region, count, share in zip(volumes, regions, counts, shares, strict=True)
         if share
     ]
     return stream.permutation(np.concatenate(found))

@@ -75,7 +75,7 @@ def rows(
     volume = create_volume(maps, sr.shape, sr)[0] if maps is not None else None
     progress = Progress(len(slices), "slices")
 
-    def compared() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def compare_slices() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Compare slice by slice; yields what the lesions, which span slices, need of each."""
         for i, z in enumerate(slices):
             image, true, lung = np.asarray(sr.array[i]), np.asarray(truth.array[z]), metrics.magnify(mask[z])
@@ -95,7 +95,7 @@ def rows(
             progress.advance()
 
     spacing = (sr.spacing[2], *(structures.LESION_POOL * s for s in sr.spacing[1::-1]))
-    lost, invented = structures.lesions(compared(), spacing)
+    lost, invented = structures.lesions(compare_slices(), spacing)
     progress.close()
     found, table = measures.rows((lost, invented), labels is not None, crossings is not None)
     return [(PROTOCOL, *row) for row in found], table

@@ -1,7 +1,7 @@
 """The modified CycleGAN (Zheng et al. 2020): four networks, their optimisers, and one training step over them.
 
-Everything random belongs to a sample, (seed, sample number), so a batch may be cut into parts and shared by processes
-without changing what is learnt.
+Everything random belongs to a sample, (seed, sample number), so a batch may be cut into portions and shared by
+processes without changing what is learnt.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from microsr.networks.families import Networks, build
 from microsr.training.batches import Batch, Batches, add_noise
 from microsr.training.methods.generator import GeneratorTraining, open_unpaired
 from microsr.training.methods.method import SKIPPED, Setup, Sizes
-from microsr.training.passes import DiscriminatorPass, GeneratorPass, frozen, gigaflops_per_pair
+from microsr.training.passes import DiscriminatorPass, GeneratorPass, freeze, gigaflops_per_pair
 
 
 class ImagePool:
@@ -94,16 +94,16 @@ class CycleGAN(GeneratorTraining):
         share = len(batch.a)
         first = number * share * self.processes.count + share * self.processes.rank
         size = share // self.setup.accumulate
-        parts = [slice(k, k + size) for k in range(0, share, size)]
+        portions = [slice(k, k + size) for k in range(0, share, size)]
         for network in self.nets[2:]:
             refresh_spectral_norm(network)
 
-        with frozen(*self.nets[2:]):
-            inputs = (self._generator_inputs(batch, part, first) for part in parts)
+        with freeze(*self.nets[2:]):
+            inputs = (self._generator_inputs(batch, portion, first) for portion in portions)
             found, a_sr, b_lr = zip(*self._backward(self._passes[0], inputs), strict=True)
         fake_micro, fake_clinical = self._show(number, torch.cat(a_sr), torch.cat(b_lr))
         seen = (batch.b, fake_micro, batch.clinical, fake_clinical)
-        judged = self._backward(self._passes[1], (tuple(x[part] for x in seen) for part in parts))
+        judged = self._backward(self._passes[1], (tuple(x[portion] for x in seen) for portion in portions))
         found = [generators | discriminators for generators, (discriminators,) in zip(found, judged, strict=True)]
 
         broken = self.broken()
@@ -114,8 +114,8 @@ class CycleGAN(GeneratorTraining):
         return dict(zip(found[0], self.processes.mean(means), strict=True)) | {SKIPPED: broken}
 
     def _backward(self, one: nn.Module, inputs: Iterable[tuple]) -> list[tuple]:
-        """Add up a pass's gradients over the parts of this process's share; what else the pass returned, for each
-        part.
+        """Add up a pass's gradients over the portions of this process's share; what else the pass returned, for each
+        portion.
         """
         returned = []
         for k, arguments in enumerate(inputs, start=1):
@@ -126,10 +126,10 @@ class CycleGAN(GeneratorTraining):
             returned.append(tuple(others))
         return returned
 
-    def _generator_inputs(self, batch: Batch, part: slice, first: int) -> tuple:
-        """What the generators' pass needs for a part of the share, whose first sample has the number `first`."""
-        samples = range(first + part.start, first + part.stop)
-        batch = Batch(*(x[part].contiguous(memory_format=torch.channels_last) for x in batch))
+    def _generator_inputs(self, batch: Batch, portion: slice, first: int) -> tuple:
+        """What the generators' pass needs for a portion of the share, whose first sample has the number `first`."""
+        samples = range(first + portion.start, first + portion.stop)
+        batch = Batch(*(x[portion].contiguous(memory_format=torch.channels_last) for x in batch))
         size = tuple(batch.a.shape[-2:])
         g1, g2, *_ = self.nets
         noise = [self.planes(network, samples, use, size) for use, network in enumerate((g1, g2, g2, g1))]

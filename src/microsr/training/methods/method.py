@@ -1,8 +1,8 @@
 """What a trainable method must offer, and what it is made from.
 
 `training.train` finds a method by its kind in `core.registry.methods`, and asks it for its data, its steps, its state
-and its model. Everything random belongs to a sample, (seed, sample number), so a batch may be cut into parts and shared
-by processes without changing what is learnt.
+and its model. Everything random belongs to a sample, (seed, sample number), so a batch may be cut into portions and
+shared by processes without changing what is learnt.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Setup:
     processes: Processes = field(default_factory=Processes)
     """This process among those of the training, with its device."""
     accumulate: int = 1
-    """Parts in which a process takes its share of a batch."""
+    """Portions in which a process takes its share of a batch."""
     compiled: bool = False
     """Whether torch.compile is asked for."""
 
@@ -52,11 +52,11 @@ class Data(Protocol):
     sizes: Sizes
     steps_per_epoch: int
 
-    def batch(self, step: int, part: slice | None = None) -> NamedTuple:
-        """The tensors of a step, [batch, 1, rows, columns] in [-1, 1], or of a part of its samples, bit for bit."""
+    def batch(self, step: int, portion: slice | None = None) -> NamedTuple:
+        """The tensors of a step, [batch, 1, rows, columns] in [-1, 1], or of a portion of its samples, bit for bit."""
         ...
 
-    def pairs(self, step: int, part: slice | None = None) -> NamedTuple:
+    def pairs(self, step: int, portion: slice | None = None) -> NamedTuple:
         """The same of a step of the start."""
         ...
 
