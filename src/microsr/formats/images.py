@@ -16,6 +16,7 @@ import numpy as np
 
 from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
+from microsr.core.progress import logger
 from microsr.formats import headers
 from microsr.formats.rawfile import cache_slices, damage_error
 from microsr.volume.slices import Slices
@@ -56,6 +57,8 @@ def read_images(files: list[Path], scan: Scan, scratch: Path | None) -> Volume:
     if chosen[0].stat().st_size < rows * columns * dtype.itemsize:
         array = cache_slices(array, scratch)
     stack = len(given) != 1 and len(given) != 2
+    if stack:
+        _check_names(chosen, scan.path)
     numbers = list(size) if size else [given[0], given[min(1, len(given) - 1)], given[2] if stack else given[0]]
     source = {
         "format": kind_of(files[0]).name, "size": [columns, rows, len(files)],
@@ -83,6 +86,43 @@ def _require_alike(files: list[Path]) -> Head:
                 f"{found[1]}x{found[0]} ({found[2]}); make them alike, or give each its own case"
             )
     return found
+
+
+def _check_names(files: list[Path], where: str) -> None:
+    """Warn of a stack whose names are not those of one scan without a gap; refuse several kinds of images.
+
+    Raises
+    ------
+    UserError
+        The images are of several kinds.
+    """
+    kinds = sorted({kind_of(path).name for path in files})
+    if len(kinds) > 1:
+        raise UserError(f"{where}: holds images of several kinds ({', '.join(kinds)}); keep one scan in a folder")
+    numbered: dict[tuple[str, str], list[tuple[int, Path]]] = {}
+    for path in files:
+        before, number, after = re.fullmatch(r"(.*?)(\d*)(\D*)", path.stem).groups()
+        numbered.setdefault((before, after), []).append((int(number or 0), path))
+    if len(numbered) > 1:
+        (_, one), (_, other) = (names[0] for names in list(numbered.values())[:2])
+        logger.warning(
+            "%s: images of several names, as %s and %s, are taken for one stack; keep one scan in a folder",
+            *(where, one.name, other.name),
+        )
+    for names in numbered.values():
+        steps = np.diff([number for number, _ in names])
+        if len(steps) == 0:
+            continue
+        usual = int(min(steps, key=lambda step: (-np.count_nonzero(steps == step), step)))
+        gaps = [
+            (a.name, b.name) for (_, a), (_, b), step in zip(names, names[1:], steps, strict=False) if step != usual
+        ]
+        if gaps:
+            logger.warning(
+                "%s: by their numbers slices are missing between %s and %s (%d such gaps); they are placed as if none "
+                "were, so that what follows lies too near",
+                *(where, *gaps[0], len(gaps)),
+            )
 
 
 # SkyScan

@@ -62,3 +62,8 @@ def test_a_uct_in_micrometres_is_refused(shared_data, tmp_path):
     for settings in ({"sampling": "native"}, {"matched_spacing_mm": 0.08}):
         with pytest.raises(UserError, match=r"voxels of 13 x 13 x 13 mm are no uCT's \(um for mm\?\)"):
             import_micro(scan, "a", MicroVolume.model_validate(settings), tmp_path / "m.ome.zarr")
+
+
+def test_a_slice_that_is_missing_in_a_folder_is_told(shared_data, caplog):
+    volume = read_scan(Scan(path=str(shared_data / "cases/folder_gap/in"), spacing="0.013x0.013x0.013"))
+    assert volume.shape[0] == 5 and "missing between s2.tif and s4.tif" in caplog.text

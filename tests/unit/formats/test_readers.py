@@ -256,6 +256,57 @@ def test_a_slice_distance_makes_a_stack_of_a_folder_of_images(images):
     assert volume.array[:, 1, 1].tolist() == [2, 10]
 
 
+@pytest.fixture
+def stack(tmp_path):
+    """Writes images of these names: the folder."""
+
+    def make(*names):
+        for name in names:
+            array = np.full((4, 5), len(list(tmp_path.iterdir())), np.uint8)
+            sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / name))
+        return tmp_path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["s0.tif", "s1.tif", "s2.tif", "s4.tif", "s5.tif"], "missing between s2.tif and s4.tif (1 such gaps)"),
+        ([f"a{n:04d}_rec.png" for n in (10, 20, 30, 50, 60, 90)], "missing between a0030_rec.png and a0050_rec.png (2"),
+        (["x1.png", "x2.png", "x3.png", "y1.png", "y2.png"], "several names, as x1.png and y1.png"),
+        (["s1.png", "s2.png", "s3.png", "mask.png"], "several names"),
+        (["scan1_1.png", "scan1_2.png", "scan2_1.png"], "several names, as scan1_1.png and scan2_1.png"),
+    ],
+)
+def test_gaps_and_mixtures_of_names_are_told(stack, caplog, names, said):
+    folder = stack(*names)
+    assert read(folder, spacing="0.013x0.013x0.013").shape[0] == len(names)
+    assert said in caplog.text
+    caplog.clear()
+    assert read(folder, spacing="0.013").attributes["independent_slices"], "which have no distance"
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["s9.png", "s10.png", "s11.png"], ["010.png", "020.png", "030.png"], ["a.png"], ["r1_z1.png", "r1_z2.png"]],
+)  # fmt: skip
+def test_a_whole_stack_is_not_told_of(stack, caplog, names):
+    read(stack(*names), spacing="0.013x0.013x0.013")
+    assert not caplog.text
+
+
+def test_a_gap_beside_the_chosen_slices_does_not_matter(stack, caplog):
+    read(stack("s0.png", "s1.png", "s5.png"), spacing="0.1x0.1x0.1", slices="0:2")
+    assert not caplog.text
+
+
+def test_images_of_several_kinds_are_no_stack(stack):
+    folder = stack("s0.png", "s1.tif")
+    refused(r"several kinds \(PNG, TIFF\)", folder, spacing="0.1x0.1x0.1")
+
+
 def test_images_without_pixel_size_or_of_several_sizes_are_refused(images):
     refused("pixel size", images)
     sitk.WriteImage(sitk.GetImageFromArray(np.eye(3, dtype=np.uint8)), str(images / "slice3.png"))
