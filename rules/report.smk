@@ -51,7 +51,11 @@ rule draw_panels:
 rule write_report:
     """Put the comparison to look into, the tables and the figures into one HTML file."""
     input:
-        views=[f"<results>/{volume}.ome.zarr" for name in PLAN.viewed_comparisons for volume in PLAN.volumes_viewed(name).values()],
+        views=[
+            f"<results>/{volume}.ome.zarr"
+            for name in PLAN.viewed_comparisons
+            for volume in PLAN.volumes_viewed(name).values()
+        ],
         records=[f"<results>/figures/{name}.run.json" for name in PLAN.viewed_comparisons],
         figures=[file for file in PLAN.figures if file.endswith(".png")],
         volumes="<results>/tables/volumes.csv",
