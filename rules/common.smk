@@ -99,9 +99,9 @@ def clinical_to_match(wildcards):
     return f"<results>/volumes/{wildcards.case}/clinical.ome.zarr" if PLAN.matches_clinical else []
 
 
-def patches(modality):
-    """Input function: the patches of a modality that a method learns from."""
-    return lambda wildcards: PLAN.training_files(wildcards.method, wildcards.training_set, modality)
+def patches(held):
+    """Input function: the files with patches, or scans of them, that a method learns from, by what they hold."""
+    return lambda wildcards: PLAN.training_files(wildcards.method, wildcards.training_set, held)
 
 
 def generator(wildcards):

@@ -27,6 +27,33 @@ rule extract_patches:
         " --seed {params.seed} --output {output.patches} --index {output.index} {params.settings} --log {log}"
 
 
+rule scan_patches:
+    """Scan the uCT patches as the clinical scanner would, for methods that learn from pairs."""
+    input:
+        volume="<results>/volumes/{case}/micro.ome.zarr",
+        index="<results>/patches/{case}/micro.csv",
+    output:
+        scans=ensure("<results>/patches/{case}/micro_scans.npy", non_empty=True),
+        table=ensure("<results>/patches/{case}/micro_scans.csv", non_empty=True),
+        run="<results>/patches/{case}/micro_scans.run.json",
+    log:
+        "<logs>/patches/{case}/micro_scans.log",
+    benchmark:
+        "<benchmarks>/patches/{case}/micro_scans.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=more_each_time(2000),
+        runtime=more_each_time(60),
+    params:
+        seed=EXPERIMENT.seed,
+        settings=PLAN.pairs_flags,
+        code=code_version("pairs"),
+    shell:
+        "microsr pairs --case {wildcards.case} --volume {input.volume} --index {input.index} --seed {params.seed}"
+        " --output {output.scans} --table {output.table} {params.settings} --log {log}"
+
+
 rule check_domain:
     """Compare clinical patches with average-pooled uCT patches, and warn if a network would learn the difference."""
     input:

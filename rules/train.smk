@@ -13,6 +13,8 @@ rule train:
     input:
         clinical=patches("clinical"),
         micro=patches("micro"),
+        scans=patches("scans"),
+        scan_table=patches("scan_table"),
         domain=ancient(lambda wildcards: PLAN.domain_table(wildcards.training_set)),
     output:
         generator=ensure(PLAN.trained_models, non_empty=True),
@@ -38,7 +40,7 @@ rule train:
         tasks=NODES if NODES > 1 else None,
         mpi="srun" if NODES > 1 else None,
     params:
-        patches=optional("clinical", "micro"),
+        patches=optional("clinical", "micro", "scans", "scan_table"),
         seed=lambda wildcards: PLAN.seed_of(wildcards.training_set),
         window="{} {}".format(*EXPERIMENT.window_hu),
         settings=lambda wildcards: PLAN.training_flags(wildcards.method),

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from microsr.config import KINDS, Experiment, Inset
+from microsr.config import KINDS, Experiment, Inset, PairedMethod, TrainedMethod
 from microsr.core.registry.losses import LOSSES
 
 pytestmark = pytest.mark.workflow
@@ -53,6 +53,19 @@ REACHES: dict[str, tuple[Any, set[str]]] = {
     "patches.micro_size": (96, {"extract_patches"}),
     "patches.per_case": (9, {"extract_patches"}),
     "patches.inside": (0.7, {"extract_patches"}),
+    **{
+        f"pairs.{key}": (value, {"scan_patches"})
+        for key, value in {"scanners": 2, "kernels": ["D45"], "slice_sigma": [0.8, 1.2]}.items()
+    },
+    **{
+        f"methods.{name}.{key}": (value, {"train"})
+        for name, seen_by in (("regression", "drawn"), ("posterior", "stated"))
+        for key, value in {"seen_by": seen_by, "noise_range": [0.6, 2.0]}.items()
+    },
+    **{
+        f"methods.posterior.{key}": (value, {"train"})
+        for key, value in {"alpha": 0.9, "pools": 0.5, "neighbourhoods": 0.5, "spectrum": 0.6}.items()
+    },
     f"{METHOD}mix_fraction": (0.3, TRAINED),
     f"{METHOD}mix_noise": (True, TRAINED),
     **{
@@ -123,7 +136,10 @@ JOBS = {
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    """Dotted names of all settings; of the methods those of one of them, as if it were of every kind."""
+    """Dotted names of all settings; of the methods those of one of them, as if it were of every kind.
+
+    But keys of a kind that learns from pairs are those of a method of that name.
+    """
     found = []
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -131,7 +147,13 @@ def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
         else:
             found.append(f"{prefix}{name}")
     kinds = KINDS.values() if model is Experiment else ()
-    return list(dict.fromkeys([*found, *(key for kind in kinds for key in keys(kind, METHOD))]))
+    for kind in kinds:
+        if issubclass(kind, PairedMethod):
+            own = [key for key in kind.model_fields if key not in TrainedMethod.model_fields]
+            found += [f"methods.{kind.model_fields['kind'].default}.{key}" for key in own]
+        else:
+            found += keys(kind, METHOD)
+    return list(dict.fromkeys(found))
 
 
 def test_every_key_is_in_one_of_the_lists():

@@ -22,6 +22,7 @@ from microsr.config.methods import (
     TrainedMethod,
     UntrainedMethod,
 )
+from microsr.config.methods.pairs import PairedMethod, PosteriorMethod, RegressionMethod
 from microsr.config.pairs import Pairs
 from microsr.config.patches import Patches
 from microsr.config.search import Search, trials_of, with_trials
@@ -60,9 +61,12 @@ __all__ = [
     "Method",
     "MicroVolume",
     "Name",
+    "PairedMethod",
     "Pairs",
     "Patches",
     "Positive",
+    "PosteriorMethod",
+    "RegressionMethod",
     "Scanner",
     "Search",
     "Section",

@@ -11,6 +11,7 @@ from microsr.config.compute import Compute
 from microsr.config.evaluate import Evaluate
 from microsr.config.figures import Figures
 from microsr.config.methods import KIND, AnyMethod, TrainedMethod, default_methods
+from microsr.config.pairs import Pairs
 from microsr.config.patches import Patches
 from microsr.config.search import Search
 from microsr.config.section import Name, Section
@@ -35,6 +36,7 @@ class Experiment(Section):
     simulate: Simulate = Field(default_factory=Simulate)
     volumes: Volumes = Field(default_factory=Volumes)
     patches: Patches = Field(default_factory=Patches)
+    pairs: Pairs = Field(default_factory=Pairs)
     methods: Annotated[dict[Name, AnyMethod], Field(min_length=1)] = Field(default_factory=default_methods)
     """Methods to compare, in the order of the figure's panels; a method set to null is left out."""
     protocols: Annotated[list[Literal["pooled", "per_case", "leave_one_out"]], Field(min_length=1)] = ["pooled"]
@@ -83,6 +85,11 @@ class Experiment(Section):
             train = self.training_of(name)
             if train.network == "resnet" and size < 6:
                 raise ValueError(f"patches.clinical_size is {size}, network resnet (method {name}) needs at least 6")
+            if train.network == "resnet" and self.methods[name].kind == "posterior":
+                raise ValueError(
+                    f"network resnet draws nothing at random, so method {name} cannot sample with it; "
+                    "take efficient or compact"
+                )
             if train.batch_size % parts:
                 raise ValueError(
                     f"batch_size is {train.batch_size} (method {name}), must be divisible by compute.devices x nodes x "

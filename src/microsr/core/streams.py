@@ -47,6 +47,8 @@ class Stream(IntEnum):
     """The noise that is added to the pairs of a start (sample)."""
     SCANNERS = 13
     """The scanners that uCT patches are seen through (CRC-32 of the case's name)."""
+    PAIRS = 14
+    """Which of its scans a uCT patch is paired with, and the scan's noise (sample)."""
     SEARCH = 20
     """What a trial of a search has for its settings (CRC-32 of the trial's name)."""
 

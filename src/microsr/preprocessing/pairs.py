@@ -48,7 +48,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, type=Path, help="scans of the patches (.npy)")
     parser.add_argument("--table", required=True, type=Path, help="scanner of each scan (.csv)")
     config.add_flags(parser, config.Pairs)
-    config.add_flags(parser, config.Scanner)
+    config.add_flags(parser, config.Scanner, without=["noise_hu"])
 
 
 def main(ns: argparse.Namespace) -> None:

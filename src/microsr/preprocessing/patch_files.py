@@ -5,10 +5,11 @@ them.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
+from microsr.config.cases import KernelName
 from microsr.core.csv_files import read_rows
 from microsr.core.errors import UserError, brief
 
@@ -57,4 +58,19 @@ def read_index(path: Path) -> pd.DataFrame:
     table = read_rows(path, INDEX_COLUMNS, "no index of patches", "microsr patches", **how)
     if (table[list(places)] < [0, 0, 0, 1]).to_numpy().any():
         raise UserError(f"{path} lists patches at places that are none; make it with `microsr patches`")
+    return table
+
+
+def read_scans(path: Path) -> pd.DataFrame:
+    """The scanner of each scan of uCT patches, SCAN_COLUMNS, a row for each scan, the scans of the first patch first.
+
+    Raises
+    ------
+    UserError
+        The file is no such table, or names a kernel that there is not.
+    """
+    how = {"dtype": {"case": str, "modality": str, "kernel": str}, "keep_default_na": False}
+    table = read_rows(path, SCAN_COLUMNS, "no table of scans", "microsr pairs", **how)
+    if not table["kernel"].isin(get_args(KernelName)).all():
+        raise UserError(f"{path} names a kernel that there is not; make it with `microsr pairs`")
     return table

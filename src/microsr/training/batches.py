@@ -153,9 +153,13 @@ class PatchStream:
 
     def take(self, epoch: int, positions: np.ndarray) -> Tensor:
         """The patches at positions [n] of an epoch, float32 [n, 1, size, size] in [-1, 1]."""
+        return normalise(self._patches.take(self.places(epoch, positions)), self._window).unsqueeze(1)
+
+    def places(self, epoch: int, positions: np.ndarray) -> np.ndarray:
+        """Case, index and symmetry of the patches at positions [n] of an epoch, int64 [n, 3]."""
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._epoch_order(epoch)
-        return normalise(self._patches.take(self._order[positions]), self._window).unsqueeze(1)
+        return self._order[positions]
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
         """Case, index and symmetry of each sample of an epoch, int64 [samples, 3]."""

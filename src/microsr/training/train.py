@@ -30,6 +30,7 @@ from microsr.core.progress import Progress, logger
 from microsr.core.provenance import run_file, write_run
 from microsr.core.registry import load_thing
 from microsr.core.registry.methods import FILES, METHODS
+from microsr.core.scale import SCALE
 from microsr.networks.devices import choose_algorithms, choose_device, choose_precision
 from microsr.networks.families import build_g1
 from microsr.networks.model_file import read_archive, save_generator, write_archive
@@ -45,7 +46,12 @@ PANELS = 20
 STOPPED = 143
 """Exit status after a signal to stop: the state is saved, and the same command goes on."""
 GO_ON, SAVE, STOP = range(3)
-PATCHES = {"clinical": "clinical patches", "micro": "uCT patches"}
+PATCHES = {
+    "clinical": "clinical patches (.npy)",
+    "micro": "uCT patches (.npy)",
+    "scans": "scans of the uCT patches (.npy)",
+    "scan_table": "scanners of these scans (.csv)",
+}
 """What files of patches may hold, by the flag that gives them."""
 
 
@@ -136,13 +142,15 @@ def train(
                 return
             steps = settings.start_steps + settings.epochs * data.steps_per_epoch
             g1 = build_g1(settings.network)
+            micro_mm = spacing_of(files["micro"])
+            clinical_mm = spacing_of(files["clinical"]) if files.get("clinical") else micro_mm and SCALE * micro_mm
             facts = {
                 "kind": method.kind,
                 "network": settings.network,
                 "window_hu": list(window_hu),
                 "seed": seed,
-                "clinical_spacing_mm": spacing_of(files["clinical"]),
-                "micro_spacing_mm": spacing_of(files["micro"]),
+                "clinical_spacing_mm": clinical_mm,
+                "micro_spacing_mm": micro_mm,
                 "provenance": identity | {"microsr": microsr.__version__},
             }
             pairs, seconds = steps * settings.batch_size, sum(attempt["seconds"] for attempt in attempts)
@@ -320,7 +328,7 @@ def _stop_requested() -> Iterator[list[int]]:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `microsr train`."""
     for name, what in PATCHES.items():
-        parser.add_argument(f"--{name}", type=Path, nargs="+", help=f"{what}, one .npy a case")
+        parser.add_argument(f"--{name}", type=Path, nargs="+", help=f"{what}, one file a case")
     parser.add_argument("--output", type=Path, required=True, help="folder for generator.pt, history.csv, run.json")
     parser.add_argument("--state", type=Path, required=True, help="folder for the state of unfinished trainings")
     parser.add_argument("--seed", type=int, required=True)

@@ -29,6 +29,13 @@ ENDINGS |= {kind: f".{kind}" for kind in EXPORTED if kind not in (*ENDINGS, "dic
 """How the file of a super-resolved volume ends, by its format. DICOM is a folder, which ends in _dicom."""
 TYPESET = {"volumes": "volumes", "metrics": "summary", "summary": "summary"}
 """The tables that are set for a paper, each with the table that it is made from."""
+PATCH_FILES = {
+    "clinical": ("clinical", "clinical.npy"),
+    "micro": ("micro", "micro.npy"),
+    "scans": ("micro", "micro_scans.npy"),
+    "scan_table": ("micro", "micro_scans.csv"),
+}
+"""Modality and file, of each case, of what a training may learn from."""
 VIEWED = 6
 """At most so many comparisons can be looked into in the report; each makes it larger."""
 CALIBRATED = 4
@@ -278,10 +285,17 @@ class Plan:
             for case in self.having(modality, self.training_sets[training_set])
         ]
 
-    def training_files(self, method: str, training_set: str, modality: str) -> list[str]:
-        """The files with the patches of a modality that a method learns from; none where it learns from others."""
-        needed = FILES[self.experiment.trained_methods[method].data]
-        return self.patches(modality, training_set) if modality in needed else []
+    def training_files(self, method: str, training_set: str, held: str) -> list[str]:
+        """The files that a method learns from, by what they hold, one of PATCH_FILES; none where it needs none such."""
+        if held not in FILES[self.experiment.trained_methods[method].data]:
+            return []
+        modality, file = PATCH_FILES[held]
+        return [f"<results>/patches/{case}/{file}" for case in self.having(modality, self.training_sets[training_set])]
+
+    @property
+    def pairs_flags(self) -> str:
+        """Words that say by which scanners uCT patches are scanned; the noise is left to the trainings."""
+        return f"{flags(self.experiment.pairs)} {flags(self.experiment.scanner, without=['noise_hu'])}"
 
     @cached_property
     def domains(self) -> dict[str, str]:

@@ -7,6 +7,7 @@ import inspect
 import types
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from microsr import config
@@ -21,6 +22,7 @@ from microsr.formats.further import Format, further_format
 from microsr.formats.writers import ENDINGS
 from microsr.inference.upsamplers import Upsampler, interpolation
 from microsr.networks.families import Family, Magnifying, build_g1
+from microsr.preprocessing.patch_files import SCAN_COLUMNS
 from microsr.training.losses import Loss
 from microsr.training.methods.method import Data, Setup, TrainableMethod
 from microsr.training.train import PATCHES, trainable
@@ -74,9 +76,13 @@ def test_each_trainable_method_offers_what_it_must():
 def test_the_data_of_a_training_offer_what_they_must(tmp_path):
     for name, size in (("clinical", 8), ("micro", 64)):
         np.save(tmp_path / f"{name}.npy", np.zeros((4, size, size), np.int16))
-    files = {name: [tmp_path / f"{name}.npy"] for name in ("clinical", "micro")}
+    np.save(tmp_path / "scans.npy", np.zeros((8, 8, 8), np.int16))
+    table = pd.DataFrame([["a", "micro", 0, 0, 0, 64, "lung", 0.29]] * 8, columns=SCAN_COLUMNS)
+    table.to_csv(tmp_path / "scans.csv", index=False)
+    files = {name: [tmp_path / f"{name}.npy"] for name in ("clinical", "micro", "scans")}
+    files["scan_table"] = [tmp_path / "scans.csv"]
     for kind in METHODS:
-        setup = Setup(config.Train(network="compact"), config.KINDS[kind](), 1)
+        setup = Setup(config.Train(network="compact"), config.KINDS[kind](), 1, scanner=config.Scanner())
         check(trainable(kind).open_data(files, setup), Data)
 
 

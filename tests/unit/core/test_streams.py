@@ -29,13 +29,14 @@ KEYS = {
     Stream.VALIDATION: {(): [7, 0, 11]},
     Stream.START_NOISE: {(3,): [7, 3, 12]},
     Stream.SCANNERS: {(0x9E83486D,): [7, 0x9E83486D, 13]},  # the CRC-32 of a case's name
+    Stream.PAIRS: {(3,): [7, 3, 14]},
     Stream.SEARCH: {(0x9E83486D,): [7, 0x9E83486D, 20]},  # the CRC-32 of a trial's name
     Stream.TEXTURE_WINDOWS: {(): [7]},
     Stream.CASE: {("ab",): [7, 0x9E83486D]},  # the CRC-32 of these letters
     Stream.PATCHES: {("ab/micro",): [7, *b"ab/micro"]},
     Stream.ORDER: {("micro", 3): [7, *b"micro", 3]},
 }
-NAMES = ("micro", "clinical", "mixed", "start")
+NAMES = ("micro", "clinical", "mixed", "start", "paired")
 
 
 def test_each_stream_has_its_key_for_ever():

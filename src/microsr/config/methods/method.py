@@ -19,7 +19,9 @@ class Method(Section):
     """One way of super-resolving a clinical CT."""
 
     kind: str
-    """What it is: cyclegan, trained as the paper's method; or bicubic, nearest: interpolation, nothing is trained."""
+    """What it is: cyclegan, trained as the paper's method; regression or posterior, trained on pairs; or bicubic,
+    nearest: interpolation, nothing is trained.
+    """
 
     @model_validator(mode="before")
     @classmethod

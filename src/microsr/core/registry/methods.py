@@ -4,9 +4,10 @@ be beside an upsampler.
 
 from typing import Literal, NamedTuple
 
-Data = Literal["unpaired"]
-"""What a method may learn from. unpaired: patches of clinical CT and of uCT that have nothing to do with each other."""
-FILES: dict[str, tuple[str, ...]] = {"unpaired": ("clinical", "micro")}
+Data = Literal["unpaired", "pairs"]
+"""What a method may learn from. unpaired: patches of clinical CT and of uCT that have nothing to do with each other.
+pairs: patches of uCT, each with its scans (`microsr pairs`)."""
+FILES: dict[str, tuple[str, ...]] = {"unpaired": ("clinical", "micro"), "pairs": ("micro", "scans", "scan_table")}
 """The files of patches that each kind of data needs, by what they hold."""
 
 
@@ -25,6 +26,18 @@ METHODS: dict[str, Entry] = {
         "microsr.training.methods.cyclegan:CycleGAN",
         help="The modified CycleGAN (Zheng et al. 2020): two generators and two discriminators.",
         settings="microsr.config.methods.cyclegan:CycleGANMethod",
+    ),
+    "regression": Entry(
+        "microsr.training.methods.regression:Regression",
+        help="G1 alone, by its mean squared error on pairs.",
+        data="pairs",
+        settings="microsr.config.methods.pairs:RegressionMethod",
+    ),
+    "posterior": Entry(
+        "microsr.training.methods.posterior:Posterior",
+        help="G1 alone, by proper scores of its draws on pairs.",
+        data="pairs",
+        settings="microsr.config.methods.pairs:PosteriorMethod",
     ),
 }
 """By the word for its kind."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,15 @@ class GeneratorTraining:
             values = torch.stack([loss(b, restored) for loss in losses.values()])
             (values.sum() / self.setup.accumulate).backward()
             found.append(values.detach())
+        return self.finish(losses, found, number, learning_rate)
+
+    def finish(
+        self, names: Iterable[str], found: Sequence[Tensor], number: int, learning_rate: float
+    ) -> dict[str, Tensor]:
+        """Update G1 by the gradients of all parts of the batch; returns each loss of these names, and SKIPPED.
+
+        found: the losses [name] of each part of this process's share of step `number`.
+        """
         for weight in self.g1.parameters():
             if weight.grad is not None:
                 weight.grad = self.processes.mean(weight.grad)
@@ -87,7 +96,7 @@ class GeneratorTraining:
         self.update(self.optimisers[0], learning_rate, broken)
         self.follow(number)
         means = self.processes.mean(torch.stack(found).mean(0))
-        return dict(zip(losses, means, strict=True)) | {SKIPPED: broken}
+        return dict(zip(names, means, strict=True)) | {SKIPPED: broken}
 
     def update(self, optimiser: torch.optim.Optimizer, learning_rate: float, broken: Tensor) -> None:
         """Take a step along the gradients, unless one is broken."""

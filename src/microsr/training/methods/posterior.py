@@ -1,0 +1,71 @@
+"""The posterior sampler: G1 alone, by proper scores of DRAWS draws on pairs.
+
+Each setting of G1's random planes gives one of the images that a scan allows. No discriminator: a score that is least
+where draws are distributed as the truth is (`training.scores`) takes its place. Beyond the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from microsr.core.streams import Stream, seed_torch
+from microsr.networks.families import build_g1
+from microsr.training import scores
+from microsr.training.batches import Pairs
+from microsr.training.methods.generator import GeneratorTraining
+from microsr.training.methods.method import Setup, Sizes
+from microsr.training.methods.regression import open_pairs
+from microsr.training.paired import PairBatches
+
+DRAWS = 2
+"""Draws of each scan in a step: the fewest that show a spread."""
+
+
+class Posterior(GeneratorTraining):
+    """G1 with its random planes, and one training step of it."""
+
+    def __init__(self, setup: Setup, sizes: Sizes) -> None:
+        """G1 with its first weights; see `TrainableMethod`."""
+        seed_torch(Stream.WEIGHTS, setup.seed)
+        super().__init__(setup, {"G1": build_g1(setup.train.network)})
+
+    @staticmethod
+    def open_data(files: Mapping[str, Sequence[Path]], setup: Setup) -> PairBatches:
+        """Pairs; see `TrainableMethod`."""
+        return open_pairs(files, setup)
+
+    def step(self, number: int, batch: Pairs, learning_rate: float) -> dict[str, Tensor]:
+        """Update G1 by the weighted sum of the scores of its draws; see `TrainableMethod`."""
+        method, share = self.setup.method, len(batch.a)
+        first = number * share * self.processes.count + share * self.processes.rank
+        size, found = share // self.setup.accumulate, []
+        for k in range(0, share, size):
+            a, b = (x[k : k + size].contiguous(memory_format=torch.channels_last) for x in batch)
+            draws = self.draws(a, range(first + k, first + k + size))
+            values = {
+                "pool_score": scores.pool_score(draws, b, method.alpha),
+                "neighbourhood_score": scores.neighbourhood_score(draws, b, method.alpha),
+                "spectrum_score": scores.spectrum_score(draws, b, method.alpha),
+            }
+            weights = (method.pools, method.neighbourhoods, method.spectrum)
+            total = sum(weight * value for weight, value in zip(weights, values.values(), strict=True))
+            (total / self.setup.accumulate).backward()
+            found.append(torch.stack(list(values.values())).detach())
+        return self.finish(values, found, number, learning_rate)
+
+    def draws(self, a: Tensor, samples: Sequence[int]) -> Tensor:
+        """Draws of scans [n, 1, h, w], with the random planes of these samples: [DRAWS, n, 1, 8h, 8w].
+
+        What does not depend on the planes is computed once.
+        """
+        size = tuple(a.shape[-2:])
+        planes = [self.planes(self.g1, samples, use, size) for use in range(DRAWS)]
+        planes = [torch.cat(own) for own in zip(*planes, strict=True)]
+        with self.autocast:
+            features = self.g1.trunk(a)
+            images = self.g1.magnify(a.repeat(DRAWS, 1, 1, 1), features.repeat(DRAWS, 1, 1, 1), planes)
+        return images.unflatten(0, (DRAWS, len(a)))
