@@ -23,7 +23,7 @@ prepend("PYTHONPATH", SOURCE)
 prepend("PATH", Path(sys.executable).parent)
 
 from microsr.core.errors import UserError
-from microsr.config import OF_TRAINING, flags, load, with_trials
+from microsr.config import OF_TRAINING, REFERENCES, flags, load, with_trials
 from microsr.config.sheet import read_sheet, simulated_cases
 from microsr.core.progress import SHARED
 from microsr.core.code_version import code_version, step_version
@@ -75,7 +75,7 @@ pathvars:
 
 wildcard_constraints:
     case=any_of(CASES),
-    method=any_of(METHODS),
+    method=any_of([*METHODS, *REFERENCES]),
     training_set=any_of([*PLAN.training_sets, "none"]),
     modality="clinical|micro",
     scan=any_of(PLAN.scans),
@@ -112,7 +112,12 @@ def generator(wildcards):
 
 def volume_to_superresolve(wildcards):
     """Input function: the imported volume."""
-    return "<results>/volumes/{}/{}.ome.zarr".format(*PLAN.scans[wildcards.scan])
+    return PLAN.scan_volume(wildcards.method, wildcards.scan)
+
+
+def known_volume(wildcards):
+    """Input function: the volume that stands in a method's place, as the truth."""
+    return PLAN.known_volume(wildcards.method, wildcards.scan)
 
 
 # Parameters
@@ -146,12 +151,19 @@ def training_launcher(wildcards, threads):
 
 def upsampler(wildcards, input):
     """Params function: the way of up-sampling, as a flag."""
-    return f"--model {input.model}" if input.model else f"--upsampler {METHODS[wildcards.method].kind}"
+    if input.known:
+        return f"--known {input.known}"
+    return f"--model {input.model}" if input.model else f"--upsampler {PLAN.interpolation(wildcards.method)}"
+
+
+def words_of(inputs, *names):
+    """Flags for inputs of which each may be missing."""
+    return " ".join(f"--{name} {inputs[name]}" for name in names if inputs.get(name))
 
 
 def optional(*names):
     """Params function: flags for inputs that may be missing."""
-    return lambda wildcards, input: " ".join(f"--{name} {input[name]}" for name in names if input.get(name))
+    return lambda wildcards, input: words_of(input, *names)
 
 
 def model_names(wildcards):

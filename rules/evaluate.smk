@@ -8,6 +8,7 @@ rule evaluate_images:
         clinical="<results>/volumes/{case}/clinical.ome.zarr",
         micro=lambda wildcards: PLAN.reference_micro(wildcards.case),
         truth=given("truth"),
+        thick_truth=given("thick_truth"),
     output:
         table=ensure("<results>/tables/metrics/{method}/{training_set}/{case}.images.csv", non_empty=True),
         run="<results>/tables/metrics/{method}/{training_set}/{case}.images.run.json",
@@ -24,7 +25,7 @@ rule evaluate_images:
         runtime=more_each_time(120),
     params:
         names=model_names,
-        truth=optional("truth"),
+        truth=lambda wildcards, input: words_of(input, "truth", "thick_truth"),
         settings=lambda wildcards: f"{PLAN.evaluation_flags} {PLAN.scanner_flags(wildcards.case)}",
         code=code_version("evaluate"),
     shell:
@@ -39,6 +40,7 @@ use rule evaluate_images as evaluate_known with:
         clinical="<results>/volumes/{case}/clinical.ome.zarr",
         micro=lambda wildcards: PLAN.reference_micro(wildcards.case),
         truth="<results>/volumes/{case}/truth.ome.zarr",
+        thick_truth=given("thick_truth"),
         labels="<results>/volumes/{case}/labels.ome.zarr",
         airways=lambda wildcards: CASES[wildcards.case].airways,
     output:
@@ -53,7 +55,7 @@ use rule evaluate_images as evaluate_known with:
     params:
         names=model_names,
         truth=lambda wildcards, input, output: (
-            f"--truth {input.truth} --labels {input.labels} --airways {input.airways} --maps {output.maps}"
+            f"{words_of(input, 'truth', 'thick_truth', 'labels', 'airways')} --maps {output.maps}"
         ),
         settings=lambda wildcards: f"{PLAN.evaluation_flags} {PLAN.scanner_flags(wildcards.case)}",
         code=code_version("evaluate"),
@@ -93,6 +95,8 @@ rule evaluate_repeatability:
         repeated="<results>/superresolved/{method}/{training_set}/{case}.repeat.ome.zarr",
         clinical="<results>/volumes/{case}/clinical.ome.zarr",
         repeated_clinical="<results>/volumes/{case}/repeat.ome.zarr",
+        redrawn=lambda wildcards: PLAN.drawn_anew(**wildcards, name="redrawn"),
+        same_draw=lambda wildcards: PLAN.drawn_anew(**wildcards, name="same_draw"),
     output:
         table=ensure("<results>/tables/metrics/{method}/{training_set}/{case}.repeatability.csv", non_empty=True),
         run="<results>/tables/metrics/{method}/{training_set}/{case}.repeatability.run.json",
@@ -107,11 +111,12 @@ rule evaluate_repeatability:
         runtime=more_each_time(60),
     params:
         names=model_names,
+        draws=optional("redrawn", "same_draw"),
         code=code_version("evaluate.repeatability"),
     shell:
         "microsr evaluate repeatability {params.names} --superresolved {input.superresolved}"
         " --repeated {input.repeated} --clinical {input.clinical}"
-        " --repeated_clinical {input.repeated_clinical} --output {output.table} --log {log}"
+        " --repeated_clinical {input.repeated_clinical} {params.draws} --output {output.table} --log {log}"
 
 
 rule evaluate_downsampled:
@@ -163,7 +168,7 @@ rule collect_metrics:
 
 
 rule summarise_metrics:
-    """Give the mean of each metric over cases and trainings, with its interval over trainings."""
+    """Give the mean of each metric over cases and trainings with its interval, and the differences of the methods."""
     input:
         table="<results>/tables/metrics.csv",
     output:
@@ -174,6 +179,8 @@ rule summarise_metrics:
             labels={"what": "metrics, means and intervals"},
         ),
         run="<results>/tables/summary.run.json",
+        paired="<results>/tables/paired.csv",
+        paired_run="<results>/tables/paired.run.json",
     log:
         "<logs>/evaluate/summarise.log",
     conda:
@@ -182,7 +189,8 @@ rule summarise_metrics:
         split=PLAN.split,
         code=code_version("evaluate.summarise"),
     shell:
-        "microsr evaluate summarise --table {input.table} --split {params.split} --output {output.table} --log {log}"
+        "microsr evaluate summarise --table {input.table} --split {params.split} --output {output.table}"
+        " --paired {output.paired} --log {log}"
 
 
 use rule collect_metrics as collect_condition with:
@@ -203,6 +211,8 @@ use rule summarise_metrics as summarise_condition with:
     output:
         table=ensure("<results>/tables/conditions/{condition}/summary.csv", non_empty=True),
         run="<results>/tables/conditions/{condition}/summary.run.json",
+        paired="<results>/tables/conditions/{condition}/paired.csv",
+        paired_run="<results>/tables/conditions/{condition}/paired.run.json",
     log:
         "<logs>/evaluate/{condition}.summarise.log",
     wildcard_constraints:

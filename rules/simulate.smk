@@ -37,6 +37,8 @@ use rule simulate_training_case as simulate_test_case with:
         dicom=directory("<results>/simulated/{case}/dicom"),
         micro=ensure("<results>/simulated/{case}/micro.nii.gz", non_empty=True),
         truth=ensure("<results>/simulated/{case}/truth.nii.gz", non_empty=True),
+        thick_truth=ensure("<results>/simulated/{case}/thick_truth.nii.gz", non_empty=True),
+        noise_free=ensure("<results>/simulated/{case}/noise_free.nii.gz", non_empty=True),
         labels=ensure("<results>/simulated/{case}/labels.nii.gz", non_empty=True),
         repeat=ensure("<results>/simulated/{case}/repeat.nii.gz", non_empty=True),
         airways=ensure("<results>/simulated/{case}/airways.csv", non_empty=True),
@@ -55,6 +57,7 @@ rule scan_again:
     """Scan the lung of a test case with another scanner; what is known of the lung stays."""
     output:
         clinical=ensure("<results>/simulated/{case}/clinical.nii.gz", non_empty=True),
+        noise_free=ensure("<results>/simulated/{case}/noise_free.nii.gz", non_empty=True),
         run="<results>/simulated/{case}/run.json",
     log:
         "<logs>/simulate/{case}.log",

@@ -10,6 +10,7 @@ if PARTS == 1:
         input:
             volume=volume_to_superresolve,
             model=generator,
+            known=known_volume,
         output:
             volume=directory("<results>/superresolved/{method}/{training_set}/{scan}.ome.zarr"),
             run="<results>/superresolved/{method}/{training_set}/{scan}.run.json",
@@ -40,6 +41,7 @@ else:
         input:
             volume=volume_to_superresolve,
             model=generator,
+            known=known_volume,
         output:
             volume=temp(directory("<results>/superresolved/{method}/{training_set}/{scan}.part{part}.ome.zarr")),
             run=temp("<results>/superresolved/{method}/{training_set}/{scan}.part{part}.run.json"),

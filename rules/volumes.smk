@@ -72,8 +72,24 @@ use rule import_clinical as import_repeat with:
         code=code_version("volumes"),
 
 
+use rule import_clinical as import_noise_free with:
+    input:
+        scan=scan("noise_free"),
+    output:
+        volume=directory("<results>/volumes/{case}/noise_free.ome.zarr"),
+        run="<results>/volumes/{case}/noise_free.run.json",
+    log:
+        "<logs>/volumes/{case}/noise_free.log",
+    benchmark:
+        "<benchmarks>/volumes/{case}/noise_free.tsv"
+    params:
+        scan=lambda wildcards: PLAN.scan_flags(wildcards.case, "noise_free"),
+        settings=flags(EXPERIMENT.volumes.clinical),
+        code=code_version("volumes"),
+
+
 rule import_truth:
-    """Read the truth of a test case, HU at uCT scale on the clinical slices, or its tissue labels."""
+    """Read the truth of a test case, HU at uCT scale on the clinical slices (thin, or over the slice profile), or its tissue labels."""
     input:
         scan=lambda wildcards: scan(wildcards.known)(wildcards),
     output:
@@ -82,7 +98,7 @@ rule import_truth:
     log:
         "<logs>/volumes/{case}/{known}.log",
     wildcard_constraints:
-        known="truth|labels",
+        known="truth|thick_truth|labels",
     priority: 10
     conda:
         ENVIRONMENT

@@ -31,6 +31,10 @@ from microsr.core.errors import UserError
             "superresolve: {slices: [1, 2]}\nfigures: {slice: 3}",
             "figures.slice is 3, must be one of superresolve.slices",
         ),
+        (
+            "methods: {thick_truth: {}}",
+            "thick_truth is what is known of a case, which the tables show beside the methods",
+        ),
         ("train: {batchsize: 3}", "train.batchsize: unknown key; allowed here: "),
     ],
 )
@@ -48,6 +52,7 @@ def test_a_setting_that_cannot_be_is_refused(change, said):
     [
         ("airways\ttruth", "none.csv\tscan", "airways: {folder}/none.csv does not exist"),
         ("labels", "scan", "labels is given but truth is empty"),
+        ("thick_truth", "scan", "thick_truth is given but truth is empty"),
         ("airways", "scan", "airways is given but truth is empty"),
     ],
 )

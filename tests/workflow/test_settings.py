@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from microsr.config import KINDS, Experiment, Inset, PairedMethod, TrainedMethod
+from microsr.config import KINDS, REFERENCES, Experiment, Inset, PairedMethod, TrainedMethod
 from microsr.core.registry.losses import LOSSES
 
 pytestmark = pytest.mark.workflow
@@ -293,7 +293,7 @@ def test_a_further_scan_of_a_test_lung_trains_nothing_again(finished, tmp_path):
     (scan,) = commands["scan_again"]
     assert "--case test1-D45 --lung test1 " in scan and "--kernel D45 " in scan
     assert not {"train", "simulate_test_case", "collect_metrics", "draw_comparison"} & set(commands)
-    assert len(commands["superresolve"]) == len(commands["evaluate_known"]) == 4
+    assert len(commands["superresolve"]) == len(commands["evaluate_known"]) == 4 + len(REFERENCES)
     assert all("test1-D45.images.csv" in text for text in commands["collect_condition"])
     assert {"summarise_condition", "typeset_condition"} <= set(commands)
 

@@ -6,7 +6,7 @@ workflow before any job.
 """
 
 from microsr.config.arguments import add_flags, add_method_flags, flags, from_flags, method_from_flags, named_paths
-from microsr.config.cases import OF_CASES, Cases, Scanner, Simulate
+from microsr.config.cases import OF_CASES, REFERENCES, Cases, Scanner, Simulate
 from microsr.config.compute import OF_TRAINING, Compute
 from microsr.config.evaluate import FURTHER_PROTOCOLS, OF_PLAN, Evaluate, FurtherProtocol
 from microsr.config.experiment import Experiment
@@ -43,6 +43,7 @@ __all__ = [
     "OF_CASES",
     "OF_PLAN",
     "OF_TRAINING",
+    "REFERENCES",
     "SLICES",
     "SPACING",
     "Calibration",

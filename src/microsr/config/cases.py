@@ -11,6 +11,9 @@ from microsr.config.section import Count, Name, Positive, Section, Weight
 KernelName = Literal["B30", "D45", "lung"]
 """Names of `microsr.physics.scanner.KERNELS`."""
 
+REFERENCES = ("truth", "thick_truth", "noise_free")
+"""What may be known of a case (columns of its sheet) and then stands beside the methods' results; no method's name."""
+
 
 class Cases(Section):
     """Where the cases come from."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from microsr.config.cases import Cases, Scanner, Simulate
+from microsr.config.cases import REFERENCES, Cases, Scanner, Simulate
 from microsr.config.compute import Compute
 from microsr.config.evaluate import Evaluate
 from microsr.config.figures import Figures
@@ -60,6 +60,16 @@ class Experiment(Section):
             return methods
         given = {name: method for name, method in methods.items() if method is not None}
         return {name: {"kind": KIND} | method if isinstance(method, dict) else method for name, method in given.items()}
+
+    @field_validator("methods")
+    @classmethod
+    def _not_reserved(cls, methods: dict[str, Any]) -> dict[str, Any]:
+        if reserved := [name for name in methods if name in REFERENCES]:
+            raise ValueError(
+                f"{reserved[0]} is what is known of a case, which the tables show beside the methods; give the method "
+                "another name"
+            )
+        return methods
 
     @model_validator(mode="after")
     def _window(self) -> Experiment:

@@ -60,6 +60,10 @@ class Case(Section):
     micro: Scan | None = None
     truth: Scan | None = None
     """What `clinical` shows, at uCT scale: HU on the clinical grid magnified in-plane."""
+    thick_truth: Scan | None = None
+    """`truth` averaged over the slice profile of `clinical`: the most that can be recovered in-plane."""
+    noise_free: Scan | None = None
+    """`clinical` without its noise."""
     labels: Scan | None = None
     """Tissue of each pixel of `truth` (`microsr.physics.tissues.Tissue`)."""
     repeat: Scan | None = None
@@ -72,7 +76,7 @@ class Case(Section):
 
 OF_A_SCAN = ("series", "slices", "spacing", "resample", "level", "region")
 """What else the sheet may say of a scan, each in a column <modality>_<word>."""
-MODALITIES = ("clinical", "micro", "truth", "labels", "repeat")
+MODALITIES = ("clinical", "micro", "truth", "thick_truth", "labels", "noise_free", "repeat")
 SHEET_COLUMNS = (
     "case", "split", *MODALITIES, "airways", "condition",
     *(f"{m}_{f}" for m in MODALITIES for f in OF_A_SCAN),
@@ -89,10 +93,12 @@ def simulated_cases(settings: Simulate, folder: str) -> list[Case]:
         return Case(case=name, split=split, airways=airways, **scans)
 
     def scan_again(test: Case, condition: str) -> Case:
-        """A further scan of a test lung: all but the scan is the same."""
+        """A further scan of a test lung: all but the scan is the same, and the truth's mean over another profile."""
         name = f"{test.case}-{condition}"
-        clinical = Scan(path=f"{folder}/{name}/clinical.nii.gz")
-        changed = {"case": name, "condition": condition, "clinical": clinical, "repeat": None}
+        scans = {key: Scan(path=f"{folder}/{name}/{key}.nii.gz") for key in ("clinical", "noise_free")}
+        changed = {"case": name, "condition": condition, "repeat": None, **scans}
+        if "slice_sigma_mm" in settings.further_scans[condition]:
+            changed["thick_truth"] = None
         return test.model_copy(update=changed)
 
     counts = {
@@ -222,7 +228,8 @@ def _read_row(sheet: Path, number: int, header: list[str], row: list[str], root:
             raise UserError(
                 f"{where}: airways: {values['airways']} does not exist; correct the sheet, or cases.data_root"
             )
-    for extra, needed in (("labels", "truth"), ("airways", "truth"), ("repeat", "clinical")):
+    needs = {"labels": "truth", "thick_truth": "truth", "airways": "truth"}
+    for extra, needed in (needs | {"noise_free": "clinical", "repeat": "clinical"}).items():
         if extra in values and needed not in values:
             raise UserError(f"{where}: {extra} is given but {needed} is empty")
     try:

@@ -153,16 +153,16 @@ def detection_curve(diameter: np.ndarray, detected: np.ndarray) -> tuple[np.ndar
 
 
 def smallest_diameter(diameter: np.ndarray, detected: np.ndarray) -> float:
-    """The diameter from which on SHARE of the crossings are detected, in the unit of `diameter`; NaN if never.
+    """The diameter from which on SHARE of the crossings are detected, in the unit of `diameter`; infinite if never.
 
-    From `detection_curve`. At least FEWEST crossings must have this diameter or more.
+    From `detection_curve`. At least FEWEST crossings must have this diameter or more; NaN of fewer crossings.
     """
     if len(diameter) < FEWEST:
         return float("nan")
     sizes, curve, number = detection_curve(diameter, detected)
     reached = np.flatnonzero(curve >= SHARE - 1e-9)
     if not len(reached) or number[reached[0] :].sum() < FEWEST:
-        return float("nan")
+        return float("inf")
     return float(sizes[reached[0]])
 
 
@@ -190,15 +190,15 @@ def resample(units: np.ndarray, runs: np.ndarray, repeats: int = REPEATS) -> Ite
 def interval(table: pd.DataFrame, units: np.ndarray, runs: np.ndarray) -> tuple[float, float]:
     """95 % bootstrap interval of `smallest_diameter` (percentiles) over the draws of `resample`.
 
-    table: diameter_mm, detected. A draw in which SHARE is never reached counts as infinite, and an infinite end of the
-    interval is NaN.
+    table: diameter_mm, detected. A draw in which SHARE is never reached counts as infinite, and so may an end of the
+    interval be. NaN without crossings.
     """
     diameter, detected = table["diameter_mm"].to_numpy(float), table["detected"].to_numpy(float)
     found = [smallest_diameter(diameter[rows], detected[rows]) for rows in resample(units, runs)]
     if not found:
         return float("nan"), float("nan")
-    ends = np.quantile(np.nan_to_num(found, nan=np.inf), [0.025, 0.975], method="nearest")
-    return tuple(float(end) if np.isfinite(end) else float("nan") for end in ends)
+    low, high = np.quantile(np.nan_to_num(found, nan=np.inf, posinf=np.inf), [0.025, 0.975], method="nearest")
+    return float(low), float(high)
 
 
 def curve_rows(table: pd.DataFrame) -> list[tuple[str, float, str]]:
@@ -208,7 +208,7 @@ def curve_rows(table: pd.DataFrame) -> list[tuple[str, float, str]]:
     `bronchiole_detected_<bin>`: share of the crossings with a lumen of that many mm that are detected; higher is
     better, the truth gets about 1, NaN where there is no such crossing. `bronchiole_detected`: mean over the bins, each
     counting the same, as most airways are small. `smallest_bronchiole`, mm: `smallest_diameter`; lower is better, at
-    best the smallest airway there is; NaN: never, or fewer than FEWEST airways are as large. What fools all of them: a
+    best the smallest airway there is; infinite: never; NaN: fewer than FEWEST crossings. What fools all of them: a
     ring is all that is asked for, so that an airway drawn into an image by a method that knows where airways use to be
     counts; other structures that happen to make half a ring (a vessel in its place does not); and in few airways the
     interval, not the value, is the finding.

@@ -21,9 +21,11 @@ class Best(Enum):
     HIGHER = "↑ higher is better"
     LOWER = "↓ lower is better"
     ZERO = "nearer to 0 is better"
-    REFERENCE = "best: {}"
-    """Nearer to what a perfect image has, which is not 0 and which the metric's `reference` names. Of a patient it is
-    not known, so no method is marked as the best."""
+    TRUTH = "nearest to the truth's score is best"
+    """The truth itself does not get 0, and to get less is a fault too. Of a patient its score is not known, so no
+    method is marked as the best."""
+    DOWN_TO_TRUTH = "↓ lower is better, down to the truth's score"
+    """A distance to something that the truth is not; what is below the truth's score is as good as the truth."""
     NONE = "a reference, no score"
     """It is no method's; others are read beside it."""
 
@@ -44,7 +46,7 @@ class Metric:
 
     key: may hold a word in brackets for a family's members, as `rmse_<tissue>`. unit: "1" for a share, "count" for a
     number of things.
-    reference: of Best.REFERENCE, in words.
+    never: whether it is infinite where something is never reached; then medians over cases and seeds are taken.
     """
 
     protocol: str
@@ -54,12 +56,12 @@ class Metric:
     best: Best
     about: str
     fooled: str
-    reference: str = ""
+    never: bool = False
 
     @property
     def better(self) -> str:
         """Which values are better, in words."""
-        return self.best.value.format(self.reference)
+        return self.best.value
 
     @property
     def sentence(self) -> str:
@@ -73,8 +75,8 @@ PROTOCOLS = (
         "no reference",
         "Without a reference",
         "Does the image fit its own input, and does its texture look like uCT? Read the consistency first: an image "
-        "that does not give its input back is another patient's. Then the spectrum and the histogram: without uCT's "
-        "texture, an image is only magnified.",
+        "whose scan is further from the given one than the truth's is another patient's, one that is nearer has kept "
+        "the noise. Then the spectrum and the histogram: without uCT's texture, an image is only magnified.",
     ),
     Protocol(
         "truth",
@@ -82,7 +84,8 @@ PROTOCOLS = (
         "Against the truth",
         "Is what the image shows there? Only a simulated case can say. PSNR and SSIM prefer a blur to any texture that "
         "is not in its exact place, so they rank bicubic interpolation high; structures found, lost and invented "
-        "matter more.",
+        "matter more. The truth is a thin slice in the middle of each clinical one, or, where a metric's name says "
+        "thick, the mean over the slice profile.",
     ),
     Protocol(
         "downsampled",
@@ -103,7 +106,8 @@ PROTOCOLS = (
         "repeatability",
         "two scans",
         "Two scans of one lung",
-        "Does a second scan of the same lung give the same image? Walls and lumens that only one of the two images has "
+        "Does a second scan of the same lung, with random planes of its own, give the same image? Walls and lumens "
+        "that only one of the two images has "
         "are made of noise. Low values mean something only beside a good spectrum: a grey image repeats itself "
         "perfectly.",
     ),
@@ -111,18 +115,15 @@ PROTOCOLS = (
 
 METRICS = (
     Metric(
-        "no_reference", "consistency_rmse", "Fit to the input", "HU", Best.REFERENCE,
+        "no_reference", "consistency_rmse", "Fit to the input", "HU", Best.TRUTH,
         "Averaged back to clinical pixels, minus the scan: the truth differs from its scan too, by noise, blur and "
         "thinner slices.",
         "Nearest-neighbour up-sampling gets 0, and keeping the scan's noise gets below the truth.",
-        "the truth's own",
     ),
     Metric(
-        "no_reference", "consistency_psf_rmse", "Fit when scanned again", "HU", Best.REFERENCE,
-        "Scanned again (kernel and sampling of the settings), minus the scan: the truth differs by noise and by its "
-        "thinner slices.",
+        "no_reference", "consistency_scan_rmse", "Fit when scanned again", "HU", Best.TRUTH,
+        "Scanned again (kernel, sampling, slice profile), minus the scan: the truth differs by the scan's noise.",
         "Explaining the noise too gets below the truth, and a wrong kernel shifts every method.",
-        "the truth's own",
     ),
     Metric(
         "no_reference", "mean_shift", "Shift of the mean", "HU", Best.ZERO,
@@ -130,33 +131,30 @@ METRICS = (
         "Regions that are too bright and too dark cancel.",
     ),
     Metric(
-        "no_reference", "spectrum_distance", "Spectrum", "log10 power", Best.LOWER,
+        "no_reference", "spectrum_distance", "Spectrum", "log10 power", Best.DOWN_TO_TRUTH,
         "Distance to uCT in the strength of texture above the clinical Nyquist limit, wherever it is.",
         "Noise shaped like uCT gets 0, and the uCT's own noise is part of the aim.",
     ),
     Metric(
-        "no_reference", "histogram_distance", "Histogram", "HU", Best.LOWER,
+        "no_reference", "histogram_distance", "Histogram", "HU", Best.DOWN_TO_TRUTH,
         "Distance to uCT in which HU there are (Wasserstein-1), wherever they are.",
         "Shuffled pixels get 0, and a specimen may be inflated otherwise than the patient.",
     ),
     Metric(
-        "no_reference", "checkerboard", "Checkerboard", "log10 ratio", Best.REFERENCE,
+        "no_reference", "checkerboard", "Checkerboard", "log10 ratio", Best.DOWN_TO_TRUTH,
         "Power at multiples of 1/8 cycles per pixel above that around them: a pattern with the period of a clinical "
         "pixel.",
-        "A pattern that changes with the image hides.",
-        "chance, 0 to 0.2",
+        "A pattern that changes with the image hides; by chance it is up to 0.2.",
     ),
     Metric(
-        "no_reference", "texture_in_vessels", "Grain in vessels", "HU", Best.REFERENCE,
+        "no_reference", "texture_in_vessels", "Grain in vessels", "HU", Best.TRUTH,
         "Texture where the scan shows solid tissue, which has no more of it than the uCT has noise.",
         "Smooth images get 0, and air spaces of a tumour are real.",
-        "the uCT's own",
     ),
     Metric(
-        "no_reference", "texture_in_airways", "Grain in airways", "HU", Best.REFERENCE,
+        "no_reference", "texture_in_airways", "Grain in airways", "HU", Best.TRUTH,
         "Texture where the scan shows air, which has no more of it than the uCT has noise.",
         "Smooth images get 0, and emphysema has walls.",
-        "the uCT's own",
     ),
     Metric(
         "truth", "psnr", "PSNR", "dB", Best.HIGHER,
@@ -172,6 +170,16 @@ METRICS = (
         "truth", "ms_ssim", "MS-SSIM", "1", Best.HIGHER,
         "SSIM at several scales.",
         "Blur is rewarded, and the coarse scales weigh most.",
+    ),
+    Metric(
+        "truth", "psnr_thick", "PSNR, thick truth", "dB", Best.HIGHER,
+        "Against the truth averaged over the slice profile: what is left to recover in-plane.",
+        "Blur is rewarded, and the thin truth itself is not at the top.",
+    ),
+    Metric(
+        "truth", "ssim_thick", "SSIM, thick truth", "1", Best.HIGHER,
+        "Likeness of small windows to the truth averaged over the slice profile.",
+        "Blur is rewarded, and the thin truth itself is not at the top.",
     ),
     Metric(
         "truth", "rmse_<tissue>", "Root mean square error", "HU", Best.LOWER,
@@ -205,18 +213,21 @@ METRICS = (
     ),
     Metric(
         "truth", "smallest_bronchiole", "Smallest bronchiole", "mm", Best.LOWER,
-        "Lumen from which on 90 % are detected; none: never.",
+        "Lumen from which on 90 % are detected; never counts as infinite, so medians are taken.",
         "With few airways the interval is the finding.",
+        never=True,
     ),
     Metric(
         "truth", "smallest_bronchiole_low", "Smallest bronchiole, low end of the interval", "mm", Best.LOWER,
         "2.5th percentile over bootstrap draws of the airways.",
         "With few airways it is wide.",
+        never=True,
     ),
     Metric(
         "truth", "smallest_bronchiole_high", "Smallest bronchiole, high end of the interval", "mm", Best.LOWER,
         "97.5th percentile over bootstrap draws of the airways.",
         "With few airways it is wide.",
+        never=True,
     ),
     Metric(
         "truth", "wall_error_um", "Error of airway walls", "um", Best.LOWER,
@@ -230,13 +241,23 @@ METRICS = (
     ),
     Metric(
         "truth", "small_lost", "Structures lost", "1", Best.LOWER,
-        "Share of the truth's solid structures from 0.7 mm on, vessels mostly, that the image lacks.",
-        "One that is thinner by half its area counts as lost, and finer ones do not count.",
+        "Share of the truth's solid structures 0.3 to 3 mm thick, vessels mostly, that the image lacks.",
+        "One that is thinner by half its area counts as lost, and walls and septa are too thin to count.",
     ),
     Metric(
         "truth", "small_invented", "Structures invented", "1", Best.LOWER,
-        "Share of the image's solid structures from 0.7 mm on that the truth lacks.",
-        "One that is more than twice as large counts as invented, and finer ones do not count.",
+        "Share of the image's solid structures 0.3 to 3 mm thick that the truth lacks.",
+        "One that is more than twice as large counts as invented, and dense texture hits something by chance.",
+    ),
+    Metric(
+        "truth", "small_lost_<from>-<to>", "Structures lost", "1", Best.LOWER,
+        "The same of structures so many mm thick; the thinnest are below a clinical pixel.",
+        "One that is thinner by half its area counts as lost, and a vessel that tapers has several sizes.",
+    ),
+    Metric(
+        "truth", "small_invented_<from>-<to>", "Structures invented", "1", Best.LOWER,
+        "The same of structures so many mm thick; the thinnest are below a clinical pixel.",
+        "One that is more than twice as large counts as invented, and dense texture hits something by chance.",
     ),
     Metric(
         "truth", "lesions_lost", "Solid objects lost", "count", Best.LOWER,
@@ -269,7 +290,7 @@ METRICS = (
         "Blur is rewarded, and the coarse scales weigh most.",
     ),
     Metric(
-        "distribution", "frechet_distance_tissue_features", "Fréchet distance", "1", Best.LOWER,
+        "distribution", "frechet_distance_tissue_features", "Fréchet distance", "1", Best.DOWN_TO_TRUTH,
         "To uCT, in the kind of texture as a network sees it; at best about its floor.",
         "Any other lung's texture scores nearly as well, and it depends on the number and the size of the windows "
         "(run.json).",
@@ -280,7 +301,7 @@ METRICS = (
         "A uCT of mixed tissue has a high one.",
     ),
     Metric(
-        "distribution", "kernel_distance_tissue_features", "Kernel distance", "1", Best.LOWER,
+        "distribution", "kernel_distance_tissue_features", "Kernel distance", "1", Best.DOWN_TO_TRUTH,
         "To uCT, in the kind of texture as a network sees it; at best about its floor.",
         "Any other lung's texture scores nearly as well, and by chance it may be negative.",
     ),
@@ -291,15 +312,14 @@ METRICS = (
     ),
     Metric(
         "repeatability", "disagreement_rmse", "Two scans differ by", "HU", Best.LOWER,
-        "The images of two scans of one lung.",
+        "The images of two scans of one lung, each with random planes of its own.",
         "Images without detail, and methods that ignore their input, agree.",
     ),
     Metric(
-        "repeatability", "disagreement_pooled_rmse", "Disagreement after averaging", "HU", Best.REFERENCE,
+        "repeatability", "disagreement_pooled_rmse", "Disagreement after averaging", "HU", Best.LOWER,
         "The images of two scans, averaged back to clinical pixels; more than the scans differ by is noise made "
         "stronger.",
         "A method that ignores its input gets 0, as one would that removes all noise.",
-        "the two scans' own",
     ),
     Metric(
         "repeatability", "disagreement_texture_rmse", "Disagreement of fine texture", "HU", Best.LOWER,
@@ -326,10 +346,30 @@ METRICS = (
         "Share of the dark regions (below -950 HU, 12 pixels and more) that the other image does not show.",
         "Emphysema counts as lumens, and a handful of them is chance (run.json has the numbers).",
     ),
+    Metric(
+        "repeatability", "disagreement_rmse_<alone>", "Two scans differ by", "HU", Best.LOWER,
+        "Redrawn: one scan and two draws of the random planes; rescanned: two scans and one draw.",
+        "One draw for two scans hides what the draw invents, and images without detail agree.",
+    ),
+    Metric(
+        "repeatability", "texture_correlation_<alone>", "Correlation of fine texture", "1", Best.HIGHER,
+        "Redrawn: one scan and two draws of the random planes; rescanned: two scans and one draw.",
+        "One draw for two scans is texture in common that no scan has.",
+    ),
+    Metric(
+        "repeatability", "walls_in_one_only_<alone>", "Walls in one image only", "1", Best.LOWER,
+        "Redrawn: one scan and two draws of the random planes; rescanned: two scans and one draw.",
+        "One draw for two scans hides what the draw invents, and images with few walls have little.",
+    ),
+    Metric(
+        "repeatability", "lumens_in_one_only_<alone>", "Lumens in one image only", "1", Best.LOWER,
+        "Redrawn: one scan and two draws of the random planes; rescanned: two scans and one draw.",
+        "One draw for two scans hides what the draw invents, and a handful of lumens is chance.",
+    ),
 )  # fmt: skip
 
 HEADLINE = (
-    ("no_reference", "consistency_rmse"),
+    ("no_reference", "consistency_scan_rmse"),
     ("no_reference", "spectrum_distance"),
     ("distribution", "kernel_distance_tissue_features"),
     ("truth", "psnr"),

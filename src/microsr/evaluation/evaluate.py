@@ -57,6 +57,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--micro", required=True, nargs="+", type=Path, help="uCT volumes (OME-Zarr with the specimen mask)"
     )
     one.add_argument("--truth", type=Path, help="truth on the super-resolved grid, every clinical slice (OME-Zarr)")
+    one.add_argument("--thick_truth", type=Path, help="the truth's mean over the slice profile; needs --truth")
     one.add_argument("--labels", type=Path, help="tissue labels on the truth's grid (OME-Zarr)")
     one.add_argument("--airways", type=Path, help="airways that cross the truth's slices (.csv); needs --labels")
     one.add_argument("--maps", type=Path, help="volume of hallucinations to write (OME-Zarr); needs --truth")
@@ -124,7 +125,7 @@ def run(ns: argparse.Namespace) -> None:
         ns.output,
         config.from_flags(ns, config.Evaluate),
         config.from_flags(ns, config.Scanner),
-        truth.Reference(ns.truth, ns.labels, ns.airways) if ns.truth else None,
+        truth.Reference(ns.truth, ns.labels, ns.airways, ns.thick_truth) if ns.truth else None,
         ns.maps,
     )
 

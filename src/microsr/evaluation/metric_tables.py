@@ -1,4 +1,4 @@
-"""Tables of metrics for a reader: which rows, in which words, and which method has the best mean. In: summary.csv,
+"""Tables of metrics for a reader: which rows, in which words, and which method is the best. In: summary.csv,
 metrics' means.
 """
 
@@ -11,17 +11,16 @@ from pathlib import Path
 import pandas as pd
 
 from microsr.core.csv_files import read_rows
-from microsr.evaluation.catalogue import HEADLINE, Best, find_metric
+from microsr.evaluation.catalogue import HEADLINE, Metric, find_metric
 from microsr.evaluation.names import method_name, method_rank
 from microsr.evaluation.summary import GROUP, SUMMARY
-
-MARKED = {Best.HIGHER: lambda value: -value, Best.LOWER: lambda value: value, Best.ZERO: abs}
-"""What is least where a mean is best, for the metrics of which that can be said."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A method's mean, its 95 % interval ("" without one), and whether it is the best mean of its row."""
+    """A method's mean, or of a metric that may never be reached its median; its 95 % interval and how often it was
+    never reached ("" without either); and whether it is better than all others, with intervals that exclude 0.
+    """
 
     mean: str
     interval: str
@@ -71,7 +70,7 @@ def read_summary(path: Path) -> pd.DataFrame:
         The file is no such table.
     """
     columns = [*GROUP, *SUMMARY]
-    names = dict.fromkeys([*GROUP, "split"], str)
+    names = dict.fromkeys([*GROUP, "over", "best_of", "split"], str)
     how = {"dtype": names, "keep_default_na": False, "na_values": {key: [""] for key in ("mean", "low", "high")}}
     return read_rows(path, columns, "no summary of metrics", "microsr evaluate summarise", **how)
 
@@ -87,7 +86,7 @@ def tables(summary: pd.DataFrame, protocol: str | None = None) -> list[Table]:
             keys = list(HEADLINE)
         else:
             keys = [(protocol, metric) for metric in dict.fromkeys(shown.loc[shown["protocol"] == protocol, "metric"])]
-        rows = [row for key in keys if (row := _row(shown, key, methods)) is not None]
+        rows = [row for key in keys if (row := _row(shown, key, methods, training_set)) is not None]
         if rows:
             names = [method_name(method) for method in methods]
             seeds, cases = (int(shown[count].max()) for count in ("seeds", "cases"))
@@ -95,39 +94,36 @@ def tables(summary: pd.DataFrame, protocol: str | None = None) -> list[Table]:
     return found
 
 
-def _row(shown: pd.DataFrame, key: tuple[str, str], methods: list[str]) -> Row | None:
+def _row(shown: pd.DataFrame, key: tuple[str, str], methods: list[str], training_set: str) -> Row | None:
     own = shown[(shown["protocol"] == key[0]) & (shown["metric"] == key[1])].set_index("method")
     if own.empty:
         return None
     metric = find_metric(*key)
     means = {method: float(own.loc[method, "mean"]) for method in methods if method in own.index}
-    best = _best(means, metric.best)
     cells = []
     for method in methods:
         if method not in means:
             cells.append(Cell("–", "", False))
             continue
-        low, high = float(own.loc[method, "low"]), float(own.loc[method, "high"])
-        span = f"{_number(low)} to {_number(high)}" if math.isfinite(low) and math.isfinite(high) else ""
-        cells.append(Cell(_number(means[method]), span, method in best))
+        facts = own.loc[method]
+        best = training_set in facts["best_of"].split()
+        cells.append(Cell(_number(means[method], metric), _span(facts, metric), best))
     unit = own["unit"].iloc[0]
     unit = {"1": "", "count": "", "um": "µm"}.get(unit, unit)
     return Row(metric.name, key[1], key[0], unit, metric.better, metric.sentence, cells)
 
 
-def _best(means: dict[str, float], best: Best) -> set[str]:
-    """The methods whose mean is best, as it is written; none where that cannot be said, or where all are the same."""
-    measure = MARKED.get(best)
-    finite = {method: float(f"{mean:.3g}") for method, mean in means.items() if math.isfinite(mean)}
-    if measure is None or len(set(finite.values())) < 2:
-        return set()
-    least = min(map(measure, finite.values()))
-    return {method for method, mean in finite.items() if measure(mean) == least}
+def _span(facts: pd.Series, metric: Metric) -> str:
+    """The interval of a mean in words, and how often a metric was never reached."""
+    low, high = (float(facts[end]) for end in ("low", "high"))
+    words = [] if math.isnan(low) else [f"{_number(low, metric)} to {_number(high, metric)}"]
+    words += [f"never in {facts['never']} of {facts['cases'] * facts['seeds']}"] if facts["never"] else []
+    return "; ".join(words)
 
 
-def _number(value: float) -> str:
+def _number(value: float, metric: Metric) -> str:
     """Three digits, with a true minus sign; an undefined value is none."""
     if not math.isfinite(value):
-        return "none"
+        return "none" if math.isnan(value) else "never" if metric.never else "∞"
     text = f"{value:.0f}" if abs(value) >= 1000 or value == 0 else f"{value:#.3g}".removesuffix(".")
     return text.replace("-", "−")

@@ -8,13 +8,14 @@ slice: `Moments` gathers what a metric needs of each slice.
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 
 from microsr.core.scale import SCALE
 from microsr.physics.moments import Moments
 from microsr.physics.pooling import average_pool
-from microsr.physics.scanner import Kernel, project
+from microsr.physics.scanner import Kernel, project, sampling
 from microsr.physics.spectrum import ROUNDING_POWER, radial_power
 
 CLINICAL_NYQUIST = 1 / (2 * SCALE)
@@ -55,33 +56,37 @@ def consistency_rmse(differences: Moments) -> float:
     return float(np.sqrt(differences.mean_square))
 
 
-def scanned_difference(
-    superresolved: np.ndarray, clinical: np.ndarray, mask: np.ndarray, kernel: Kernel, spacing: tuple[float, float]
-) -> np.ndarray:
-    """SR scanned again minus the clinical input, HU, at each pixel of one slice's lung mask.
+def scan_in_plane(superresolved: np.ndarray, kernel: Kernel, spacing: tuple[float, float]) -> np.ndarray:
+    """An SR slice as the scanner sees it in-plane: blurred by the kernel's PSF, sampled at the pixels' centres.
 
-    Scanned: blurred in-plane by the kernel's PSF and sampled at the clinical pixels' centres. superresolved: HU [8
-    rows, 8 columns]; clinical, mask: [rows, columns]; spacing: clinical pixel size (x, y), mm. Returns one dimension.
+    superresolved: HU [8 rows, 8 columns]; spacing: clinical pixel size (x, y), mm. Returns float32 HU [rows, columns].
     """
-    inside = np.asarray(mask) != 0
-    across, down = spacing
-    rows, columns = (np.arange(n) * step for n, step in zip(inside.shape, (down, across), strict=True))
-    fine_rows, fine_columns = (
-        (np.arange(SCALE * n) - (SCALE - 1) / 2) * step / SCALE
-        for n, step in zip(inside.shape, (down, across), strict=True)
-    )
-    image = np.asarray(superresolved, np.float32)[None]
-    scanned = project(image, kernel, rows, columns, fine_rows, fine_columns)[0]
-    return scanned[inside].astype(float) - np.asarray(clinical, float)[inside]
+    shape = (n // SCALE for n in superresolved.shape)
+    axes = [(np.arange(n) * step, n, step) for n, step in zip(shape, spacing[::-1], strict=True)]
+    rows, columns = (coarse for coarse, _, _ in axes)
+    fine_rows, fine_columns = ((np.arange(SCALE * n) - (SCALE - 1) / 2) * step / SCALE for _, n, step in axes)
+    return project(np.asarray(superresolved, np.float32)[None], kernel, rows, columns, fine_rows, fine_columns)[0]
 
 
-def consistency_psf_rmse(differences: Moments) -> float:
-    """How far the SR image, scanned again, departs from its own input: root mean square of `scanned_difference`, HU.
+def slice_weights(slice_mm: float, sigma_mm: float) -> np.ndarray:
+    """Weights by which a clinical slice averages SR slices `slice_mm` apart; their number is odd, their sum is 1.
 
-    Best is the truth's own value, which is not 0 but the scan's noise and what its thicker slices average, which no
-    slice-by-slice method sees. Tests what training does not optimise: the paper's f is average pooling, the scanner is
-    not. What fools it: an image that explains the noise too scores below the truth, which is over-fitting, not quality;
-    and a kernel that is not the scan's (config `scanner.kernel`) shifts all methods alike.
+    sigma_mm: of the slice profile, a Gaussian. Each SR slice stands for the tissue that is nearer to it than to the
+    others; those beyond two standard deviations are left out.
+    """
+    reach = max(1, math.ceil(2 * sigma_mm / slice_mm - 0.5))
+    return sampling(np.zeros(1), slice_mm * np.arange(-reach, reach + 1), sigma_mm)[0].astype(float)
+
+
+def consistency_scan_rmse(differences: Moments) -> float:
+    """How far the SR volume, scanned again, departs from its own input: root mean square of the difference, HU.
+
+    Scanned again: `scan_in_plane`, then `slice_weights` across the slices whose neighbours are super-resolved too; of
+    single slices, in-plane alone. Best is the truth's own value, which is not 0: the scan has noise (scanner.noise_hu),
+    and a thin slice does not stand for all that a clinical one averages. Tests what training does not optimise: the
+    paper's f is average pooling, the scanner is not. What fools it: an image that explains the noise too scores below
+    the truth, which is over-fitting, not quality; and a kernel that is not the scan's (config `scanner.kernel`) shifts
+    all methods alike.
     """
     return float(np.sqrt(differences.mean_square))
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 METHOD_NAMES = {
-    "proposed": "Proposed",
-    "bicubic": "Bicubic",
-    "cyclegan": "CycleGAN",
-    "noise_aware": "Noise-aware",
-    "nearest": "Nearest",
-}
+    "truth": "Truth", "thick_truth": "Thick truth", "noise_free": "Noise-free", "nearest": "Nearest",
+    "proposed": "Proposed", "bicubic": "Bicubic", "cyclegan": "CycleGAN", "noise_aware": "Noise-aware",
+}  # fmt: skip
+"""In their order. The first three are what is known of a simulated case (config.REFERENCES), no methods."""
 MODALITY_NAMES = {"clinical": "clinical CT", "micro": "uCT"}
 DEFAULT_TRAINING_SETS = ("pooled", "none")
 

@@ -34,10 +34,12 @@ BORDER_BLUR_MM = 0.15
 BORDER_SEARCH_MM = 2.0
 """The tumour's border is looked for up to this far from the true tumour; what is further off counts as this much."""
 SMALL_BLUR_MM = 0.1
-SMALL_MM = 0.7
-"""Thickness of the smallest solid structures that are counted in-plane."""
 LESION_MM = 3.0
 """Thickness of the smallest lesion."""
+SIZES_MM = (0.3, 0.625, 1.0, LESION_MM)
+"""Edges of the sizes, by thickness, of the solid structures that are counted in-plane. The first size is below a usual
+clinical pixel; what is thinner than that is no longer solid after the blur.
+"""
 LESION_POOL = 4
 """Lesions are looked for on pixels of this many SR pixels."""
 KEPT = 0.5
@@ -155,16 +157,42 @@ def missing_objects(objects: np.ndarray, other: np.ndarray) -> tuple[int, int]:
 
 
 def small_solids(image: np.ndarray, truth: np.ndarray, lung: np.ndarray, spacing: float) -> np.ndarray:
-    """Solid structures at least SMALL_MM thick in one slice: [lost, in the truth, invented, in the image], counts.
+    """Solid structures of one slice by size: counts [sizes, 4], lost, in the truth, invented, in the image.
 
-    Vessels and tumour; airway walls and septa are thinner. Rows `small_lost` and `small_invented` are the shares lost /
-    in the truth and invented / in the image over all slices: lower is better, 0 for the truth, NaN where there is none.
-    What fools them: a structure that is there but thinner by half of its area counts as lost; its HU do not count above
-    -300.
+    Vessels, tumour and thick airway walls; septa are thinner. The rows `small_lost_<size>` and `small_invented_<size>`
+    are the shares lost / in the truth and invented / in the image over all slices, `small_lost` and `small_invented`
+    those of all sizes: lower is better, 0 for the truth, NaN where there is none. What fools them: a structure that is
+    there but thinner by half of its area counts as lost, one that is more than twice as large as invented; their HU do
+    not count above -300; and dense texture hits something by chance.
     """
     solid = [lung & (gaussian_filter(np.asarray(a, float), SMALL_BLUR_MM / spacing) > SOLID_HU) for a in (image, truth)]
-    own, true = (open_by_ball(s, SMALL_MM, (spacing, spacing)) for s in solid)
-    return np.array([*missing_objects(true, solid[0]), *missing_objects(own, solid[1])])
+    own, true = (objects_by_size(s, spacing) for s in solid)
+    return np.array(
+        [[*missing_objects(t, solid[0]), *missing_objects(o, solid[1])] for o, t in zip(own, true, strict=True)]
+    )
+
+
+def objects_by_size(solid: np.ndarray, spacing: float) -> list[np.ndarray]:
+    """The solid structures of each size of SIZES_MM in a slice, bool [rows, columns] each.
+
+    A structure has a size if a disc of the smaller diameter fits into it where none of the larger one does: a vessel
+    that tapers is in several. spacing: mm.
+    """
+    depth = distance_transform_edt(solid, sampling=spacing)
+
+    def holds(thickness: float) -> np.ndarray:
+        cores = depth >= thickness / 2 + spacing / 2
+        return solid & (distance_transform_edt(~cores, sampling=spacing) <= thickness / 2) if cores.any() else cores
+
+    found, thicker = [], holds(SIZES_MM[-1])
+    for low in SIZES_MM[-2::-1]:
+        thick = holds(low)
+        # What a thicker structure leaves of its rim is thinner than any of this size.
+        parts, number = label(thick & ~thicker)
+        deep = distance_transform_edt(parts > 0, sampling=spacing) >= low / 2
+        found.append((np.bincount(parts[deep], minlength=number + 1) > 0)[parts] & (parts > 0))
+        thicker = thick
+    return found[::-1]
 
 
 def pool(image: np.ndarray) -> np.ndarray:

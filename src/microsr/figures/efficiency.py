@@ -18,7 +18,7 @@ from scipy.optimize import isotonic_regression
 from microsr.core.errors import UserError
 from microsr.core.files import write_csv
 from microsr.evaluation.names import method_name
-from microsr.evaluation.summary import interval
+from microsr.evaluation.summary import seed_interval
 from microsr.evaluation.tables import read_table
 from microsr.figures.metrics import name_metric
 from microsr.figures.style import COLOURS, GREY, PAGE, new_figure, save, styled, tidy_panel
@@ -26,7 +26,7 @@ from microsr.figures.style import COLOURS, GREY, PAGE, new_figure, save, styled,
 SHOWN = (
     ("distribution", "kernel_distance_tissue_features"),
     ("no_reference", "spectrum_distance"),
-    ("no_reference", "consistency_rmse"),
+    ("no_reference", "consistency_scan_rmse"),
     ("truth", "measured_rmse"),
     ("truth", "psnr"),
     ("truth", "bronchiole_detected"),
@@ -128,7 +128,7 @@ def _panel(axes: Axes, shown: pd.DataFrame, cost: str, models: list[str]) -> dic
         look = _look(place)
         values, x = own["value"].to_numpy(float), float(np.exp(np.log(own[cost]).mean()))
         means[model] = values.mean()
-        low, high = interval(values)
+        low, high = seed_interval(values)
         ends += [*values, *(end for end in (low, high) if np.isfinite(end))]
         axes.axhline(means[model], color=look["color"], linewidth=0.5, alpha=0.6, linestyle=(0, (1, 2)), zorder=1)
         axes.plot([x, x], [low, high], color=look["color"], linewidth=0.9, zorder=2)

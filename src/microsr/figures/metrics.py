@@ -5,7 +5,7 @@ Out: a figure of one protocol's metrics, or of the few that answer the question 
 
 from __future__ import annotations
 
-import re
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from microsr.config import REFERENCES
 from microsr.core.errors import UserError
-from microsr.evaluation.catalogue import HEADLINE, find_metric, find_protocol
+from microsr.evaluation.catalogue import HEADLINE, Metric, find_metric, find_protocol
 from microsr.evaluation.names import method_name, method_rank
-from microsr.evaluation.summary import interval
+from microsr.evaluation.summary import centre, summarise
 from microsr.evaluation.tables import read_table
 from microsr.figures.style import COLOURS, GREY, PAGE, TALLEST, new_figure, save, styled, tidy_panel
 
@@ -63,7 +64,8 @@ def make_metrics(table: Path, output: Path, protocol: str | None = None, split: 
 def draw_metrics(table: pd.DataFrame, split: str = "test") -> Figure:
     """Draw a bar to the mean, a dot for each training and their 95 % interval, for each method in each metric.
 
-    Where every method was trained once, the dots are the cases.
+    What is known of a case (config.REFERENCES) is grey, and the truth's score is a line through the panel. Where every
+    method was trained once, the dots are the cases.
     """
     table = table.assign(model=[f"{m}/{t}" for m, t in zip(table["method"], table["training_set"], strict=True)])
     models = sorted(table["model"].unique(), key=method_rank)
@@ -74,7 +76,7 @@ def draw_metrics(table: pd.DataFrame, split: str = "test") -> Figure:
         columns, panel = min(most, len(kinds)), 0.06 + line * len(models)
         rows = -(-len(kinds) // columns)
         width = (PAGE - margin - 0.08 - gap * (columns - 1)) / columns
-        lines = max(_title(metric, "HU", width).count("\n") + 1 for _, metric in kinds)
+        lines = max(_title(*kind, "HU", width).count("\n") + 1 for kind in kinds)
         heading = 0.24 + 0.1 * lines + space
         height = rows * (heading + panel + foot) + 0.14  # the last is a power of ten's
         if height <= TALLEST:
@@ -95,7 +97,9 @@ def draw_metrics(table: pd.DataFrame, split: str = "test") -> Figure:
 
 def name_metric(axes: Axes, protocol: str, metric: str, unit: str, width: float) -> None:
     """Write above a panel what it shows, which way is better and the protocol, in at most `width` inches."""
-    axes.set_title(_title(metric, unit, width), pad=12, loc="left", fontweight="bold", fontsize=7, linespacing=1)
+    axes.set_title(
+        _title(protocol, metric, unit, width), pad=12, loc="left", fontweight="bold", fontsize=7, linespacing=1
+    )
     better = find_metric(protocol, metric).better
     about = f"{better}, {find_protocol(protocol).short}" if width > 1.6 else better
     axes.annotate(
@@ -103,41 +107,43 @@ def name_metric(axes: Axes, protocol: str, metric: str, unit: str, width: float)
     )
 
 
-def _title(metric: str, unit: str, width: float) -> str:
-    """The metric and its unit, on as many lines as `width` inches ask for."""
-    lines = [""]
-    for word in re.split(
-        "(?<=_)", metric + (f" ({unit.replace('um', 'µm')})" if unit not in ("", "1", "count") else "")
-    ):
-        if lines[-1] and len(lines[-1] + word) * 0.0595 > width:
-            lines.append("")
-        lines[-1] += word
-    return "\n".join(lines)
+def _title(protocol: str, metric: str, unit: str, width: float) -> str:
+    """The metric's name and its unit, on as many lines as `width` inches ask for."""
+    unit = f" ({unit.replace('um', 'µm')})" if unit not in ("", "1", "count") else ""
+    return textwrap.fill(find_metric(protocol, metric).name + unit, int(width / 0.0595), break_long_words=False)
 
 
-def _number(value: float) -> str:
+def _number(value: float, metric: Metric) -> str:
     """Three digits, without a power of ten where the number is large."""
     if not np.isfinite(value):
-        return "none"
+        return "none" if np.isnan(value) else "never" if metric.never else "∞"
     return (f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}").replace("-", "−")
 
 
 def _panel(axes: Axes, shown: pd.DataFrame, models: list[str], width: float) -> None:
+    metric = find_metric(shown["protocol"].iloc[0], shown["metric"].iloc[0])
     finite = shown["value"][np.isfinite(shown["value"])]
     # From zero, so that lengths compare; the room on the right is the labels'.
     low, high = min([0.0, *finite]), max([0.0, *finite])
     span = high - low or 1.0
-    methods = list(dict.fromkeys(model.partition("/")[0] for model in models))
+    methods = [m for m in dict.fromkeys(model.partition("/")[0] for model in models) if m not in REFERENCES]
+    truth = shown.loc[shown["method"] == "truth", "value"].mean()
+    if np.isfinite(truth):
+        axes.axvline(truth, color=GREY, linewidth=0.8, linestyle=(0, (4, 2)), zorder=3, label="truth")
+    found = summarise(shown).set_index(["method", "training_set"])
     for place, model in enumerate(models):
         own = shown[shown["model"] == model]
         if own.empty:
             continue
         chance = "seed" if own["seed"].nunique() > 1 else "case"
-        values = own.groupby(chance)["value"].mean().to_numpy(float)
-        mean, values = values.mean(), values[np.isfinite(values)]
-        colour = COLOURS[methods.index(model.partition("/")[0]) % len(COLOURS)]
+        facts = found.loc[tuple(own[["method", "training_set"]].iloc[0])]
+        values = np.array([centre(each.to_numpy(float)[:, None], metric) for _, each in own.groupby(chance)["value"]])
+        values = values[np.isfinite(values)]
+        method = model.partition("/")[0]
+        colour = GREY if method in REFERENCES else COLOURS[methods.index(method) % len(COLOURS)]
         if len(values):
-            axes.barh(place, values.mean(), height=0.62, color=colour, alpha=0.35, zorder=2)
+            mean = facts["mean"] if np.isfinite(facts["mean"]) else 0
+            axes.barh(place, mean, height=0.62, color=colour, alpha=0.35, zorder=2)
             heights = place + (np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1))
             axes.plot(
                 values,
@@ -149,13 +155,13 @@ def _panel(axes: Axes, shown: pd.DataFrame, models: list[str], width: float) -> 
                 markeredgewidth=0.4,
                 zorder=3,
             )
-            low_end, high_end = interval(values) if chance == "seed" else (np.nan, np.nan)
-            if np.isfinite(low_end):
-                axes.plot([low_end, high_end], [place, place], color="black", linewidth=0.9, zorder=4)
-        end = interval(values)[1] if chance == "seed" else np.nan
-        beyond = max([0.0, *values, *([end] if np.isfinite(end) else [])])
+        ends = facts[["low", "high"]].to_numpy(float)
+        if np.isfinite(ends[0]):
+            axes.plot([ends[0], min(ends[1], high)], [place, place], color="black", linewidth=0.9, zorder=4)
+        beyond = max([0.0, *values, *ends[np.isfinite(ends)]])
+        never = f" (never {facts['never']}/{facts['cases'] * facts['seeds']})" if facts["never"] else ""
         axes.annotate(
-            _number(mean), (beyond, place), xytext=(5, 0),
+            _number(facts["mean"], metric) + never, (beyond, place), xytext=(5, 0),
             textcoords="offset points", va="center", fontsize=6,
         )  # fmt: skip
     room = LABEL / (width - LABEL)

@@ -2,8 +2,8 @@
 metrics.
 
 In: volumes.csv or summary.csv. Out: the same as <output>.tex, to be \\input, and <output>.md. Of the metrics, each has
-its unit, its direction and its best mean in bold, as in the report; below a mean stands its 95 % interval, where a
-method was trained often enough for one.
+its unit and its direction, and a method that is better than all others beyond chance is bold, as in the report; below a
+mean stands its 95 % interval, where there is one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ARROWS = {"↑": r"$\uparrow$", "↓": r"$\downarrow$"}
 ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "−": "$-$", "×": r"$\times$", "µ": r"\textmu{}", "–": "--", "²": r"$^2$", "³": r"$^3$", **ARROWS,
+    "−": "$-$", "∞": r"$\infty$", "×": r"$\times$", "µ": r"\textmu{}", "–": "--", "²": r"$^2$", "³": r"$^3$", **ARROWS,
 }  # fmt: skip
 
 

@@ -32,7 +32,7 @@ from microsr.core.provenance import checksum, write_run
 from microsr.core.scale import SCALE
 from microsr.formats.outputs import FORMATS, Partial, kind_of
 from microsr.formats.readers import read_scan
-from microsr.inference.upsamplers import Generator, Magnifier, Region, Upsampler, interpolation, whole_slice
+from microsr.inference.upsamplers import Generator, Known, Magnifier, Region, Upsampler, interpolation, whole_slice
 from microsr.networks.devices import available_cpus, choose_algorithms
 from microsr.preprocessing.hounsfield import clinical_hu
 from microsr.preprocessing.plausible import check_clinical
@@ -285,6 +285,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     way = parser.add_mutually_exclusive_group(required=True)
     way.add_argument("--model", type=Path, help="generator.pt of a trained model")
     way.add_argument("--upsampler", choices=config.INTERPOLATIONS, help="interpolation")
+    way.add_argument("--known", type=Path, help="take the slices of this volume (OME-Zarr), as of the truth")
     parser.add_argument(
         "--output",
         type=Path,
@@ -314,13 +315,15 @@ def main(namespace: argparse.Namespace) -> None:
     settings = config.from_flags(namespace, config.Superresolve)
     compute = config.from_flags(namespace, config.Compute)
     choose_algorithms(compute.deterministic)
-    if namespace.model:
-        upsampler: Upsampler = Generator(namespace.model, compute.device, settings.precision)
-    else:
-        upsampler = interpolation(namespace.upsampler)
     scan, output = namespace.scan, namespace.output
     words = {name: getattr(namespace, name) for name in ("series", "spacing", "resample", "level")}
     volume = open_input(scan, settings.slices, **words)
+    if namespace.model:
+        upsampler: Upsampler = Generator(namespace.model, compute.device, settings.precision)
+    elif namespace.known:
+        upsampler = Known(namespace.known, volume, scan)
+    else:
+        upsampler = interpolation(namespace.upsampler)
     part = (1, 1) if namespace.part is None else (namespace.part, compute.parts)
     if not 1 <= part[0] <= part[1]:
         raise UserError(f"--part {part[0]} does not exist: there are {part[1]} parts, from 1 on")

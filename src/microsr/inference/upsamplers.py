@@ -27,6 +27,8 @@ from microsr.networks.families import NO_SIDE, Sides, without_halo
 from microsr.networks.layers import bicubic_upsample, nearest_upsample
 from microsr.networks.model_file import load_generator
 from microsr.physics.window import normalise, to_hu
+from microsr.volume import alignment
+from microsr.volume.storage import Volume, open_volume
 
 TILE = {"cpu": 64, "cuda": 256}
 """Side of a tile, clinical pixels, at which a network is fast: a CPU's caches hold it, a GPU is kept busy."""
@@ -127,6 +129,38 @@ class Nearest(Interpolation):
 
 BICUBIC = Bicubic()
 NEAREST = Nearest()
+
+
+class Known(Interpolation):
+    """Takes the slices of a volume that is there already, as the truth: so it is judged as a method's result is.
+
+    path: the volume, HU, on the super-resolved grid of all slices of the scan `clinical`, which is at `clinical_path`.
+
+    Raises
+    ------
+    UserError
+        It is not in HU, or does not lie where the scan does.
+    """
+
+    def __init__(self, path: Path, clinical: Volume, clinical_path: Path) -> None:
+        super().__init__("known", halo=0)
+        self._volume = open_volume(path)
+        alignment.check_unit(self._volume, path)
+        alignment.check_input(self._volume, path, clinical, clinical_path, list(range(clinical.shape[0])))
+        self.inputs = {path: checksum(path)}
+        self.facts |= {"volume": self.inputs[path]}
+
+    def draw(self, index: int, size: tuple[int, int], number: int = 0) -> list[Tensor]:
+        """The slice as it is known: one plane, at the super-resolved size."""
+        return [torch.from_numpy(np.asarray(self._volume.array[index], np.float32))[None, None]]
+
+    def prepare(self, image: Tensor, random: list[Tensor]) -> list[Tensor]:
+        """The scan's slice, which only says how the tiles are cut, and the known one."""
+        return [image, *random]
+
+    def __call__(self, planes: list[Tensor], sides: Sides) -> Tensor:
+        """See `Upsampler`."""
+        return planes[1]
 
 
 def interpolation(name: str) -> Upsampler:

@@ -84,7 +84,7 @@ def import_as_is(scan: Scan, case: str, modality: str, output: Path) -> None:
     with checksums_beside([scan.path]) as checksums:
         volume = _open_scan(scan, output)
         attributes = {"case": case, "modality": modality, **volume.attributes}
-        volume = replace(volume, unit={"truth": "HU", "labels": "label"}[modality], attributes=attributes)
+        volume = replace(volume, unit="label" if modality == "labels" else "HU", attributes=attributes)
 
         def finish_slice(z: int) -> tuple[np.ndarray, None, tuple[float, float]]:
             image = volume.array[z]
@@ -285,12 +285,13 @@ def _record(output: Path, settings: Any, scan: Scan, started: float, checksums: 
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Sub-commands clinical, micro, truth, labels, downsample and table."""
+    """Sub-commands clinical, micro, truth, thick_truth, labels, downsample and table."""
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in (
         ("clinical", "clinical CT: HU and lung mask"),
         ("micro", "uCT: calibration, sampling and specimen mask"),
         ("truth", "truth of a simulated case, in HU"),
+        ("thick_truth", "truth of a simulated case, averaged over the slice profile, in HU"),
         ("labels", "tissue labels of a simulated case"),
     ):
         sub = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)

@@ -4,7 +4,8 @@ CT.
 Stands in for the paper's patients (Zheng et al. 2020, Table 1) where no data is at hand. In: the settings `Simulate`
 and `Scanner`, a case name and a seed. Out: clinical.nii.gz (int16 HU), the same as a DICOM series in dicom/,
 micro.nii.gz (uint16, the uCT's own grey scale) and run.json; for all but a training case also truth.nii.gz (int16 HU,
-the clinical grid magnified in-plane), labels.nii.gz (uint8, `Tissue`, same grid), repeat.nii.gz (the same lung scanned
+the clinical grid magnified in-plane), thick_truth.nii.gz (the same, averaged over the slice profile), labels.nii.gz
+(uint8, `Tissue`, same grid), noise_free.nii.gz (the clinical CT before its noise), repeat.nii.gz (the same lung scanned
 again) and airways.csv (`airway_table`).
 """
 
@@ -76,7 +77,7 @@ def main(ns: argparse.Namespace) -> None:
 def scan_again(
     output: Path, case: str, lung: str, seed: int, settings: config.Simulate, scanned_by: config.Scanner
 ) -> None:
-    """Scan the lung of another case, `lung`, with this scanner, and write clinical.nii.gz and run.json into `output`.
+    """Scan the lung of another case, `lung`, with this scanner: clinical.nii.gz, noise_free.nii.gz and run.json.
 
     The noise is what the other scan's was made of, so that two scanners are compared by what they do to it.
     """
@@ -84,12 +85,18 @@ def scan_again(
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     anatomy, noise, *_ = numpy_stream(Stream.CASE, seed, lung).spawn(STREAMS)
-    still, _, _ = scan_slab(_make_lung(settings, scanned_by, anatomy), settings, scanned_by, with_truth=False)
+    still, _ = scan_slab(_make_lung(settings, scanned_by, anatomy), settings, scanned_by, with_truth=False)
     _write(output / "clinical.nii.gz", with_noise(still, scanned_by, noise))
+    _write(output / "noise_free.nii.gz", _round_hu(still))
     chosen = {"case": case, "lung": lung, "seed": seed}
     chosen |= settings.model_dump(mode="json") | scanned_by.model_dump(mode="json")
     provenance.write_run(output / "run.json", "simulate", chosen, [], started)
     logger.info("%s: the lung of %s again, %s in %.0f s", case, lung, still.shape, time.time() - started)
+
+
+def _round_hu(still: Volume) -> Volume:
+    """A scan without noise, int16 HU."""
+    return dataclasses.replace(still, array=np.rint(still.array).astype(np.int16))
 
 
 def _make_lung(settings: config.Simulate, scanned_by: config.Scanner, anatomy: np.random.Generator) -> Lung:
@@ -114,17 +121,19 @@ def simulate(
     anatomy, first, micro_rng, second, place = numpy_stream(Stream.CASE, seed, case).spawn(STREAMS)
     lung = _make_lung(settings, scanned_by, anatomy)
     grid = specimen_grid(lung, settings, place)
-    still, truth, labels = scan_slab(lung, settings, scanned_by, with_truth=split != "train")
+    still, known = scan_slab(lung, settings, scanned_by, with_truth=split != "train")
     clinical = with_noise(still, scanned_by, first)
     _write(output / "clinical.nii.gz", clinical)
     with replacing(output / "dicom") as temporary:
         write_series(temporary, clinical, case, seed, scanned_by.kernel)
     if split != "train":
-        _write(output / "truth.nii.gz", truth)
-        _write(output / "labels.nii.gz", labels)
+        _write(output / "truth.nii.gz", known.truth)
+        _write(output / "thick_truth.nii.gz", known.thick)
+        _write(output / "labels.nii.gz", known.labels)
+        _write(output / "noise_free.nii.gz", _round_hu(still))
         _write(output / "repeat.nii.gz", with_noise(still, scanned_by, second))
         write_csv(output / "airways.csv", airway_table(lung, clinical))
-    del truth, labels
+    del known
     micro, scale = micro_scan(lung, grid, micro_rng, settings.micro_offset_hu)
     _write(output / "micro.nii.gz", micro)
     facts = {
@@ -140,16 +149,26 @@ def simulate(
     logger.info("%s: clinical %s, uCT %s in %.0f s", case, clinical.shape, micro.shape, time.time() - started)
 
 
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What the clinical slices show, on the clinical grid magnified in-plane."""
+
+    truth: Volume
+    """Thin slices (an eighth of the slice distance) at the clinical slices' centres, int16 HU."""
+    thick: Volume
+    """The mean over the slice profile, int16 HU: what is left to recover in-plane."""
+    labels: Volume
+    """Tissues of `truth`, uint8."""
+
+
 def scan_slab(
     lung: Lung, settings: config.Simulate, scanned_by: config.Scanner, with_truth: bool = True
-) -> tuple[Volume, Volume | None, Volume | None]:
-    """The clinical CT of the lung's slab without noise, float32 HU, its truth, int16 HU, and the truth's tissues,
-    uint8.
+) -> tuple[Volume, Known | None]:
+    """The clinical CT of the lung's slab without noise, float32 HU, and what it shows; None unless `with_truth`.
 
     In-plane the tissue is blurred by the kernel's point-spread function and then sampled at the pixels' centres, so
     that what lies above the Nyquist limit aliases as it does in a scanner; across slices it is weighted by the slice
-    profile. Truth and tissues are on the same grid magnified in-plane: thin slices (an eighth of the slice distance) at
-    the clinical slices' centres; None unless `with_truth`.
+    profile.
     """
     n, slices, spacing = settings.clinical_size, settings.clinical_slices, settings.slice_spacing_mm
     fine, step = scanned_by.pixel_mm / SCALE, spacing / SCALE
@@ -162,11 +181,14 @@ def scan_slab(
     scan = np.zeros((slices, n, n), np.float32)
     origin = tuple(float(axis[0]) for axis in (pixels.x, pixels.y, pixels.z))
     still = Volume(scan, spacing=pixels.spacing, origin=origin)
-    truth = labels = None
+    known = None
     if with_truth:
         magnified = magnified_geometry(still)
-        truth = Volume(np.empty((slices, n * SCALE, n * SCALE), np.int16), **magnified)
-        labels = Volume(np.empty(truth.shape, np.uint8), **magnified, unit="label")
+        truth, thick = (Volume(np.empty((slices, n * SCALE, n * SCALE), np.int16), **magnified) for _ in range(2))
+        known = Known(truth, thick, Volume(np.empty(truth.shape, np.uint8), **magnified, unit="label"))
+    # Of the slices that the planes are in so far: a slice's mean is rounded when its last plane has been added.
+    means: dict[int, np.ndarray] = {}
+    last = [int(np.flatnonzero(weights)[-1]) for weights in profile]
     progress = Progress(planes, "planes")
     for block in _blocks(grid):
         canvas = lung.draw(grid.planes(block.start, block.stop), labelled=with_truth)
@@ -175,14 +197,19 @@ def scan_slab(
             # Plane by plane, so that the sum does not depend on the size of the blocks.
             for index in np.nonzero(profile[:, plane])[0]:
                 scan[index] += profile[index, plane] * scanned[plane - block.start]
+                if known is not None:
+                    share = profile[index, plane] * canvas.hu[plane - block.start]
+                    means[index] = means[index] + share if index in means else share
+                    if plane == last[index]:
+                        known.thick.array[index] = np.rint(means.pop(index))
             index, between = divmod(plane - beyond, SCALE)
-            if with_truth and between == 0 and 0 <= index < slices:
-                truth.array[index] = np.rint(canvas.hu[plane - block.start])
-                labels.array[index] = canvas.labels[plane - block.start]
+            if known is not None and between == 0 and 0 <= index < slices:
+                known.truth.array[index] = np.rint(canvas.hu[plane - block.start])
+                known.labels.array[index] = canvas.labels[plane - block.start]
         progress.advance(block.stop - block.start)
         del canvas, scanned
     progress.close()
-    return still, truth, labels
+    return still, known
 
 
 def _blocks(grid: Grid) -> list[slice]:

@@ -14,7 +14,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from microsr.config import EXPORTED, OF_CASES, OF_PLAN, Compute, CycleGANMethod, Experiment, flags, trials_of
+from microsr.config import (
+    EXPORTED,
+    OF_CASES,
+    OF_PLAN,
+    REFERENCES,
+    Compute,
+    CycleGANMethod,
+    Experiment,
+    flags,
+    trials_of,
+)  # fmt: skip
 from microsr.config.sheet import Case
 from microsr.core.errors import UserError
 from microsr.core.registry.methods import FILES
@@ -360,10 +370,34 @@ class Plan:
         return list(dict.fromkeys(case for _, _, case in self.superresolutions))
 
     @cached_property
+    def references(self) -> list[Result]:
+        """What is known of the tested cases, in a method's place: the scores that a method could have at best."""
+        cases = self.superresolved_cases
+        return [Result(name, UNTRAINED, case) for name in REFERENCES for case in self.having(name, cases)]
+
+    @property
+    def evaluated(self) -> list[Result]:
+        """All that metrics are measured of."""
+        return self.references + self.superresolutions
+
+    @cached_property
     def known_results(self) -> list[Result]:
-        """The results of cases of which everything is known, in no condition of their own."""
+        """The evaluated results of cases of which everything is known, in no condition of their own."""
         known = [name for name in self.known_cases if self.cases[name].condition is None]
-        return [result for result in self.superresolutions if result.case in known]
+        return [result for result in self.evaluated if result.case in known]
+
+    def scan_volume(self, method: str, scan: str) -> str:
+        """The imported volume that a method is given for a scan."""
+        case, volume = self.scans[scan]
+        return f"<results>/volumes/{case}/{'noise_free' if method == 'noise_free' else volume}.ome.zarr"
+
+    def known_volume(self, method: str, scan: str) -> list[str]:
+        """The imported volume whose slices stand in a method's place; none of one that super-resolves."""
+        return self.volumes(method, [self.scans[scan][0]]) if method in ("truth", "thick_truth") else []
+
+    def interpolation(self, method: str) -> str:
+        """The interpolation by which an untrained method super-resolves."""
+        return "bicubic" if method == "noise_free" else self.experiment.methods[method].kind
 
     def scans_of(self, case: str) -> dict[str, str]:
         """The volumes of a case that may be super-resolved, by the name of the result.
@@ -374,7 +408,7 @@ class Plan:
         asked = self.experiment.evaluate.further_protocols if self.cases[case].condition is None else []
         scans = {case: "clinical"}
         if self.cases[case].repeat is not None and "repeatability" in asked:
-            scans[f"{case}.repeat"] = "repeat"
+            scans |= {f"{case}.repeat": "repeat", f"{case}.redrawn": "clinical", f"{case}.same_draw": "repeat"}
         if self.cases[case].micro is not None and "downsampled" in asked:
             scans[f"{case}.downsampled"] = "downsampled"
         return scans
@@ -385,12 +419,21 @@ class Plan:
         return {name: (case, volume) for case in self.cases for name, volume in self.scans_of(case).items()}
 
     def superresolve_flags(self, scan: str) -> str:
-        """Words that give the slices of a scan to super-resolve (of a down-sampled uCT, which has a few, all) and the
-        precision.
+        """Words that give the slices of a scan to super-resolve (of a down-sampled uCT, which has a few, all), the
+        precision, and the draw: a repeated scan has random planes of its own.
         """
         if self.scans[scan][1] == "downsampled":
             return f"--slices all {flags(self.experiment.superresolve, without=['slices', 'formats'])}"
-        return flags(self.experiment.superresolve, without=["formats"])
+        drawn = " --draw 1" if scan.endswith((".repeat", ".redrawn")) else ""
+        return flags(self.experiment.superresolve, without=["formats"]) + drawn
+
+    def drawn_anew(self, method: str, training_set: str, case: str, name: str) -> list[str]:
+        """A scan of a case with another draw, for the protocol `repeatability`; none of what draws nothing.
+
+        name: "redrawn", the first scan with the second one's draw, or "same_draw", the second with the first one's.
+        """
+        drawn = method in self.trained_methods
+        return [f"<results>/superresolved/{method}/{training_set}/{case}.{name}.ome.zarr"] if drawn else []
 
     @property
     def exports(self) -> list[str]:
@@ -404,17 +447,26 @@ class Plan:
     def protocols_of(self, case: str) -> list[str]:
         """The tables of metrics that a case allows; `images` holds the protocols no_reference and truth."""
         asked = self.experiment.evaluate.further_protocols if self.cases[case].condition is None else []
-        compared = [volume for volume in self.scans_of(case).values() if volume != "clinical"]
+        compared = dict.fromkeys(volume for volume in self.scans_of(case).values() if volume != "clinical")
         by_volume = {"repeat": "repeatability", "downsampled": "downsampled"}
         return ["images", *(["distribution"] if "distribution" in asked else []), *(by_volume[v] for v in compared)]
+
+    def _protocols_of_result(self, result: Result) -> list[str]:
+        """As `protocols_of`; what is known is no image of a down-sampled uCT, and but for the truth of no second
+        scan.
+        """
+        if result.method not in REFERENCES:
+            return self.protocols_of(result.case)
+        allowed = ("images", "distribution", *(["repeatability"] if result.method == "truth" else []))
+        return [protocol for protocol in self.protocols_of(result.case) if protocol in allowed]
 
     def metric_tables(self, condition: str | None = None) -> list[str]:
         """The tables of metrics of the cases of a condition, or of those of none: one a result and protocol."""
         return [
-            f"<results>/tables/metrics/{method}/{training_set}/{case}.{protocol}.csv"
-            for method, training_set, case in self.superresolutions
-            for protocol in self.protocols_of(case)
-            if self.cases[case].condition == condition
+            f"<results>/tables/metrics/{result.method}/{result.training_set}/{result.case}.{protocol}.csv"
+            for result in self.evaluated
+            for protocol in self._protocols_of_result(result)
+            if self.cases[result.case].condition == condition
         ]
 
     @property
@@ -530,7 +582,7 @@ class Plan:
     @property
     def tables(self) -> list[str]:
         """The files of all tables that are results, those for a paper too."""
-        names = [f"{name}.csv" for name in ("volumes", "metrics", "summary", *self._validation_files)]
+        names = [f"{name}.csv" for name in ("volumes", "metrics", "summary", "paired", *self._validation_files)]
         names += [f"{name}.{ending}" for name in TYPESET for ending in ("tex", "md")]
         names += [f"{name}.csv" for name in (*self.domains, "tiling")] if self.trainings else []
         names += ["efficiency.csv"] if self.networks_differ else []

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from microsr.config import REFERENCES
 from microsr.core.errors import UserError
 from microsr.evaluation.metric_tables import tables
 from microsr.evaluation.summary import summarise
@@ -14,20 +15,24 @@ def summary(
     protocol: str = "truth",
     unit: str = "dB",
     training_set="pooled",
+    cases: int = 1,
 ):
-    """A summary of one metric: method -> value of each seed."""
+    """A summary of one metric: method -> value of each seed, the same in each case."""
     rows = []
     for method, each in values.items():
-        trained = "none" if method == "bicubic" else training_set
-        seeds = ["none"] if method == "bicubic" else [str(n) for n in range(len(each))]
+        untrained = method in ("bicubic", *REFERENCES)
+        trained = "none" if untrained else training_set
+        seeds = ["none"] if untrained else [str(n) for n in range(len(each))]
         rows += [
-            ("c", method, trained, seed, protocol, metric, value, unit) for seed, value in zip(seeds, each, strict=True)
+            (f"c{case}", method, trained, seed, protocol, metric, value, unit)
+            for seed, value in zip(seeds, each, strict=True)
+            for case in range(cases)
         ]
     return summarise(pd.DataFrame(rows, columns=COLUMNS))
 
 
-def best(values: dict[str, list[float]], metric: str = "psnr", protocol: str = "truth") -> list[str]:
-    (table,) = tables(summary(values, metric, protocol), protocol)
+def best(values: dict[str, list[float]], metric: str = "psnr", protocol: str = "truth", cases: int = 3) -> list[str]:
+    (table,) = tables(summary(values, metric, protocol, cases=cases), protocol)
     return [method for method, cell in zip(table.methods, table.rows[0].cells, strict=True) if cell.best]
 
 
@@ -38,15 +43,44 @@ def best(values: dict[str, list[float]], metric: str = "psnr", protocol: str = "
         ("truth", "measured_rmse", {"proposed": [20.0], "bicubic": [25.0]}, ["Proposed"]),
         ("no_reference", "mean_shift", {"proposed": [-3.0], "bicubic": [2.0], "cyclegan": [9.0]}, ["Bicubic"]),
         ("no_reference", "consistency_rmse", {"proposed": [20.0], "bicubic": [25.0]}, []),
+        ("no_reference", "consistency_rmse", {"truth": [70.0], "proposed": [20.0], "bicubic": [75.0]}, ["Bicubic"]),
+        ("no_reference", "consistency_rmse", {"truth": [70.0], "proposed": [66.0], "bicubic": [75.0]}, ["Proposed"]),
+        ("no_reference", "spectrum_distance", {"proposed": [0.1], "bicubic": [0.4]}, ["Proposed"]),
+        ("no_reference", "spectrum_distance", {"truth": [0.3], "proposed": [0.1], "bicubic": [0.4]}, ["Proposed"]),
+        (
+            "no_reference",
+            "spectrum_distance",
+            {"truth": [0.3], "proposed": [0.1], "bicubic": [0.4], "cyclegan": [0.2]},
+            [],
+        ),
+        (
+            "truth",
+            "psnr",
+            {"truth": [np.inf], "thick_truth": [30.0], "proposed": [20.0], "bicubic": [25.0]},
+            ["Bicubic"],
+        ),
         ("truth", "psnr", {"proposed": [20.0], "bicubic": [20.0]}, []),
-        ("truth", "psnr", {"proposed": [20.001], "bicubic": [20.002], "cyclegan": [1.0]}, ["Proposed", "Bicubic"]),
+        ("truth", "psnr", {"proposed": [20.0], "bicubic": [20.0], "cyclegan": [1.0]}, []),
         ("truth", "psnr", {"proposed": [20.0]}, []),
         ("truth", "smallest_bronchiole", {"proposed": [np.nan], "bicubic": [np.nan]}, []),
-        ("truth", "smallest_bronchiole", {"proposed": [1.5], "bicubic": [np.nan], "cyclegan": [1.7]}, ["Proposed"]),
+        ("truth", "smallest_bronchiole", {"proposed": [1.5], "bicubic": [np.inf], "cyclegan": [1.7]}, ["Proposed"]),
     ],
 )
-def test_the_best_mean_is_that_of_the_metric_s_direction_as_it_is_written(protocol, metric, values, wanted):
+def test_the_best_method_is_that_of_the_metric_s_direction(protocol, metric, values, wanted):
     assert best(values, metric, protocol) == wanted
+    assert best(values, metric, protocol, cases=1) == [], "one lung and one training have no interval"
+
+
+def test_a_row_says_how_often_a_diameter_was_never_reached():
+    (table,) = tables(summary({"proposed": [1.4, 1.5, np.inf], "bicubic": [np.inf]}, "smallest_bronchiole"), "truth")
+    assert [(cell.mean, cell.interval) for cell in table.rows[0].cells] == [
+        ("1.50", "never in 1 of 3"),
+        ("never", "never in 1 of 1"),
+    ]
+    (table,) = tables(summary({"proposed": [1.4, 1.5, np.inf]}, "smallest_bronchiole", cases=3), "truth")
+    assert table.rows[0].cells[0].interval == "1.40 to never; never in 3 of 9"
+    (table,) = tables(summary({"truth": [np.inf], "bicubic": [15.0]}), "truth")
+    assert [cell.mean for cell in table.rows[0].cells] == ["∞", "15.0"]
 
 
 def test_a_row_has_mean_interval_unit_and_a_sentence():

@@ -2,21 +2,23 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.ndimage import gaussian_filter, zoom
 from scipy.spatial import cKDTree
 from skimage.metrics import structural_similarity
 
 from microsr.evaluation.metrics import (
     checkerboard,
-    consistency_psf_rmse,
     consistency_rmse,
+    consistency_scan_rmse,
     magnify,
     mean_shift,
     ms_ssim_value,
     pooled_difference,
     psnr,
     rmse,
-    scanned_difference,
+    scan_in_plane,
+    slice_weights,
     spectrum_distance,
     ssim,
     ssim_values,
@@ -245,14 +247,21 @@ def test_an_image_scanned_by_the_scanner_itself_is_consistent(rng):
     fine, coarse = (np.arange(512) - 3.5) * 0.5 / 8, np.arange(64) * 0.5
     image = 300 * np.cos(2 * np.pi * frequency * fine) * np.ones((256, 1)) - 800
     seen = 300 * float(kernel.mtf(frequency)) * np.cos(2 * np.pi * frequency * coarse) * np.ones((32, 1)) - 800
-    mask = np.zeros((32, 64))
-    mask[6:-6, 6:-6] = 1
-    assert np.abs(scanned_difference(image, seen, mask, kernel, spacing)).max() < 0.5
+    middle = np.s_[6:-6, 6:-6]
+    assert np.abs(scan_in_plane(image, kernel, spacing) - seen)[middle].max() < 0.5
     noise = rng.normal(0, 20, seen.shape)
-    found = consistency_psf_rmse(Moments().add(scanned_difference(image, seen + noise, mask, kernel, spacing)))
+    found = consistency_scan_rmse(Moments().add((scan_in_plane(image, kernel, spacing) - seen - noise)[middle]))
     assert found == pytest.approx(20, rel=0.1)
-    sharper = scanned_difference(image, seen, mask, KERNELS["lung"], spacing)
+    sharper = (scan_in_plane(image, KERNELS["lung"], spacing) - seen)[middle]
     assert np.abs(sharper).max() == pytest.approx(300 * (1 - float(kernel.mtf(frequency))), rel=0.2)
+
+
+@pytest.mark.parametrize(("slice_mm", "sigma_mm", "number"), [(0.6, 0.29, 3), (0.3, 0.29, 5), (2.5, 0.3, 3)])
+def test_a_clinical_slice_averages_its_neighbours_by_the_profile(slice_mm, sigma_mm, number):
+    weights = slice_weights(slice_mm, sigma_mm)
+    assert len(weights) == number and weights.sum() == pytest.approx(1) and weights == pytest.approx(weights[::-1])
+    inside = stats.norm.cdf(slice_mm / 2, scale=sigma_mm) - stats.norm.cdf(-slice_mm / 2, scale=sigma_mm)
+    assert weights[number // 2] == pytest.approx(inside, rel=0.05), "the profile over the slice's own tissue"
 
 
 def test_rmse_is_in_hu_and_undefined_for_nothing():

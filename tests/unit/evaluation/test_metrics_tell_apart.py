@@ -34,7 +34,7 @@ EVERY = (BICUBIC, OTHER, TUMOUR, SHIFT, CHECKS)
 SEES = {
     # metric: (images that score worse than the truth, least difference, lower is better)
     "consistency_rmse": ((OTHER, TUMOUR), 10, True),
-    "consistency_psf_rmse": ((OTHER, TUMOUR), 10, True),
+    "consistency_scan_rmse": ((OTHER, TUMOUR), 10, True),
     "texture_in_vessels": ((OTHER, CHECKS), 20, True),
     "spectrum_distance": ((BICUBIC,), 1, True),
     "histogram_distance": ((BICUBIC, TUMOUR, CHECKS), 10, True),
@@ -50,7 +50,9 @@ SEES = {
     "measured_rmse": ((BICUBIC, OTHER, TUMOUR), 10, True),
     "null_rmse": (EVERY, 5, True),
     "small_lost": ((BICUBIC, OTHER), 0.1, True),
-    "small_invented": ((OTHER, TUMOUR), 0.01, True),
+    "small_lost_0.3-0.625": ((BICUBIC, OTHER), 0.1, True),
+    "small_invented": ((OTHER,), 0.01, True),
+    "small_invented_0.3-0.625": ((OTHER,), 0.1, True),
     "lesions_invented": ((TUMOUR,), 1, True),
     "tumour_border_error_um": ((BICUBIC, OTHER, SHIFT), 5, True),
     "wall_error_um": ((BICUBIC, OTHER, SHIFT), 10, True),

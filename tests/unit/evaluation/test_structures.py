@@ -7,6 +7,7 @@ from scipy.ndimage import gaussian_filter
 
 from microsr.evaluation.structures import (
     BORDER_SEARCH_MM,
+    SIZES_MM,
     Objects,
     border_distances,
     lesions,
@@ -128,38 +129,68 @@ def test_objects_are_missing_if_less_than_half_of_them_is_there():
     assert missing_objects(np.zeros_like(objects), other) == (0, 0)
 
 
+def counts(image, truth, lung=None):
+    """Counts of `small_solids` of each size with any."""
+    lung = np.ones(np.shape(image), bool) if lung is None else lung
+    found = small_solids(image, truth, lung, SPACING)
+    assert found.shape == (len(SIZES_MM) - 1, 4)
+    return {SIZES_MM[place]: row.tolist() for place, row in enumerate(found) if row.any()}
+
+
 def test_vessels_lost_and_vessels_invented_are_counted_in_the_lung_only():
     lung = np.ones((SIDE, SIDE), bool)
     empty = np.full((SIDE, SIDE), -860.0)
     two = np.maximum(blob(30, 30, 0.6), blob(90, 90, 0.6))
     one, other = blob(30, 30, 0.6), np.maximum(blob(30, 30, 0.6), blob(64, 100, 0.6))
-    assert small_solids(two, two, lung, SPACING).tolist() == [0, 2, 0, 2]
-    assert small_solids(one, two, lung, SPACING).tolist() == [1, 2, 0, 1]
-    assert small_solids(other, two, lung, SPACING).tolist() == [1, 2, 1, 2]
-    assert small_solids(two, empty, lung, SPACING).tolist() == [0, 0, 2, 2]
+    assert counts(two, two) == {1.0: [0, 2, 0, 2]}
+    assert counts(one, two) == {1.0: [1, 2, 0, 1]}
+    assert counts(other, two) == {1.0: [1, 2, 1, 2]}
+    assert counts(two, empty) == {1.0: [0, 0, 2, 2]}
     lung[:, 64:] = False
-    assert small_solids(other, two, lung, SPACING).tolist() == [0, 1, 0, 1]
+    assert counts(other, two, lung) == {1.0: [0, 1, 0, 1]}
+
+
+@pytest.mark.parametrize(("radius_mm", "size"), [(0.28, 0.3), (0.33, 0.3), (0.45, 0.625), (0.65, 1.0), (1.3, 1.0)])
+def test_a_structure_counts_where_its_thickness_says_below_a_clinical_pixel_too(radius_mm, size):
+    empty, vessel = np.full((SIDE, SIDE), -860.0), blob(60.3, 60.7, radius_mm)
+    assert counts(vessel, vessel) == {size: [0, 1, 0, 1]}, "its rim is no structure of a smaller size"
+    assert counts(empty, vessel) == {size: [1, 1, 0, 0]} and counts(vessel, empty) == {size: [0, 0, 1, 1]}
+
+
+def test_what_is_too_thin_or_a_lesion_is_no_small_structure():
+    assert counts(blob(60, 60, 0.08), blob(60, 60, 0.08)) == {}
+    assert counts(blob(64, 64, 1.8), blob(64, 64, 1.8)) == {}
+
+
+def test_a_vessel_that_tapers_has_several_sizes_and_its_thin_end_may_be_lost_alone():
+    y, x = np.indices((SIDE, SIDE))
+    half = np.where(x < 60, 0.65, 0.25)
+    along = (x > 10) & (x < 118)
+    vessel = np.where(along & (np.abs(y - 64) * SPACING < half), 40.0, -860.0)
+    assert counts(vessel, vessel) == {0.3: [0, 1, 0, 1], 1.0: [0, 1, 0, 1]}
+    assert counts(np.where(x < 62, vessel, -860), vessel) == {0.3: [1, 1, 0, 0], 1.0: [0, 1, 0, 1]}
 
 
 def test_a_vessel_with_pores_of_a_pixel_is_solid_and_two_that_nearly_touch_are_two():
     """Noise makes such pores; the blur of 0.1 mm closes them."""
-    lung = np.ones((SIDE, SIDE), bool)
     porous = blob(40, 40, 0.7)
     porous[::4, ::4] = -860
     two = np.maximum(blob(90, 64, 0.5), blob(90, 64 + 1.4 / SPACING, 0.5))
-    assert small_solids(porous, porous, lung, SPACING).tolist() == [0, 1, 0, 1]
-    assert small_solids(two, two, lung, SPACING).tolist() == [0, 2, 0, 2]
+    assert sum(row[1] for row in counts(porous, porous).values()) == 1
+    assert sum(row[1] for row in counts(two, two).values()) == 2
 
 
 def test_solid_is_above_minus_300_hu():
-    lung, dense = np.ones((32, 32), bool), np.full((32, 32), -299.0)
-    assert small_solids(dense, dense - 2, lung, SPACING).tolist() == [0, 0, 1, 1]
+    dense = np.full((20, 20), -299.0)
+    lung = np.zeros(dense.shape, bool)
+    lung[1:-1, 1:-1] = True
+    assert counts(dense, dense - 2, lung) == {1.0: [0, 0, 1, 1]} and counts(dense - 2, dense - 2, lung) == {}
 
 
 def test_a_thin_wall_is_no_solid_structure():
     thin = np.full((SIDE, SIDE), -860.0)
-    thin[:, 60:65] = 40
-    assert small_solids(thin, thin, np.ones((SIDE, SIDE), bool), SPACING).tolist() == [0, 0, 0, 0]
+    thin[:, 60:62] = 40
+    assert counts(thin, thin) == {}
 
 
 def ball(centre, radius_mm, shape=(9, 48, 48), spacing=(0.6, 0.3125, 0.3125)):

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.image import imread
 
 from microsr import cli
@@ -27,7 +28,7 @@ from microsr.figures.losses import draw_losses, make_losses, smooth
 from microsr.figures.metrics import draw_metrics
 from microsr.figures.network import draw_network
 from microsr.figures.patches import coverage, draw_patches, fullest_slices, make_patches
-from microsr.figures.style import nice_length, save
+from microsr.figures.style import GREY, nice_length, save
 from microsr.volume.storage import Volume, magnified_geometry, write_volume
 
 CYCLEGAN = Losses(cycle=10, downsample=0, upsample=0, clinical_ssim=0, micro_ssim=0)
@@ -389,13 +390,31 @@ def test_the_metrics_figure_has_bars_to_the_mean_dots_by_case_and_says_which_way
     ]
     figure = draw_metrics(pd.DataFrame(rows, columns=COLUMNS))
     first, second = figure.axes
-    assert first.get_title(loc="left") == "consistency_rmse (HU)"
+    assert first.get_title(loc="left") == "Fit to the input (HU)"
     assert [t.get_text() for t in first.get_yticklabels()] == ["Proposed", "Bicubic"]
     assert [bar.get_width() for bar in first.patches] == [31.0, 10.0]
     dots = [line.get_xdata().tolist() for line in first.lines if line.get_marker() == "o"]
     assert dots == [[30.0, 32.0], [9.0, 11.0]]
-    assert any("best: the truth's own" in t.get_text() for t in first.texts)
+    assert any("nearest to the truth's score" in t.get_text() for t in first.texts)
     assert any("higher is better" in t.get_text() for t in second.texts)
+
+
+def test_the_metrics_figure_has_a_line_at_the_truths_score_and_greys_what_is_known():
+    values = {"proposed": (20.0, 16.0), "truth": (70.0, np.inf), "noise_free": (65.0, 17.0), "bicubic": (40.0, 15.0)}
+    kinds = [("no_reference", "consistency_rmse", "HU"), ("truth", "psnr", "dB")]
+    rows = [
+        ("a", method, "none", "none", protocol, metric, value, unit)
+        for method, pair in values.items()
+        for (protocol, metric, unit), value in zip(kinds, pair, strict=True)
+    ]
+    first, second = draw_metrics(pd.DataFrame(rows, columns=COLUMNS)).axes
+    names = [t.get_text() for t in first.get_yticklabels()]
+    assert names == ["Truth", "Noise-free", "Proposed", "Bicubic"]
+    assert [[*line.get_xdata()] for line in first.lines if line.get_label() == "truth"] == [[70.0, 70.0]]
+    assert not [line for line in second.lines if line.get_label() == "truth"], "the truth's PSNR is infinite"
+    assert "∞" in [t.get_text() for t in second.texts]
+    colours = [to_hex(bar.get_facecolor()) for bar in first.patches]
+    assert colours[0] == colours[1] == GREY.lower() and len(set(colours[1:])) == 3
 
 
 def test_with_several_seeds_the_dots_are_trainings_and_a_line_spans_their_interval():

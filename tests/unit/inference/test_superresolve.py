@@ -17,9 +17,9 @@ from microsr import cli
 from microsr.core.errors import UserError
 from microsr.core.provenance import run_file
 from microsr.inference.gather import gather
-from microsr.inference.superresolve import choose_slices, parse_region, superresolve
+from microsr.inference.superresolve import choose_slices, open_input, parse_region, superresolve
 from microsr.inference.upsamplers import Bicubic, Generator
-from microsr.volume.storage import Volume, open_volume, write_volume
+from microsr.volume.storage import Volume, magnified_geometry, open_volume, write_volume
 
 
 def lung(shape=(6, 20, 24), seed=0):
@@ -167,6 +167,17 @@ def test_a_further_draw_has_other_noise_and_says_its_number(scan, tmp_path, trai
     assert np.array_equal(first.array[:], zeroth.array[:])
     assert not np.array_equal(first.array[:], other.array[:])
     assert [volume.attributes["draw"] for volume in (first, zeroth, other)] == [0, 0, 1]
+
+
+def test_slices_of_a_known_volume_stand_in_a_method_s_place(scan, tmp_path):
+    truth = np.random.default_rng(1).integers(-1000, 0, (6, 160, 192)).astype(np.int16)
+    write_volume(tmp_path / "truth.ome.zarr", Volume(truth, **magnified_geometry(open_input(scan))))
+    words = ["--known", str(tmp_path / "truth.ome.zarr"), "--slices", "[1, 4]"]
+    cli.main(["superresolve", str(scan), *words, "--output", str(tmp_path / "sr.ome.zarr")])
+    sr = open_volume(tmp_path / "sr.ome.zarr")
+    assert np.array_equal(sr.array[:], truth[[1, 4]]) and sr.attributes["slices"] == [1, 4]
+    record = json.loads(run_file(tmp_path / "sr.ome.zarr").read_text(encoding="utf-8"))
+    assert str(tmp_path / "truth.ome.zarr") in record["inputs"] and record["settings"]["upsampler"] == "known"
 
 
 def test_a_draw_that_does_not_exist_is_refused(scan, tmp_path, capsys):

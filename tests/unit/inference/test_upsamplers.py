@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from microsr.core.errors import UserError
 from microsr.inference import upsamplers
 from microsr.inference.upsamplers import (
     Bicubic,
     Generator,
+    Known,
     Magnifier,
     interpolation,
     standard_normal,
@@ -15,6 +17,7 @@ from microsr.inference.upsamplers import (
     upsample_slice,
 )
 from microsr.networks.model_file import load_generator
+from microsr.volume.storage import Volume, magnified_geometry, write_volume
 
 
 @pytest.fixture
@@ -142,6 +145,33 @@ def test_hu_beyond_the_window_are_kept(upsampler):
     soft, bone = np.full((24, 24), 400, np.float32), np.full((24, 24), 1500, np.float32)
     difference = upsample_slice(bone, 0, way, 64) - upsample_slice(soft, 0, way, 64)
     assert np.allclose(difference, 1100, atol=0.5)
+
+
+@pytest.fixture
+def known(tmp_path):
+    """A truth, its scan, and the way to take the former."""
+    clinical = Volume(np.full((3, 20, 30), -800, np.int16), (0.7, 0.7, 1.0))
+    truth = np.random.default_rng(0).integers(-1000, 400, (3, 160, 240)).astype(np.int16)
+    write_volume(tmp_path / "truth", Volume(truth, **magnified_geometry(clinical)))
+    return truth, clinical, Known(tmp_path / "truth", clinical, tmp_path / "clinical")
+
+
+def test_what_is_known_is_taken_as_it_is_in_any_tiles(known):
+    truth, clinical, way = known
+    with Magnifier(way, 7, threads=2) as magnify:
+        random = way.draw(1, clinical.shape[1:])
+        assert np.array_equal(magnify(clinical.array[1], random, None, torch.int16).numpy(), truth[1])
+        part = magnify(clinical.array[1], random, (slice(3, 18), slice(5, 30))).numpy()
+    assert np.array_equal(part, truth[1, 24:144, 40:240])
+
+
+def test_what_is_known_of_another_scan_or_in_another_unit_is_refused(known, tmp_path):
+    truth, clinical, _ = known
+    with pytest.raises(UserError, match=r"truth and .*clinical do not overlay"):
+        Known(tmp_path / "truth", Volume(clinical.array, (0.8, 0.7, 1.0)), tmp_path / "clinical")
+    write_volume(tmp_path / "grey", Volume(truth, **magnified_geometry(clinical) | {"unit": "grey"}))
+    with pytest.raises(UserError, match="grey has unit 'grey'"):
+        Known(tmp_path / "grey", clinical, tmp_path / "clinical")
 
 
 def test_int16_is_rounded_and_kept_within_its_range():

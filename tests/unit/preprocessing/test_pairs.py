@@ -47,12 +47,12 @@ def test_a_pair_is_the_simulators_scan_of_the_same_place(tmp_path, monkeypatch):
     settings = Simulate(clinical_size=16, clinical_slices=2, specimen_mm=4.0)
     monkeypatch.setattr(alveoli, "STEPS", 56)  # laid out more coarsely, which is most of the time
     lung = Lung(10, 1.2, np.random.default_rng(3))
-    still, truth, _ = simulate.scan_slab(lung, settings, STATED)
+    still, known = simulate.scan_slab(lung, settings, STATED)
     step = settings.slice_spacing_mm / 8
     beyond = int(np.ceil(3 * STATED.slice_sigma_mm / step))
-    grid = Grid.centred((0, 0, 0), (FINE, FINE, step), (9 + 2 * beyond, 128, 128))
+    grid = Grid.around((0, 0, 0), (FINE, FINE, step), (9 + 2 * beyond, 128, 128))
     tissue = lung.draw(grid).hu
-    assert np.array_equal(np.rint(tissue[beyond]), truth.array[0]), "the tissue that was scanned"
+    assert np.array_equal(np.rint(tissue[beyond]), known.truth.array[0]), "the tissue that was scanned"
     corners = [(beyond, 40, 56), (beyond + 8, 0, 96)]
     scans, _ = scanned(tmp_path, Volume(np.rint(tissue), grid.spacing), corners)
     for scan, expected in zip(scans, (still.array[0, 5:9, 7:11], still.array[1, :4, 12:]), strict=True):

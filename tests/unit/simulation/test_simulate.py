@@ -17,6 +17,7 @@ from scipy.special import ndtr
 from microsr import config
 from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
+from microsr.evaluation.metrics import scan_in_plane
 from microsr.formats.readers import read_scan
 from microsr.physics.scanner import KERNELS
 from microsr.physics.tissues import Tissue
@@ -39,8 +40,8 @@ def slab() -> tuple[Lung, config.Simulate, np.ndarray, np.ndarray, np.ndarray]:
     """A lung of 40 mm, its settings, and the scan without noise, truth and tissues of four slices."""
     settings = config.Simulate(clinical_size=64, clinical_slices=4, specimen_mm=8.0)
     lung = Lung(40, 2.4, np.random.default_rng(6))
-    scan, truth, labels = simulate.scan_slab(lung, settings, STILL)
-    return lung, settings, scan, truth, labels
+    scan, known = simulate.scan_slab(lung, settings, STILL)
+    return lung, settings, scan, known.truth, known.labels
 
 
 def simulate_quickly(folder, name, split, seed=1):
@@ -152,10 +153,10 @@ def test_the_size_of_the_blocks_does_not_change_a_bit(monkeypatch):
     made = []
     for pixels in (5_000_000, 3 * 192 * 192, 1):
         monkeypatch.setattr(simulate, "BLOCK_PIXELS", pixels)
-        volumes = simulate.scan_slab(small_lung(), SMALL, STILL)
+        scan, known = simulate.scan_slab(small_lung(), SMALL, STILL)
         grid = simulate.specimen_grid(small_lung(), SMALL)
         micro, _ = simulate.micro_scan(small_lung(), grid, np.random.default_rng(1))
-        made.append([v.array.tobytes() for v in (*volumes, micro)])
+        made.append([v.array.tobytes() for v in (scan, known.truth, known.thick, known.labels, micro)])
     assert made[0] == made[1] == made[2]
 
 
@@ -272,7 +273,7 @@ def test_a_lung_scanned_again_differs_by_the_scanner_alone(case, tmp_path):
         patch.setattr(alveoli, "STEPS", 56)
         simulate.scan_again(tmp_path / "same", "test1-same", "test1", 1, SMALL, SCANNER)
         simulate.scan_again(tmp_path / "soft", "test1-soft", "test1", 1, SMALL, soft)
-    assert {path.name for path in (tmp_path / "same").iterdir()} == {"clinical.nii.gz", "run.json"}
+    assert {path.name for path in (tmp_path / "same").iterdir()} == {"clinical.nii.gz", "noise_free.nii.gz", "run.json"}
     one, same, other = (
         sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "clinical.nii.gz"))).astype(float)
         for folder in (case, tmp_path / "same", tmp_path / "soft")
@@ -323,12 +324,26 @@ def test_truth_and_labels_overlay_the_clinical_ct(case):
     assert list(pd.read_csv(case / "airways.csv").columns) == columns
 
 
+def test_the_thick_truth_is_what_the_scan_sees_in_plane_and_only_noise_is_lacking_in_the_noise_free_one(case):
+    images = ("clinical", "noise_free", "thick_truth", "truth")
+    clinical, still, thick, thin = (sitk.GetArrayFromImage(sitk.ReadImage(str(case / f"{n}.nii.gz"))) for n in images)
+    seen, other = (
+        np.stack([scan_in_plane(image, KERNELS[SCANNER.kernel], (0.625, 0.625)) for image in truth])
+        for truth in (thick, thin)
+    )
+    middle = np.s_[:, 2:-2, 2:-2]
+    assert np.abs(seen - still)[middle].max() < 2, "rounding"
+    assert np.abs(other - still)[middle].max() > 50, "a thin slice is not what the scan sees"
+    noise = (clinical.astype(float) - still)[still > -900]
+    assert noise.std() == pytest.approx(SCANNER.noise_hu, rel=0.1) and abs(noise.mean()) < 4
+
+
 def test_files_repeat_byte_for_byte_and_cases_differ(case, tmp_path):
     simulate_quickly(tmp_path / "again", "test1", "test")
     simulate_quickly(tmp_path / "other", "train1", "train")
     simulate_quickly(tmp_path / "seed", "test1", "test", seed=2)
     files = [p.relative_to(case) for p in sorted(case.rglob("*")) if p.is_file() and p.name != "run.json"]
-    assert len(files) == 8
+    assert len(files) == 10
     for file in files:
         assert (case / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
     for name in ("clinical.nii.gz", "micro.nii.gz"):

@@ -176,6 +176,7 @@ def test_a_search_has_a_table_of_its_trials():
     assert plan().trials == {} and "<results>/tables/search.csv" not in plan().tables
 
 
+KNOWN = ("truth/none", "thick_truth/none", "noise_free/none")
 SCANS = {"D45": {"kernel": "D45"}, "noisy": {"noise_hu": 60}}
 
 
@@ -190,7 +191,7 @@ def test_further_scans_of_a_test_lung_stand_apart_from_the_test_cases():
     assert made.metric_tables() == plain.metric_tables() and made.known_results == plain.known_results
     assert made.metric_tables("D45") == [
         f"<results>/tables/metrics/{where}/test{n}-D45.images.csv"
-        for where in ("proposed/pooled", "bicubic/none", "cyclegan/pooled")
+        for where in (*KNOWN, "proposed/pooled", "bicubic/none", "cyclegan/pooled")
         for n in (1, 2)
     ], "of the two protocols that need no more than the scan"
     assert {"<results>/tables/conditions/D45/summary.csv", "<results>/tables/conditions/noisy/metrics.md"} <= set(
@@ -297,10 +298,40 @@ def test_what_is_not_trained_is_made_once_a_case():
     assert [method for method, *_ in made.superresolutions] == ["proposed"] * 3 + ["bicubic"] + ["cyclegan"] * 3
 
 
+def test_what_is_known_of_a_tested_case_is_evaluated_beside_the_methods():
+    made = plan()
+    assert made.references == [Result(name, "none", "test1") for name in ("truth", "thick_truth", "noise_free")]
+    assert made.evaluated == made.references + made.superresolutions
+    assert few().references == [Result("truth", "none", "halves"), Result("truth", "none", "known")]
+    tables = [table.removeprefix("<results>/tables/metrics/") for table in plan(evaluate=EVERYTHING).metric_tables()]
+    of_known = [table for table in tables if table.startswith(("truth", "thick", "noise"))]
+    assert of_known == [
+        "truth/none/test1.images.csv", "truth/none/test1.distribution.csv", "truth/none/test1.repeatability.csv",
+        "thick_truth/none/test1.images.csv", "thick_truth/none/test1.distribution.csv",
+        "noise_free/none/test1.images.csv", "noise_free/none/test1.distribution.csv",
+    ]  # fmt: skip
+
+
+def test_what_is_known_is_made_of_its_own_volume():
+    made = plan(evaluate=EVERYTHING)
+    assert made.known_volume("truth", "test1.repeat") == ["<results>/volumes/test1/truth.ome.zarr"]
+    assert made.known_volume("thick_truth", "test1") == ["<results>/volumes/test1/thick_truth.ome.zarr"]
+    assert made.known_volume("noise_free", "test1") == made.known_volume("bicubic", "test1") == []
+    assert made.scan_volume("noise_free", "test1") == "<results>/volumes/test1/noise_free.ome.zarr"
+    assert made.scan_volume("truth", "test1.repeat") == "<results>/volumes/test1/repeat.ome.zarr"
+    assert made.interpolation("noise_free") == made.interpolation("bicubic") == "bicubic"
+
+
 def test_a_scan_is_super_resolved_again_only_for_a_protocol_that_compares_with_it():
     assert list(plan().scans) == ["train1", "train2", "test1"]
     made = plan(evaluate=EVERYTHING)
-    assert made.scans_of("test1") == {"test1": "clinical", "test1.repeat": "repeat", "test1.downsampled": "downsampled"}
+    assert made.scans_of("test1") == {
+        "test1": "clinical",
+        "test1.repeat": "repeat",
+        "test1.redrawn": "clinical",
+        "test1.same_draw": "repeat",
+        "test1.downsampled": "downsampled",
+    }
     assert made.scans["test1.downsampled"] == ("test1", "downsampled")
     assert few(evaluate=EVERYTHING).scans_of("plain") == {"plain": "clinical"}
 
@@ -316,12 +347,24 @@ def test_a_case_has_the_tables_of_metrics_that_it_allows():
     ]  # fmt: skip
 
 
+def test_a_repeated_scan_has_random_planes_of_its_own_and_each_pair_changes_what_it_says():
+    made = plan(evaluate=EVERYTHING)
+    draws = {scan: "--draw 1" in made.superresolve_flags(scan) for scan in made.scans_of("test1")}
+    assert [scan for scan, other in draws.items() if other] == ["test1.repeat", "test1.redrawn"]
+    result = ("proposed", "pooled", "test1")
+    assert made.drawn_anew(*result, "redrawn") == ["<results>/superresolved/proposed/pooled/test1.redrawn.ome.zarr"]
+    assert made.drawn_anew("bicubic", "none", "test1", "redrawn") == [], "draws nothing"
+
+
 def test_of_a_down_sampled_uct_all_slices_are_super_resolved():
     made = plan(superresolve={"slices": [1], "formats": ["nifti"]}, evaluate=EVERYTHING)
     assert shlex.split(made.superresolve_flags("test1"))[:2] == ["--slices", "[1]"]
     assert shlex.split(made.superresolve_flags("test1.downsampled"))[:2] == ["--slices", "all"]
     assert "--formats" not in made.superresolve_flags("test1") + made.superresolve_flags("test1.downsampled")
-    without = [made.superresolve_flags(scan).partition("--slices ")[2].split(" ", 1)[1:] for scan in made.scans]
+    without = [
+        made.superresolve_flags(scan).partition("--slices ")[2].removesuffix(" --draw 1").split(" ", 1)[1:]
+        for scan in made.scans
+    ]
     assert without.count(without[0]) == len(without), "all else is the same"
 
 
@@ -408,7 +451,7 @@ def test_a_comparison_of_interpolations_says_nothing_of_training_and_a_note_is_o
 def test_hallucinations_are_drawn_of_the_first_comparison_that_is_known():
     assert few().known_cases == ["known"], "halves lacks airways"
     assert few().hallucination == Trial("pooled", "known")
-    assert {result.case for result in few().known_results} == {"known"} and len(few().known_results) == 3
+    assert {result.case for result in few().known_results} == {"known"} and len(few().known_results) == 4
     made = plan(*FEW[:5], volumes=NATIVE)
     assert made.hallucination is None
     assert not {"hallucination", "bronchioles"} & set(made.figure_names)

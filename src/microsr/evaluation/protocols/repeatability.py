@@ -165,16 +165,25 @@ class Comparison:
         count_walls(smoothed, core, self.walls)
         count_lumens(smoothed, core, self.lumens)
 
+    @property
+    def correlation(self) -> float:
+        """`texture_correlation` of the two images."""
+        return texture_correlation(self.product, *self.textures)
+
     def rows(self) -> list[tables.Row]:
         """The rows of the protocol."""
         return [
             (PROTOCOL, "disagreement_rmse", disagreement_rmse(self.full), "HU"),
             (PROTOCOL, "disagreement_pooled_rmse", disagreement_rmse(self.pooled), "HU"),
             (PROTOCOL, "disagreement_texture_rmse", disagreement_rmse(self.fine), "HU"),
-            (PROTOCOL, "texture_correlation", texture_correlation(self.product, *self.textures), "1"),
+            (PROTOCOL, "texture_correlation", self.correlation, "1"),
             (PROTOCOL, "walls_in_one_only", self.walls.share, "1"),
             (PROTOCOL, "lumens_in_one_only", self.lumens.share, "1"),
         ]
+
+
+ALONE = ("redrawn", "rescanned")
+"""What alone is new in a further pair, the draw or the scan, as in the names of its metrics."""
 
 
 def evaluate(
@@ -184,11 +193,16 @@ def evaluate(
     clinical: Path,
     output: Path,
     repeated_clinical: Path | None = None,
+    redrawn: Path | None = None,
+    same_draw: Path | None = None,
 ) -> None:
     """Write the table of the protocol.
 
-    superresolved, repeated: HU, of the first and of the second scan, the same slices. clinical: the first scan, with
-    the lung mask. repeated_clinical: the second scan; None: no row `input_disagreement_rmse`.
+    superresolved, repeated: HU, of the first and of the second scan, the same slices; of a method with random planes
+    from draws of their own, as two scans of a patient have. clinical: the first scan, with the lung mask.
+    repeated_clinical: the second scan; None: no row `input_disagreement_rmse`. redrawn: of the first scan, with the
+    second one's draw; same_draw: of the second scan, with the first one's draw; None: no rows `..._redrawn` and
+    `..._rescanned`.
 
     Raises
     ------
@@ -196,37 +210,50 @@ def evaluate(
         A volume is not in HU, the volumes do not overlay, or there is no lung in the slices.
     """
     started = time.time()
-    volumes = [open_volume(path) for path in (superresolved, repeated)]
+    others = {"": repeated} | {key: path for key, path in zip(ALONE, (redrawn, same_draw), strict=True) if path}
+    paths = [superresolved, *others.values()]
+    first, *volumes = (open_volume(path) for path in paths)
     ct, mask = open_volume(clinical), open_mask(clinical)
-    for volume, path in zip([*volumes, ct], [superresolved, repeated, clinical], strict=True):
+    for volume, path in zip([first, *volumes, ct], [*paths, clinical], strict=True):
         alignment.check_unit(volume, path)
-    slices = alignment.held_slices(volumes[0], superresolved, ct, clinical)
-    if alignment.held_slices(volumes[1], repeated, ct, clinical) != slices:
-        raise UserError(f"{repeated} holds other slices than {superresolved} ({slices}); super-resolve the same ones")
-    for volume, path in zip(volumes, (superresolved, repeated), strict=True):
+    slices = alignment.held_slices(first, superresolved, ct, clinical)
+    for volume, path in zip(volumes, paths[1:], strict=True):
+        if alignment.held_slices(volume, path, ct, clinical) != slices:
+            raise UserError(f"{path} holds other slices than {superresolved} ({slices}); super-resolve the same ones")
+    for volume, path in zip([first, *volumes], paths, strict=True):
         alignment.check_input(volume, path, ct, clinical, slices)
 
-    found, inputs = Comparison(), Moments()
+    found, inputs = [Comparison() for _ in others], Moments()
     again = None if repeated_clinical is None else open_volume(repeated_clinical)
     if again is not None:
         alignment.check_overlay(ct, clinical, again, again.shape, repeated_clinical, list(range(ct.shape[0])))
     progress = Progress(len(slices), "slices")
     for i, z in enumerate(slices):
         lung = np.asarray(mask[z]) != 0
-        found.add(volumes[0].array[i], volumes[1].array[i], lung)
+        image = np.asarray(first.array[i])
+        for comparison, volume in zip(found, volumes, strict=True):
+            comparison.add(image, volume.array[i], lung)
         if again is not None:
             inputs.add((np.asarray(ct.array[z], float) - np.asarray(again.array[z], float))[lung])
         progress.advance()
     progress.close()
-    if not found.full.number:
+    whole, *further = found
+    if not whole.full.number:
         raise UserError(f"{superresolved}: no lung in its slices {slices}; choose others with superresolve.slices")
-    rows = found.rows()
+    rows = whole.rows()
+    for alone, comparison in zip(list(others)[1:], further, strict=True):
+        rows += [
+            (PROTOCOL, f"disagreement_rmse_{alone}", disagreement_rmse(comparison.full), "HU"),
+            (PROTOCOL, f"texture_correlation_{alone}", comparison.correlation, "1"),
+            (PROTOCOL, f"walls_in_one_only_{alone}", comparison.walls.share, "1"),
+            (PROTOCOL, f"lumens_in_one_only_{alone}", comparison.lumens.share, "1"),
+        ]
     if again is not None:
         rows.append((PROTOCOL, "input_disagreement_rmse", disagreement_rmse(inputs), "HU"))
     tables.write_table(output, names, rows)
-    paths = [p for p in (superresolved, repeated, clinical, repeated_clinical) if p is not None]
-    counted = {"walls": found.walls.there, "lumens": found.lumens.there}
-    write_run(output, "evaluate.repeatability", {}, paths, started, slices=slices, counted=counted)
+    inputs_of_run = [*paths, clinical, *([repeated_clinical] if repeated_clinical else [])]
+    counted = {"walls": whole.walls.there, "lumens": whole.lumens.there}
+    write_run(output, "evaluate.repeatability", {}, inputs_of_run, started, slices=slices, counted=counted)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -237,9 +264,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeated", required=True, type=Path, help="super-resolved CT of the second scan (OME-Zarr)")
     parser.add_argument("--clinical", required=True, type=Path, help="the first scan (OME-Zarr with the lung mask)")
     parser.add_argument("--repeated_clinical", type=Path, help="the second scan; adds the disagreement of the inputs")
+    parser.add_argument("--redrawn", type=Path, help="super-resolved CT of the first scan, with the second one's draw")
+    parser.add_argument(
+        "--same_draw", type=Path, help="super-resolved CT of the second scan, with the first one's draw"
+    )
 
 
 def run(ns: argparse.Namespace) -> None:
     """Run the protocol from its command line."""
     names = (ns.case, ns.method, ns.training_set, ns.seed)
-    evaluate(names, ns.superresolved, ns.repeated, ns.clinical, ns.output, ns.repeated_clinical)
+    paths = (ns.superresolved, ns.repeated, ns.clinical, ns.output, ns.repeated_clinical, ns.redrawn, ns.same_draw)
+    evaluate(names, *paths)

@@ -1,13 +1,15 @@
 """Protocol `truth`: a super-resolved CT against what the simulated scanner looked at.
 
-In: the super-resolved volume, the truth on its grid, the lung mask, and the truth's tissue labels and airways where
-they exist.
+In: the super-resolved volume, the truth on its grid (a thin slice in the middle of each clinical one), the lung mask,
+and where they exist the truth averaged over the slice profile, the truth's tissue labels and its airways. All metrics
+are against the thin truth, but those whose name ends in `_thick`.
 Out: rows of the table of metrics, the crossings of airways that were judged, and a volume of hallucinations. Everything
 is read slice by slice. The formulas are in metrics.py, nullspace.py, structures.py and bronchioles.py.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,16 +36,19 @@ LUNG_TISSUES = tuple(tissue for tissue in Tissue if tissue is not Tissue.OUTSIDE
 
 @dataclass(frozen=True)
 class Reference:
-    """Paths of the truth (HU), its labels (`Tissue`, the same grid) and its airways (airways.csv)."""
+    """Paths of the truth (HU), its labels (`Tissue`, the same grid), its airways (airways.csv) and its mean over the
+    slice profile (HU, the same grid).
+    """
 
     truth: Path
     labels: Path | None = None
     airways: Path | None = None
+    thick: Path | None = None
 
     @property
     def paths(self) -> list[Path]:
         """Those that are given."""
-        return [path for path in (self.truth, self.labels, self.airways) if path is not None]
+        return [path for path in (self.truth, self.labels, self.airways, self.thick) if path is not None]
 
 
 def rows(
@@ -67,7 +72,7 @@ def rows(
     UserError
         Truth or labels do not overlay, have another unit, or airways are given without labels.
     """
-    truth, labels = _open(sr, sr_path, slices, reference)
+    truth, labels, thick = _open(sr, sr_path, slices, reference)
     crossings = None
     if reference.airways is not None:
         crossings = airways.crossings(reference.airways, truth, slices, bronchioles.BINS_MM[-1])
@@ -80,6 +85,8 @@ def rows(
         for i, z in enumerate(slices):
             image, true, lung = np.asarray(sr.array[i]), np.asarray(truth.array[z]), metrics.magnify(mask[z])
             null = measures.compare(image, true, lung)
+            if thick is not None:
+                measures.compare_thick(image, np.asarray(thick.array[z]), lung)
             if volume is not None:
                 volume[i] = np.rint(null).astype(np.int16)
             del null
@@ -97,22 +104,32 @@ def rows(
     spacing = (sr.spacing[2], *(structures.LESION_POOL * s for s in sr.spacing[1::-1]))
     lost, invented = structures.lesions(compare_slices(), spacing)
     progress.close()
-    found, table = measures.rows((lost, invented), labels is not None, crossings is not None)
+    found, table = measures.rows((lost, invented), thick is not None, labels is not None, crossings is not None)
     return [(PROTOCOL, *row) for row in found], table
 
 
-def _open(sr: Volume, sr_path: Path, slices: list[int], reference: Reference) -> tuple[Volume, Volume | None]:
-    truth = open_volume(reference.truth)
-    alignment.check_unit(truth, reference.truth)
-    alignment.check_overlay(sr, sr_path, truth, truth.shape, reference.truth, slices)
-    if reference.labels is None:
-        if reference.airways is not None:
-            raise UserError(f"{reference.airways}: airways need the truth's labels too; give --labels")
-        return truth, None
-    labels = open_volume(reference.labels)
-    alignment.check_unit(labels, reference.labels, "label")
-    alignment.check_overlay(sr, sr_path, labels, labels.shape, reference.labels, slices)
-    return truth, labels
+def _open(
+    sr: Volume, sr_path: Path, slices: list[int], reference: Reference
+) -> tuple[Volume, Volume | None, Volume | None]:
+    """The truth, its labels and its mean over the slice profile."""
+
+    def opened(path: Path | None, unit: str) -> Volume | None:
+        if path is None:
+            return None
+        volume = open_volume(path)
+        alignment.check_unit(volume, path, unit)
+        alignment.check_overlay(sr, sr_path, volume, volume.shape, path, slices)
+        return volume
+
+    if reference.airways is not None and reference.labels is None:
+        raise UserError(f"{reference.airways}: airways need the truth's labels too; give --labels")
+    return opened(reference.truth, "HU"), opened(reference.labels, "label"), opened(reference.thick, "HU")
+
+
+def _shares(counts: np.ndarray) -> tuple[float, float]:
+    """Shares lost and invented, of counts of `structures.small_solids`; NaN of nothing."""
+    lost, present, invented, shown = counts
+    return lost / present if present else float("nan"), invented / shown if shown else float("nan")
 
 
 class _Measures:
@@ -123,9 +140,10 @@ class _Measures:
         clinical = tuple(s * sr.shape[1] / shape[0] for s in sr.spacing[:2])
         self.split = nullspace.Split(kernel, clinical, shape)
         self.difference, self.similarity, self.measured = Moments(), Moments(), Moments()
+        self.thick = Moments(), Moments()
         self.multiscale: list[tuple[float, int]] = []
         self.by_tissue = {t: (Moments(), Moments()) for t in LUNG_TISSUES}
-        self.solids = np.zeros(4, int)
+        self.solids = np.zeros((len(structures.SIZES_MM) - 1, 4), int)
         self.walls: list[np.ndarray] = []
         self.borders: list[np.ndarray] = []
         self.bronchioles: list[pd.DataFrame] = []
@@ -141,6 +159,12 @@ class _Measures:
         measured = self.split.measured(error)
         self.measured.add(measured)
         return error - measured
+
+    def compare_thick(self, image: np.ndarray, true: np.ndarray, lung: np.ndarray) -> None:
+        """Pixel by pixel in the lung, against the truth's mean over the slice profile."""
+        difference, alike = self.thick
+        difference.add(metrics.truth_difference(image, true, lung))
+        alike.add(metrics.ssim_values(image, true, lung, self.data_range))
 
     def compare_structures(self, image: np.ndarray, true: np.ndarray, lung: np.ndarray) -> None:
         """Solid objects in the lung, in-plane."""
@@ -162,7 +186,7 @@ class _Measures:
         self.bronchioles.append(bronchioles.judge_slice(image, true, tissues, crossings, self.spacing[0]))
 
     def rows(
-        self, lesions: tuple[int, int], with_labels: bool, with_airways: bool
+        self, lesions: tuple[int, int], with_thick: bool, with_labels: bool, with_airways: bool
     ) -> tuple[list[tuple[str, float, str]], pd.DataFrame | None]:
         """Metric, value and unit of everything that was gathered, and the crossings of airways.
 
@@ -178,11 +202,16 @@ class _Measures:
             ("measured_rmse", nullspace.measured_rmse(measured), "HU"),
             ("null_rmse", nullspace.null_rmse(max(self.difference.mean_square - measured, 0.0)), "HU"),
         ]
-        lost, present, invented, shown = self.solids
-        found += [
-            ("small_lost", lost / present if present else float("nan"), "1"),
-            ("small_invented", invented / shown if shown else float("nan"), "1"),
-        ]
+        if with_thick:
+            difference, similarity = self.thick
+            found.append(("psnr_thick", metrics.psnr(difference, self.data_range), "dB"))
+            found.append(("ssim_thick", metrics.ssim(similarity), "1"))
+        lost, invented = _shares(self.solids.sum(axis=0))
+        found += [("small_lost", lost, "1"), ("small_invented", invented, "1")]
+        for (low, high), counts in zip(itertools.pairwise(structures.SIZES_MM), self.solids, strict=True):
+            lost, invented = _shares(counts)
+            found.append((f"small_lost_{low:g}-{high:g}", lost, "1"))
+            found.append((f"small_invented_{low:g}-{high:g}", invented, "1"))
         found += [("lesions_lost", lesions[0], "count"), ("lesions_invented", lesions[1], "count")]
         if with_labels:
             for tissue, (difference, similarity) in self.by_tissue.items():

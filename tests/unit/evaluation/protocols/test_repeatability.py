@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from microsr import cli
 from microsr.core.errors import UserError
-from microsr.evaluation.protocols.repeatability import Comparison
+from microsr.evaluation.protocols.repeatability import Comparison, evaluate
 from microsr.networks.layers import bicubic_upsample
 from microsr.physics.pooling import average_pool
 from microsr.volume.storage import Volume, magnified_geometry, write_volume
@@ -161,6 +161,34 @@ def test_only_the_lung_counts_and_structures_only_away_from_its_border():
     chest = plain()
     chest[:, 124:] = 40  # the chest wall reaches into the last clinical pixel of the mask, in one image only
     assert np.isnan(compared(chest, plain(), mask)["walls_in_one_only"])
+
+
+def test_a_new_draw_and_a_new_scan_are_told_apart(tmp_path):
+    """A method that draws texture anew each time, and one that takes the scan's noise for it."""
+    ct = Volume(np.full((2, 32, 32), -850.0), (0.625, 0.625, 0.6))
+    write_volume(tmp_path / "clinical", ct, np.ones(ct.shape))
+    texture = {key: np.random.default_rng(n).normal(0, 40, (2, 256, 256)) for n, key in enumerate("abcd")}
+
+    def rows(of_scan, of_draw):
+        names = {"sr": "ac", "repeated": "bd", "redrawn": "ad", "same_draw": "bc"}
+        for name, (scan, draw) in names.items():
+            image = -850 + of_scan * texture[scan] + of_draw * texture[draw]
+            write_volume(tmp_path / name, Volume(image, **magnified_geometry(ct), attributes={"slices": [0, 1]}))
+        paths = [tmp_path / name for name in ("sr", "repeated", "clinical", "table.csv")]
+        further = {name: tmp_path / name for name in ("redrawn", "same_draw")}
+        evaluate(("c", "m", "pooled", "1"), *paths, **further)
+        return pd.read_csv(tmp_path / "table.csv").set_index("metric")["value"]
+
+    draws, follows = rows(0, 1), rows(1, 0)
+    apart = 40 * np.sqrt(2)
+    for value, redrawn, rescanned in ((draws, apart, 0), (follows, 0, apart)):
+        assert value["disagreement_rmse"] == pytest.approx(apart, rel=0.02)
+        assert value["disagreement_rmse_redrawn"] == pytest.approx(redrawn, rel=0.02)
+        assert value["disagreement_rmse_rescanned"] == pytest.approx(rescanned, rel=0.02)
+        assert value["texture_correlation_redrawn"] == pytest.approx(0 if redrawn else 1, abs=0.02)
+    both = rows(1, 1)
+    parts = np.hypot(both["disagreement_rmse_redrawn"], both["disagreement_rmse_rescanned"])
+    assert both["disagreement_rmse"] == pytest.approx(parts, rel=0.02)
 
 
 def test_command_line_compares_the_same_slices_and_their_inputs(tmp_path):

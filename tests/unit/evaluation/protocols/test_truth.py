@@ -46,17 +46,20 @@ class Comparison:
     def paint(self, z, where, hu, tissue):
         self.truth[z][where], self.labels[z][where] = hu, tissue
 
-    def rows(self, image, slices=(0, 1, 2), labels=True, airways=False, maps=None):
+    def rows(self, image, slices=(0, 1, 2), labels=True, airways=False, maps=None, thick=None):
         """Values by metric, and the table of airways; image: [len(slices), rows, columns]."""
         slices = list(slices)
         write_volume(self.folder / "truth", Volume(self.truth, SPACING))
         write_volume(self.folder / "labels", Volume(self.labels, SPACING, unit="label"))
         self.crossings.to_csv(self.folder / "airways.csv", index=False)
+        if thick is not None:
+            write_volume(self.folder / "thick", Volume(thick, SPACING))
         sr = Volume(np.rint(image).astype(np.int16), SPACING, (0.0, 0.0, slices[0] * SLICE_MM))
         reference = truth.Reference(
             self.folder / "truth",
             self.folder / "labels" if labels else None,
             self.folder / "airways.csv" if airways else None,
+            None if thick is None else self.folder / "thick",
         )
         found, table = truth.rows(sr, self.folder / "sr", self.lung, slices, reference, Evaluate(), Scanner(), maps)
         assert {protocol for protocol, *_ in found} == {"truth"}
@@ -83,6 +86,17 @@ def test_each_tissue_has_the_error_of_its_own_pixels(case):
     assert value["ssim"] == pytest.approx(np.stack(maps)[lung].mean(), abs=1e-6)
     assert value["ssim_tumour"] == pytest.approx(np.stack(maps)[case.labels == Tissue.TUMOUR].mean(), abs=1e-6)
     assert case.units["rmse_tumour"] == "HU" and case.units["ssim_tumour"] == "1" and case.units["psnr"] == "dB"
+
+
+def test_only_what_is_called_thick_is_compared_with_the_mean_over_the_slice_profile(case):
+    thick = np.rint(case.truth.mean(axis=0, keepdims=True) + np.zeros((3, 1, 1))).astype(np.int16)
+    plain, _ = case.rows(thick, labels=False)
+    assert "psnr_thick" not in plain and "ssim_thick" not in plain
+    value, _ = case.rows(thick, labels=False, thick=thick)
+    assert value["psnr_thick"] == np.inf and value["ssim_thick"] == pytest.approx(1)
+    assert {name: value[name] for name in plain} == pytest.approx(plain, nan_ok=True) and plain["psnr"] < 40
+    value, _ = case.rows(case.truth, labels=False, thick=thick)
+    assert value["psnr"] == np.inf and value["psnr_thick"] == pytest.approx(plain["psnr"])
 
 
 def test_what_was_measured_and_what_was_made_up_add_up_and_the_map_shows_the_latter(case):
@@ -134,14 +148,15 @@ def test_slices_without_lung_do_not_spoil_the_others(case):
 
 def test_a_tumour_taken_away_is_lost_and_one_put_there_is_invented(case):
     empty = np.where(case.labels == Tissue.TUMOUR, -860, case.truth)
-    other = np.where(disc(60, 130, 2.1), 40, empty)
+    other = np.where(disc(60, 130, 2.1) | disc(150, 40, 0.45), 40, empty)
     value, _ = case.rows(other)
     assert (value["lesions_lost"], value["lesions_invented"]) == (1, 1)
-    assert value["small_lost"] == 1 and value["small_invented"] == 1
+    assert value["small_invented_0.625-1"] == 1
+    assert np.isnan(value["small_lost"]) and value["small_invented"] == 1, "the tumours are too large"
     assert value["tumour_border_error_um"] == pytest.approx(2000)
     value, _ = case.rows(np.where(disc(60, 130, 1.2), 40, case.truth), airways=True)
     assert (value["lesions_lost"], value["lesions_invented"]) == (0, 0), "2.4 mm are no lesion"
-    assert value["small_lost"] == 0 and value["small_invented"] == 1 / 2
+    assert np.isnan(value["small_lost"]) and value["small_invented_1-3"] == 1
     assert value["tumour_border_error_um"] == 0 and value["wall_error_um"] == 0
     assert case.units["lesions_lost"] == "count" and case.units["wall_error_um"] == "um"
 
