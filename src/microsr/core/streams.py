@@ -45,7 +45,7 @@ class Stream(IntEnum):
     """The simulator's checks beside the literature."""
     START_NOISE = 12
     """The noise that is added to the pairs of a start (sample)."""
-    LUNGS = 14
+    LUNGS = 21
     """Lungs and trainings that are drawn anew for an interval of a metric."""
     SCANNERS = 13
     """The scanners that uCT patches are seen through (CRC-32 of the case's name)."""
