@@ -215,6 +215,26 @@ def by_tensorstore(path: Path) -> Image:
     return Image(array.astype(float), spacing, place(spacing, origin, np.eye(3)))
 
 
+def by_frames(path: Path) -> Image:
+    """An enhanced CT whose frames share orientation and pixel size."""
+    import pydicom
+
+    data = pydicom.dcmread(path)
+    shared, groups = data.SharedFunctionalGroupsSequence[0], data.PerFrameFunctionalGroupsSequence
+    row, column = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float).reshape(2, 3)
+    row, column = row / np.linalg.norm(row), column / np.linalg.norm(column)
+    normal = np.cross(row, column)
+    places = np.array([group.PlanePositionSequence[0].ImagePositionPatient for group in groups], float)
+    rescale = [group.PixelValueTransformationSequence[0] for group in groups]
+    values = data.pixel_array.astype(float)
+    images = [v * float(r.RescaleSlope) + float(r.RescaleIntercept) for v, r in zip(values, rescale, strict=True)]
+    order = np.argsort(places @ normal)
+    y, x = (float(v) for v in shared.PixelMeasuresSequence[0].PixelSpacing)
+    z = (places[order[-1]] - places[order[0]]) @ normal / (len(order) - 1)
+    affine = place((x, y, z), places[order[0]], np.stack([row, column, normal], axis=1))
+    return Image(np.stack([images[n] for n in order]), (x, y, z), affine, 0.01)
+
+
 def by_pydicom(path: Path) -> Image:
     """A file, or the files of a folder in the order of their positions."""
     import pydicom

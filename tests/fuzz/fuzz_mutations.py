@@ -369,6 +369,7 @@ OF_KIND: dict[str, list[Callable[[Files, np.random.Generator], None]]] = {
     "bmp": [*TEXT, other_files],
     "jpeg2000": [other_files],
     "dicom": [on_a_file(dicom_element)] * 5,
+    "enhanced": [on_a_file(dicom_element)] * 3,
     "series": [*[on_a_file(dicom_element)] * 4, other_files],
     "zarr": [*[json_value] * 4, other_files],
     "n5": [*[json_value] * 4, other_files],

@@ -20,6 +20,7 @@ import numpy as np
 from independent import (
     Image,
     by_bytes,
+    by_frames,
     by_hand,
     by_nibabel,
     by_nrrd,
@@ -271,6 +272,7 @@ JUDGES: dict[str, Callable[[Path, Path], str]] = {
     "jpeg2000": _volume_judge(by_pillow, fuzz_seeds.SHEET_SPACING),
     "dicom": _volume_judge(by_pydicom),
     "series": _volume_judge(by_pydicom),
+    "enhanced": _volume_judge(by_frames),
     "zarr": _volume_judge(by_tensorstore),
     "n5": _volume_judge(by_tensorstore),
     "volume": judge_working_format,

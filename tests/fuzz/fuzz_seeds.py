@@ -14,9 +14,10 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import tifffile
 from PIL import Image, PngImagePlugin
-from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 SENTINEL = "SENTINEL"
@@ -251,6 +252,43 @@ def dicom_slice(
     return stream.getvalue()
 
 
+def enhanced(order: tuple[int, ...]) -> bytes:
+    """An enhanced CT, with its frames in this order, by pydicom."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2.1", "1.2.3"
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
+    data.is_little_endian, data.is_implicit_VR = True, False
+    data.SOPClassUID, data.SOPInstanceUID, data.Modality = meta.MediaStorageSOPClassUID, "1.2.3", "CT"
+    for keyword in TEXTS:
+        setattr(data, keyword, SENTINEL)
+    data.SamplesPerPixel, data.PhotometricInterpretation, data.NumberOfFrames = 1, "MONOCHROME2", 4
+    data.Rows, data.Columns, data.BitsAllocated, data.BitsStored, data.HighBit = 5, 6, 16, 16, 15
+    data.PixelRepresentation = 1
+
+    def item(**said) -> Dataset:
+        found = Dataset()
+        for key, value in said.items():
+            setattr(found, key, value)
+        return found
+
+    axes = [round(float(v), 6) for v in DIRECTION.T[:2].ravel()]
+    shared = item(PlaneOrientationSequence=[item(ImageOrientationPatient=axes)])
+    shared.PixelMeasuresSequence = [item(PixelSpacing=[SPACING[1], SPACING[0]], SliceThickness=SPACING[2])]
+    data.SharedFunctionalGroupsSequence = [shared]
+    data.PerFrameFunctionalGroupsSequence = [
+        item(
+            PlanePositionSequence=[item(ImagePositionPatient=[*ORIGIN[:2], ORIGIN[2] + SPACING[2] * z])],
+            PixelValueTransformationSequence=[item(RescaleSlope=1, RescaleIntercept=-3)],
+        )
+        for z in order
+    ]
+    data.PixelData = values("<i2")[list(order)].tobytes()
+    stream = io.BytesIO()
+    pydicom.dcmwrite(stream, data, write_like_original=False)
+    return stream.getvalue()
+
+
 def series(**how) -> dict[str, bytes]:
     """A DICOM series, whose files are in no order."""
     return {f"{(7 * z) % 4}.dcm": dicom_slice(z, **how) for z in range(4)}
@@ -367,6 +405,8 @@ def seeds(kind: str, folder: Path) -> list[tuple[str, dict[str, bytes]]]:
     if kind == "dicom":
         ways = [{}, {"syntax": ImplicitVRLittleEndian}, {"rescale": ("0.5", "3")}]
         return [("a.dcm", {"a.dcm": dicom_slice(0, **way)}) for way in ways]
+    if kind == "enhanced":
+        return [("a.dcm", {"a.dcm": enhanced(order)}) for order in ((0, 1, 2, 3), (2, 0, 3, 1))]
     if kind == "series":
         ways = [{}, {"syntax": ImplicitVRLittleEndian}]
         return [("", series(**way)) for way in ways]

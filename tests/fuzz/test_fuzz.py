@@ -24,7 +24,7 @@ from microsr.core.errors import UserError
 COUNTS = {
     "nifti": 350, "nifti.gz": 150, "nrrd": 300, "metaimage": 250, "tiff": 300, "png": 120, 
     "scanco": 150, "raw": 150, "bmp": 100, "jpeg2000": 100,
-    "dicom": 350, "series": 250,
+    "dicom": 350, "series": 250, "enhanced": 200,
     "zarr": 200, "n5": 150, "volume": 200, "config": 200, "sheet": 250, "model": 120, "patches": 160,
 }  # fmt: skip
 """Spoilt inputs of each kind."""

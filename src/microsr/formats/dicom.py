@@ -10,7 +10,7 @@ from __future__ import annotations
 import filecmp
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,14 @@ def read(files: Iterable[Path], scan: Scan, scratch: Path | None = None) -> Volu
         Several series and none chosen, a damaged file, or slices that do not form a regular, unsheared grid; those
         that are parallel can be put on one (`scan.resample`).
     """
+    from microsr.formats import enhanced  # which is built on this module
+
+    files = list(files)
+    images = [path for path in files if not _sop_class(path).startswith(NOT_IMAGES)]
+    if many := [path for path in images if _sop_class(path) in enhanced.CLASSES]:
+        if len(images) > 1:
+            raise UserError(f"{many[0]}: is an enhanced CT, all slices in one file, among other images; give that file")
+        return enhanced.read(many[0], scan, scratch)
     series: dict[str, list[Slice]] = defaultdict(list)
     without_pixels = 0
     for header in in_order(_header, files):
@@ -123,13 +131,7 @@ def read(files: Iterable[Path], scan: Scan, scratch: Path | None = None) -> Volu
         if one.problem:
             raise UserError(f"{one.path}: {one.problem}")
     once = _without_copies(chosen)
-    slices = _sort_slices(once, scan.path)
-    first, end = choose_range(scan, len(slices))
-    array = cache_slices(_pixels(slices[first:end]), scratch)
-    if scan.resample and end - first > 1:
-        array, volume_facts, padding = _resample(array, slices[first:end], scan)
-    else:
-        volume_facts, padding = _geometry(slices[first:end], scan, first), slices[first].padding
+    volume = build_volume(once, _pixels, scan, scratch)
     passed_over = {
         "without pixels": without_pixels,
         "localizers": sum(map(len, series.values())) - sum(map(len, slices_of.values())),
@@ -138,6 +140,26 @@ def read(files: Iterable[Path], scan: Scan, scratch: Path | None = None) -> Volu
     if any(passed_over.values()):
         said = ", ".join(f"{number} {what}" for what, number in passed_over.items() if number)
         logger.info("%s: DICOM files are passed over: %s", scan.path, said)
+    return volume
+
+
+def build_volume(
+    slices: Sequence[Slice], pixels: Callable[[Sequence[Slice]], Slices], scan: Scan, scratch: Path | None
+) -> Volume:
+    """The volume that slices in any order make. pixels: gives those of sorted ones.
+
+    Raises
+    ------
+    UserError
+        They do not form a regular, unsheared grid.
+    """
+    slices = _sort_slices(list(slices), scan.path)
+    first, end = choose_range(scan, len(slices))
+    array = cache_slices(pixels(slices[first:end]), scratch)
+    if scan.resample and end - first > 1:
+        array, volume_facts, padding = _resample(array, slices[first:end], scan)
+    else:
+        volume_facts, padding = _geometry(slices[first:end], scan, first), slices[first].padding
     source = {
         "format": "DICOM",
         "size": [*slices[0].size, len(slices)],

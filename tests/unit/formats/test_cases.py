@@ -16,6 +16,7 @@ READ = (
     "dcm_copies", "dcm_sagittal", "obj_67", "mhd_matrix_only", "mhd_minimal", "nrrd_bz2", "nii_1mm_no_units",
     "nii_gz_named_nii", "nii_pair", "nii_ras_lefthand", "nii_rounded", "nii_sagittal_storage", "nii_slope0",
     "ome_zarr_0.5", "ome_zarr_0.5_mm_hu", "tif_imagej_one_ifd", "tif_tiled", "tif_zstd", "sky_bmp", "jp2_folder",
+    "dcm_enhanced",
 )  # fmt: skip
 REFUSED = {
     "dcm_localizer": "is a localizer by its ImageType",
