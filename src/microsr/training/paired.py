@@ -67,10 +67,10 @@ class PairBatches:
         self._batch, self._window, self._seed, self._device = batch_size, window_hu, seed, device
         self._scanner, self._noise_range = scanner, noise_range
 
-    def batch(self, step: int, part: slice | None = None) -> Pairs:
+    def batch(self, step: int, portion: slice | None = None) -> Pairs:
         """The pairs of a step, or of a part of its samples: what the same part of the whole is, bit for bit."""
         epoch, step_of_epoch = divmod(step, self.steps_per_epoch)
-        chosen = np.arange(self._batch)[part or slice(None)]
+        chosen = np.arange(self._batch)[portion or slice(None)]
         places = self._order.places(epoch, step_of_epoch * self._batch + chosen)
         scanned, grain = places.copy(), []
         for place, sample in zip(scanned, (step * self._batch + chosen).tolist(), strict=True):
@@ -90,9 +90,9 @@ class PairBatches:
         scanner = self._scanner.model_copy(update={"kernel": self._kernels[case][number]})
         return number, np.float32(sd) * noise((1, size, size), scanner, UNRELATED_MM, random)[0]
 
-    def pairs(self, step: int, part: slice | None = None) -> Pairs:
+    def pairs(self, step: int, portion: slice | None = None) -> Pairs:
         """The pairs of a start's step: those of the same step."""
-        return self.batch(step, part)
+        return self.batch(step, portion)
 
     def examples(self) -> Tensor:
         """Four scans, or as many as a batch has, always the same: what the board shows."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from microsr.networks.layers import average_pool, exactly
+from microsr.networks.layers import average_pool, keep_type
 
 POOLS = (1, 2, 4, 8)
 """Sides of the squares whose means are scored; the largest is a clinical pixel."""
@@ -75,7 +75,7 @@ def spectrum_score(draws: Tensor, truth: Tensor, alpha: float) -> Tensor:
     """
 
     def modes(images: Tensor) -> Tensor:
-        with exactly(images):
+        with keep_type(images):
             return torch.view_as_real(torch.fft.rfft2(images.float(), norm="ortho"))
 
     return _score(modes(draws), modes(truth), alpha, 2**0.5)
