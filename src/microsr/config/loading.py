@@ -17,6 +17,9 @@ from microsr.config.section import IN_WORDS
 from microsr.config.train import Train
 from microsr.core.errors import UserError
 
+NULLS = ("null", "Null", "NULL", "~")
+"""Words of YAML for nothing."""
+
 
 def describe(error: ValidationError, where: str) -> str:
     """One line for the first problem in `error`: file, key, what is wrong, what is allowed."""
@@ -82,9 +85,18 @@ def load(config: dict[str, Any], files: Sequence[Path] = ()) -> Experiment:
         One line that names the file, the key, what is wrong and what is allowed.
     """
     try:
-        return Experiment.model_validate(config)
+        return Experiment.model_validate(_with_nulls(config))
     except ValidationError as error:
         raise UserError(describe(error, _origin(_without_kind(error.errors()[0]["loc"])[0], files))) from None
+
+
+def _with_nulls(value: Any) -> Any:
+    """Settings whose texts "null" are None: Snakemake reads all words of `--config` as texts, and a file does not."""
+    if isinstance(value, dict):
+        return {key: _with_nulls(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_with_nulls(one) for one in value]
+    return None if isinstance(value, str) and value in NULLS else value
 
 
 def _origin(location: tuple[str | int, ...], files: Sequence[Path]) -> str:

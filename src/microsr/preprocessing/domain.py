@@ -180,22 +180,32 @@ def report(clinical: Profile, micro: Profile, differences: dict[str, float]) -> 
         "clinical and pooled uCT patches disagree: %s. "
         "A network trained across such a gap turns noise into structure. Change: %s.",
         "; ".join(found[quantity] for quantity in beyond),
-        "; ".join(_advice(beyond, clinical, stronger=power > 0 if "spectrum" in beyond else sd > 1)),
+        "; ".join(_advice(beyond, clinical, sd, power)),
     )
 
 
-def _advice(beyond: list[str], clinical: Profile, stronger: bool) -> list[str]:
-    """What to change; stronger: whether the pooled uCT has more structure than the clinical CT has structure and
-    noise.
+def _advice(beyond: list[str], clinical: Profile, sd: float, power: float) -> list[str]:
+    """What to change. sd: ratio of the pooled uCT's to the clinical one. power: difference of the fine spectra, log10,
+    above 0 where the uCT has more.
     """
     advice = []
     if "mean" in beyond:
         advice.append(f"volumes.micro.calibration.mean_hu, to {clinical.mean:.0f}")
-    if "sd" in beyond or "spectrum" in beyond:
+    signs = {"sd": sd > 1, "spectrum": power > 0}
+    found = {signs[quantity] for quantity in ("sd", "spectrum") if quantity in beyond}
+    if len(found) == 2:
         advice.append(
-            "volumes.micro.area_average (native), to more, so that the uCT's structure lies below a clinical pixel"
-            if stronger
-            else "the clinical CT to a softer kernel if it is noisy, or volumes.micro.area_average (native), to less"
+            "volumes.micro.calibration first, until the SDs agree: the SD and the fine spectrum point in opposite ways"
+        )
+    elif found == {True}:
+        advice.append(
+            "native: volumes.micro.area_average, to more, so that the uCT's structure lies below a clinical pixel; "
+            "matched: volumes.micro.calibration, as a tissue_grey that is too low stretches all values"
+        )
+    elif found == {False}:
+        advice.append(
+            "native: volumes.micro.area_average, to less; matched: volumes.micro.calibration, as a tissue_grey that is "
+            "too high flattens all values; both: a softer kernel or a scan with less noise, if the clinical CT is noisy"
         )
     return advice or ["volumes.micro.calibration (method, tissue_hu), or the masks"]
 

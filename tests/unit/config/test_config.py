@@ -3,10 +3,12 @@ allowed.
 """
 
 import argparse
+import json
 import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from microsr.config import (
     Calibration,
@@ -30,6 +32,9 @@ from microsr.config import (
 )
 from microsr.config.sheet import Scan, read_sheet, simulated_cases
 from microsr.core.errors import UserError
+
+ROOT = Path(__file__).parents[3]
+FILES = [ROOT / "config.yaml", *sorted((ROOT / "experiments").glob("*.yaml"))]
 
 
 def refused(match, call, *arguments):
@@ -321,3 +326,31 @@ def test_a_batch_is_shared_evenly_by_devices_nodes_and_parts():
     refused(r"batch_size is 6 \(method mine\)", load, {"experiment": "x"} | mine | compute)
     untrained = {"methods": {"bicubic": {"kind": "bicubic"}}}
     assert load({"experiment": "x"} | untrained | compute), "nothing is trained"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_the_words_of_a_command_line_mean_what_a_file_means(file):
+    """Snakemake reads all scalars of `--config` as texts."""
+
+    def words(value):
+        if isinstance(value, dict):
+            return {key: words(one) for key, one in value.items()}
+        if isinstance(value, list):
+            return list(map(words, value))
+        return value if isinstance(value, str) else json.dumps(value)
+
+    settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+    one, other = load(settings), load(words(settings))
+    assert {**dict(one), "methods": 0} == {**dict(other), "methods": 0}
+    assert list(one.methods) == list(other.methods)
+    for name, method in one.methods.items():
+        if name in one.trained_methods:
+            assert one.training_of(name) == other.training_of(name)
+        assert method.model_copy(update={"train": {}}) == other.methods[name].model_copy(update={"train": {}})
+
+
+def test_null_on_a_command_line_is_none():
+    words = {"experiment": "x", "methods": {"cyclegan": "null", "bicubic": {"kind": "bicubic"}}}
+    words["volumes"] = {"micro": {"calibration": {"air_grey": "~"}}}
+    experiment = load(words)
+    assert list(experiment.methods) == ["bicubic"] and experiment.volumes.micro.calibration.air_grey is None

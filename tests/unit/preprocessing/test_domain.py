@@ -63,14 +63,35 @@ def test_another_mean_is_told_with_its_remedy(rng, tmp_path, warnings):
     assert "SD" not in line and "area_average" not in line
 
 
-@pytest.mark.parametrize(("pooled_sd", "ratio", "remedy"), [(176, 2.2, "to more"), (40, 0.5, "softer kernel")])
+MORE = ("native: volumes.micro.area_average, to more", "matched: volumes.micro.calibration", "too low stretches")
+LESS = ("native: volumes.micro.area_average, to less", "too high flattens", "a softer kernel")
+
+
+@pytest.mark.parametrize(("pooled_sd", "ratio", "remedy"), [(176, 2.2, MORE), (40, 0.5, LESS)])
 def test_another_sd_is_told_with_its_remedy(rng, tmp_path, warnings, pooled_sd, ratio, remedy):
     value = run(tmp_path, clinical(rng), micro(rng, pooled_sd=pooled_sd))
     assert value["difference", "sd"] == pytest.approx(ratio, rel=0.05)
     assert value["difference", "spectrum"] == pytest.approx(abs(np.log10(ratio**2)), abs=0.05)
     (line,) = warnings()
-    assert "SD" in line and "spectra" in line and remedy in line
-    assert "mean_hu" not in line
+    assert "SD" in line and "spectra" in line and all(part in line for part in remedy)
+    assert "mean_hu" not in line and not any(part in line for part in (LESS if remedy is MORE else MORE)[:1])
+
+
+def test_an_sd_and_a_spectrum_that_point_in_opposite_ways_ask_for_the_calibration_first(rng, tmp_path, warnings):
+    """The uCT is finer than the scan, whose large structures make its SD the larger one."""
+    wave = 250 * np.cos(2 * np.pi * (np.arange(8) / 8 + rng.uniform(size=(300, 8, 1))[:, :1]))
+    large = np.rint(-850 + wave + rng.normal(0, 15, (300, 8, 8))).astype(np.int16)
+    value = run(tmp_path, large, micro(rng, pooled_sd=60))
+    assert value["difference", "sd"] < 1 / 1.5
+    (line,) = warnings()
+    assert "uCT above clinical" in line and "point in opposite ways" in line and "area_average" not in line
+
+
+def test_less_averaging_raises_the_sd_as_the_advice_has_it(rng):
+    """What `area_average` averages before the pooling takes from the SD: to less raises it, to more lowers it."""
+    fine = rng.normal(-850, 400, (64, 192, 192))
+    sds = [fine.reshape(64, 192 // n, n, 192 // n, n).mean((2, 4)).std() for n in (8, 16, 24)]
+    assert sds[0] > sds[1] > sds[2]
 
 
 def test_the_same_mean_and_sd_with_another_spectrum_are_told_apart(rng, tmp_path, warnings):
