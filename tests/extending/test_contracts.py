@@ -1,5 +1,5 @@
-"""What every loss, family of networks, upsampler and file format must keep to: of all that `config` names, with no list
-here.
+"""What every loss, trainable method, family of networks, upsampler and file format must keep to: of all that `config`
+names, with no list here.
 
 docs/extending.md says how to add one.
 """
@@ -12,17 +12,19 @@ import torch
 
 from microsr import config
 from microsr.config.sheet import Scan
+from microsr.core.registry.methods import METHODS
 from microsr.core.scale import SCALE
 from microsr.formats.readers import read_scan
 from microsr.formats.writers import ENDINGS, kind_of, open_writer
 from microsr.inference.upsamplers import Generator, Magnifier, interpolation, upsample_slice
-from microsr.networks.families import build, draw_noise
+from microsr.networks.families import build, build_g1, draw_noise
 from microsr.networks.layers import InstanceNorm
 from microsr.networks.model_file import load_generator, save_generator
 from microsr.training.batches import Batch
 from microsr.training.methods.cyclegan import CycleGAN
 from microsr.training.methods.method import Setup
 from microsr.training.passes import WEIGHT_OF, gigaflops_per_pair
+from microsr.training.train import PATCHES, trainable
 from microsr.volume.storage import Volume
 
 NETWORKS = get_args(config.Train.model_fields["network"].annotation)
@@ -112,6 +114,74 @@ def test_a_loss_is_a_mean_over_the_batch(key):
 @pytest.mark.parametrize("key", WEIGHTS)
 def test_the_arithmetic_of_a_loss_can_be_counted(key):
     assert gigaflops_per_pair(config.Train(network="compact"), config.Losses(**NO_LOSS | {key: 1.0}), SIZES) > 0
+
+
+# Trainable methods
+
+
+def in_training(kind, accumulate=1):
+    """A method of the kind that has not begun."""
+    settings = config.Train(network="compact", learning_rate=1e-3, batch_size=2, ema_decay=0.9)
+    return trainable(kind)(Setup(settings, config.KINDS[kind](), 1, accumulate=accumulate), SIZES)
+
+
+def data_of(kind, folder):
+    """Batches of two samples from a few patches of every kind."""
+    random = np.random.default_rng(0)
+    for name in PATCHES:
+        size = SIZES[0] if name == "clinical" else SIZES[1]
+        np.save(folder / f"{name}.npy", random.normal(-700, 150, (6, size, size)).astype(np.int16))
+    files = {name: [folder / f"{name}.npy"] for name in PATCHES}
+    settings = config.Train(network="compact", batch_size=2, patches_per_case=6)
+    return trainable(kind).open_data(files, Setup(settings, config.KINDS[kind](), 1))
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_a_step_of_a_method_trains_the_g1_that_it_saves(kind, tmp_path):
+    model, data = in_training(kind), data_of(kind, tmp_path)
+    before = {name: weight.clone() for name, weight in model.generator().items()}
+    found = model.step(0, data.batch(0), 1e-3)
+    assert len(found) > 1 and found.pop("skipped") == 0
+    assert all(value.isfinite() and value.ndim == 0 for value in found.values())
+    g1 = build_g1("compact")
+    g1.load_state_dict(model.generator())
+    assert any(not torch.equal(before[name], weight) for name, weight in g1.state_dict().items())
+    assert 0 < model.gigaflops_per_pair(model.setup, SIZES) < 1000
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_a_method_goes_on_from_its_state_to_the_same_weights(kind, tmp_path):
+    straight, resumed, data = in_training(kind), in_training(kind), data_of(kind, tmp_path)
+    for number in range(3):
+        straight.step(number, data.batch(number), 1e-3)
+        if number == 0:
+            torch.save(straight.state(), tmp_path / "state.pt")
+    resumed.load(torch.load(tmp_path / "state.pt", weights_only=True))
+    for number in (1, 2):
+        resumed.step(number, data.batch(number), 1e-3)
+    ends = [one.generator() for one in (straight, resumed)]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_what_the_board_shows_of_a_method_changes_nothing(kind, tmp_path):
+    shown, plain, data = in_training(kind), in_training(kind), data_of(kind, tmp_path)
+    examples = data.examples()
+    image = shown.superresolve(examples)
+    assert image.shape == (len(examples), 1, *(SCALE * side for side in examples.shape[-2:]))
+    assert torch.equal(image, shown.superresolve(examples)), "always the same noise"
+    for model in (shown, plain):
+        model.step(0, data.batch(0), 1e-3)
+    assert all(torch.equal(shown.generator()[name], weight) for name, weight in plain.generator().items())
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_a_batch_of_a_method_in_parts_is_the_whole_but_for_rounding(kind, tmp_path):
+    data, found = data_of(kind, tmp_path), []
+    for accumulate in (1, 2):
+        model = in_training(kind, accumulate)
+        found.append({name: float(value) for name, value in model.step(0, data.batch(0), 1e-3).items()})
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
 
 
 # Families of networks

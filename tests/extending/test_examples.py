@@ -24,6 +24,7 @@ PAGE = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
 PARTS = {
     "loss": "A loss",
     "network": "A family of networks",
+    "method": "A trainable method",
     "upsampler": "A method that needs no training",
     "format": "A file format",
 }
@@ -89,7 +90,7 @@ def plain(tmp_path_factory) -> Workflow:
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory) -> Workflow:
-    """A copy with all four examples and this folder's tests."""
+    """A copy with all examples and this folder's tests."""
     copy = copy_workflow(tmp_path_factory.mktemp("extended") / "clone")
     for example in EXAMPLES.values():
         example.put_into(copy)
@@ -116,9 +117,10 @@ def test_the_files_are_clean(example, extended):
 
 
 def test_the_new_parts_offer_what_their_protocols_ask_for(extended):
-    code = "from microsr.core.registry import families, formats, losses, upsamplers as u; "
-    code += "print(len(families.FAMILIES), len(formats.FORMATS), len(losses.LOSSES), len(u.UPSAMPLERS))"
-    assert run(extended, "-c", code).split() == ["4", "1", "1", "3"]
+    code = "from microsr.core.registry import families, formats, losses, methods, upsamplers; "
+    code += "print(*families.FAMILIES, *formats.FORMATS, *losses.LOSSES, *methods.METHODS, *upsamplers.UPSAMPLERS)"
+    named = run(extended, "-c", code).split()
+    assert {"tiny", "vtk", "total_variation", "median", "lanczos"} < set(named)
     said = run(
         extended, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_registry.py", "-k", "offers or words"
     )
@@ -137,12 +139,13 @@ def test_the_new_parts_keep_their_contracts(extended):
     """`-k` finds a test of each, though test_contracts.py does not know them."""
     said = run(
         extended, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rA", "tests/test_contracts.py", "-k",
-        "total_variation or tiny or lanczos or vtk",
+        "total_variation or tiny or median or lanczos or vtk",
     )  # fmt: skip
     passed = re.findall(r"^PASSED .*\[(\w+)\]$", said, re.MULTILINE)
     assert {name: passed.count(name) for name in set(passed)} == {
         "total_variation": 3,
         "tiny": 5,
+        "median": 4,
         "lanczos": 3,
         "vtk": 3,
     }
@@ -153,6 +156,7 @@ def test_the_new_parts_keep_their_contracts(extended):
     [
         ("loss", {"train"}),
         ("network", {"train", "superresolve"}),
+        ("method", {"train"}),
         ("upsampler", {"superresolve"}),
         ("format", {"simulate", "volumes", "superresolve", "export"}),
     ],
@@ -184,6 +188,7 @@ def test_a_new_part_is_code_of_the_steps_that_can_use_it(kind, again, plain):
     [
         ("loss", "methods.smooth.losses.total_variation: unknown key; allowed here: adversarial, "),
         ("network", "methods.tiny.train.network: Input should be 'efficient', 'resnet' or 'compact'"),
+        ("method", "methods.median.kind: must be one of cyclegan, bicubic, nearest, not 'median'"),
         ("upsampler", "methods.lanczos.kind: must be one of cyclegan, bicubic, nearest, not 'lanczos'"),
         ("format", "superresolve.formats.0: Input should be 'nifti', 'nifti.gz', "),
     ],
@@ -200,6 +205,7 @@ def test_without_its_line_an_experiment_is_refused(kind, said):
     [
         ("loss", ["--losses.total_variation 0.1 ", "figures/network.png"]),
         ("network", ["--network tiny ", "figures/efficiency.png", "figures/tiling.png"]),
+        ("method", ["--kind median --network ", "superresolved/median/pooled/test1.ome.zarr"]),
         ("upsampler", ["--upsampler lanczos ", "superresolved/lanczos/none/test1.ome.zarr"]),
         ("format", ["superresolved/proposed/pooled/test1.vtk", "superresolved/bicubic/none/test1.vtk"]),
     ],
@@ -233,6 +239,26 @@ def test_a_loss_is_learnt_logged_and_drawn(extended, tmp_path):
         == 1
     )
     assert (tmp_path / "losses.png").stat().st_size > 10_000
+
+
+def test_a_trainable_method_learns_and_its_model_says_of_which_kind_it_is(extended, tmp_path):
+    """A quarter of each uCT patch is air: its average is darker than its median, which is what the example learns."""
+    random = np.random.default_rng(0)
+    for modality, size in (("clinical", 8), ("micro", 64)):
+        level = random.uniform(-500, -300, (12, 1, 1))
+        patches = np.where(random.random((12, size, size)) < 0.25, -1000, level)
+        np.save(tmp_path / f"{modality}.npy", patches.astype(np.int16))
+    run(
+        extended, "-m", "microsr", "train", "--kind", "median", "--clinical", tmp_path / "clinical.npy",
+        "--micro", tmp_path / "micro.npy", "--output", tmp_path / "model", "--state", tmp_path / "state", "--seed", 1,
+        "--window_hu", -1000, 400, "--epochs", 20, "--patches_per_case", 12, "--batch_size", 4,
+        "--learning_rate", "3e-3", "--network", "tiny",
+    )  # fmt: skip
+    history = pd.read_csv(tmp_path / "model/history.csv")
+    assert [name for name in history if name.endswith("_loss")] == ["median_loss"]
+    assert history["median_loss"].iloc[-5:].mean() < 0.85 * history["median_loss"].iloc[0]
+    said = run(extended, "-m", "microsr", "info", tmp_path / "model/generator.pt")
+    assert re.search(r"(?m)^method +median$", said)
 
 
 def test_a_method_and_a_format_work_from_the_command_line(extended, tmp_path):
