@@ -20,8 +20,8 @@ THICKEST_CLINICAL = 30.0
 """Slice distance, mm, beyond which no series of slices shows a chest."""
 COARSEST_MICRO = 0.3
 """Pixel size, mm, above which a volume with the HU of air is no uCT."""
-NO_MICRO = 0.5
-"""Voxel size, mm, above which nothing is a uCT."""
+NO_MICRO, NO_OPTICS = 0.5, 1e-4
+"""Voxel sizes, mm, above and below which nothing is a uCT."""
 GIVE_SIZE = "give its true size, mm: <modality>_spacing in the sheet, or --spacing"
 
 
@@ -64,6 +64,8 @@ def check_micro(volume: Volume, where: str) -> None:
         )
     independent = volume.attributes.get("independent_slices")
     _refuse_large(volume, where, NO_MICRO, np.inf if independent else NO_MICRO, "uCT")
+    if min(volume.spacing[:2]) < NO_OPTICS:
+        raise UserError(f"{where}: pixels of {min(volume.spacing[:2]):g} mm are no uCT's (m for mm?); {GIVE_SIZE}")
 
 
 def _refuse_large(volume: Volume, where: str, coarsest: float, thickest: float, what: str) -> None:

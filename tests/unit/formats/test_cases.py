@@ -4,12 +4,14 @@ import json
 
 import numpy as np
 import pytest
+import zarr
 
 from microsr.config import MicroVolume
 from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
 from microsr.formats.readers import read_scan
-from microsr.inference.superresolve import open_input
+from microsr.inference.superresolve import open_input, superresolve
+from microsr.inference.upsamplers import interpolation
 from microsr.preprocessing.volumes import import_micro
 
 READ = (
@@ -22,6 +24,7 @@ REFUSED = {
     "dcm_localizer": "is a localizer by its ImageType",
     "dcm_missing": r"take the even part 0:3 by .*--slices",
     "mhd_noraw": r"its voxels, gone\.raw, are not there",
+    "n5": "has no voxel spacing",
     "nhdr_noraw": r"its voxels, .*, are not there",
     "nii_sheared": r"its axes are not perpendicular \(sheared\)",
 }  # fmt: skip
@@ -68,3 +71,31 @@ def test_a_uct_in_micrometres_is_refused(shared_data, tmp_path):
 def test_a_slice_that_is_missing_in_a_folder_is_told(shared_data, caplog):
     volume = read_scan(Scan(path=str(shared_data / "cases/folder_gap/in"), spacing="0.013x0.013x0.013"))
     assert volume.shape[0] == 5 and "missing between s2.tif and s4.tif" in caplog.text
+
+
+def test_an_n5_is_read_with_the_spacing_that_its_message_asks_for(shared_data):
+    volume = read_scan(Scan(path=str(shared_data / "cases/n5/in.n5"), spacing="0.013x0.013x0.013"))
+    assert volume.spacing == (0.013, 0.013, 0.013) and np.ptp(np.asarray(volume.array)) > 0
+
+
+def test_a_flipped_case_is_in_its_place_in_ome_zarr(shared_data, tmp_path):
+    """The value at voxel (i, j, k) of the scan is found by scale and translation alone."""
+    folder = shared_data / "cases/nii_ras_lefthand"
+    case = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
+    superresolve(folder / case["input"], tmp_path / "out.ome.zarr", interpolation("nearest"))
+    scales = json.loads((tmp_path / "out.ome.zarr/zarr.json").read_text(encoding="utf-8"))["attributes"]["ome"]
+    scale, shift = (
+        np.array(list(part.values())[-1] if "scale" in part else part["translation"])
+        for part in scales["multiscales"][0]["datasets"][0]["coordinateTransformations"]
+    )
+    stored = zarr.open_array(str(tmp_path / "out.ome.zarr/0"), mode="r")
+    axes = np.reshape(case["direction"], (3, 3)) * case["spacing"]
+    for i, j, k, value in case["values_ijk"]:
+        place = np.array(case["origin"]) + axes @ [i, j, k]
+        z, y, x = (place[::-1] - shift) / scale
+        assert stored[round(z), int(y), int(x)] == value
+
+
+def test_each_case_is_expected(shared_data):
+    told = {"folder_gap", "tif_spacing_um"}
+    assert {path.name for path in (shared_data / "cases").iterdir() if path.is_dir()} == {*READ, *REFUSED, *told}

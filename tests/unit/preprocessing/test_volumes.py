@@ -371,7 +371,8 @@ def test_the_joint_is_matched_in_three_dimensions(shared_data, tmp_path):
     ("modality", "spacing", "said"),
     [
         ("micro", (13, 13, 13), "are no uCT's (um for mm?)"), ("micro", (0.65, 0.65, 0.65), "are no uCT's"),
-        ("micro", (0.05, 0.05, 50), "are no uCT's"), ("clinical", (625, 625, 600), "are no clinical CT's (um for mm?)"),
+        ("micro", (13e-6, 13e-6, 13e-6), "are no uCT's (m for mm?)"), ("micro", (0.05, 0.05, 50), "are no uCT's"),
+        ("clinical", (625, 625, 600), "are no clinical CT's (um for mm?)"),
         ("clinical", (0.6, 0.6, 600), "are no clinical CT's"),
     ],
 )  # fmt: skip
