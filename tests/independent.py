@@ -132,6 +132,31 @@ def by_pillow(path: Path) -> Image:
     return _as_stack(np.stack(found))
 
 
+def by_olefile(path: Path) -> Image:
+    """A TXM of 16 bits."""
+    import olefile
+
+    with olefile.OleFileIO(path) as store:
+
+        def number(name: str, kind: str) -> Any:
+            return np.frombuffer(store.openstream(["ImageInfo", name]).read(), kind)[0]
+
+        shape = number("ImageHeight", "<u4"), number("ImageWidth", "<u4")
+        if number("DataType", "<u4") != 5:
+            raise ValueError("another type")
+        streams = [store.openstream(f"ImageData1/Image{z + 1}").read() for z in range(number("NoOfImages", "<u4"))]
+        array = np.stack([np.frombuffer(content, "<u2").reshape(shape) for content in streams])
+        return Image(array.astype(float), (float(number("PixelSize", "<f4")) / 1000,) * 3)
+
+
+def by_h5py(path: Path) -> Image:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        spacing = tuple(float(v) / 1000 for v in file["v"].attrs["element_size_um"])[::-1]
+        return Image(file["v"][()].astype(float), spacing)
+
+
 def by_bytes(path: Path) -> Image:
     """ISQ, AIM 030, .raw and .vgi as the seeds have them, by their known places in the file."""
     content, position = path.read_bytes(), None

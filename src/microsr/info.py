@@ -33,7 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "path", type=Path, help="scan (file, folder or URL), volume, patches (.npy), model (.pt) or training state"
     )
     parser.add_argument("--json", action="store_true", help="the same as JSON")
-    parser.add_argument("--series", help="DICOM: UID of one of several series in the folder")
+    parser.add_argument("--series", help="DICOM SeriesInstanceUID, or path of a data set in HDF5, if there are several")
     parser.add_argument("--slices", help="of a scan: range of slices first:end, end excluded")
     parser.add_argument("--spacing", help="of images without one: mm as X, XxY or XxYxZ")
     parser.add_argument("--resample", help="even: put DICOM slices that are uneven or tilted on an even grid")

@@ -364,6 +364,8 @@ OF_KIND: dict[str, list[Callable[[Files, np.random.Generator], None]]] = {
     "metaimage": TEXT,
     "tiff": [on_a_file(tiff_tag)] * 4,
     "png": [on_a_file(png_chunk)] * 4,
+    "txm": [on_a_file(extreme)],
+    "hdf5": [on_a_file(extreme)],
     "scanco": [on_a_file(extreme)] * 4,
     "raw": [*TEXT, *TEXT],
     "bmp": [*TEXT, other_files],

@@ -16,6 +16,7 @@ import nibabel
 import numpy as np
 import pydicom
 import tifffile
+from compound import compound
 from PIL import Image, PngImagePlugin
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -109,6 +110,25 @@ def tiff(dtype: str = "<u2", pages: int = 4, **how) -> bytes:
         stream, array if pages > 1 else array[0], byteorder=dtype[0] if dtype[0] in "<>" else "<",
         photometric="minisblack", software=SENTINEL, **said, **how,
     )  # fmt: skip
+    return stream.getvalue()
+
+
+def txm() -> bytes:
+    """Slices in an OLE container."""
+    said = {"ImageWidth": 6, "ImageHeight": 5, "NoOfImages": 4, "DataType": 5}
+    streams = {f"ImageInfo/{name}": struct.pack("<I", number) for name, number in said.items()}
+    streams |= {"ImageInfo/PixelSize": struct.pack("<f", 500), "SampleInfo/SampleID": SENTINEL.encode()}
+    return compound(streams | {f"ImageData1/Image{z + 1}": image.tobytes() for z, image in enumerate(values("<u2"))})
+
+
+def hdf5(**how) -> bytes:
+    """A volume with its size, by h5py."""
+    import h5py
+
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        array = file.create_dataset("v", data=values(), **how)
+        array.attrs.update(element_size_um=[1000 * v for v in SCALE], title=SENTINEL)
     return stream.getvalue()
 
 
@@ -391,6 +411,10 @@ def seeds(kind: str, folder: Path) -> list[tuple[str, dict[str, bytes]]]:
             {"imagej": True},
         ]
         return [("a.tif", {"a.tif": tiff(**way)}) for way in ways]
+    if kind == "hdf5":
+        return [("a.h5", {"a.h5": hdf5(**way)}) for way in ({}, {"chunks": (2, 5, 6), "compression": "gzip"})]
+    if kind == "txm":
+        return [("a.txm", {"a.txm": txm()})]
     if kind == "scanco":
         return [("a.isq", {"a.isq": isq()}), ("a.aim", {"a.aim": aim()})]
     if kind == "raw":

@@ -295,7 +295,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--format", choices=FORMATS, help="format of the output, where its ending does not say it")
     parser.add_argument("--region", help="rows and columns first:end,first:end, clinical pixels (default: all)")
-    parser.add_argument("--series", help="DICOM SeriesInstanceUID, where the folder holds several")
+    parser.add_argument("--series", help="DICOM SeriesInstanceUID, or path of a data set in HDF5, if there are several")
     parser.add_argument("--spacing", help="mm as XxYxZ; overrides the scan's")
     parser.add_argument("--resample", help="even: put DICOM slices that are uneven or tilted on an even grid")
     parser.add_argument("--level", type=int, help="resolution level of an OME-Zarr or N5 store, 0 the finest")

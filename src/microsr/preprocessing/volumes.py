@@ -299,7 +299,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--input", required=True, help="file, folder of a DICOM series or of 2-D images, or URL of a store"
         )
-        sub.add_argument("--series", help="DICOM SeriesInstanceUID, where the folder holds several")
+        sub.add_argument(
+            "--series", help="DICOM SeriesInstanceUID, or path of a data set in HDF5, if there are several"
+        )
         sub.add_argument("--slices", help="range of slices first:end, end excluded")
         sub.add_argument("--spacing", help="mm as X, XxY or XxYxZ; overrides the file's")
         sub.add_argument("--resample", help="even: put DICOM slices that are uneven or tilted on an even grid")

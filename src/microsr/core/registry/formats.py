@@ -15,5 +15,11 @@ READ_ONLY: dict[str, str] = {
     "vgi": "microsr.formats.uct.rawdata:VGI",
     "raw": "microsr.formats.uct.rawdata:RAW",
     "vol": "microsr.formats.uct.rawdata:RAW",
+    "h5": "microsr.formats.uct.hdf5:FORMAT",
+    "hdf5": "microsr.formats.uct.hdf5:FORMAT",
+    "hdf": "microsr.formats.uct.hdf5:FORMAT",
+    "nxs": "microsr.formats.uct.hdf5:FORMAT",
+    "nx": "microsr.formats.uct.hdf5:FORMAT",
+    "txm": "microsr.formats.uct.txm:FORMAT",
 }
 """Read."""
