@@ -22,7 +22,7 @@ from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
 from microsr.core.progress import logger
 from microsr.formats.even import even_grid
-from microsr.formats.headers import choose_range, reason, sheet_spacing
+from microsr.formats.headers import GIVE_SPACING, choose_range, reason, sheet_spacing
 from microsr.formats.rawfile import cache_slices
 from microsr.volume.slices import Slices, in_order
 from microsr.volume.storage import Volume
@@ -388,7 +388,7 @@ def _pixel_size(first: Slice, given: list[float]) -> tuple[float, float]:
     """Pixel size (x, y), mm. given: what the sheet says of it."""
     pixel = (given[0], given[min(1, len(given) - 1)]) if given else first.pixel_spacing
     if pixel is None:
-        raise UserError(f"{first.path}: has no PixelSpacing; give it in the sheet (<modality>_spacing, mm as XxYxZ)")
+        raise UserError(f"{first.path}: has no PixelSpacing; {GIVE_SPACING}")
     return float(pixel[0]), float(pixel[1])
 
 
@@ -431,7 +431,7 @@ def _geometry(slices: list[Slice], scan: Scan, before: int) -> dict[str, Any]:
     distance = given[2] if len(given) == 3 else distance
     if distance is None:
         raise UserError(
-            f"{first.path}: is one slice without SliceThickness; give its spacing in the sheet (mm as XxYxZ)"
+            f"{first.path}: is one slice without SliceThickness, so without a slice distance; {GIVE_SPACING}"
         )
     direction = np.stack([first.row, first.column, first.normal], axis=1)
     return {

@@ -32,7 +32,7 @@ MOST_PACKED = 1040
 """Bytes that a byte of zlib or gzip becomes, at most."""
 STRAIGHT = 5e-3
 """Largest deviation of direction cosines from perpendicular unit vectors: of cosines rounded to three digits, 2e-3."""
-GIVE_SPACING = "give it in the sheet (<modality>_spacing, mm as XxYxZ)"
+GIVE_SPACING = "give it, mm as XxYxZ: <modality>_spacing in the sheet, or --spacing"
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its warnings are errors here, in our own words
 

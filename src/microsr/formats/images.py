@@ -47,8 +47,8 @@ def read_images(files: list[Path], scan: Scan, scratch: Path | None) -> Volume:
     size = None if given else log_spacing(files)
     if not given and size is None:
         raise UserError(
-            f"{scan.path}: 2-D images have no pixel size of their own; give it in the sheet (<modality>_spacing, mm: "
-            "X or XxY for independent slices, XxYxZ for a stack)"
+            f"{scan.path}: 2-D images have no pixel size of their own; give it, mm, X or XxY for independent slices, "
+            "XxYxZ for a stack: <modality>_spacing in the sheet, or --spacing"
         )
     first, end = headers.choose_range(scan, len(files))
     chosen = files[first:end]
