@@ -74,13 +74,13 @@ class Case(Section):
     """What sets a test case apart from the others, as another kernel: its metrics stand in tables of this name."""
 
 
-OF_A_SCAN = ("series", "slices", "spacing", "resample", "level", "region")
+OF_A_SCAN = tuple(key for key in Scan.model_fields if key != "path")
 """What else the sheet may say of a scan, each in a column <modality>_<word>."""
 MODALITIES = ("clinical", "micro", "truth", "thick_truth", "labels", "noise_free", "repeat")
-SHEET_COLUMNS = (
-    "case", "split", *MODALITIES, "airways", "condition",
-    *(f"{m}_{f}" for m in MODALITIES for f in OF_A_SCAN),
-)  # fmt: skip
+OF_A_CASE = tuple(key for key in Case.model_fields if key not in MODALITIES)
+"""What the sheet says of a case beside its scans, each in a column of its own."""
+SHEET_COLUMNS = (*Case.model_fields, *(f"{m}_{f}" for m in MODALITIES for f in OF_A_SCAN))
+"""A new field of `Case` or `Scan` is a column."""
 
 
 def simulated_cases(settings: Simulate, folder: str) -> list[Case]:
@@ -156,7 +156,7 @@ def sheet_text(cases: Sequence[Case]) -> str:
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
     writer.writerow(SHEET_COLUMNS)
     for case in cases:
-        cells: dict[str, Any] = {key: getattr(case, key) for key in ("case", "split", "airways", "condition")}
+        cells: dict[str, Any] = {key: getattr(case, key) for key in OF_A_CASE}
         for modality in MODALITIES:
             scan = getattr(case, modality)
             for key, value in scan.model_dump(exclude_none=True).items() if scan else ():
@@ -209,7 +209,7 @@ def _read_row(sheet: Path, number: int, header: list[str], row: list[str], root:
         raise UserError(f"{where}: has {len(row)} tab-separated cells, the header has {len(header)}")
     # Editors drop tabs at the end of a line: cells that are missing there are empty.
     cells = {column: cell for column, cell in zip(header, row, strict=False) if cell}
-    values: dict[str, Any] = {key: cells[key] for key in ("case", "split", "condition") if key in cells}
+    values: dict[str, Any] = {key: cells[key] for key in OF_A_CASE if key in cells}
     for modality in MODALITIES:
         extras = {f: cells[f"{modality}_{f}"] for f in OF_A_SCAN if f"{modality}_{f}" in cells}
         if modality in cells:

@@ -30,7 +30,7 @@ from microsr.config import (
     load,
     method_from_flags,
 )
-from microsr.config.sheet import Scan, read_sheet, simulated_cases
+from microsr.config.sheet import MODALITIES, SHEET_COLUMNS, Case, Scan, read_sheet, sheet_text, simulated_cases
 from microsr.core.errors import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -266,6 +266,21 @@ def test_a_mistake_in_the_sheet_is_named_by_its_line(sheet, text, header, match)
 def test_a_sheet_that_is_missing_or_no_text_is_named(tmp_path, sheet):
     refused(r"cases\.sheet: .*none\.tsv does not exist", read_sheet, Cases(sheet=str(tmp_path / "none.tsv")))
     refused(r"cannot be read as UTF-8", read_sheet, sheet("\u00e9\ttrain\ta.nii\tb.nii\n", encoding="latin-1"))
+
+
+def test_every_column_is_read_as_it_is_written(tmp_path):
+    """So that a new field of `Case` or `Scan` is a column that nothing drops; give it a value here."""
+    file = tmp_path / "a"
+    file.write_text("")
+    scan = Scan(path=str(file), series="1.2", slices="0:5", spacing="1", resample="even", level=1, region="0:2,0:2")
+    scans = dict.fromkeys(MODALITIES, scan)
+    cases = [Case(case="one", split="test", airways=str(file), condition="sharp", **scans)]
+    sheet = tmp_path / "sheet.tsv"
+    sheet.write_text(sheet_text(cases), encoding="utf-8")
+    header, row = (line.split("\t") for line in sheet.read_text(encoding="utf-8").splitlines())
+    assert header == list(SHEET_COLUMNS)
+    assert not [column for column, cell in zip(header, row, strict=True) if not cell]
+    assert read_sheet(Cases(sheet=str(sheet))) == cases
 
 
 def test_simulated_cases_have_truth_where_they_are_tested():

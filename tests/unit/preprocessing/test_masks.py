@@ -211,7 +211,7 @@ def test_the_lung_found_slice_by_slice_is_that_of_the_whole_volume(chest, seed):
     spacing = ((1.0, 1.0, 1.0), (0.7, 0.5, 2.0), (0.3, 0.9, 1.0))[seed % 3]
     expected = whole_masks.lung_mask(hu, spacing, settings, padding)
     assert 0.02 < expected.mean() < 0.9
-    assert np.array_equal(lung(hu, settings, spacing, padding), expected)
+    assert np.array_equal(lung(hu, settings, spacing, padding), expected), "the rule is in tests/whole_masks.py too"
 
 
 @pytest.mark.parametrize("independent", [False, True])
@@ -230,7 +230,7 @@ def test_the_outline_found_slice_by_slice_is_that_of_the_whole_volume(monkeypatc
     grey[:, np.hypot(row - 45, column - 55) > 52] = 0
     expected = whole_masks.specimen_outline(grey, (60, 200), independent, (0,))
     assert 0.05 < expected.mean() < 0.8
-    assert np.array_equal(outlined(grey, (60, 200), independent), expected)
+    assert np.array_equal(outlined(grey, (60, 200), independent), expected), "see tests/whole_masks.py"
 
 
 def test_padding_with_a_value_of_its_own_is_no_tissue(monkeypatch):
