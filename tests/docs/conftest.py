@@ -27,6 +27,7 @@ def desk(finished: Workflow, tmp_path_factory) -> Path:
         (results / name).symlink_to("smoke")
     (smoke / "superresolved/proposed/pooled/p03.ome.zarr").symlink_to("test1.ome.zarr")
     shutil.copy(model, folder / "generator.pt")
+    shutil.copy(smoke / "models/posterior/pooled/generator.pt", folder / "posterior.pt")
     shutil.copy(simulated / "clinical.nii.gz", folder / "scan.nii.gz")
     for name in ("SCAN", "scan_dicom", "p01/dicom", "p03/dicom", "case1/clinical_dicom", "test1/clinical_dicom"):
         shutil.copytree(simulated / "dicom", folder / name, ignore=shutil.ignore_patterns(".snakemake*"))

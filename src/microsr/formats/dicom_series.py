@@ -41,8 +41,8 @@ INHERITED: dict[str, tuple[str, ...] | type[float]] = {
 Numbers, and the terms that DICOM defines, so that no text and no identifier of a header comes through."""
 SPATIAL_RESAMPLING = ("113085", "DCM", "Spatial resampling")
 """Value, scheme and meaning of the code."""
-LUNG_WINDOW = (-600, 1500)
-"""Centre and width, HU, that a viewer starts with."""
+LUNG_WINDOW, SHARE_WINDOW = (-600, 1500), (50, 100)
+"""Centre and width that a viewer starts with: HU, and of a share in per cent."""
 PLACE = (
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Rows", "Columns", "PixelSpacing", "ImagePositionPatient",
     "ImageOrientationPatient",
@@ -118,7 +118,7 @@ class DerivedSeries:
         series: str | None = None,
         made_of: Any = None,
     ) -> None:
-        if volume.unit != "HU":
+        if volume.unit not in ("HU", "%"):
             raise UserError(
                 f"{folder}: a DICOM CT holds HU, these values are in '{volume.unit}'; choose another format"
             )
@@ -155,7 +155,11 @@ class DerivedSeries:
         data.SeriesInstanceUID = _uid(*self._entropy, "series")
         data.SOPInstanceUID = _uid(*self._entropy, "image", position)
         data.BurnedInAnnotation = "NO"
-        data.WindowCenter, data.WindowWidth = LUNG_WINDOW
+        if volume.unit == "HU":
+            data.WindowCenter, data.WindowWidth = LUNG_WINDOW
+        else:
+            data.WindowCenter, data.WindowWidth = SHARE_WINDOW
+            data.RescaleType = "US"  # unspecified
         # Signed and without an intercept: the only way that keeps every int16 HU.
         data.PixelRepresentation, data.RescaleIntercept = 1, 0
         _save(self.path(position), data, np.asarray(image, "<i2"))

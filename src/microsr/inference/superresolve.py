@@ -8,6 +8,8 @@ compressing and writing go on side by side.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import re
 import threading
 import time
@@ -32,6 +34,7 @@ from microsr.core.provenance import checksum, write_run
 from microsr.core.scale import SCALE
 from microsr.formats.outputs import FORMATS, Partial, kind_of
 from microsr.formats.readers import read_scan
+from microsr.inference.draws import Draws, Images
 from microsr.inference.upsamplers import Generator, Known, Magnifier, Region, Upsampler, interpolation, whole_slice
 from microsr.networks.devices import available_cpus, choose_algorithms
 from microsr.preprocessing.hounsfield import clinical_hu
@@ -149,13 +152,15 @@ def superresolve(
     part: tuple[int, int] = (1, 1),
     volume: Volume | None = None,
     draw: int = 0,
+    draws: Draws | None = None,
 ) -> None:
     """Super-resolve `slices` of the clinical CT at `source` into a volume at `output`, int16 HU.
 
     slices: as for `choose_slices`. tile: see `Magnifier`. region: see `parse_region`. kind: the output's format (see
     `outputs.kind_of`); None: by its ending. threads: of a CPU. series: of `source`, where it holds several. part: (k,
     n) makes the k-th of n blocks of slices only, in a volume as of all of them; `gather` puts the n volumes together.
-    volume: the input, where it is open already. draw: number of the random draw (see `Upsampler.draw`).
+    volume: the input, where it is open already. draw: number of the random draw (see `Upsampler.draw`). draws: several
+    draws, whose mean is then the volume at `output`; what else they say is written beside it (`Draws.paths`).
 
     The output's attribute "slices" lists the clinical slices it holds; its geometry makes it overlay the input when
     they are consecutive; run.json lies beside it. A run that is stopped leaves what it has written beside `output`, and
@@ -179,36 +184,53 @@ def superresolve(
             "%s has pixels of %.3g mm, the model was trained on %.3g mm: what it draws is of another size than lung's",
             *(source, pixel, trained),
         )
-    facts = upsampler.facts | {"draw": draw}
-    geometry = _geometry(volume, wanted, where, facts)
+    contents = {"draw": {"draw": draw}} if draws is None else draws.contents()
+    paths = {"draw": output} if draws is None else draws.paths(output)
     shape = (len(wanted), *(SCALE * (p.stop - p.start) for p in where))
     block = tuple(len(wanted) * k // part[1] for k in (part[0] - 1, part[0]))
     inputs = {source: checksum(source), **upsampler.inputs}
     fingerprint = {
         "input": inputs[source], "slices": wanted, "region": region, "part": list(part),
-        "code": code_version("superresolve"), **facts,
+        "code": code_version("superresolve"), **upsampler.facts,
     }  # fmt: skip
     kind = kind_of(output, kind)
     origin = {"source": source, "series": series} if kind == "dicom" and _is_dicom(volume, source) else {}
     if origin:
         logger.info("%s names neither the patient nor the study of %s (docs/data.md)", output, source)
-    with (
-        Magnifier(upsampler, tile, threads) as magnify,
-        Partial(output, kind, shape, geometry, fingerprint, block=block, **origin) as partial,
-    ):
-        progress = Progress(block[1] - block[0], "slices", start=partial.done, interval=10.0)
+    with Magnifier(upsampler, tile, threads) as magnify, contextlib.ExitStack() as stack:
+        partials = {}
+        for what, own in contents.items():
+            facts = upsampler.facts | own
+            geometry = _geometry(volume, wanted, where, facts)
+            writer = Partial(paths[what], kind, shape, geometry, fingerprint | own, block=block, **origin)
+            partials[what] = stack.enter_context(writer)
+        done = min(partial.done for partial in partials.values())
+        progress = Progress(block[1] - block[0], "slices", start=done, interval=10.0)
+        left = wanted[block[0] + done : block[1]]
+        numbers = itertools.count(done)
 
-        def write(image: Callable[[], np.ndarray]) -> None:
-            partial.write(image())
+        def write(images: Images) -> None:
+            number = next(numbers)
+            for what, image in images().items():
+                if partials[what].done == number:  # of several volumes, some may be a slice ahead of the others
+                    partials[what].write(image)
             progress.advance()
 
-        left = wanted[block[0] + partial.done : block[1]]
-        _stream(volume, left, draw, upsampler, magnify, where, write)
+        def magnified(index: int, hu: np.ndarray, random: list[Tensor]) -> Images:
+            if draws is None:
+                return _landing(magnify(hu, random, where, torch.int16))
+            others = (upsampler.draw(index, hu.shape, number) for number in range(1, draws.count))
+            images = draws.summarise(magnify.draws(hu, itertools.chain([random], others), where))
+            return lambda: images
+
+        _stream(volume, left, draw, upsampler, magnified, write)
         progress.close()
-        partial.finish()
-    settings = {"slices": slices, "region": region} | facts
+        for partial in partials.values():
+            partial.finish()
     block_fact = {} if part[1] == 1 else {"part": part}
-    write_run(output, "superresolve", settings, inputs, started, device=upsampler.device, **block_fact)
+    for what, own in contents.items():
+        settings = {"slices": slices, "region": region} | upsampler.facts | own
+        write_run(paths[what], "superresolve", settings, inputs, started, device=upsampler.device, **block_fact)
 
 
 def _is_dicom(volume: Volume, source: Path) -> bool:
@@ -219,8 +241,8 @@ def _is_dicom(volume: Volume, source: Path) -> bool:
 
 
 def _stream(
-    volume: Volume, indices: list[int], draw: int, upsampler: Upsampler, magnify: Magnifier, region: Region,
-    write: Callable[[Callable[[], np.ndarray]], None],
+    volume: Volume, indices: list[int], draw: int, upsampler: Upsampler,
+    magnified: Callable[[int, np.ndarray, list[Tensor]], Images], write: Callable[[Images], None],
 ) -> None:  # fmt: skip
     """Super-resolve slices one after the other, while the next ones are read and the ones before are written, in
     order.
@@ -236,27 +258,27 @@ def _stream(
     with ThreadPoolExecutor(ahead) as readers, ThreadPoolExecutor(1) as writer:
         loads: deque[Future] = deque(readers.submit(load, index) for index in indices[:ahead])
         writes: deque[Future] = deque()
-        for number in range(len(indices)):
+        for number, index in enumerate(indices):
             hu, random = loads.popleft().result()
             loads.extend(readers.submit(load, index) for index in indices[number + ahead : number + ahead + 1])
-            writes.append(writer.submit(write, _landing(magnify(hu, random, region, torch.int16))))
+            writes.append(writer.submit(write, magnified(index, hu, random)))
             if len(writes) > WAITING:
                 writes.popleft().result()
         for done in writes:
             done.result()
 
 
-def _landing(image: Tensor) -> Callable[[], np.ndarray]:
-    """What waits for the image to be in the CPU's memory and gives it; meanwhile a GPU goes on with the next one."""
+def _landing(image: Tensor) -> Images:
+    """What waits for the one image to be in the CPU's memory; meanwhile a GPU goes on with the next one."""
     if image.is_cpu:
-        return image.numpy
+        return lambda: {"draw": image.numpy()}
     landed, there = torch.empty(image.shape, dtype=image.dtype, pin_memory=True), torch.cuda.Event()
     landed.copy_(image, non_blocking=True)
     there.record()
 
-    def wait() -> np.ndarray:
+    def wait() -> dict[str, np.ndarray]:
         there.synchronize()
-        return landed.numpy()
+        return {"draw": landed.numpy()}
 
     return wait
 
@@ -270,8 +292,10 @@ def _geometry(volume: Volume, wanted: list[int], region: Region, facts: dict[str
         geometry["spacing"] = (x, y, z * (wanted[1] - wanted[0]))
     kept = {k: v for k, v in volume.attributes.items() if k in ("case", "modality")}
     place = {} if (region[0].start, region[1].start) == (0, 0) else {"corner": [part.start for part in region]}
+    facts = {"unit": volume.unit} | facts
+    unit = facts.pop("unit")
     attributes = kept | {"slices": wanted} | place | DESCRIPTION | facts
-    return geometry | {"unit": volume.unit, "attributes": attributes}
+    return geometry | {"unit": unit, "attributes": attributes}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -305,6 +329,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--draw", type=int, default=0, help="number of the random draw, from 0 on: other noise for the same scan"
     )
+    parser.add_argument(
+        "--draws",
+        type=int,
+        help="as many draws of a model of kind posterior: the output is their mean, and their SD, P(lumen) and "
+        "P(solid) are written beside it",
+    )
+    parser.add_argument("--keep", type=int, default=0, help="of --draws, so many are written too, from number 0 on")
     parser.add_argument("--threads", type=int, default=available_cpus(), help="CPU threads (default: all)")
     config.add_flags(parser, config.Superresolve, without=NOT_HERE)
     config.add_flags(parser, config.Compute, without=["threads", *config.OF_TRAINING])
@@ -332,4 +363,24 @@ def main(namespace: argparse.Namespace) -> None:
     superresolve(
         scan, output, upsampler, settings.slices, None if compute.tile == "auto" else compute.tile, namespace.region,
         namespace.format, namespace.threads, namespace.series, part, volume, namespace.draw,
+        _draws(namespace, upsampler),
     )  # fmt: skip
+
+
+def _draws(namespace: argparse.Namespace, upsampler: Upsampler) -> Draws | None:
+    """The draws that a command asks for; None: the one of --draw."""
+    count, keep = namespace.draws, namespace.keep
+    if count is None and not keep:
+        return None
+    if count is None or count < 2 or not 0 <= keep <= count or namespace.draw:
+        raise UserError(
+            f"--draws {count} --keep {keep} --draw {namespace.draw} do not go together; give --draws from 2 on, --keep "
+            "of at most as many, and --draw without them"
+        )
+    kind = upsampler.kind if isinstance(upsampler, Generator) else upsampler.facts["upsampler"]
+    if kind != "posterior":
+        raise UserError(
+            f"{namespace.model or kind}: is of kind {kind}, whose draws say nothing of what the scan leaves open; give "
+            "a model of kind posterior, or leave --draws out"
+        )
+    return Draws(count, keep)

@@ -7,7 +7,7 @@ into: nothing beyond the halo influences a tile, and a generator's noise belongs
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -67,8 +67,9 @@ class Upsampler(Protocol):
         ...
 
     def prepare(self, image: Tensor, random: list[Tensor]) -> list[Tensor]:
-        """Planes at several scales, all cut like the slice, that tiles are made of; the first is `image` [1, 1, h, w]
-        in HU.
+        """Planes at several scales, all cut like the slice, that tiles are made of.
+
+        The first is `image` [1, 1, h, w] in HU; the last are `random`, on the device; the others do not depend on it.
         """
         ...
 
@@ -192,6 +193,8 @@ class Generator:
         self.reach = self.halo + self._g1.trunk_halo
         self.spacing_mm = facts["clinical_spacing_mm"]
         self.inputs = {Path(model): checksum(Path(model))}
+        self.kind = facts.get("kind", "cyclegan")
+        """Of method that it is a model of, as in methods.<name>.kind."""
         self.facts = {"upsampler": "generator", "model": self.inputs[Path(model)], "precision": self._precision}
 
     def draw(self, index: int, size: tuple[int, int], number: int = 0) -> list[Tensor]:
@@ -296,14 +299,24 @@ class Magnifier:
         self._threads_before = torch.get_num_threads()
         keep_freed_memory()
 
-    @torch.inference_mode()
     def __call__(
         self, hu: np.ndarray, random: list[Tensor], region: Region | None = None, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Super-resolve one slice, or a region of it.
+        """Super-resolve one slice, or a region of it; see `draws`."""
+        return next(self.draws(hu, [random], region, dtype))
 
-        hu: [rows, columns] in HU, float or int. random: what the upsampler drew for this slice. Returns [8 rows, 8
-        columns] HU of the region on the upsampler's device, rounded if `dtype` is torch.int16.
+    @torch.inference_mode()
+    def draws(
+        self,
+        hu: np.ndarray,
+        randoms: Iterable[list[Tensor]],
+        region: Region | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Iterator[Tensor]:
+        """Super-resolve one slice, or a region of it, several times; what is not random is prepared once.
+
+        hu: [rows, columns] in HU, float or int. randoms: what the upsampler drew for this slice, for each draw. Gives
+        for each [8 rows, 8 columns] HU of the region on the upsampler's device, rounded if `dtype` is torch.int16.
         """
         size, upsampler = hu.shape, self._upsampler
         region = region or whole_slice(size)
@@ -311,14 +324,21 @@ class Magnifier:
         (around,) = tiles(region, size, max(size), upsampler.reach)
         rows, columns = around.read
         image = torch.from_numpy(np.ascontiguousarray(hu[rows, columns], np.float32))[None, None]
-        planes = upsampler.prepare(image, [_cut(plane, around.read, size) for plane in random])
         inner = tuple(slice(k.start - r.start, k.stop - r.start) for k, r in zip(region, around.read, strict=True))
         shape = tuple(SCALE * (span.stop - span.start) for span in region)
-        result = torch.empty(shape, dtype=dtype, device=upsampler.device)
-        work = [self._pool.submit(self._fill, result, planes, t, inner) for t in self._cut(inner, image.shape[-2:])]
-        for done in work:
-            done.result()
-        return result
+        fixed: list[Tensor] = []
+        for random in randoms:
+            own = [_cut(plane, around.read, size) for plane in random]
+            if fixed:
+                planes = [*fixed, *(plane.to(upsampler.device, non_blocking=True) for plane in own)]
+            else:
+                planes = upsampler.prepare(image, own)
+                fixed = planes[: len(planes) - len(own)]
+            result = torch.empty(shape, dtype=dtype, device=upsampler.device)
+            work = [self._pool.submit(self._fill, result, planes, t, inner) for t in self._cut(inner, image.shape[-2:])]
+            for done in work:
+                done.result()
+            yield result
 
     def _cut(self, region: Region, size: Sequence[int]) -> list[Tile]:
         return list(tiles(region, tuple(size), self._tile, self._upsampler.halo))
