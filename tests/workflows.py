@@ -138,9 +138,9 @@ class Planned(Workflow):
         """As ever; a plan has the commands of its jobs, asked for or not."""
         if "-n" in arguments:
             arguments = ("-n", "-p", *(word for word in arguments if word not in ("-n", "-p")))
-            if arguments not in self.known_results:
-                self.known_results[arguments] = super().snakemake(*arguments)
-            return self.known_results[arguments]
+            if arguments not in self.known:
+                self.known[arguments] = super().snakemake(*arguments)
+            return self.known[arguments]
         return super().snakemake(*arguments)
 
 

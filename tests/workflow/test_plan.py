@@ -63,6 +63,19 @@ def test_the_demo_pays_for_the_paper_s_figure_only(planned):
     assert not any(jobs[rule] for rule in (*further, "validate_simulation", "draw_validation"))
 
 
+@pytest.mark.parametrize("protocols", ["[]", "[downsampled]", "[distribution]"])
+def test_own_data_pay_for_a_simulated_lung_only_where_a_protocol_shows_it(planned, tmp_path, protocols):
+    for name in ("one", "two", "micro"):
+        (tmp_path / name).mkdir()
+    sheet = tmp_path / "own.tsv"
+    sheet.write_text("case\tsplit\tclinical\tmicro\na\ttrain\tone\tmicro\nb\ttest\ttwo\t\n", encoding="utf-8")
+    own = [f"cases={{sheet: {sheet}, data_root: {tmp_path}}}", f"evaluate={{further_protocols: {protocols}}}"]
+    jobs = planned.plan("--config", "experiment=own", *own)
+    simulated = [rule for rule in jobs if "simulate" in rule and jobs[rule]]
+    assert bool(simulated) == (protocols == "[distribution]"), jobs
+    assert bool(jobs["learn_features"]) == (protocols == "[distribution]")
+
+
 def test_figures_alone_can_be_asked_for(planned):
     everything, figures = planned.plan(), planned.plan("figures")
     assert set(everything) - set(figures) == {"all", "write_report"}
