@@ -21,10 +21,10 @@ class Best(Enum):
     HIGHER = "↑ higher is better"
     LOWER = "↓ lower is better"
     ZERO = "nearer to 0 is better"
-    TRUTH = "nearest to the truth's score is best"
+    TRUTH = "nearest to the truth's score"
     """The truth itself does not get 0, and to get less is a fault too. Of a patient its score is not known, so no
     method is marked as the best."""
-    DOWN_TO_TRUTH = "↓ lower is better, down to the truth's score"
+    DOWN_TO_TRUTH = "↓ down to the truth's score"
     """A distance to something that the truth is not; what is below the truth's score is as good as the truth."""
     NONE = "a reference, no score"
     """It is no method's; others are read beside it."""
@@ -182,7 +182,7 @@ METRICS = (
         "Blur is rewarded, and the thin truth itself is not at the top.",
     ),
     Metric(
-        "truth", "rmse_<tissue>", "Root mean square error", "HU", Best.LOWER,
+        "truth", "rmse_<tissue>", "RMS error", "HU", Best.LOWER,
         "Pixel by pixel in one tissue.",
         "Blur is rewarded, and rare tissues have few pixels.",
     ),
@@ -275,7 +275,7 @@ METRICS = (
         "Blur is rewarded, and the uCT's own noise, which nobody can restore, bounds it.",
     ),
     Metric(
-        "downsampled", "rmse", "Root mean square error", "HU", Best.LOWER,
+        "downsampled", "rmse", "RMS error", "HU", Best.LOWER,
         "Pixel by pixel against the uCT.",
         "Blur is rewarded, and the uCT's own noise, which nobody can restore, bounds it.",
     ),

@@ -117,7 +117,8 @@ def _span(facts: pd.Series, metric: Metric) -> str:
     """The interval of a mean in words, and how often a metric was never reached."""
     low, high = (float(facts[end]) for end in ("low", "high"))
     words = [] if math.isnan(low) else [f"{_number(low, metric)} to {_number(high, metric)}"]
-    words += [f"never in {facts['never']} of {facts['cases'] * facts['seeds']}"] if facts["never"] else []
+    whole = facts["cases"] * facts["seeds"]
+    words += [f"never in {facts['never']} of {whole}"] if 0 < facts["never"] < whole else []
     return "; ".join(words)
 
 

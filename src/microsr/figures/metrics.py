@@ -28,10 +28,13 @@ LAYOUTS = (
     (4, 0.14, 0.2, 0.05),
     (4, 0.105, 0.2, 0.02),
     (5, 0.1, 0.16, -0.05),
+    (6, 0.1, 0.14, -0.05),
 )
 """Columns of panels; inches a method, between columns and above a title: from the roomiest, the first that fits on a
 page.
 """
+NOT_DRAWN = ("smallest_bronchiole_low", "smallest_bronchiole_high")
+"""Ends of an interval, which figures/bronchioles draws."""
 LABEL = 0.46
 """Inches kept free for the number behind a bar."""
 
@@ -39,7 +42,8 @@ LABEL = 0.46
 def make_metrics(table: Path, output: Path, protocol: str | None = None, split: str = "test") -> list[str]:
     """Write the figure of metrics.csv and return the metrics drawn.
 
-    output: path without extension. protocol: all metrics of this protocol; None: HEADLINE. split: what the cases are
+    output: path without extension. protocol: all metrics of this protocol that are defined anywhere, and of what is
+    known the truth alone, so that they fit on a page; None: HEADLINE. split: what the cases are
     for; any but test is said in the figure.
 
     Raises
@@ -53,7 +57,9 @@ def make_metrics(table: Path, output: Path, protocol: str | None = None, split: 
         found["place"] = [order.get(key) for key in zip(found["protocol"], found["metric"], strict=True)]
         found = found.dropna(subset="place").sort_values("place", kind="stable")
     else:
-        found = found[found["protocol"] == protocol]
+        found = found[(found["protocol"] == protocol) & ~found["method"].isin(REFERENCES[1:])]
+        measured = found.groupby("metric")["value"].transform("count") > 0
+        found = found[measured & ~found["metric"].isin(NOT_DRAWN)]
     if found.empty:
         raise UserError(f"{table} holds no metrics of protocol {protocol or ', '.join(p for p, _ in HEADLINE)}")
     save(draw_metrics(found, split), output)
@@ -78,7 +84,7 @@ def draw_metrics(table: pd.DataFrame, split: str = "test") -> Figure:
         width = (PAGE - margin - 0.08 - gap * (columns - 1)) / columns
         lines = max(_title(*kind, "HU", width).count("\n") + 1 for kind in kinds)
         heading = 0.24 + 0.1 * lines + space
-        height = rows * (heading + panel + foot) + 0.14  # the last is a power of ten's
+        height = rows * (heading + panel + foot) + 0.14
         if height <= TALLEST:
             break
     figure = new_figure(PAGE, height)
@@ -157,12 +163,20 @@ def _panel(axes: Axes, shown: pd.DataFrame, models: list[str], width: float) -> 
             )
         ends = facts[["low", "high"]].to_numpy(float)
         if np.isfinite(ends[0]):
-            axes.plot([ends[0], min(ends[1], high)], [place, place], color="black", linewidth=0.9, zorder=4)
+            axes.plot(
+                [ends[0], ends[1] if np.isfinite(ends[1]) else high],
+                [place, place],
+                color="black",
+                linewidth=0.9,
+                zorder=4,
+            )
         beyond = max([0.0, *values, *ends[np.isfinite(ends)]])
-        never = f" (never {facts['never']}/{facts['cases'] * facts['seeds']})" if facts["never"] else ""
+        whole = facts["cases"] * facts["seeds"]
+        never = f" (never {facts['never']}/{whole})" if 0 < facts["never"] < whole else ""
         axes.annotate(
             _number(facts["mean"], metric) + never, (beyond, place), xytext=(5, 0),
-            textcoords="offset points", va="center", fontsize=6,
+            textcoords="offset points", va="center", fontsize=6, zorder=5,
+            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
         )  # fmt: skip
     room = LABEL / (width - LABEL)
     axes.set_xlim(low - (0.05 * span if low < 0 else 0), high + room * span)
@@ -172,3 +186,5 @@ def _panel(axes: Axes, shown: pd.DataFrame, models: list[str], width: float) -> 
     axes.spines["left"].set_visible(low == 0)
     axes.tick_params(axis="y", length=0)
     tidy_panel(axes, "x")
+    # No power of ten at the end of the axis, which the title below would meet.
+    axes.xaxis.set_major_formatter(lambda tick, _: f"{tick:.3g}".replace("-", "−"))

@@ -45,13 +45,13 @@ def test_each_protocol_has_metrics_and_a_reading():
 @pytest.mark.parametrize(
     ("protocol", "key", "better"),
     [
-        ("no_reference", "consistency_rmse", "nearest to the truth's score is best"),
-        ("no_reference", "consistency_scan_rmse", "nearest to the truth's score is best"),
-        ("no_reference", "texture_in_vessels", "nearest to the truth's score is best"),
-        ("no_reference", "texture_in_airways", "nearest to the truth's score is best"),
-        ("no_reference", "checkerboard", "↓ lower is better, down to the truth's score"),
-        ("no_reference", "spectrum_distance", "↓ lower is better, down to the truth's score"),
-        ("distribution", "kernel_distance_tissue_features", "↓ lower is better, down to the truth's score"),
+        ("no_reference", "consistency_rmse", "nearest to the truth's score"),
+        ("no_reference", "consistency_scan_rmse", "nearest to the truth's score"),
+        ("no_reference", "texture_in_vessels", "nearest to the truth's score"),
+        ("no_reference", "texture_in_airways", "nearest to the truth's score"),
+        ("no_reference", "checkerboard", "↓ down to the truth's score"),
+        ("no_reference", "spectrum_distance", "↓ down to the truth's score"),
+        ("distribution", "kernel_distance_tissue_features", "↓ down to the truth's score"),
         ("repeatability", "disagreement_pooled_rmse", "↓ lower is better"),
         ("repeatability", "input_disagreement_rmse", "a reference, no score"),
         ("distribution", "frechet_distance_tissue_features_floor", "a reference, no score"),
@@ -82,7 +82,7 @@ def test_figure_and_report_say_the_same_of_a_metric(protocol, key, better):
 
 
 def test_a_member_of_a_family_is_named_after_it():
-    assert find_metric("truth", "rmse_glass").name == "Root mean square error, glass"
+    assert find_metric("truth", "rmse_glass").name == "RMS error, glass"
     assert find_metric("truth", "bronchiole_detected_0.5-0.7").name == "Bronchioles found, 0.5-0.7"
     assert find_metric("truth", "smallest_bronchiole_low").name == "Smallest bronchiole, low end of the interval"
 

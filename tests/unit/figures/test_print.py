@@ -40,7 +40,8 @@ TISSUES = ["glass", "lumen", "parenchyma", "septum", "tumour", "vessel", "wall"]
 TRUTH = [
     "psnr", "ssim", "ms_ssim", "measured_rmse", "null_rmse", "small_lost", "small_invented", "lesions_lost",
     "lesions_invented", "wall_error_um", "tumour_border_error_um",
-    *(f"smallest_bronchiole{end}" for end in ("", "_low", "_high")),
+    *(f"small_{what}_{size}" for what in ("lost", "invented") for size in ("0.3-0.625", "0.625-1", "1-3")),
+    "psnr_thick", "ssim_thick", "smallest_bronchiole",
     *(f"bronchiole_detected{bin}" for bin in ("", "_0.5-0.7", "_0.7-0.9", "_0.9-1.2", "_1.2-1.6", "_1.6-2.4")),
     *(f"{kind}_{tissue}" for kind in ("rmse", "ssim") for tissue in TISSUES),
 ]  # fmt: skip
