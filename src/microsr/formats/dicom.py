@@ -22,7 +22,7 @@ from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
 from microsr.core.progress import logger
 from microsr.formats.even import even_grid
-from microsr.formats.headers import GIVE_SPACING, choose_range, reason, sheet_spacing
+from microsr.formats.headers import GIVE_SPACING, STRAIGHT, choose_range, reason, sheet_spacing
 from microsr.formats.rawfile import cache_slices
 from microsr.volume.slices import Slices, in_order
 from microsr.volume.storage import Volume
@@ -179,6 +179,14 @@ def _reader(path: Path) -> sitk.ImageFileReader:
     return reader
 
 
+def perpendicular(row: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest perpendicular unit vectors of two that are so up to rounding."""
+    row, column = (vector / max(np.linalg.norm(vector), 1e-6) for vector in (row, column))
+    off = (row @ column) / 2
+    row, column = row - off * column, column - off * row
+    return row / max(np.linalg.norm(row), 1e-6), column / max(np.linalg.norm(column), 1e-6)
+
+
 def _sop_class(path: Path) -> str:
     """Media storage SOP class of a file with a preamble, "" if it has none."""
     with path.open("rb") as stream:
@@ -230,7 +238,7 @@ def _header(path: Path) -> Slice | None:
         problem = f"is {kind}, so its values may be read inverted; convert it to MONOCHROME2"
     elif position is None or orientation is None:
         problem = "has no ImagePositionPatient or ImageOrientationPatient; give a CT series, or convert it to NIfTI"
-    elif min(lengths) < 0.9 or abs(row @ column) > SAME_DIRECTION:
+    elif min(lengths) < 0.9 or abs(row @ column) > STRAIGHT:
         problem = f"has an ImageOrientationPatient of no two perpendicular directions ({orientation}); mend the header"
     elif np.prod(reader.GetSize(), dtype=float) > max(MOST_PIXELS, MOST_PACKED * path.stat().st_size):
         problem = (
@@ -240,6 +248,7 @@ def _header(path: Path) -> Slice | None:
         problem = f"has an unsupported pixel type ({sitk.GetPixelIDValueAsString(reader.GetPixelID())})"
     else:
         problem = _find_damage(path, reader.GetSize()[:2], [text("0028|1053"), text("0028|1052")])
+    directions = perpendicular(row, column)
     pixel = numbers("0028|0030", 2)
     thickness = numbers("0018|0050", 1)
     return Slice(
@@ -251,8 +260,8 @@ def _header(path: Path) -> Slice | None:
         is_localizer=not LOCALIZERS.isdisjoint(text("0008|0008").upper().split("\\")),
         pixel_spacing=(pixel[1], pixel[0]) if pixel and min(pixel) > 0 else None,
         position=np.array(position or [0.0, 0, 0]),
-        row=row / max(lengths[0], 1e-6),
-        column=column / max(lengths[1], 1e-6),
+        row=directions[0],
+        column=directions[1],
         thickness=thickness[0] if thickness and thickness[0] > 0 else None,
         padding=_padding(
             numbers("0028|0120", 1), numbers("0028|1053", 1), numbers("0028|1052", 1), text("0028|0103") == "1"

@@ -18,7 +18,7 @@ import numpy as np
 from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
 from microsr.formats import dicom
-from microsr.formats.headers import reason
+from microsr.formats.headers import STRAIGHT, reason
 from microsr.formats.rawfile import damage_error
 from microsr.volume.slices import Slices
 from microsr.volume.storage import Volume
@@ -68,7 +68,9 @@ def read(path: Path, scan: Scan, scratch: Path | None) -> Volume:
     load = _loader(path, place, data, len(frames), stored)
     if any(frame.is_localizer for frame in frames):
         raise UserError(f"{path}: has frames that are localizers; give a file of CT slices")
-    return dicom.build_volume(frames, lambda slices: _pixels(slices, stored, load), scan, scratch)
+    volume = dicom.build_volume(frames, lambda slices: _pixels(slices, stored, load), scan, scratch)
+    volume.attributes["source"]["enhanced"] = True
+    return volume
 
 
 def _frames(path: Path, data: Any) -> list[Frame]:
@@ -95,8 +97,9 @@ def _frames(path: Path, data: Any) -> list[Frame]:
         numbers = [*position, *row, *column, x, y, slope, intercept]
         if position.shape != (3,) or not np.isfinite(numbers).all() or min(x, y) <= 0 or slope == 0:
             raise damage_error(path, f"frame {number} has an impossible place, size or rescaling")
-        if min(lengths) < 0.9 or abs(row @ column) > dicom.SAME_DIRECTION:
+        if min(lengths) < 0.9 or abs(row @ column) > STRAIGHT:
             raise damage_error(path, f"frame {number} has no two perpendicular directions")
+        directions = dicom.perpendicular(row, column)
         kinds = groups[number].get("CTImageFrameTypeSequence") or shared.get("CTImageFrameTypeSequence")
         kind = {str(k).upper() for k in (kinds[0].get("FrameType", []) if kinds else [])}
         thickness = float(measures.get("SliceThickness") or 0)
@@ -104,7 +107,7 @@ def _frames(path: Path, data: Any) -> list[Frame]:
         return Frame(
             path=path, series=str(data.get("SeriesInstanceUID", "")), problem=None, size=size, pixel_type=0,
             is_localizer=not dicom.LOCALIZERS.isdisjoint(kind), pixel_spacing=(x, y), position=position,
-            row=row / lengths[0], column=column / lengths[1], thickness=thickness if thickness > 0 else None,
+            row=directions[0], column=directions[1], thickness=thickness if thickness > 0 else None,
             padding=None if padding is None else float(padding) * slope + intercept, number=number, slope=slope,
             intercept=intercept,
         )  # fmt: skip

@@ -40,7 +40,7 @@ SAME = ("Offset", "Position", "Origin"), ("TransformMatrix", "Rotation", "Orient
 """Names of one field each."""
 ENCODINGS = ("raw", "gzip", "gz", "bzip2", "bz2", "hex", "ascii", "text", "txt")
 """Ways in which NRRD stores voxels that are read."""
-SHOWN = re.compile(r"[\w.%+() -]{1,100}")
+SHOWN = re.compile(r"[\w./%+() -]{1,100}")
 """Names of files that a message shows."""
 YES, NO = ("true", "t", "1"), ("false", "f", "0")
 SAME_COSINES = 2e-3

@@ -234,10 +234,10 @@ def superresolve(
 
 
 def _is_dicom(volume: Volume, source: Path) -> bool:
-    """Whether the volume was read from a DICOM series as it stands there."""
+    """Whether the volume was read from a DICOM series of single slices as it stands there."""
     facts = volume.attributes.get("source", {})
     as_is = (facts.get("format"), facts.get("spacing_from")) == ("DICOM", "file")
-    return as_is and "resampled" not in facts and not is_volume(source)
+    return as_is and not {"resampled", "enhanced"} & facts.keys() and not is_volume(source)
 
 
 def _stream(

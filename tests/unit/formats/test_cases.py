@@ -99,3 +99,9 @@ def test_a_flipped_case_is_in_its_place_in_ome_zarr(shared_data, tmp_path):
 def test_each_case_is_expected(shared_data):
     told = {"folder_gap", "tif_spacing_um"}
     assert {path.name for path in (shared_data / "cases").iterdir() if path.is_dir()} == {*READ, *REFUSED, *told}
+
+
+def test_an_enhanced_ct_becomes_dicom_slices(shared_data, tmp_path):
+    folder = shared_data / "cases/dcm_enhanced/in"
+    superresolve(folder, tmp_path / "out", interpolation("nearest"))
+    assert len(list((tmp_path / "out").iterdir())) == 6

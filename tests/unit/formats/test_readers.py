@@ -388,6 +388,36 @@ def test_slices_that_form_no_regular_grid_are_refused(tmp_path, stored, write_di
     refused(match, tmp_path)
 
 
+def rounded(digits):
+    """Axes turned by 7 and 4 degrees, as columns, whose cosines are rounded."""
+    a, b = np.radians([7, 4])
+    turn = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    return (turn @ np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])).round(digits)
+
+
+@pytest.mark.parametrize("kind", ["nrrd", "mhd", "dicom"])
+def test_rounded_cosines_become_perpendicular_axes(tmp_path, values, stored, write_dicom, kind):
+    axes = rounded(3)
+    if kind == "dicom":
+        path = tmp_path / "in"
+        orientation = "\\".join(map(str, (*axes[:, 0], *axes[:, 1])))
+        write_dicom(
+            path, stored, [tuple(float(v) for v in 2 * z * axes[:, 2]) for z in range(3)], orientation=orientation
+        )
+    else:
+        path = save(values, tmp_path / f"a.{kind}", direction=np.eye(3).ravel())
+        if kind == "nrrd":
+            given = [f"({','.join(map(str, step * axis))})" for step, axis in zip((0.5, 0.6, 1.5), axes.T, strict=True)]
+            lines = [line if not line.startswith(b"space dir") else f"space directions: {' '.join(given)}".encode()
+                     for line in path.read_bytes().split(b"\n", 8)]  # fmt: skip
+            path.write_bytes(b"\n".join(lines))
+        else:
+            replace_text(path, (b"= 1 0 0 0 1 0 0 0 1", b"= " + " ".join(map(str, axes.T.ravel())).encode()))
+    volume = read(path)
+    matrix = np.reshape(volume.direction, (3, 3))
+    assert np.allclose(matrix, axes, atol=2e-3) and np.allclose(matrix.T @ matrix, np.eye(3), atol=1e-6)
+
+
 def test_a_missing_slice_is_noticed_in_a_long_series(tmp_path, write_dicom):
     stored = np.arange(30 * 4).reshape(30, 2, 2)
     files = write_dicom(tmp_path, stored, [(0, 0, 0.7 * i) for i in range(30)])
