@@ -5,6 +5,8 @@ from __future__ import annotations
 METHOD_NAMES = {
     "truth": "Truth", "thick_truth": "Thick truth", "noise_free": "Noise-free", "nearest": "Nearest",
     "proposed": "Proposed", "bicubic": "Bicubic", "cyclegan": "CycleGAN", "noise_aware": "Noise-aware",
+    "proposed_paper": "Proposed, weights 1", "proposed_no_cycle": "Proposed, no cycle",
+    "regression": "Regression", "posterior": "Posterior",
 }  # fmt: skip
 """In their order. The first three are what is known of a simulated case (config.REFERENCES), no methods."""
 MODALITY_NAMES = {"clinical": "clinical CT", "micro": "uCT"}
