@@ -95,8 +95,8 @@ rule evaluate_repeatability:
         repeated="<results>/superresolved/{method}/{training_set}/{case}.repeat.ome.zarr",
         clinical="<results>/volumes/{case}/clinical.ome.zarr",
         repeated_clinical="<results>/volumes/{case}/repeat.ome.zarr",
-        redrawn=lambda wildcards: PLAN.drawn_anew(**wildcards, name="redrawn"),
-        same_draw=lambda wildcards: PLAN.drawn_anew(**wildcards, name="same_draw"),
+        redrawn=lambda wildcards: PLAN.list_draws(**wildcards, name="redrawn"),
+        same_draw=lambda wildcards: PLAN.list_draws(**wildcards, name="same_draw"),
     output:
         table=ensure("<results>/tables/metrics/{method}/{training_set}/{case}.repeatability.csv", non_empty=True),
         run="<results>/tables/metrics/{method}/{training_set}/{case}.repeatability.run.json",

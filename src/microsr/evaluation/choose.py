@@ -84,8 +84,8 @@ def choose(
     metrics = [name for name in ranked if name != "candidate"]
     ranked = ranked.assign(**dict(zip(BEGIN[:3], names, strict=True)), chosen=["yes", *[""] * (len(ranked) - 1)])
     write_csv(table, ranked[[*BEGIN, *metrics]], float_format="%.6g")
-    with replacing(output) as part:
-        part.write_bytes(chosen.read_bytes())
+    with replacing(output) as temporary:
+        temporary.write_bytes(chosen.read_bytes())
     logger.info("%s of %s %s: %s is chosen", len(candidates), *names[:2], chosen.name)
     settings_used = {"choose_by": settings.choose_by, "slices": inference.slices, "scanner": scanner.model_dump()}
     inputs = [*candidates, *(path for case in cases for path in case.paths)]

@@ -44,7 +44,7 @@ def collect(inputs: list[Path], output: Path) -> None:
             check_metrics((protocol, metric, unit) for *_, protocol, metric, _, unit in body)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-    with replacing(output) as part, part.open("w", encoding="utf-8", newline="") as stream:
+    with replacing(output) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerows([COLUMNS, *(rows[key] for key in sorted(rows))])
 

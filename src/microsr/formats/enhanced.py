@@ -60,7 +60,7 @@ def read(path: Path, scan: Scan, scratch: Path | None) -> Volume:
             data = pydicom.dcmread(stream, stop_before_pixels=True)
             place = stream.tell()
         frames = _frames(path, data)
-        stored = _stored(data)
+        stored = _stored_type(data)
     except UserError:
         raise
     except Exception as error:  # whatever a damaged header provokes in pydicom
@@ -115,7 +115,7 @@ def _frames(path: Path, data: Any) -> list[Frame]:
     return [frame(number) for number in range(count)]
 
 
-def _stored(data: Any) -> np.dtype:
+def _stored_type(data: Any) -> np.dtype:
     bits, held = int(data.BitsAllocated), int(data.BitsStored)
     if bits not in (8, 16) or not 1 <= held <= bits or int(data.get("HighBit", held - 1)) != held - 1:
         raise ValueError("bits")

@@ -56,16 +56,16 @@ def even_grid(
     if padding is not None and np.array(padding).astype(slices.dtype) == padding:
         outside = float(padding)
 
-    def moved(z: int) -> tuple[np.ndarray, np.ndarray]:
+    def move(z: int) -> tuple[np.ndarray, np.ndarray]:
         """A slice on the new pixels, float64, and where they lie in it."""
         return _shift(slices.load(z), shifts[z] - first, (rows, columns))
 
     def load(number: int) -> np.ndarray:
         place = number * distance
         above = int(np.searchsorted(along, place - WHOLE * distance).clip(0, len(along) - 1))
-        image, inside = moved(above)
+        image, inside = move(above)
         if along[above] - place > WHOLE * distance:
-            below, there = moved(above - 1)
+            below, there = move(above - 1)
             share = (place - along[above - 1]) / (along[above] - along[above - 1])
             image, inside = (1 - share) * below + share * image, inside & there
         image = np.where(inside, image, outside)
@@ -97,15 +97,15 @@ def _shift(image: np.ndarray, shift: np.ndarray, shape: tuple[int, int]) -> tupl
     found, inside = image.astype(float), np.ones(image.shape, bool)
     for axis, amount in ((0, float(shift[1])), (1, float(shift[0]))):
         whole = math.floor(amount + WHOLE)
-        part = amount - whole if amount - whole > WHOLE else 0.0
+        fraction = amount - whole if amount - whole > WHOLE else 0.0
         size = list(found.shape)
         size[axis] = shape[axis]
         moved, there = np.zeros(size), np.zeros(size, bool)
         at = [slice(None), slice(None)]
         at[axis] = slice(whole, whole + found.shape[axis])
         moved[tuple(at)], there[tuple(at)] = found, inside
-        if part:  # a pixel lies between one of the image and the one before it
-            moved = (1 - part) * moved + part * np.roll(moved, 1, axis)
+        if fraction:  # a pixel lies between one of the image and the one before it
+            moved = (1 - fraction) * moved + fraction * np.roll(moved, 1, axis)
             there &= np.roll(there, 1, axis)
         found, inside = moved, there
     return found, inside

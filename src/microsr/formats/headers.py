@@ -122,7 +122,7 @@ def check_place(origin: tuple[float, ...], path: Path) -> None:
         )
 
 
-def straightened(axes: np.ndarray, path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
+def straighten(axes: np.ndarray, path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
     """Lengths of three axes (the columns of `axes`), and the nearest perpendicular directions, row by row.
 
     Cosines that were rounded to a few digits are a little off; a shear is more than that.

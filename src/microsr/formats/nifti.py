@@ -22,7 +22,7 @@ from microsr.formats.headers import (
     GIVE_SPACING,
     refuse_further_dimensions,
     require_positive,
-    straightened,
+    straighten,
 )
 from microsr.formats.rawfile import Layout, damage_error
 
@@ -130,7 +130,7 @@ def read_header(path: Path) -> Header:
     unit = UNITS[int(head["xyzt_units"]) & 7]
     steps = np.abs(np.array(head["pixdim"][1:4], float))
     axes, origin = _place(path, head, steps)
-    spacing, direction = straightened(axes, path)
+    spacing, direction = straighten(axes, path)
     unset = (steps == 1).all() and int(head["xyzt_units"]) & 7 == 0 and not origin.any()
     known = dimensions >= 3 and np.array(head["pixdim"][1:4], float).min() > 0 and not unset
     if known:
@@ -226,7 +226,7 @@ def _place(path: Path, head: Any, steps: np.ndarray) -> tuple[np.ndarray, np.nda
         cosines = np.abs(axes / np.maximum(np.linalg.norm(axes, axis=0), 1e-12) - other / steps).max()
         apart = np.abs(origin - shift).max()
         if not (cosines <= SAME_PLACE and apart <= 1e-3 * steps.min() + 1e-5 * np.abs(origin).max()):
-            straightened(to_lps[:, None] * axes, path)
+            straighten(to_lps[:, None] * axes, path)
             raise UserError(
                 f"{path}: its sform and qform give different places; save it anew with the one that is right in both"
             )

@@ -260,7 +260,7 @@ def place_scan(
     first, end = headers.choose_range(scan, size[2])
     volume = Volume(array, spacing, origin, direction, "grey", {"source": _source(kind, size, spacing, scan)})
     origin = tuple(float(v) for v in volume.point((first, 0, 0))) if first else origin
-    return replace(volume, array=array.part(first, end), origin=origin)
+    return replace(volume, array=array.take(first, end), origin=origin)
 
 
 def _voxels(
@@ -296,4 +296,4 @@ def _direction(reader: sitk.ImageFileReader, path: Path) -> tuple[float, ...]:
     if size == 2:
         return IDENTITY
     matrix = np.reshape(reader.GetDirection(), (size, size))[:3, :3]
-    return headers.straightened(matrix, path)[1]
+    return headers.straighten(matrix, path)[1]

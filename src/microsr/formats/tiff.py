@@ -57,7 +57,7 @@ def read_stack(path: Path, scratch: Path | None) -> Stack:
     stream = None
     try:
         stream = tifffile.TiffFile(path, _multifile=False)
-        found = _described(stream, path)
+        found = _describe(stream, path)
     except UserError:
         stream.close()
         raise
@@ -69,7 +69,7 @@ def read_stack(path: Path, scratch: Path | None) -> Stack:
     if place is not None and turn is None:
         stream.close()
         return Stack(open_slices(Layout(path, place, stored), shape, _final(stored), scratch), spacing)
-    slices = _decoded(stream, pages, shape, stored, turn, path)
+    slices = _decode(stream, pages, shape, stored, turn, path)
     return Stack(cache_slices(slices, scratch) if len(slices) > 1 else slices, spacing)
 
 
@@ -77,7 +77,7 @@ def _final(stored: np.dtype) -> np.dtype:
     return np.dtype(np.float32) if stored.kind == "f" else stored.newbyteorder("=")
 
 
-def _described(stream: tifffile.TiffFile, path: Path) -> Any:
+def _describe(stream: tifffile.TiffFile, path: Path) -> Any:
     """Pages and the place of plain voxels (or None); their type and what turns them; shape and spacing."""
     import tifffile
 
@@ -137,7 +137,7 @@ def _described(stream: tifffile.TiffFile, path: Path) -> Any:
     return (planes, place), (stored, TURNS.get(number)), (upright, _spacing(stream, first) if count > 1 else None)
 
 
-def _decoded(
+def _decode(
     stream: tifffile.TiffFile, pages: list[Any], shape: tuple[int, int, int], stored: np.dtype, turn: Any, path: Path
 ) -> Slices:
     lock, final = threading.RLock(), _final(stored)

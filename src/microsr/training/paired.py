@@ -75,13 +75,13 @@ class PairBatches:
         scanned, grain = places.copy(), []
         for place, sample in zip(scanned, (step * self._batch + chosen).tolist(), strict=True):
             case, patch, _ = place
-            place[1], drawn = self._seen(case, patch, numpy_stream(Stream.PAIRS, self._seed, sample))
+            place[1], drawn = self._choose_scan(case, patch, numpy_stream(Stream.PAIRS, self._seed, sample))
             grain.append(drawn)
         noisy = self._scans.take(scanned) + torch.from_numpy(np.stack(grain)).to(self._device, non_blocking=True)
         a, b = (normalise(hu, self._window).unsqueeze(1) for hu in (noisy, self._micro.take(places)))
         return Pairs(a, b)
 
-    def _seen(self, case: int, patch: int, random: np.random.Generator) -> tuple[int, np.ndarray]:
+    def _choose_scan(self, case: int, patch: int, random: np.random.Generator) -> tuple[int, np.ndarray]:
         """Which scan of a patch a sample is, and its noise in HU, float32 [rows, columns]."""
         count, sd, scan = self._scans.counts[case] // self._micro.counts[case], self._scanner.noise_hu, 0
         if self._noise_range is not None:

@@ -75,7 +75,7 @@ class Slices:
         """Read rows and columns of a slice."""
         return self.load(z)[rows, columns] if self._window is None else self._window(z, rows, columns)
 
-    def part(self, first: int, end: int) -> Slices:
+    def take(self, first: int, end: int) -> Slices:
         """The slices first to end (excluded), still unread."""
         shape = (end - first, *self.shape[1:])
         return Slices(lambda z: self.load(first + z), shape, self.dtype, lambda z, *area: self.window(first + z, *area))

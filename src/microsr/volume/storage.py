@@ -152,7 +152,7 @@ def create_volume(
         shutil.rmtree(path)
     group = zarr.create_group(str(path))
     order = stored_order(volume.direction)
-    stored = _turned(volume, shape, order)
+    stored = _turn(volume, shape, order)
     group.attrs["ome"] = _multiscale("voxels", stored, len(shapes))
     group.attrs["microsr"] = {
         "spacing": list(map(float, stored.spacing)),
@@ -178,7 +178,7 @@ def create_volume(
     return voxels, Stored(_create_levels(label, shapes, "uint8", stored), order)
 
 
-def _turned(volume: Volume, shape: tuple[int, int, int], order: Reversed) -> Volume:
+def _turn(volume: Volume, shape: tuple[int, int, int], order: Reversed) -> Volume:
     """The same volume with the numbers of some axes in the other order: geometry only."""
     corner = [(count - 1) * turned for count, turned in zip(shape, order, strict=True)]
     signs = [-1.0 if turned else 1.0 for turned in order[::-1]]
@@ -324,7 +324,7 @@ def open_volume(path: Path) -> Volume:
         if said != _multiscale("voxels", volume, 1)["multiscales"][0]["datasets"][0]:
             raise ValueError("its attributes ome and microsr give different places")
         if any(order):
-            volume = _turned(volume, array.shape, order)
+            volume = _turn(volume, array.shape, order)
             if not np.allclose(facts.first, volume.origin, rtol=1e-6, atol=1e-6 * min(volume.spacing)):
                 raise ValueError("its attribute microsr gives two places")
             volume = replace(volume, origin=tuple(facts.first))

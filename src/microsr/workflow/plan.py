@@ -376,7 +376,7 @@ class Plan:
         return [Result(name, UNTRAINED, case) for name in REFERENCES for case in self.having(name, cases)]
 
     @property
-    def evaluated(self) -> list[Result]:
+    def evaluated_results(self) -> list[Result]:
         """All that metrics are measured of."""
         return self.references + self.superresolutions
 
@@ -384,7 +384,7 @@ class Plan:
     def known_results(self) -> list[Result]:
         """The evaluated results of cases of which everything is known, in no condition of their own."""
         known = [name for name in self.known_cases if self.cases[name].condition is None]
-        return [result for result in self.evaluated if result.case in known]
+        return [result for result in self.evaluated_results if result.case in known]
 
     def scan_volume(self, method: str, scan: str) -> str:
         """The imported volume that a method is given for a scan."""
@@ -427,7 +427,7 @@ class Plan:
         drawn = " --draw 1" if scan.endswith((".repeat", ".redrawn")) else ""
         return flags(self.experiment.superresolve, without=["formats"]) + drawn
 
-    def drawn_anew(self, method: str, training_set: str, case: str, name: str) -> list[str]:
+    def list_draws(self, method: str, training_set: str, case: str, name: str) -> list[str]:
         """A scan of a case with another draw, for the protocol `repeatability`; none of what draws nothing.
 
         name: "redrawn", the first scan with the second one's draw, or "same_draw", the second with the first one's.
@@ -464,7 +464,7 @@ class Plan:
         """The tables of metrics of the cases of a condition, or of those of none: one a result and protocol."""
         return [
             f"<results>/tables/metrics/{result.method}/{result.training_set}/{result.case}.{protocol}.csv"
-            for result in self.evaluated
+            for result in self.evaluated_results
             for protocol in self._protocols_of_result(result)
             if self.cases[result.case].condition == condition
         ]

@@ -44,7 +44,7 @@ def test_only_what_is_indexed_is_read(slices, asked):
 
 
 def test_a_part_is_still_unread(slices, asked):
-    part = slices.part(1, 3)
+    part = slices.take(1, 3)
     assert part.shape == (2, 5, 6) and asked == []
     assert np.array_equal(part[-1], ARRAY[2]) and asked == [2]
     with pytest.raises(IndexError):

@@ -301,7 +301,7 @@ def test_what_is_not_trained_is_made_once_a_case():
 def test_what_is_known_of_a_tested_case_is_evaluated_beside_the_methods():
     made = plan()
     assert made.references == [Result(name, "none", "test1") for name in ("truth", "thick_truth", "noise_free")]
-    assert made.evaluated == made.references + made.superresolutions
+    assert made.evaluated_results == made.references + made.superresolutions
     assert few().references == [Result("truth", "none", "halves"), Result("truth", "none", "known")]
     tables = [table.removeprefix("<results>/tables/metrics/") for table in plan(evaluate=EVERYTHING).metric_tables()]
     of_known = [table for table in tables if table.startswith(("truth", "thick", "noise"))]
@@ -352,8 +352,8 @@ def test_a_repeated_scan_has_random_planes_of_its_own_and_each_pair_changes_what
     draws = {scan: "--draw 1" in made.superresolve_flags(scan) for scan in made.scans_of("test1")}
     assert [scan for scan, other in draws.items() if other] == ["test1.repeat", "test1.redrawn"]
     result = ("proposed", "pooled", "test1")
-    assert made.drawn_anew(*result, "redrawn") == ["<results>/superresolved/proposed/pooled/test1.redrawn.ome.zarr"]
-    assert made.drawn_anew("bicubic", "none", "test1", "redrawn") == [], "draws nothing"
+    assert made.list_draws(*result, "redrawn") == ["<results>/superresolved/proposed/pooled/test1.redrawn.ome.zarr"]
+    assert made.list_draws("bicubic", "none", "test1", "redrawn") == [], "draws nothing"
 
 
 def test_of_a_down_sampled_uct_all_slices_are_super_resolved():

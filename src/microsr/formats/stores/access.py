@@ -49,7 +49,7 @@ def open_files(path: str) -> Files:
     return _Server(address) if (address := url(path)) else _Folder(Path(path))
 
 
-def _part(content: bytes, first: int | None, count: int | None) -> bytes:
+def _cut_bytes(content: bytes, first: int | None, count: int | None) -> bytes:
     content = content[first:] if first is not None else content
     return content if count is None else content[:count]
 
@@ -94,7 +94,7 @@ class _Server:
             try:
                 with urllib.request.urlopen(request, timeout=SECONDS) as answer:
                     content, partly = answer.read(), answer.status == http.client.PARTIAL_CONTENT
-                return _part(content, None, count) if partly else _part(content, first, count)
+                return _cut_bytes(content, None, count) if partly else _cut_bytes(content, first, count)
             except urllib.error.HTTPError as error:
                 if error.code in MISSING:
                     return None

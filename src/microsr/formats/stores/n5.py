@@ -24,7 +24,7 @@ from microsr.formats import headers
 from microsr.formats.rawfile import damage_error
 from microsr.formats.readers import place_scan, spacing_of
 from microsr.formats.stores.chunked import ChunkedSlices
-from microsr.formats.stores.ome_zarr import asked_part, check_blosc, chosen_level
+from microsr.formats.stores.ome_zarr import check_blosc, choose_box, choose_level
 from microsr.formats.units import in_mm
 from microsr.volume.storage import IDENTITY, Volume
 
@@ -81,7 +81,7 @@ def read(files: Files, scan: Scan, scratch: Path | None) -> Volume:
             "itself, as "
             "STORE.n5/volumes/raw"
         )
-    level = chosen_level(scan, len(levels), files.name)
+    level = choose_level(scan, len(levels), files.name)
     here, finest = (_attributes(files, prefix) for prefix in (levels[level], levels[0]))
     try:
         size, block = ([operator.index(n) for n in here[key]] for key in ("dimensions", "blockSize"))
@@ -106,11 +106,11 @@ def read(files: Files, scan: Scan, scratch: Path | None) -> Volume:
         raise UserError(f"{files.name}: its axes are said to be others than x, y and z, in this order; save it anew")
     spacing, origin = _place(scan, files.name, above if level or levels != [""] else {}, finest, here, level)
 
-    def named(index: tuple[int, int, int]) -> str:
+    def name_chunk(index: tuple[int, int, int]) -> str:
         return levels[level] + "/".join(str(n) for n in reversed(index))
 
     def load(index: tuple[int, int, int]) -> np.ndarray | None:
-        key = named(index)
+        key = name_chunk(index)
         if (content := files.get(key)) is None:
             return None
         extents = [min(b, s - n * b) for n, b, s in zip(reversed(index), block, size, strict=True)]
@@ -128,8 +128,8 @@ def read(files: Files, scan: Scan, scratch: Path | None) -> Volume:
 
     shape = tuple(reversed(size))
     slices = ChunkedSlices(
-        load, lambda index: files.has(named(index)), shape, tuple(reversed(block)), stored.newbyteorder("="), 0,
-        files.name, scratch, asked_part(scan, shape), keep="://" in files.name,
+        load, lambda index: files.has(name_chunk(index)), shape, tuple(reversed(block)), stored.newbyteorder("="), 0,
+        files.name, scratch, choose_box(scan, shape), keep="://" in files.name,
     )  # fmt: skip
     volume = place_scan(slices, "N5", spacing, origin, IDENTITY, scan)
     volume.attributes["source"] |= {"level": level, "levels": len(levels)}

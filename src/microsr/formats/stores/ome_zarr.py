@@ -72,7 +72,7 @@ def read(files: Files, scan: Scan, scratch: Path | None) -> Volume:
     if "://" not in files.name and is_volume(Path(files.name)):
         return _own(files.name, scan)
     levels = said.datasets
-    level = chosen_level(scan, len(levels), files.name)
+    level = choose_level(scan, len(levels), files.name)
     array, store = _open(files, levels[level].path, zarr_format)
     names = [axis.name for axis in said.axes]
     single = [n for n, name in enumerate(names) if name not in SPACE]
@@ -120,7 +120,7 @@ def _own(path: str, scan: Scan) -> Volume:
     return place_scan(array, "OME-Zarr", spacing, volume.origin, volume.direction, scan)
 
 
-def chosen_level(scan: Scan, count: int, name: str) -> int:
+def choose_level(scan: Scan, count: int, name: str) -> int:
     """The level that `scan` chooses of `count`; a UserError if there is none such."""
     level = scan.level or 0
     if level >= count:
@@ -227,7 +227,7 @@ def _slices(files: Files, array: Any, store: Any, order: list[int], scan: Scan, 
     outer = array.shards or array.chunks
     fill = array.fill_value
 
-    def named(index: tuple[int, int, int]) -> tuple[list[int], str]:
+    def name_chunk(index: tuple[int, int, int]) -> tuple[list[int], str]:
         key = [0] * array.ndim
         for dimension, number in zip(order, index, strict=True):
             key[dimension] = number
@@ -235,7 +235,7 @@ def _slices(files: Files, array: Any, store: Any, order: list[int], scan: Scan, 
         return key, array.metadata.encode_chunk_key(tuple(place))
 
     def load(index: tuple[int, int, int]) -> np.ndarray | None:
-        key, name = named(index)
+        key, name = name_chunk(index)
         box = tuple(slice(n * c, min((n + 1) * c, s)) for n, c, s in zip(key, array.chunks, array.shape, strict=True))
         try:
             chunk = np.asarray(array[box])
@@ -254,12 +254,12 @@ def _slices(files: Files, array: Any, store: Any, order: list[int], scan: Scan, 
     shape, chunk = (tuple(int(sizes[n]) for n in order) for sizes in (array.shape, array.chunks))
     dtype = array.dtype.newbyteorder("=")
     return ChunkedSlices(
-        load, lambda index: files.has(f"{store.path}/{named(index)[1]}"), shape, chunk, dtype, fill or 0, files.name,
-        scratch, asked_part(scan, shape), keep="://" in files.name,
+        load, lambda index: files.has(f"{store.path}/{name_chunk(index)[1]}"), shape, chunk, dtype, fill or 0,
+        files.name, scratch, choose_box(scan, shape), keep="://" in files.name,
     )  # fmt: skip
 
 
-def asked_part(scan: Scan, shape: tuple[int, int, int]) -> tuple[slice, slice, slice]:
+def choose_box(scan: Scan, shape: tuple[int, int, int]) -> tuple[slice, slice, slice]:
     """The slices, rows and columns that `scan` chooses."""
     return slice(*headers.choose_range(scan, shape[0])), *headers.choose_region(scan, shape[1:])
 

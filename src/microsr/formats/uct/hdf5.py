@@ -19,7 +19,7 @@ from microsr.formats import headers
 from microsr.formats.rawfile import damage_error
 from microsr.formats.readers import place_scan, spacing_of
 from microsr.formats.stores.chunked import ChunkedSlices
-from microsr.formats.stores.ome_zarr import asked_part
+from microsr.formats.stores.ome_zarr import choose_box
 from microsr.formats.uct.extra import load
 from microsr.formats.units import in_mm
 from microsr.volume.slices import Slices
@@ -45,14 +45,14 @@ class Hdf5:
         except OSError:
             raise damage_error(path, "it is no whole HDF5 file") from None
         try:
-            return self._opened(h5py, file, path, scan, scratch)
+            return self._open(h5py, file, path, scan, scratch)
         except UserError:
             file.close()
             raise
 
-    def _opened(self, h5py: Any, file: Any, path: Path, scan: Scan, scratch: Path | None) -> Volume:
+    def _open(self, h5py: Any, file: Any, path: Path, scan: Scan, scratch: Path | None) -> Volume:
         try:
-            array = _chosen(h5py, file, path, scan)
+            array = _choose(h5py, file, path, scan)
             missing = array.is_virtual and any(
                 name != "." and not (path.parent / name).is_file() for _, name, _, _ in array.virtual_sources()
             )
@@ -68,7 +68,7 @@ class Hdf5:
             raise UserError(f"{path}: its data set holds no grey values ({dtype.kind}{dtype.itemsize}); choose another")
         lock, final = threading.Lock(), np.dtype(np.float32) if dtype.kind == "f" else dtype.newbyteorder("=")
 
-        def part(*area: slice) -> np.ndarray:
+        def read(*area: slice) -> np.ndarray:
             try:
                 with lock:
                     return array[area].astype(final, copy=False)
@@ -80,24 +80,27 @@ class Hdf5:
         spacing = spacing_of(scan, lambda: headers.require_positive(steps or (), path))
         if chunk is None:
             slices = Slices(
-                lambda z: part(slice(z, z + 1))[0], shape, final, lambda z, *area: part(slice(z, z + 1), *area)[0]
+                lambda z: read(slice(z, z + 1))[0],
+                shape,
+                final,
+                lambda z, *area: read(slice(z, z + 1), *area)[0],
             )
         else:
 
             def read_chunk(index: tuple[int, int, int]) -> np.ndarray:
-                return part(*(slice(n * c, min((n + 1) * c, s)) for n, c, s in zip(index, chunk, shape, strict=True)))
+                return read(*(slice(n * c, min((n + 1) * c, s)) for n, c, s in zip(index, chunk, shape, strict=True)))
 
-            asked = asked_part(scan, shape)
+            asked = choose_box(scan, shape)
             slices = ChunkedSlices(read_chunk, lambda index: True, shape, chunk, final, 0, str(path), scratch, asked)
         return place_scan(slices, "HDF5", spacing, (0.0, 0.0, 0.0), IDENTITY, scan)
 
 
-def _chosen(h5py: Any, file: Any, path: Path, scan: Scan) -> Any:
+def _choose(h5py: Any, file: Any, path: Path, scan: Scan) -> Any:
     """The data set of three dimensions to read."""
     if scan.series is not None:
         found = file.get(scan.series)
         if not isinstance(found, h5py.Dataset) or found.ndim != 3 or 0 in found.shape:
-            raise UserError(f"{path}: has no data set {scan.series} of three dimensions; it has {_listed(h5py, file)}")
+            raise UserError(f"{path}: has no data set {scan.series} of three dimensions; it has {_list(h5py, file)}")
         return found
     group = file
     while isinstance(group, h5py.Group) and isinstance(name := group.attrs.get("default"), str):
@@ -110,7 +113,7 @@ def _chosen(h5py: Any, file: Any, path: Path, scan: Scan) -> Any:
         raise UserError(
             f"{path}: holds {len(volumes)} data sets of three dimensions; choose one by its path (sheet: "
             "<modality>_series, "
-            f"command: --series); it has {_listed(h5py, file)}"
+            f"command: --series); it has {_list(h5py, file)}"
         )
     return volumes[0]
 
@@ -128,7 +131,7 @@ def _volumes(h5py: Any, file: Any) -> list[Any]:
     return found
 
 
-def _listed(h5py: Any, file: Any) -> str:
+def _list(h5py: Any, file: Any) -> str:
     """The first data sets of three dimensions."""
     volumes = _volumes(h5py, file)[:5]
     return "; ".join(f"{one.name} ({'x'.join(map(str, one.shape))})" for one in volumes) or "none"

@@ -77,7 +77,7 @@ class Raw:
         except (yaml.YAMLError, ValueError, RecursionError):
             raise damage_error(given, "it is no YAML") from None
         stored = np.dtype(said.dtype).newbyteorder({"little": "<", "big": ">"}[said.order])
-        return _opened(path, scan, scratch, said.offset, stored, said.size, said.spacing or (), "raw")
+        return _open_voxels(path, scan, scratch, said.offset, stored, said.size, said.spacing or (), "raw")
 
 
 class Vgi:
@@ -104,7 +104,7 @@ class Vgi:
         voxels = path.with_name(name) if name else path
         if not voxels.is_file() or name in (".", ".."):
             raise UserError(f"{path}: its file of voxels is not beside it; lay it there, under the name that it says")
-        return _opened(voxels, scan, scratch, offset, stored, size, steps, "VGI")
+        return _open_voxels(voxels, scan, scratch, offset, stored, size, steps, "VGI")
 
 
 def _fields(text: str) -> dict[str, str]:
@@ -122,7 +122,7 @@ def _text(path: Path) -> str:
         return stream.read(LONGEST).decode("latin-1")
 
 
-def _opened(
+def _open_voxels(
     path: Path,
     scan: Scan,
     scratch: Path | None,

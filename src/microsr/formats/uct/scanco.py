@@ -51,7 +51,7 @@ class Isq:
         if min(pixels) < 1 or blocks < 0:
             raise damage_error(path, "its header is none of ISQ")
         steps = tuple(length / n / 1000 for n, length in zip(pixels, lengths, strict=True))
-        return _opened(path, scan, scratch, BLOCK * (blocks + 1), "<i2", pixels, steps, (0, 0, 0), "ISQ")
+        return _open_voxels(path, scan, scratch, BLOCK * (blocks + 1), "<i2", pixels, steps, (0, 0, 0), "ISQ")
 
 
 class Aim:
@@ -84,10 +84,10 @@ class Aim:
             )
         origin = [s * n for s, n in zip(steps, facts[:3], strict=True)]
         first = start + before + described + log
-        return _opened(path, scan, scratch, first, TYPES[kind], facts[3:6], steps, origin, "AIM")
+        return _open_voxels(path, scan, scratch, first, TYPES[kind], facts[3:6], steps, origin, "AIM")
 
 
-def _opened(
+def _open_voxels(
     path: Path, scan: Scan, scratch: Path | None, start: int, dtype: str, pixels: tuple, steps: tuple, origin: tuple,
     kind: str,
 ) -> Volume:  # fmt: skip

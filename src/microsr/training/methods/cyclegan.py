@@ -66,7 +66,7 @@ class CycleGAN(GeneratorTraining):
         self._weights = method.losses
         passes = [GeneratorPass(self.nets, method.losses, self.autocast)]
         passes += [DiscriminatorPass(self.nets, settings.gradient_penalty, self.autocast)]
-        self._passes = [self._shared(torch.compile(p) if setup.compiled else p) for p in passes]
+        self._passes = [self._share(torch.compile(p) if setup.compiled else p) for p in passes]
 
     @staticmethod
     def open_data(files: Mapping[str, Sequence[Path]], setup: Setup) -> Batches:
@@ -78,7 +78,7 @@ class CycleGAN(GeneratorTraining):
         """Of a whole step; see `TrainableMethod`."""
         return gigaflops_per_pair(setup.train, setup.method.losses, sizes)
 
-    def _shared(self, one: nn.Module) -> nn.Module:
+    def _share(self, one: nn.Module) -> nn.Module:
         """The pass with gradients that are averaged over the processes."""
         if self.processes.count == 1:
             return one
