@@ -23,14 +23,15 @@ REACHES: dict[str, tuple[Any, set[str]]] = {
     "note": ("seen by the reader", {"draw_comparison", "write_report"}),
     "seed": (
         2,
-        SIMULATED | {"extract_patches", "learn_features", "train", "evaluate_known", "evaluate_distribution"}
-        | {"evaluate_repeatability", "evaluate_downsampled"},
+        SIMULATED | {"extract_patches", "scan_patches", "learn_features", "train", "evaluate_known"}
+        | {"evaluate_distribution", "evaluate_repeatability", "evaluate_downsampled"},
     ),
     "window_hu": ([-1001.0, 400.0], {"train"}),
     **{
-        f"scanner.{key}": (value, SIMULATED | {"validate_simulation", "train", "evaluate_known"})
-        for key, value in {"kernel": "D45", "pixel_mm": 0.626, "slice_sigma_mm": 0.3, "noise_hu": 31.0}.items()
+        f"scanner.{key}": (value, SIMULATED | {"validate_simulation", "train", "evaluate_known", "scan_patches"})
+        for key, value in {"kernel": "D45", "pixel_mm": 0.626, "slice_sigma_mm": 0.3}.items()
     },
+    "scanner.noise_hu": (31.0, SIMULATED | {"validate_simulation", "train", "evaluate_known"}),
     **{
         f"simulate.{key}": (value, SIMULATED)
         for key, value in {
