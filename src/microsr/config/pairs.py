@@ -23,7 +23,7 @@ Span = Annotated[tuple[Positive, Positive], AfterValidator(_rising)]
 class Pairs(Section):
     """Scans of each uCT patch, made from the uCT volume: the other half of its pair (beyond the paper)."""
 
-    scanners: Count = 1
+    scanners: Count = 4
     """Scans of each uCT patch: the first by the scanner as stated, the others by scanners drawn for it."""
     kernels: Annotated[list[KernelName], Field(min_length=1)] = ["B30", "D45", "lung"]
     """Kernels that the others are drawn from."""

@@ -19,10 +19,11 @@ from microsr.simulation.lung import Lung
 from microsr.volume.storage import Volume, write_volume
 
 STATED = Scanner()
+ONE = Pairs(scanners=1)
 FINE = STATED.pixel_mm / 8
 
 
-def scanned(folder, volume, corners, settings=Pairs(), scanner=STATED, case="a", seed=1, size=32):  # noqa: B008
+def scanned(folder, volume, corners, settings=ONE, scanner=STATED, case="a", seed=1, size=32):
     """The scans of patches at these corners, and their table."""
     folder.mkdir(exist_ok=True)
     rows = [["a", "micro", *corner, size] for corner in corners]
