@@ -7,6 +7,7 @@ docs/extending.md says how to add one.
 from typing import get_args
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -20,6 +21,7 @@ from microsr.inference.upsamplers import Generator, Magnifier, interpolation, up
 from microsr.networks.families import build, build_g1, draw_noise
 from microsr.networks.layers import InstanceNorm
 from microsr.networks.model_file import load_generator, save_generator
+from microsr.preprocessing.patch_files import SCAN_COLUMNS
 from microsr.training.batches import Batch
 from microsr.training.methods.cyclegan import CycleGAN
 from microsr.training.methods.method import Setup
@@ -127,13 +129,17 @@ def in_training(kind, accumulate=1):
 
 def data_of(kind, folder):
     """Batches of two samples from a few patches of every kind."""
-    random = np.random.default_rng(0)
-    for name in PATCHES:
-        size = SIZES[0] if name == "clinical" else SIZES[1]
-        np.save(folder / f"{name}.npy", random.normal(-700, 150, (6, size, size)).astype(np.int16))
-    files = {name: [folder / f"{name}.npy"] for name in PATCHES}
+    random, files = np.random.default_rng(0), {}
+    for name, side in {"clinical": 0, "micro": 1, "scans": 0}.items():
+        files[name] = [folder / f"{name}.npy"]
+        hu = random.normal(-700, 150, (6, SIZES[side], SIZES[side]))
+        np.save(files[name][0], hu.astype(np.int16))
+    files["scan_table"] = [folder / "scans.csv"]
+    rows = [["a", "micro", 0, 0, 0, SIZES[1], "lung", 0.29]] * 6
+    pd.DataFrame(rows, columns=SCAN_COLUMNS).to_csv(folder / "scans.csv", index=False)
+    assert set(files) == set(PATCHES)
     settings = config.Train(network="compact", batch_size=2, patches_per_case=6)
-    return trainable(kind).open_data(files, Setup(settings, config.KINDS[kind](), 1))
+    return trainable(kind).open_data(files, Setup(settings, config.KINDS[kind](), 1, scanner=config.Scanner()))
 
 
 @pytest.mark.parametrize("kind", METHODS)

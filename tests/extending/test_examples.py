@@ -188,8 +188,14 @@ def test_a_new_part_is_code_of_the_steps_that_can_use_it(kind, again, plain):
     [
         ("loss", "methods.smooth.losses.total_variation: unknown key; allowed here: adversarial, "),
         ("network", "methods.tiny.train.network: Input should be 'efficient', 'resnet' or 'compact'"),
-        ("method", "methods.median.kind: must be one of cyclegan, bicubic, nearest, not 'median'"),
-        ("upsampler", "methods.lanczos.kind: must be one of cyclegan, bicubic, nearest, not 'lanczos'"),
+        (
+            "method",
+            "methods.median.kind: must be one of cyclegan, ",
+        ),
+        (
+            "upsampler",
+            "methods.lanczos.kind: must be one of cyclegan, ",
+        ),
         ("format", "superresolve.formats.0: Input should be 'nifti', 'nifti.gz', "),
     ],
 )
