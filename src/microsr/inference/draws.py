@@ -14,13 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from microsr.core.scale import SCALE
 from microsr.formats.writers import ENDINGS
 
-AIR_HU = -900.0
-"""Darker is air: with a uCT's noise, and above all blurred tissue of the parenchyma."""
 SOLID_HU = -300.0
 """Brighter is more than two thirds tissue: vessels, tumour and airway walls, not ground glass."""
 
@@ -40,15 +36,10 @@ class Draws:
         words = {
             "mean": (f"Mean {of}", "HU, the mean of the draws; not an image of a lung, as it is smoother"),
             "sd": (f"SD {of}", "HU, the standard deviation of the draws: where it is large, the scan leaves it open"),
-            "lumen": (
-                f"P(lumen) {of}",
-                f"per cent of the draws with air, below {AIR_HU:g} HU, over a square of a clinical pixel here: the "
-                "lumen of a wider airway, or a bulla",
-            ),
             "solid": (f"P(solid) {of}", f"per cent of the draws above {SOLID_HU:g} HU: vessel, wall or tumour"),
         }
         words |= {f"draw{n}": (f"Draw {n} {of}", "HU, one image that the scan allows") for n in range(self.keep)}
-        unit = {"lumen": {"unit": "%"}, "solid": {"unit": "%"}}
+        unit = {"solid": {"unit": "%"}}
         return {
             what: {"holds": what, "draws": self.count, "description": short, "derivation": long} | unit.get(what, {})
             for what, (short, long) in words.items()
@@ -67,29 +58,16 @@ class Draws:
         for number, image in enumerate(images, start=1):
             if number == 1:
                 mean, square = torch.zeros_like(image), torch.zeros_like(image)
-                lumen, solid = (torch.zeros(image.shape, dtype=torch.int16, device=image.device) for _ in range(2))
+                solid = torch.zeros(image.shape, dtype=torch.int16, device=image.device)
             # Welford's way: sums of squares of HU would lose the digits of a small SD.
             change = image - mean
             mean += change / number
             square += change * (image - mean)
-            lumen += wide_air(image)
             solid += image > SOLID_HU
             if number <= self.keep:
                 found[f"draw{number - 1}"] = _rounded(image)
         sd = (square / max(number - 1, 1)).sqrt()
-        shares = {what: _rounded(100 * counted / number) for what, counted in (("lumen", lumen), ("solid", solid))}
-        return {"mean": _rounded(mean), "sd": _rounded(sd)} | shares | found
-
-
-def wide_air(image: Tensor) -> Tensor:
-    """Where a SCALE x SCALE square of air, wholly within the image, lies over a pixel; bool [rows, columns].
-
-    image: HU. An opening of the air by a square: narrower air, as of alveoli and their ducts, does not count.
-    """
-    dense = (image >= AIR_HU).float()[None, None]
-    air = 1 - functional.max_pool2d(functional.max_pool2d(dense, (SCALE, 1), 1), (1, SCALE), 1)
-    air = functional.pad(air, (SCALE - 1,) * 4)
-    return functional.max_pool2d(functional.max_pool2d(air, (SCALE, 1), 1), (1, SCALE), 1)[0, 0] > 0.5
+        return {"mean": _rounded(mean), "sd": _rounded(sd), "solid": _rounded(100 * solid / number)} | found
 
 
 def _rounded(image: Tensor) -> np.ndarray:

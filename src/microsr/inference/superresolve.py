@@ -332,8 +332,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--draws",
         type=int,
-        help="as many draws of a model of kind posterior: the output is their mean, and their SD, P(lumen) and "
-        "P(solid) are written beside it",
+        help="as many draws of a model of kind posterior: the output is their mean, and their SD and P(solid) "
+        "are written beside it",
     )
     parser.add_argument("--keep", type=int, default=0, help="of --draws, so many are written too, from number 0 on")
     parser.add_argument("--threads", type=int, default=available_cpus(), help="CPU threads (default: all)")

@@ -4,11 +4,10 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from scipy.ndimage import binary_opening
 
 from microsr import cli
 from microsr.formats.outputs import Partial
-from microsr.inference.draws import Draws, wide_air
+from microsr.inference.draws import Draws
 from microsr.inference.superresolve import superresolve
 from microsr.inference.upsamplers import Generator, upsample_slice
 from microsr.networks.families import build
@@ -45,7 +44,7 @@ def test_a_summary_is_that_of_all_draws():
     draws = torch.from_numpy(np.random.default_rng(0).normal(-600, 300, (7, 24, 30)).astype(np.float32))
     found = Draws(7, keep=2).summarise(iter(draws))
     values = draws.double().numpy()
-    assert list(found) == ["mean", "sd", "lumen", "solid", "draw0", "draw1"]
+    assert list(found) == ["mean", "sd", "solid", "draw0", "draw1"]
     assert all(image.dtype == np.int16 for image in found.values())
     assert np.abs(found["mean"] - values.mean(0)).max() < 0.51
     assert np.abs(found["sd"] - values.std(0, ddof=1)).max() < 0.51
@@ -58,24 +57,14 @@ def test_a_small_spread_is_not_lost_beside_a_large_mean():
     assert Draws(50).summarise(iter(draws))["sd"] == pytest.approx(np.linspace(-5, 5, 50).std(ddof=1), abs=0.51)
 
 
-def test_wide_air_is_an_opening_of_the_air_by_a_clinical_pixel():
-    image = np.random.default_rng(2).normal(-700, 50, (60, 70)).astype(np.float32)
-    for row, column, side in ((5, 6, 8), (20, 30, 7), (40, 10, 14), (50, 60, 10)):
-        image[row : row + side, column : column + side] = -980
-    expected = binary_opening(image < -900, np.ones((8, 8)))
-    found = wide_air(torch.from_numpy(image)).numpy()
-    assert np.array_equal(found, expected)
-    assert found[5, 6] and found[12, 13] and not found[22, 32] and found[40:54, 10:24].all()
-
-
 def test_each_volume_says_what_it_is(model, scan, tmp_path):
     upsampler, output = Generator(model()), tmp_path / "sr.ome.zarr"
     superresolve(scan, output, upsampler, draws=Draws(5, keep=2))
-    names = {"mean": "sr"} | {what: f"sr_{what}" for what in ("sd", "lumen", "solid", "draw0", "draw1")}
+    names = {"mean": "sr"} | {what: f"sr_{what}" for what in ("sd", "solid", "draw0", "draw1")}
     volumes = {what: open_volume(tmp_path / f"{name}.ome.zarr") for what, name in names.items()}
     for what, volume in volumes.items():
         assert volume.attributes["holds"] == what and volume.attributes["draws"] == 5
-        assert volume.shape == (3, 144, 160) and volume.unit == ("%" if what in ("lumen", "solid") else "HU")
+        assert volume.shape == (3, 144, 160) and volume.unit == ("%" if what == "solid" else "HU")
         assert (tmp_path / f"{names[what]}.run.json").is_file()
     images = np.stack([[upsample_slice(HU[z], z, upsampler, draw=n) for z in range(3)] for n in range(5)])
     assert np.abs(volumes["mean"].array[:] - images.mean(0)).max() <= 0.6
@@ -105,7 +94,7 @@ def test_a_run_that_was_stopped_goes_on_where_each_volume_was(model, scan, tmp_p
     write, written = Partial.write, []
 
     def stops(partial, image):
-        if len(written) == 7:  # in the middle of the second slice's volumes
+        if len(written) == 6:  # in the middle of the second slice's volumes
             raise KeyboardInterrupt
         written.append(partial.path.name)
         write(partial, image)
@@ -116,8 +105,8 @@ def test_a_run_that_was_stopped_goes_on_where_each_volume_was(model, scan, tmp_p
     assert not (tmp_path / "cut.ome.zarr").exists()
     monkeypatch.setattr(Partial, "write", lambda *given: written.append(given) or write(*given))
     superresolve(scan, tmp_path / "cut.ome.zarr", upsampler, draws=draws)
-    assert len(written) == 15, "nothing is written twice"
-    for what in ("", "_sd", "_lumen", "_solid", "_draw0"):
+    assert len(written) == 12, "nothing is written twice"
+    for what in ("", "_sd", "_solid", "_draw0"):
         whole, cut = (open_volume(tmp_path / f"{name}{what}.ome.zarr").array[:] for name in ("whole", "cut"))
         assert np.array_equal(whole, cut)
 
@@ -125,14 +114,12 @@ def test_a_run_that_was_stopped_goes_on_where_each_volume_was(model, scan, tmp_p
 def test_each_dicom_series_says_what_it_is(model, scan, tmp_path):
     superresolve(scan, tmp_path / "sr", Generator(model()), slices=[1], draws=Draws(2))
     found = {}
-    for what in ("", "_sd", "_lumen", "_solid"):
+    for what in ("", "_sd", "_solid"):
         (file,) = (tmp_path / f"sr{what}").iterdir()
         header = pydicom.dcmread(file)
         found[what] = header.SeriesDescription
-        assert header.RescaleType == ("US" if what in ("_lumen", "_solid") else "HU")
-    assert list(found.values()) == [
-        f"{name} of 2 draws, not for diagnosis" for name in ("Mean", "SD", "P(lumen)", "P(solid)")
-    ]
+        assert header.RescaleType == ("US" if what == "_solid" else "HU")
+    assert list(found.values()) == [f"{name} of 2 draws, not for diagnosis" for name in ("Mean", "SD", "P(solid)")]
 
 
 @pytest.mark.parametrize("words", ["--draws 1", "--draws 4 --keep 5", "--keep 2", "--draws 4 --draw 1"])
@@ -152,5 +139,5 @@ def test_draws_of_what_is_no_sampler_are_refused(model, scan, tmp_path, capsys):
 def test_the_command_writes_all_volumes(model, scan, tmp_path):
     words = ["superresolve", str(scan), "--model", str(model()), "--draws", "2", "--keep", "1"]
     cli.main([*words, "--output", f"{tmp_path}/sr.nii", "--region", "2:12,3:14", "--slices", "0:2"])
-    names = ["sr.nii", "sr_draw0.nii", "sr_lumen.nii", "sr_sd.nii", "sr_solid.nii"]
+    names = ["sr.nii", "sr_draw0.nii", "sr_sd.nii", "sr_solid.nii"]
     assert sorted(path.name for path in tmp_path.glob("sr*.nii")) == names
