@@ -6,6 +6,7 @@ while the site is built, so that it cannot fall behind the code.
 
 import importlib.util
 import json
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -104,9 +105,15 @@ def _methods(reach: dict[str, str]) -> Iterator[tuple[str, str, list[Setting]]]:
     yield f"`{METHOD.rstrip('.')}`", _meaning(config.Method), [of_all._replace(allowed=kinds, default=default)]
     trained, shared = "those that are trained", config.TrainedMethod.model_fields
     yield f"`{METHOD.rstrip('.')}` of {trained}", "", _own(config.TrainedMethod, METHOD, reach, ["kind"])
+    told: set[str] = set()
     for kind, model in config.KINDS.items():
         title = f"of kind `{kind}`"
         if found := _own(model, METHOD, reach, shared):
+            # A key that two kinds have, with a default each, is told of each.
+            found = [
+                one._replace(key=one.key.replace("<name>", f"<{kind}>")) if one.key in told else one for one in found
+            ]
+            told |= {one.key for one in found}
             yield f"`{METHOD.rstrip('.')}` {title}", _meaning(model), found
         if issubclass(model, config.TrainedMethod):
             for prefix, section in _sections(model, METHOD):
@@ -152,7 +159,7 @@ def _reach() -> dict[str, str]:
     found = {key: f"runs {_listed(rules)} again, and what follows from it" for key, (_, rules) in tests.REACHES.items()}
     found |= dict.fromkeys(tests.RE_RUNS_NOTHING, "re-runs nothing")
     found |= {key: _sentence(test) for key, test in tests.JOBS.items()}
-    found = {key.replace(tests.METHOD, METHOD): text for key, text in found.items()}
+    found = {re.sub(r"^methods\.\w+\.", METHOD, key): text for key, text in found.items()}
     return found | {f"{INSET}{key}": found["figures.insets"] for key in config.Inset.model_fields}
 
 
