@@ -43,12 +43,12 @@ class Scanner(Section):
 
 def _other_scanner(changes: dict[str, Any]) -> dict[str, Any]:
     """Keys in which a scanner differs from the one that is stated, checked by the section's own rules."""
-    Scanner.model_validate(changes)
+    checked = Scanner.model_validate(changes)
     if "pixel_mm" in changes:
         raise ValueError(
             "pixel_mm must be the one that is stated: it is in the header of every scan; set it in scanner"
         )
-    return changes
+    return {key: getattr(checked, key) for key in changes}  # numbers: on a command line all values are texts
 
 
 class Simulate(Section):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from microsr.core.registry import load_thing
-from microsr.core.registry.formats import FORMATS, READ_ONLY
+from microsr.core.registry.formats import FORMATS
 
 if TYPE_CHECKING:
     from microsr.config.sheet import Scan
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Format(Protocol):
-    """A file format; one that is in READ_ONLY has `read` alone."""
+    """A file format; one that is in `core.registry.read_only_formats` has `read` alone."""
 
     def read(self, path: Path, scan: Scan, scratch: Path | None) -> Volume:
         """Open a volume, whose slices are read when they are asked for; see `formats.readers.read_scan`.
@@ -39,6 +39,6 @@ class Format(Protocol):
 
 
 def further_format(name: str) -> Format | None:
-    """The format of this name that has a module of its own; None if there is none."""
-    place = (FORMATS | READ_ONLY).get(name)
+    """The format of this name that has a module of its own and is written too; None if there is none."""
+    place = FORMATS.get(name)
     return None if place is None else load_thing(place)

@@ -19,8 +19,10 @@ import numpy as np
 
 from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
+from microsr.core.registry import load_thing
+from microsr.core.registry.read_only_formats import READ_ONLY
 from microsr.formats import headers, layouts, textheaders
-from microsr.formats.further import further_format
+from microsr.formats.further import Format, further_format
 from microsr.formats.images import KINDS, read_images
 from microsr.formats.rawfile import Layout, open_slices
 from microsr.formats.stores import kinds as stores
@@ -69,7 +71,7 @@ def read_scan(scan: Scan, scratch: Path | None = None) -> Volume:
         volume = _read_folder(path, scan, scratch)
     elif (suffix := _suffix(path)) in FORMATS:
         volume = _read_file(path, scan, scratch)
-    elif further := further_format(suffix[1:]):
+    elif further := further_format(suffix[1:]) or read_only_format(suffix[1:]):
         volume = further.read(path, scan, scratch)
     elif path.name.lower().endswith(PAIR) and _is_nifti_pair(path):
         volume = _read_nifti(path, scan, scratch)
@@ -101,6 +103,12 @@ def _is_nifti_pair(path: Path) -> bool:
     from microsr.formats import dicom, nifti
 
     return not dicom.is_dicom(path) and nifti.is_pair(path)
+
+
+def read_only_format(name: str) -> Format | None:
+    """The format of this name that has a module of its own and is read alone; None if there is none."""
+    place = READ_ONLY.get(name)
+    return None if place is None else load_thing(place)
 
 
 def _suffix(path: Path) -> str:

@@ -14,11 +14,13 @@ from microsr import config
 from microsr.core.code_version import SOURCE
 from microsr.core.registry import load_thing
 from microsr.core.registry.families import FAMILIES
-from microsr.core.registry.formats import FORMATS, READ_ONLY
+from microsr.core.registry.formats import FORMATS
 from microsr.core.registry.losses import LOSSES
 from microsr.core.registry.methods import FILES, METHODS
+from microsr.core.registry.read_only_formats import READ_ONLY
 from microsr.core.registry.upsamplers import UPSAMPLERS
 from microsr.formats.further import Format, further_format
+from microsr.formats.readers import read_only_format
 from microsr.formats.writers import ENDINGS
 from microsr.inference.upsamplers import Upsampler, interpolation
 from microsr.networks.families import Family, Magnifying, build_g1
@@ -91,7 +93,7 @@ def test_each_format_offers_what_it_must():
         check(further_format(ending), Format)
         assert ENDINGS[f".{ending}"] == ending
     for ending in READ_ONLY:
-        assert list(inspect.signature(further_format(ending).read).parameters) == ["path", "scan", "scratch"]
+        assert list(inspect.signature(read_only_format(ending).read).parameters) == ["path", "scan", "scratch"]
 
 
 def test_what_lacks_something_is_found_out():

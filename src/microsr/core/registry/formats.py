@@ -9,17 +9,3 @@ FORMATS: dict[str, str] = {
     # "<ending>": "microsr.formats.<module>:<format>",
 }
 """Read, and written where `superresolve.formats` or an output's ending asks for it."""
-READ_ONLY: dict[str, str] = {
-    "isq": "microsr.formats.uct.scanco:ISQ_FORMAT",
-    "aim": "microsr.formats.uct.scanco:AIM_FORMAT",
-    "vgi": "microsr.formats.uct.rawdata:VGI",
-    "raw": "microsr.formats.uct.rawdata:RAW",
-    "vol": "microsr.formats.uct.rawdata:RAW",
-    "h5": "microsr.formats.uct.hdf5:FORMAT",
-    "hdf5": "microsr.formats.uct.hdf5:FORMAT",
-    "hdf": "microsr.formats.uct.hdf5:FORMAT",
-    "nxs": "microsr.formats.uct.hdf5:FORMAT",
-    "nx": "microsr.formats.uct.hdf5:FORMAT",
-    "txm": "microsr.formats.uct.txm:FORMAT",
-}
-"""Read."""
