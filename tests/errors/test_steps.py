@@ -241,7 +241,7 @@ def test_a_uct_of_which_nothing_is_left_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "in.nrrd"
     sitk.WriteImage(sitk.GetImageFromArray(grey), str(path))
     settings = MicroVolume(sampling="native")
-    scan = sheet.Scan(path=str(path), spacing="0.01")
+    scan = sheet.Scan(path=str(path), spacing="0.01x0.01x0.01")
     with monkeypatch.context() as emptied:
         emptied.setattr(volumes, "_fill", lambda part, *more: part.mkdir() or np.zeros(2))
         with pytest.raises(UserError, match="nothing of the specimen is left after resampling"):

@@ -39,8 +39,8 @@ REACHES: dict[str, tuple[Any, set[str]]] = {
             "specimen_mm": 15.0, "specimen": "tumour", "micro_offset_hu": 31.5,
         }.items()
     },
-    "volumes.clinical.lung_below_hu": (-401.0, {"import_clinical", "import_repeat"}),
-    "volumes.clinical.closing_mm": (4.1, {"import_clinical", "import_repeat"}),
+    "volumes.clinical.lung_below_hu": (-401.0, {"import_clinical", "import_repeat", "import_noise_free"}),
+    "volumes.clinical.closing_mm": (4.1, {"import_clinical", "import_repeat", "import_noise_free"}),
     **{
         f"volumes.micro.{key}": (value, {"import_micro"})
         for key, value in {
