@@ -16,12 +16,20 @@ from workflows import ROOT
 from microsr.core.files import remove
 
 pytestmark = pytest.mark.workflow
-SAME_COMMAND = {"evaluate_images": "evaluate_known"}
-"""Rules whose command is that of another rule with less."""
+SAME_COMMAND = {
+    "evaluate_images": "evaluate_known",
+    "collect_condition": "collect_metrics",
+    "summarise_condition": "summarise_metrics",
+    "typeset_condition": "typeset_table",
+    "scan_again": "simulate_test_case",
+}
+"""Rules whose command is that of another rule, with less or with other files."""
 CHEAP = 1.5
 """A step that takes fewer seconds is killed more often."""
-WITHOUT_RESULT = {"all", "figures", "clean_state"}
+WITHOUT_RESULT = {"all", "figures", "clean_state", "search"}
 """Rules that make nothing."""
+NOT_PREPARED = {"choose_model", "tabulate_choices", "tabulate_search"}
+"""Rules of a choice among models: no experiment is prepared for them here, and tables are written as others are."""
 
 
 def rules() -> list[str]:
@@ -30,7 +38,7 @@ def rules() -> list[str]:
     for file in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")]:
         text = file.read_text(encoding="utf-8")
         found |= set(re.findall(r"^\s*(?:use )?rule (?:\w+ as )?(\w+)(?::| with:)", text, re.MULTILINE))
-    return sorted(found - WITHOUT_RESULT - set(SAME_COMMAND))
+    return sorted(found - WITHOUT_RESULT - NOT_PREPARED - set(SAME_COMMAND))
 
 
 def kill_and_repeat(step: Step, folder: Path, whole: dict, runner, seed: int) -> list[str]:

@@ -20,7 +20,7 @@ PAPER = ["-n", "--configfile", "experiments/paper.yaml"]
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ("train: {epoch: 3}", "train.epoch: unknown key; allowed here: network, repeats, epochs"),
+        ("train: {epoch: 3}", "train.epoch: unknown key; allowed here: network, repeats, candidates, epochs"),
         ("experiments: demo", "experiments: unknown key; allowed here: experiment, "),
         (
             "patches: {clinical_size: 32, micro_size: 100}",

@@ -28,7 +28,10 @@ def test_smoke_makes_figures_tables_and_models(finished):
             assert (results / f"figures/{name}.{ending}").stat().st_size > 1000
     metrics = pd.read_csv(results / "tables/metrics.csv")
     assert list(metrics) == ["case", "method", "training_set", "seed", "protocol", "metric", "value", "unit"]
-    assert set(metrics["method"]) == {"proposed", "bicubic", "cyclegan", "noise_aware"}
+    assert set(metrics["method"]) == {
+        *("proposed", "bicubic", "cyclegan", "noise_aware", "regression", "posterior"),
+        *("truth", "thick_truth", "noise_free"),
+    }
     assert set(metrics["protocol"]) == set(PROTOCOLS)
     assert {"consistency_rmse", "spectrum_distance", "checkerboard", "psnr", "ssim"} <= set(metrics["metric"])
     history = pd.read_csv(results / "models/proposed/pooled/history.csv")

@@ -19,6 +19,8 @@ TRAINED = {"train", "draw_network"}
 METHOD = "methods.proposed."
 
 # key: its new value and the rules whose commands it reaches
+TRAINED = ("proposed", "cyclegan", "noise_aware", "regression", "posterior")
+"""Methods of the smoke experiment that are trained."""
 REACHES: dict[str, tuple[Any, set[str]]] = {
     "note": ("seen by the reader", {"draw_comparison", "write_report"}),
     "seed": (
@@ -268,11 +270,12 @@ def test_a_further_case_leaves_the_others_as_they_are(finished, tmp_path):
     } <= made
     for rule in (*SIMULATED, "import_clinical", "import_micro", "extract_patches"):
         assert all(re.search("--case (train3|test2) ", text) for text in commands[rule]), rule
-    assert len(commands["train"]) == 3, "on one case more"
+    assert len(commands["train"]) == len(TRAINED), "on one case more"
 
 
 def test_a_validation_case_is_looked_at_when_asked_for_alone(finished, tmp_path):
-    assert not finished.plan(*overlay(tmp_path, {"simulate.validation_cases": 1}))
+    planned = finished.plan(*overlay(tmp_path, {"simulate.validation_cases": 1}))
+    assert set(planned) <= {"all", "write_report"}, "the report shows the settings"
     asked = {"simulate.validation_cases": 1, "evaluate.split": "validation"}
     commands = commands_of(finished, *overlay(tmp_path, asked))
     assert all("--case validation1 --split validation" in text for text in commands["simulate_test_case"])
@@ -294,7 +297,7 @@ def test_a_further_scan_of_a_test_lung_trains_nothing_again(finished, tmp_path):
     (scan,) = commands["scan_again"]
     assert "--case test1-D45 --lung test1 " in scan and "--kernel D45 " in scan
     assert not {"train", "simulate_test_case", "collect_metrics", "draw_comparison"} & set(commands)
-    assert len(commands["superresolve"]) == len(commands["evaluate_known"]) == 4 + len(REFERENCES)
+    assert len(commands["superresolve"]) == len(commands["evaluate_known"]) == len(TRAINED) + 1 + len(REFERENCES)
     assert all("test1-D45.images.csv" in text for text in commands["collect_condition"])
     assert {"summarise_condition", "typeset_condition"} <= set(commands)
 
@@ -302,7 +305,7 @@ def test_a_further_scan_of_a_test_lung_trains_nothing_again(finished, tmp_path):
 def test_several_models_of_a_training_are_chosen_among(finished, tmp_path):
     asked = {"simulate.validation_cases": 1, "train.candidates": 2, "experiment": "chosen"}
     commands = commands_of(finished, *overlay(tmp_path, asked))
-    assert len(commands["choose_model"]) == len(commands["train"]) == 3 and "tabulate_choices" in commands
+    assert len(commands["choose_model"]) == len(commands["train"]) == len(TRAINED) and "tabulate_choices" in commands
     for text in commands["choose_model"]:
         assert "generator.1.pt" in text and "generator.2.pt --case name=validation1 clinical=" in text
     assert all("--candidates 2 " in text for text in commands["train"])
@@ -311,11 +314,12 @@ def test_several_models_of_a_training_are_chosen_among(finished, tmp_path):
 
 def test_a_search_trains_each_trial_and_ranks_them(finished, tmp_path):
     asked = {"simulate.validation_cases": 1, "evaluate.split": "validation", "search.trials": 2, "search.seed": 5}
-    asked |= {f"search.spaces.{name}": {"losses.cycle": [1, 20]} for name in ("proposed", "cyclegan", "noise_aware")}
+    asked |= {f"search.spaces.{name}": {"losses.cycle": [1, 20]} for name in TRAINED[:3]}
+    asked |= {f"search.spaces.{name}": {"train.learning_rate": [1e-4, 1e-3]} for name in TRAINED[3:]}
     choice = {"evaluate.choose_by": ["truth.psnr"]}
     commands = commands_of(finished, "search", *overlay(tmp_path, asked | choice | {"experiment": "search"}))
     trained = {re.search(r"models/([\w-]+)/pooled ", text)[1] for text in commands["train"]}
-    assert trained == {f"{name}-{number}" for name in ("proposed", "cyclegan", "noise_aware") for number in (1, 2)}
+    assert trained == {f"{name}-{number}" for name in TRAINED for number in (1, 2)}
     (command,) = commands["tabulate_search"]
     assert "--by truth.psnr " in command and '"noise_aware-2": {"losses.cycle": ' in command
     assert not {"draw_comparison", "write_report"} & set(commands) and not any(
@@ -327,7 +331,7 @@ def test_further_models_leave_the_others_as_they_are(finished, tmp_path):
     commands = commands_of(finished, *overlay(tmp_path, {"protocols": ["pooled", "per_case"], "train.repeats": 2}))
     sets = {re.search(r"models/(\w+)/(\S+) ", text).groups() for text in commands["train"]}
     new = ("pooled.seed2", *(f"case-{case}{seed}" for case in ("train1", "train2") for seed in ("", ".seed2")))
-    assert sets == {(method, name) for method in ("proposed", "cyclegan", "noise_aware") for name in new}
+    assert sets == {(method, name) for method in TRAINED for name in new}
     assert not {"simulate_training_case", "import_micro", "extract_patches"} & set(commands)
 
 

@@ -21,9 +21,9 @@ import SimpleITK as sitk
 from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
 from microsr.core.progress import logger
-from microsr.formats.even import even_grid
 from microsr.formats.headers import GIVE_SPACING, STRAIGHT, choose_range, reason, sheet_spacing
 from microsr.formats.rawfile import cache_slices
+from microsr.volume.even import even_grid
 from microsr.volume.slices import Slices, in_order
 from microsr.volume.storage import Volume
 

@@ -63,7 +63,7 @@ def marks(axes):
 def test_each_metric_stands_against_arithmetic_and_against_time(drawn):
     assert len(drawn.axes) == 2 * len(SHOWN)
     arithmetic, time = drawn.axes[:2]
-    assert arithmetic.get_title(loc="left") == "kernel_distance_tissue_features"
+    assert arithmetic.get_title(loc="left") == "Kernel distance"
     assert (arithmetic.get_xscale(), time.get_xscale()) == ("log", "log")
     assert {name: x for name, (x, _) in marks(arithmetic).items()} == pytest.approx(
         {f"{network}/pooled": gflop for network, gflop in GFLOP.items()}

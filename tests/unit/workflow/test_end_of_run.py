@@ -8,6 +8,7 @@ import pytest
 
 from microsr.config import Experiment
 from microsr.config.sheet import Case, simulated_cases
+from microsr.evaluation.catalogue import find_metric
 from microsr.evaluation.summary import interval
 from microsr.workflow.end_of_run import PLACES, ending, failures, list_left_out, unused_gpu
 
@@ -80,7 +81,7 @@ def test_cases_of_the_split_that_is_not_tested_on_are_told():
 @pytest.mark.parametrize("seeds", [2, 3, 4])
 def test_intervals_need_as_many_seeds_as_the_summary_asks_for(seeds):
     lacking = any(line.startswith("95 % intervals") for line in told(settings={"train": {"repeats": seeds}}))
-    assert lacking == np.isnan(interval(np.arange(float(seeds)))[0])
+    assert lacking == np.isnan(interval(np.arange(float(seeds))[None], find_metric("truth", "psnr"))[0])
 
 
 def test_the_end_says_where_things_are_that_are_there(tmp_path):

@@ -14,8 +14,8 @@ from microsr import cli
 from microsr.config import Cases
 from microsr.config.sheet import Scan, read_sheet, sheet_text
 from microsr.core.errors import UserError
-from microsr.formats.even import OUTSIDE
 from microsr.formats.readers import read_scan
+from microsr.volume.even import OUTSIDE
 from microsr.volume.storage import open_volume
 
 ROWS, COLUMNS, PIXEL = 40, 36, (0.7, 0.9)
