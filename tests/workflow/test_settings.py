@@ -19,7 +19,7 @@ TRAINED = {"train", "draw_network"}
 METHOD = "methods.proposed."
 
 # key: its new value and the rules whose commands it reaches
-TRAINED = ("proposed", "cyclegan", "noise_aware", "regression", "posterior")
+TRAINED_METHODS = ("proposed", "cyclegan", "noise_aware", "regression", "posterior")
 """Methods of the smoke experiment that are trained."""
 REACHES: dict[str, tuple[Any, set[str]]] = {
     "note": ("seen by the reader", {"draw_comparison", "write_report"}),
@@ -270,7 +270,7 @@ def test_a_further_case_leaves_the_others_as_they_are(finished, tmp_path):
     } <= made
     for rule in (*SIMULATED, "import_clinical", "import_micro", "extract_patches"):
         assert all(re.search("--case (train3|test2) ", text) for text in commands[rule]), rule
-    assert len(commands["train"]) == len(TRAINED), "on one case more"
+    assert len(commands["train"]) == len(TRAINED_METHODS), "on one case more"
 
 
 def test_a_validation_case_is_looked_at_when_asked_for_alone(finished, tmp_path):
@@ -297,7 +297,9 @@ def test_a_further_scan_of_a_test_lung_trains_nothing_again(finished, tmp_path):
     (scan,) = commands["scan_again"]
     assert "--case test1-D45 --lung test1 " in scan and "--kernel D45 " in scan
     assert not {"train", "simulate_test_case", "collect_metrics", "draw_comparison"} & set(commands)
-    assert len(commands["superresolve"]) == len(commands["evaluate_known"]) == len(TRAINED) + 1 + len(REFERENCES)
+    assert (
+        len(commands["superresolve"]) == len(commands["evaluate_known"]) == len(TRAINED_METHODS) + 1 + len(REFERENCES)
+    )
     assert all("test1-D45.images.csv" in text for text in commands["collect_condition"])
     assert {"summarise_condition", "typeset_condition"} <= set(commands)
 
@@ -305,7 +307,10 @@ def test_a_further_scan_of_a_test_lung_trains_nothing_again(finished, tmp_path):
 def test_several_models_of_a_training_are_chosen_among(finished, tmp_path):
     asked = {"simulate.validation_cases": 1, "train.candidates": 2, "experiment": "chosen"}
     commands = commands_of(finished, *overlay(tmp_path, asked))
-    assert len(commands["choose_model"]) == len(commands["train"]) == len(TRAINED) and "tabulate_choices" in commands
+    assert (
+        len(commands["choose_model"]) == len(commands["train"]) == len(TRAINED_METHODS)
+        and "tabulate_choices" in commands
+    )
     for text in commands["choose_model"]:
         assert "generator.1.pt" in text and "generator.2.pt --case name=validation1 clinical=" in text
     assert all("--candidates 2 " in text for text in commands["train"])
@@ -314,12 +319,12 @@ def test_several_models_of_a_training_are_chosen_among(finished, tmp_path):
 
 def test_a_search_trains_each_trial_and_ranks_them(finished, tmp_path):
     asked = {"simulate.validation_cases": 1, "evaluate.split": "validation", "search.trials": 2, "search.seed": 5}
-    asked |= {f"search.spaces.{name}": {"losses.cycle": [1, 20]} for name in TRAINED[:3]}
-    asked |= {f"search.spaces.{name}": {"train.learning_rate": [1e-4, 1e-3]} for name in TRAINED[3:]}
+    asked |= {f"search.spaces.{name}": {"losses.cycle": [1, 20]} for name in TRAINED_METHODS[:3]}
+    asked |= {f"search.spaces.{name}": {"train.learning_rate": [1e-4, 1e-3]} for name in TRAINED_METHODS[3:]}
     choice = {"evaluate.choose_by": ["truth.psnr"]}
     commands = commands_of(finished, "search", *overlay(tmp_path, asked | choice | {"experiment": "search"}))
     trained = {re.search(r"models/([\w-]+)/pooled ", text)[1] for text in commands["train"]}
-    assert trained == {f"{name}-{number}" for name in TRAINED for number in (1, 2)}
+    assert trained == {f"{name}-{number}" for name in TRAINED_METHODS for number in (1, 2)}
     (command,) = commands["tabulate_search"]
     assert "--by truth.psnr " in command and '"noise_aware-2": {"losses.cycle": ' in command
     assert not {"draw_comparison", "write_report"} & set(commands) and not any(
@@ -331,7 +336,7 @@ def test_further_models_leave_the_others_as_they_are(finished, tmp_path):
     commands = commands_of(finished, *overlay(tmp_path, {"protocols": ["pooled", "per_case"], "train.repeats": 2}))
     sets = {re.search(r"models/(\w+)/(\S+) ", text).groups() for text in commands["train"]}
     new = ("pooled.seed2", *(f"case-{case}{seed}" for case in ("train1", "train2") for seed in ("", ".seed2")))
-    assert sets == {(method, name) for method in TRAINED for name in new}
+    assert sets == {(method, name) for method in TRAINED_METHODS for name in new}
     assert not {"simulate_training_case", "import_micro", "extract_patches"} & set(commands)
 
 
