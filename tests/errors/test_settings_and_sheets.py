@@ -35,6 +35,7 @@ from microsr.core.errors import UserError
             "methods: {thick_truth: {}}",
             "thick_truth is what is known of a case, which the tables show beside the methods",
         ),
+        ("pairs: {slice_sigma: [1.4, 0.7]}", "must not fall from the first value to the second"),
         ("train: {batchsize: 3}", "train.batchsize: unknown key; allowed here: "),
     ],
 )

@@ -257,6 +257,17 @@ def test_a_part_of_a_scan_that_is_none_is_refused(refused, tmp_path):
     assert "command line: slices" in refused(*command, "--slices", "first")
 
 
+def test_a_spacing_of_an_input_that_is_none_is_refused(tmp_path):
+    with pytest.raises(UserError, match="command line: spacing"):
+        superresolve.open_input(tmp_path, spacing="thick")
+
+
+def test_a_training_without_what_it_learns_from_is_refused(refused, tmp_path):
+    command = ["train", "--kind", "regression", "--micro", tmp_path / "micro.npy", "--output", tmp_path / "model"]
+    command += ["--state", tmp_path / "state", "--seed", 1, "--window_hu", -1000, 400]
+    assert refused(*command).startswith("--scans must be given: kind regression learns from ")
+
+
 def test_damaged_panels_are_told(tmp_path, caplog, monkeypatch):
     (tmp_path / "tensorboard").mkdir()
     monkeypatch.setattr(panels, "_folder", lambda record, states: tmp_path)

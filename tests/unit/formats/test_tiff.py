@@ -164,6 +164,13 @@ def test_a_slice_is_read_alone(tmp_path, values, monkeypatch):
     assert np.array_equal(volume.array[1], values[2]) and asked == [2]
 
 
+def test_slices_behind_one_page_that_are_cut_off_are_refused(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((5, 40, 30), np.uint16), imagej=True)
+    path.write_bytes(path.read_bytes()[:-9000])
+    refused("is truncated; copy it again", path)
+
+
 @pytest.mark.parametrize(
     ("how", "cut"), itertools.product([{}, {"compression": "zstd"}, {"tile": (16, 16)}], [0.3, 0.97])
 )
