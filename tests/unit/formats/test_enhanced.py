@@ -10,10 +10,9 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
+from reading import read
 
-from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
-from microsr.formats.readers import read_scan
 
 SYNTAX = "1.2.840.10008.1.2.1"
 
@@ -75,10 +74,6 @@ def enhanced(
 def saved(folder, content):
     (folder / "a.dcm").write_bytes(content)
     return folder / "a.dcm"
-
-
-def read(path, **scan):
-    return read_scan(Scan(path=str(path), **scan))
 
 
 def refused(match, path, **scan):

@@ -1,15 +1,14 @@
 """2-D images in folders: JPEG 2000 and BMP by Pillow or imagecodecs, and the log of a SkyScan."""
 
 import struct
+from functools import partial
 
 import imagecodecs
 import numpy as np
 import pytest
+import reading
 from PIL import Image
-
-from microsr.config.sheet import Scan
-from microsr.core.errors import UserError
-from microsr.formats.readers import read_scan
+from reading import read
 
 SPACING = "0.013x0.012x0.011"
 LOG = """[System]
@@ -29,14 +28,7 @@ def values():
     return np.random.default_rng(0).integers(0, 256, (4, 30, 41)).astype(np.uint8)
 
 
-def read(path, **scan):
-    return read_scan(Scan(path=str(path), **scan))
-
-
-def refused(match, path, **scan):
-    with pytest.raises(UserError, match=match) as error:
-        np.asarray(read(path, **{"spacing": SPACING, **scan}).array)
-    assert "\n" not in str(error.value) and str(path) in str(error.value)
+refused = partial(reading.refused, spacing=SPACING)
 
 
 def save(values, folder, ending="bmp", name="s_rec"):

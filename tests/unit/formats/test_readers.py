@@ -10,6 +10,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 import tifffile
+from reading import refused
 
 from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
@@ -23,14 +24,6 @@ def read(path, **scan):
     """The volume with all of its voxels."""
     volume = read_scan(Scan(path=str(path), **scan))
     return replace(volume, array=np.asarray(volume.array))
-
-
-def refused(match, path, **scan):
-    """The volume is refused by one line that names the file or folder."""
-    with pytest.raises(UserError, match=match) as error:
-        read(path, **scan)
-    assert "\n" not in str(error.value)
-    assert str(path) in str(error.value)
 
 
 @pytest.fixture

@@ -2,16 +2,17 @@
 
 import itertools
 import re
+from functools import partial
 
 import numpy as np
 import pytest
+import reading
 import SimpleITK as sitk
 import tifffile
 from PIL import Image, ImageOps, ImageSequence
+from reading import read
 
-from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
-from microsr.formats.readers import read_scan
 
 SPACING = "0.013x0.012x0.011"
 SHAPE = (4, 40, 50)
@@ -22,14 +23,7 @@ def values():
     return np.random.default_rng(0).integers(0, 60000, SHAPE).astype(np.uint16)
 
 
-def read(path, **scan):
-    return read_scan(Scan(path=str(path), **scan))
-
-
-def refused(match, path, **scan):
-    with pytest.raises(UserError, match=match) as error:
-        np.asarray(read(path, **{"spacing": SPACING, **scan}).array)
-    assert "\n" not in str(error.value) and str(path) in str(error.value)
+refused = partial(reading.refused, spacing=SPACING)
 
 
 def by_pillow(path):
@@ -174,7 +168,7 @@ def test_slices_behind_one_page_that_are_cut_off_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("how", "cut"), itertools.product([{}, {"compression": "zstd"}, {"tile": (16, 16)}], [0.3, 0.97])
+    ("how", "cut"), list(itertools.product([{}, {"compression": "zstd"}, {"tile": (16, 16)}], [0.3, 0.97]))
 )
 def test_a_truncated_file_is_refused(tmp_path, values, how, cut):
     path = tmp_path / "a.tif"

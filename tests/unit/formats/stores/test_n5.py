@@ -6,10 +6,10 @@ import logging
 import numpy as np
 import pytest
 import tensorstore
+from reading import read, refused
 from serving import served
 
 from microsr.config.sheet import Scan
-from microsr.core.errors import UserError
 from microsr.formats.readers import read_scan
 
 SIZE = (17, 20, 9)
@@ -40,16 +40,6 @@ def write(path, values, compression=None, block=(8, 8, 4), **said):
 def change(path, **said):
     file = path / "attributes.json"
     file.write_text(json.dumps((json.loads(file.read_text()) if file.exists() else {}) | said))
-
-
-def read(path, **scan):
-    return read_scan(Scan(path=str(path), **scan))
-
-
-def refused(match, path, **scan):
-    with pytest.raises(UserError, match=match) as error:
-        np.asarray(read(path, **scan).array)
-    assert "\n" not in str(error.value) and path.name in str(error.value)
 
 
 @pytest.mark.parametrize("compression", PACKED)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorstore
 import zarr
+from reading import read, refused
 from serving import served
 
 from microsr.config.sheet import Scan
@@ -52,16 +53,6 @@ def write(path, arrays, said, version="0.5", chunks=(4, 8, 8), **how):
         made = group.create_array(str(level), shape=array.shape, dtype=array.dtype, chunks=chunks, **how)
         made[:] = array
     return path
-
-
-def read(path, **scan):
-    return read_scan(Scan(path=str(path), **scan))
-
-
-def refused(match, path, **scan):
-    with pytest.raises(UserError, match=match) as error:
-        np.asarray(read(path, **scan).array)
-    assert "\n" not in str(error.value) and path.name in str(error.value)
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])

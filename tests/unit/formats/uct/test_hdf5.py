@@ -5,10 +5,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
-
-from microsr.config.sheet import Scan
-from microsr.core.errors import UserError
-from microsr.formats.readers import read_scan
+from reading import read, refused
 
 SPACING = "0.1x0.2x0.3"
 SHAPE = (9, 20, 17)
@@ -17,16 +14,6 @@ SHAPE = (9, 20, 17)
 @pytest.fixture
 def values():
     return np.random.default_rng(0).integers(1, 60000, SHAPE).astype(np.uint16)
-
-
-def read(path, **scan):
-    return read_scan(Scan(path=str(path), **scan))
-
-
-def refused(match, path, **scan):
-    with pytest.raises(UserError, match=match) as error:
-        np.asarray(read(path, **scan).array)
-    assert "\n" not in str(error.value) and str(path) in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["a.h5", "a.hdf5", "a.hdf", "a.nxs"])

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import yaml
+from reading import read
 
-from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
-from microsr.formats.readers import read_scan
 
 VGI = """{{volume1}}
 [representation]
@@ -33,10 +32,6 @@ unit = mm
 @pytest.fixture
 def values():
     return np.random.default_rng(0).integers(0, 60000, (4, 5, 6)).astype(np.uint16)
-
-
-def read(path, **scan):
-    return read_scan(Scan(path=str(path), **scan))
 
 
 def refused(match, path, **scan):

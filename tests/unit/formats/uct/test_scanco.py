@@ -7,25 +7,12 @@ import struct
 import numpy as np
 import py_aimio
 import pytest
-
-from microsr.config.sheet import Scan
-from microsr.core.errors import UserError
-from microsr.formats.readers import read_scan
+from reading import read, refused
 
 
 @pytest.fixture
 def values():
     return np.random.default_rng(0).integers(-2000, 9000, (4, 5, 6)).astype(np.int16)
-
-
-def read(path, **scan):
-    return read_scan(Scan(path=str(path), **scan))
-
-
-def refused(match, path, **scan):
-    with pytest.raises(UserError, match=match) as error:
-        np.asarray(read(path, **scan).array)
-    assert "\n" not in str(error.value) and str(path) in str(error.value)
 
 
 def isq(path, values, kind=3, blocks=2, lengths=(364, 300, 200)):

@@ -6,10 +6,7 @@ import sys
 import numpy as np
 import pytest
 from compound import compound
-
-from microsr.config.sheet import Scan
-from microsr.core.errors import UserError
-from microsr.formats.readers import read_scan
+from reading import read, refused
 
 
 @pytest.fixture
@@ -26,16 +23,6 @@ def txm(path, values, kind=5, **streams):
     said |= {key.replace("__", "/"): value for key, value in streams.items()}
     path.write_bytes(compound({key: value for key, value in said.items() if value is not None}))
     return path
-
-
-def read(path, **scan):
-    return read_scan(Scan(path=str(path), **scan))
-
-
-def refused(match, path, **scan):
-    with pytest.raises(UserError, match=match) as error:
-        np.asarray(read(path, **scan).array)
-    assert "\n" not in str(error.value) and str(path) in str(error.value)
 
 
 @pytest.mark.parametrize(("dtype", "kind"), [("u2", 5), ("f4", 10), ("u1", 3)])
