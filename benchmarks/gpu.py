@@ -59,7 +59,7 @@ def a_batch(n: int, clinical_size: int, device: str, seed: int = 0) -> Batch:
     random = torch.Generator().manual_seed(seed)
     a, b = (torch.rand(n, 1, size, size, generator=random) * 2 - 1 for size in (clinical_size, SCALE * clinical_size))
     a, b = a.to(device), b.to(device)
-    return Batch(a, a, b, a, torch.ones(n, 1, 1, 1, dtype=torch.bool, device=device))
+    return Batch(a, a, b)
 
 
 def a_model(network: str, size: int, device: str, **options: object) -> CycleGAN:

@@ -210,7 +210,7 @@ def a_batch(n: int, clinical_size: int, device: str) -> Batch:
     random = torch.Generator().manual_seed(0)
     a = torch.rand(n, 1, clinical_size, clinical_size, generator=random).to(device) * 2 - 1
     b = torch.rand(n, 1, SCALE * clinical_size, SCALE * clinical_size, generator=random).to(device) * 2 - 1
-    return Batch(a, a, b, a, torch.ones(n, 1, 1, 1, dtype=torch.bool, device=device))
+    return Batch(a, a, b)
 
 
 class Taken(NamedTuple):

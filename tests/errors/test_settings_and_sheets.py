@@ -24,8 +24,16 @@ from microsr.core.errors import UserError
         ("evaluate: {further_protocols: [downsampled, downsampled]}", "further_protocols lists one twice"),
         ("evaluate: {further_protocols: [truth]}", "Input should be 'distribution', 'downsampled' or 'repeatability'"),
         (
-            "scanner: {noise_hu: 0}\nmethods: {noise_aware: {mix_noise: true}}",
-            "scanner.noise_hu is 0, but method noise_aware learns from the scanner's noise",
+            "scanner: {noise_hu: 0}\nmethods: {best_guess: {kind: regression}}",
+            "scanner.noise_hu is 0, but method best_guess learns from the scanner's noise",
+        ),
+        *(
+            (f"methods: {{noise_aware: {settings}}}", f"{key} was a key of the method noise_aware, which is no more")
+            for key, settings in {
+                "mix_noise": "{mix_noise: true}",
+                "repeat": "{losses: {repeat: 50}}",
+                "forgive_px": "{losses: {forgive_px: 1}}",
+            }.items()
         ),
         (
             "superresolve: {slices: [1, 2]}\nfigures: {slice: 3}",

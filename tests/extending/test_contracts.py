@@ -30,9 +30,7 @@ from microsr.training.train import PATCHES, trainable
 from microsr.volume.storage import Volume
 
 NETWORKS = get_args(config.Train.model_fields["network"].annotation)
-WEIGHTS = [
-    key for key, field in config.Losses.model_fields.items() if field.annotation is float and key != "forgive_px"
-]
+WEIGHTS = [key for key, field in config.Losses.model_fields.items() if field.annotation is float]
 FORMATS = [kind for kind in config.EXPORTED if kind != "dicom"]  # whose place is in text, rounded
 SIZES = (8, 64)
 NO_LOSS = dict.fromkeys(WEIGHTS, 0.0)
@@ -52,7 +50,7 @@ def slice_hu():
 
 def a_batch():
     a, b = torch.rand(2, 1, 8, 8) * 2 - 1, torch.rand(2, 1, 64, 64) * 2 - 1
-    return Batch(a, a, b, a, torch.ones(2, 1, 1, 1, dtype=torch.bool))
+    return Batch(a, a, b)
 
 
 def a_model(network="compact", **losses):

@@ -230,7 +230,7 @@ def test_only_a_method_that_learns_from_noise_depends_on_the_scanner(planned):
         "-n", "-p", "--configfile", "experiments/smoke.yaml", "--config", "train={start_steps: 0}"
     ).stdout
     told = re.findall(r"^Shell command: microsr train .*models/(\w+)/.*--noise_hu", text, re.MULTILINE)
-    assert sorted(told) == ["noise_aware", "posterior", "regression"]
+    assert sorted(told) == ["posterior", "regression"]
 
 
 def test_per_case_trains_one_model_a_case(planned):

@@ -29,7 +29,7 @@ def test_smoke_makes_figures_tables_and_models(finished):
     metrics = pd.read_csv(results / "tables/metrics.csv")
     assert list(metrics) == ["case", "method", "training_set", "seed", "protocol", "metric", "value", "unit"]
     assert set(metrics["method"]) == {
-        *("proposed", "bicubic", "cyclegan", "noise_aware", "regression", "posterior"),
+        *("proposed", "bicubic", "cyclegan", "regression", "posterior"),
         *("truth", "thick_truth", "noise_free"),
     }
     assert set(metrics["protocol"]) == set(PROTOCOLS)

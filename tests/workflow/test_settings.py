@@ -19,7 +19,7 @@ TRAINED = {"train", "draw_network"}
 METHOD = "methods.proposed."
 
 # key: its new value and the rules whose commands it reaches
-TRAINED_METHODS = ("proposed", "cyclegan", "noise_aware", "regression", "posterior")
+TRAINED_METHODS = ("proposed", "cyclegan", "regression", "posterior")
 """Methods of the smoke experiment that are trained."""
 REACHES: dict[str, tuple[Any, set[str]]] = {
     "note": ("seen by the reader", {"draw_comparison", "write_report"}),
@@ -70,12 +70,11 @@ REACHES: dict[str, tuple[Any, set[str]]] = {
         for key, value in {"alpha": 0.9, "pools": 0.5, "neighbourhoods": 0.5, "spectrum": 0.6}.items()
     },
     f"{METHOD}mix_fraction": (0.3, TRAINED),
-    f"{METHOD}mix_noise": (True, TRAINED),
     **{
         f"{METHOD}losses.{key}": (value, TRAINED)
         for key, value in {
             "adversarial": 0.6, "cycle": 11.0, "downsample": 41.0, "upsample": 2.0, "clinical_ssim": 3.0,
-            "micro_ssim": 4.0, "pixel_norm": "l1", "repeat": 5.0, "forgive_px": 1.5,
+            "micro_ssim": 4.0, "pixel_norm": "l1",
         }.items()
     },
     **{f"{METHOD}losses.{key}": (6.0, TRAINED) for key in LOSSES},
@@ -319,14 +318,14 @@ def test_several_models_of_a_training_are_chosen_among(finished, tmp_path):
 
 def test_a_search_trains_each_trial_and_ranks_them(finished, tmp_path):
     asked = {"simulate.validation_cases": 1, "evaluate.split": "validation", "search.trials": 2, "search.seed": 5}
-    asked |= {f"search.spaces.{name}": {"losses.cycle": [1, 20]} for name in TRAINED_METHODS[:3]}
-    asked |= {f"search.spaces.{name}": {"train.learning_rate": [1e-4, 1e-3]} for name in TRAINED_METHODS[3:]}
+    asked |= {f"search.spaces.{name}": {"losses.cycle": [1, 20]} for name in TRAINED_METHODS[:2]}
+    asked |= {f"search.spaces.{name}": {"train.learning_rate": [1e-4, 1e-3]} for name in TRAINED_METHODS[2:]}
     choice = {"evaluate.choose_by": ["truth.psnr"]}
     commands = commands_of(finished, "search", *overlay(tmp_path, asked | choice | {"experiment": "search"}))
     trained = {re.search(r"models/([\w-]+)/pooled ", text)[1] for text in commands["train"]}
     assert trained == {f"{name}-{number}" for name in TRAINED_METHODS for number in (1, 2)}
     (command,) = commands["tabulate_search"]
-    assert "--by truth.psnr " in command and '"noise_aware-2": {"losses.cycle": ' in command
+    assert "--by truth.psnr " in command and '"cyclegan-2": {"losses.cycle": ' in command
     assert not {"draw_comparison", "write_report"} & set(commands) and not any(
         "test1" in t for t in commands["superresolve"]
     )
@@ -343,7 +342,7 @@ def test_further_models_leave_the_others_as_they_are(finished, tmp_path):
 def test_a_method_that_is_left_out_trains_no_other_one_again(finished, tmp_path):
     commands = commands_of(
         finished,
-        *overlay(tmp_path, {"methods.noise_aware": None, "methods.proposed": None, "methods.mine.kind": "bicubic"}),
+        *overlay(tmp_path, {"methods.cyclegan": None, "methods.proposed": None, "methods.mine.kind": "bicubic"}),
     )
     assert "train" not in commands and "draw_comparison" in commands
     assert all("superresolved/mine/none" in text for text in commands["superresolve"])
@@ -375,7 +374,7 @@ def test_protocols_that_are_not_asked_for_are_not_made(finished, tmp_path):
     assert set(finished.plan(*overlay(tmp_path, fewer))) == {
         "collect_metrics", "summarise_metrics", "draw_metrics", "typeset_table", "write_report", "all",
     }  # fmt: skip
-    other = {"experiment": "other", "methods.noise_aware": None}
+    other = {"experiment": "other", "methods.regression": None}
     jobs = set(finished.plan(*overlay(tmp_path, other | fewer)))
     assert "evaluate_downsampled" in jobs and "evaluate_known" in jobs
     unasked = {"learn_features", "evaluate_distribution", "evaluate_repeatability", "import_repeat"}

@@ -25,8 +25,8 @@ class Cases(Section):
 
 
 class Scanner(Section):
-    """What is known of the clinical scanner: the simulation scans with it, noise_aware trains and the metrics judge
-    with it.
+    """What is known of the clinical scanner: the simulation scans with it, methods that learn from pairs train and the
+    metrics judge with it.
     """
 
     kernel: KernelName = "lung"

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 class Stream(IntEnum):
     """The name of a stream; its number tells its key from the others'. In brackets, what its index is."""
 
-    MIX_NOISE = 1
-    """The noise that is added to mixed samples (sample)."""
+    # 1 and 6 were of streams that are no more; no other one gets them.
     POOL = 2
     """Which of the older images a discriminator sees (step)."""
     PLANES = 3
@@ -31,8 +30,6 @@ class Stream(IntEnum):
     """The random planes of the trained G1 (slice, draw; the first draw has no number)."""
     FEATURES = 5
     """Windows on which the tissue network is trained."""
-    REPEAT_NOISE = 6
-    """The noise of the repeat loss (sample)."""
     FEATURE_WEIGHTS = 7
     """First weights of the tissue network."""
     FEATURE_WINDOWS = 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 METHOD_NAMES = {
     "truth": "Truth", "thick_truth": "Thick truth", "noise_free": "Noise-free", "nearest": "Nearest",
-    "proposed": "Proposed", "bicubic": "Bicubic", "cyclegan": "CycleGAN", "noise_aware": "Noise-aware",
+    "proposed": "Proposed", "bicubic": "Bicubic", "cyclegan": "CycleGAN",
     "proposed_paper": "Proposed, weights 1", "proposed_no_cycle": "Proposed, no cycle",
     "regression": "Regression", "posterior": "Posterior",
 }  # fmt: skip

@@ -107,17 +107,12 @@ def draw_network(method: TrainedMethod, train: Train, patches: tuple[int, int], 
 
 def _beyond_the_paper(method: CycleGANMethod, train: Train) -> list[str]:
     """Lines on what a method and its training do that the paper does not."""
-    losses, a, a_sr = method.losses, NAMES["A"], NAMES["A_SR"]
-    noisy = f"f({NAMES['B']}) gets the scanner's noise, losses compare with it as it was" if method.mix_noise else ""
-    seen = f"losses against {a} compare images blurred by {losses.forgive_px:g} pixels" if losses.forgive_px else ""
-    repeat = f"repeat_loss, weight {losses.repeat:g}: MSE({a_sr}, $G_1$({a} + noise))" if losses.repeat else ""
     penalty = f"R1 penalty on $D_1$ and $D_2$, weight {train.gradient_penalty:g}" if train.gradient_penalty else ""
     average = f"the model is the moving average of $G_1$, decay {train.ema_decay:g}" if train.ema_decay else ""
     start = f"a start of {train.start_steps} steps on pairs: MSE({NAMES['B']}, $G_1$(f({NAMES['B']}) + noise))"
     gain = f"random planes {train.noise_gain:g} times as strong at first" if train.noise_gain != 1 else ""
-    further = [f"{key}_loss, weight {weight:g}" for key, weight in losses.further.items()]
-    found = [repeat, *further, *("; ".join(filter(None, pair)) for pair in ((noisy, seen), (penalty, average)))]
-    found += list(filter(None, [start if train.start_steps else "", gain]))
+    further = [f"{key}_loss, weight {weight:g}" for key, weight in method.losses.further.items()]
+    found = [*further, "; ".join(filter(None, (penalty, average))), start if train.start_steps else "", gain]
     return [f"Beyond the paper: {words}" for words in found if words]
 
 

@@ -36,10 +36,6 @@ class Batch(NamedTuple):
     """Clinical patches: what D2 takes for real."""
     b: Tensor
     """uCT patches."""
-    clean: Tensor
-    """`a` without the noise that the mix was given: what the losses compare with."""
-    noisy: Tensor
-    """Whether a sample of `clean` holds a scan's noise (bool [batch, 1, 1, 1]): all but the mixed ones."""
 
 
 UNRELATED_MM = 1000.0
@@ -198,15 +194,11 @@ class Batches:
         augment: bool,
         window_hu: tuple[float, float],
         seed: int,
-        mix_noise: config.Scanner | None = None,
         start_noise: config.Scanner | None = None,
         device: str = "cpu",
     ) -> None:
-        """clinical, micro: patch files, one a case; mix_noise: the scanner whose noise the mixed samples get (None:
-        none).
-        start_noise: the one whose noise the pairs of a start get (None: none).
-
-        device: where the batches are wanted.
+        """clinical, micro: patch files, one a case. start_noise: the scanner whose noise the pairs of a start get
+        (None: none). device: where the batches are wanted.
 
         Raises
         ------
@@ -227,7 +219,7 @@ class Batches:
         self._micro, self._mixed = stream(stored_micro, name="micro"), stream(stored_micro, name="mixed")
         self._start, self._start_noise = stream(stored_micro, name="start"), start_noise
         self.sizes = stored_clinical.size, stored_micro.size
-        self._batch, self._mix, self._mix_noise = batch_size, mix_fraction, mix_noise
+        self._batch, self._mix = batch_size, mix_fraction
         self._window, self._seed, self._device = window_hu, seed, device
 
     def batch(self, step: int, portion: slice | None = None) -> Batch:
@@ -238,15 +230,12 @@ class Batches:
         """
         epoch, step_of_epoch = divmod(step, self.steps_per_epoch)
         chosen = np.arange(self._batch)[portion or slice(None)]
-        positions, samples = step_of_epoch * self._batch + chosen, step * self._batch + chosen
-        is_mix = np.array([is_mixed(sample, self._mix) for sample in samples], bool)
+        positions = step_of_epoch * self._batch + chosen
+        is_mix = np.array([is_mixed(sample, self._mix) for sample in step * self._batch + chosen], bool)
         mixed = self._on_device(np.flatnonzero(is_mix))
         clinical, micro = self._clinical.take(epoch, positions), self._micro.take(epoch, positions)
         pooled = average_pool(self._mixed.take(epoch, positions[is_mix]))
-        a = clean = clinical.index_copy(0, mixed, pooled)
-        if self._mix_noise is not None and is_mix.any():
-            a = clean.index_copy(0, mixed, self._with_noise(pooled, self._mix_noise, Stream.MIX_NOISE, samples[is_mix]))
-        return Batch(a, clinical, micro, clean, self._on_device(~is_mix).view(-1, 1, 1, 1))
+        return Batch(clinical.index_copy(0, mixed, pooled), clinical, micro)
 
     def pairs(self, step: int, portion: slice | None = None) -> Pairs:
         """The pairs of a start's step, or of a portion of its samples: as of the whole, bit for bit."""
@@ -255,15 +244,15 @@ class Batches:
         b = self._start.take(epoch, step_of_epoch * self._batch + chosen)
         a = average_pool(b)
         if self._start_noise is not None:
-            a = self._with_noise(a, self._start_noise, Stream.START_NOISE, step * self._batch + chosen)
+            a = self._with_noise(a, self._start_noise, step * self._batch + chosen)
         return Pairs(a, b)
 
     def examples(self) -> Tensor:
         """Four clinical patches, or as many as a batch has, always the same: what the board shows."""
         return self.batch(0).clinical[:4]
 
-    def _with_noise(self, pooled: Tensor, scanner: config.Scanner, stream: Stream, samples: np.ndarray) -> Tensor:
-        randoms = (numpy_stream(stream, self._seed, sample) for sample in samples.tolist())
+    def _with_noise(self, pooled: Tensor, scanner: config.Scanner, samples: np.ndarray) -> Tensor:
+        randoms = (numpy_stream(Stream.START_NOISE, self._seed, sample) for sample in samples.tolist())
         noisy = (add_noise(p[None], scanner, self._window, r) for p, r in zip(pooled, randoms, strict=True))
         return torch.cat(list(noisy))
 

@@ -7,7 +7,6 @@ patch, A_SR = G1(A) and B_LR = G2(B). f is average pooling by 8, g nearest-neigh
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from microsr.networks.layers import average_pool, keep_type, nearest_upsample, reflect
+from microsr.networks.layers import average_pool, keep_type, nearest_upsample
 
 DATA_RANGE = 2.0
 """Width of [-1, 1]: the true data range of the normalised patches."""
@@ -27,7 +26,7 @@ class Images(NamedTuple):
     """
 
     a: Tensor
-    """Clinical patches, without the noise that mix_noise adds."""
+    """Clinical patches, some of them average-pooled uCT (the mix)."""
     b: Tensor
     """uCT patches."""
     a_sr: Tensor
@@ -52,29 +51,9 @@ def _pixel_distance(a: Tensor, b: Tensor, norm: str) -> Tensor:
     return functional.mse_loss(a, b) if norm == "mse" else functional.l1_loss(a, b)
 
 
-def blur(image: Tensor, sigma: float) -> Tensor:
-    """The image through a Gaussian of `sigma` pixels, reflected at its border: what is left when noise is averaged
-    out.
-    """
-    reach = min(math.ceil(3 * sigma), min(image.shape[-2:]) - 1)
-    window = _gaussian(2 * reach + 1, sigma, image.device)
-    image = reflect(image.float(), reach)
-    with keep_type(image):
-        image = functional.conv2d(image, window.view(1, 1, 1, -1))
-        return functional.conv2d(image, window.view(1, 1, -1, 1))
-
-
-def as_it_is(image: Tensor) -> Tensor:
-    """The image, in float32: how the paper's losses see it."""
-    return image.float()
-
-
-def downsample_loss(a: Tensor, a_sr: Tensor, norm: str = "mse", seen: Callable[[Tensor], Tensor] = as_it_is) -> Tensor:
-    """MSE(A, f(A_SR)) (Zheng et al. 2020, l_downsample); norm "l1" is the authors' later choice.
-
-    seen: what both are looked at through; `blur` forgives noise (beyond the paper).
-    """
-    return _pixel_distance(seen(a), seen(average_pool(a_sr.float())), norm)
+def downsample_loss(a: Tensor, a_sr: Tensor, norm: str = "mse") -> Tensor:
+    """MSE(A, f(A_SR)) (Zheng et al. 2020, l_downsample); norm "l1" is the authors' later choice."""
+    return _pixel_distance(a.float(), average_pool(a_sr.float()), norm)
 
 
 def upsample_loss(b: Tensor, b_lr: Tensor, norm: str = "mse") -> Tensor:
@@ -82,11 +61,9 @@ def upsample_loss(b: Tensor, b_lr: Tensor, norm: str = "mse") -> Tensor:
     return _pixel_distance(b.float(), nearest_upsample(b_lr.float()), norm)
 
 
-def clinical_ssim_loss(a: Tensor, a_sr: Tensor, seen: Callable[[Tensor], Tensor] = as_it_is) -> Tensor:
-    """1 - SSIM(A, f(A_SR)) (Zheng et al. 2020, l_clinical-SSIM; formula from docs/paper.md); `show` as in
-    downsample_loss.
-    """
-    return 1 - ssim(seen(a), seen(average_pool(a_sr.float())))
+def clinical_ssim_loss(a: Tensor, a_sr: Tensor) -> Tensor:
+    """1 - SSIM(A, f(A_SR)) (Zheng et al. 2020, l_clinical-SSIM; formula from docs/paper.md)."""
+    return 1 - ssim(a, average_pool(a_sr.float()))
 
 
 def micro_ssim_loss(b: Tensor, b_lr: Tensor) -> Tensor:
@@ -94,21 +71,14 @@ def micro_ssim_loss(b: Tensor, b_lr: Tensor) -> Tensor:
     return 1 - ssim(b, nearest_upsample(b_lr.float()))
 
 
-def cycle_loss(image: Tensor, cycled: Tensor, seen: Callable[[Tensor], Tensor] = as_it_is) -> Tensor:
-    """Mean absolute difference of an image and itself after both generators (Zhu et al. 2017, eq. 2); `show` as
-    above.
-    """
-    return functional.l1_loss(seen(cycled), seen(image))
+def cycle_loss(image: Tensor, cycled: Tensor) -> Tensor:
+    """Mean absolute difference of an image and itself after both generators (Zhu et al. 2017, eq. 2)."""
+    return functional.l1_loss(cycled.float(), image.float())
 
 
 def start_loss(b: Tensor, restored: Tensor) -> Tensor:
     """MSE(B, G1(what the scanner would make of B)): what a start minimises. Beyond the paper."""
     return functional.mse_loss(restored.float(), b.float())
-
-
-def repeat_loss(a_sr: Tensor, repeated_sr: Tensor) -> Tensor:
-    """MSE(G1(A), G1(A + noise)): how far the SR image follows its input's noise. Beyond the paper."""
-    return functional.mse_loss(repeated_sr.float(), a_sr.float())
 
 
 def generator_adversarial_loss(judged_fake: Tensor) -> Tensor:

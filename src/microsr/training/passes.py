@@ -29,7 +29,6 @@ WEIGHT_OF = {
     "upsample_loss": "upsample",
     "clinical_ssim_loss": "clinical_ssim",
     "micro_ssim_loss": "micro_ssim",
-    "repeat_loss": "repeat",
 }
 """The key of config.Losses that weighs each of the generators' losses; that of another, `<key>_loss`, is its name
 without the end.
@@ -52,34 +51,27 @@ class GeneratorPass(nn.Module):
         self._further = {f"{key}_loss": further_loss(key) for key in weights.further}
 
     def forward(
-        self, batch: Batch, noise: Sequence[Sequence[Tensor]], repeated: Tensor | None
+        self, batch: Batch, noise: Sequence[Sequence[Tensor]]
     ) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor]:
         """The weighted sum of the losses, each of them unweighted, A_SR and B_LR (detached).
 
-        noise: planes for G1(A), G2(B), G2(A_SR) and G1(B_LR). repeated: A with other noise, for the repeat_loss, or
-        None.
+        noise: planes for G1(A), G2(B), G2(A_SR) and G1(B_LR).
         """
         w, (d1, d2) = self._weights, self._judges
         own, for_b, for_a_sr, for_b_lr = noise
-        n = len(batch.a)
         with self._autocast:
-            if repeated is None:
-                a_sr, again = self.g1(batch.a, own), None
-            else:
-                a_sr, again = self.g1(torch.cat([batch.a, repeated]), [p.repeat(2, 1, 1, 1) for p in own]).split(n)
+            a_sr = self.g1(batch.a, own)
             if w.cycle:
                 both = torch.cat([batch.b, a_sr.to(batch.b.dtype)])
                 b_lr, a_cycle = self.g2(
                     both, [torch.cat(planes) for planes in zip(for_b, for_a_sr, strict=True)]
-                ).split(n)
+                ).split(len(batch.a))
                 b_cycle = self.g1(b_lr, for_b_lr)
             else:
                 b_lr, a_cycle, b_cycle = self.g2(batch.b, for_b), None, None
             verdicts = (d1(a_sr), d2(b_lr)) if w.adversarial else None
         found = self._losses(batch, a_sr, b_lr, verdicts, a_cycle, b_cycle)
-        if again is not None:
-            found["repeat_loss"] = losses.repeat_loss(a_sr, again)
-        images = losses.Images(batch.clean, batch.b, a_sr, b_lr, a_cycle, b_cycle)
+        images = losses.Images(batch.a, batch.b, a_sr, b_lr, a_cycle, b_cycle)
         found |= {name: loss(images) for name, loss in self._further.items()}
         weight_of = {name: WEIGHT_OF.get(name, name.removesuffix("_loss")) for name in found}
         total = sum(getattr(w, weight_of[name]) * value for name, value in found.items())
@@ -94,24 +86,18 @@ class GeneratorPass(nn.Module):
         a_cycle: Tensor | None,
         b_cycle: Tensor | None,
     ) -> dict[str, Tensor]:
-        w, clean, b, found = self._weights, batch.clean, batch.b, {}
-
-        def show(image: Tensor) -> Tensor:
-            if not w.forgive_px:
-                return losses.as_it_is(image)
-            return torch.where(batch.noisy, losses.blur(image, w.forgive_px), image.float())
-
+        w, a, b, found = self._weights, batch.a, batch.b, {}
         if verdicts is not None:
             found["G1_adversarial"], found["G2_adversarial"] = map(losses.generator_adversarial_loss, verdicts)
         if w.cycle:
-            found["cycle_clinical"] = losses.cycle_loss(clean, a_cycle, show)
+            found["cycle_clinical"] = losses.cycle_loss(a, a_cycle)
             found["cycle_micro"] = losses.cycle_loss(b, b_cycle)
         if w.downsample:
-            found["downsample_loss"] = losses.downsample_loss(clean, a_sr, w.pixel_norm, show)
+            found["downsample_loss"] = losses.downsample_loss(a, a_sr, w.pixel_norm)
         if w.upsample:
             found["upsample_loss"] = losses.upsample_loss(b, b_lr, w.pixel_norm)
         if w.clinical_ssim:
-            found["clinical_ssim_loss"] = losses.clinical_ssim_loss(clean, a_sr, show)
+            found["clinical_ssim_loss"] = losses.clinical_ssim_loss(a, a_sr)
         if w.micro_ssim:
             found["micro_ssim_loss"] = losses.micro_ssim_loss(b, b_lr)
         return found
@@ -161,7 +147,6 @@ def gigaflops_per_pair(settings: config.Train, losses_used: config.Losses, sizes
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         nets = build(settings.network, *sizes, settings.spectral_norm)
         a, b = (torch.zeros(1, 1, size, size) for size in sizes)
-        batch = Batch(a, a, b, a, torch.ones(1, 1, 1, 1, dtype=torch.bool))
         size = (sizes[0], sizes[0])
         planes = [
             [torch.zeros(1, 1, scale * size[0], scale * size[1]) for scale in network.noise_scales]
@@ -169,6 +154,6 @@ def gigaflops_per_pair(settings: config.Train, losses_used: config.Losses, sizes
         ]
         autocast = torch.autocast("cpu", enabled=False)
         with freeze(nets.d1, nets.d2):
-            GeneratorPass(nets, losses_used, autocast)(batch, planes, a if losses_used.repeat else None)[0].backward()
+            GeneratorPass(nets, losses_used, autocast)(Batch(a, a, b), planes)[0].backward()
         DiscriminatorPass(nets, 0.0, autocast)(b, b, a, a)[0].backward()
     return counter.get_total_flops() / 1e9

@@ -115,8 +115,8 @@ SECTIONS = {
         "augment": st.booleans(), "spectral_norm": st.none() | st.booleans(),
         "network": st.sampled_from(["efficient", "resnet", "compact"]),
     },
-    Losses: {"cycle": positive, "pixel_norm": st.sampled_from(["mse", "l1"]), "forgive_px": positive},
-    CycleGANMethod: {"mix_fraction": st.floats(0, 1, exclude_max=True), "mix_noise": st.booleans()},
+    Losses: {"cycle": positive, "pixel_norm": st.sampled_from(["mse", "l1"])},
+    CycleGANMethod: {"mix_fraction": st.floats(0, 1, exclude_max=True)},
     Scanner: {"kernel": st.sampled_from(["B30", "D45", "lung"]), "noise_hu": positive, "pixel_mm": positive},
     Compute: {
         "tile": st.just("auto") | st.integers(16, 4096), "checkpoint_minutes": positive, "compile": st.booleans(),

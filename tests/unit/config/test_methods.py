@@ -37,7 +37,7 @@ def test_a_kind_without_settings_of_its_own_has_changes_of_the_training_alone(pl
     assert (made.kind, made.data) == ("plain", "unpaired")
     assert not made.uses_noise and not made.needs_scanner(config.Train())
     assert made.needs_scanner(config.Train(start_steps=1))
-    for wrong in ({"kind": "cyclegan"}, {"mix_noise": True}, {"train": {"repeats": 3}}, {"train": {"epoch": 3}}):
+    for wrong in ({"kind": "cyclegan"}, {"mix_fraction": 0.1}, {"train": {"repeats": 3}}, {"train": {"epoch": 3}}):
         with pytest.raises(ValueError, match="1 validation error"):
             plain(**wrong)
 

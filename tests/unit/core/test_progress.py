@@ -169,17 +169,17 @@ def on_terminal(*steps, columns: int = 80) -> str:
 
 
 def test_steps_on_one_terminal_write_whole_lines_no_longer_than_a_row(tmp_path):
-    logs = [tmp_path / f"logs/train/{method}/pooled.log" for method in ("proposed", "cyclegan", "noise_aware")]
+    logs = [tmp_path / f"logs/train/{method}/pooled.log" for method in ("proposed", "cyclegan", "regression")]
     text = on_terminal(*(lambda terminal, log=log: start(terminal, log) for log in logs), columns=100)
     assert "\r" not in text.replace("\r\n", "\n") and "\x1b" not in text
     lines = text.splitlines()
     progressing = (
-        r"train (proposed|cyclegan|noise_aware)/pooled: step \d+/40, \S+ \S+, \d+ s left, (\w+_loss 0\.123 )+\.\.\."
+        r"train (proposed|cyclegan|regression)/pooled: step \d+/40, \S+ \S+, \d+ s left, (\w+_loss 0\.123 )+\.\.\."
     )
     others = r"train \w+/pooled: (a message|40 steps in \d+ s, .*)|train: error: pooled\.log: broken"
     assert all(re.fullmatch(f"{progressing}|{others}", line) for line in lines), text
     told = [match[1] for line in lines if (match := re.fullmatch(progressing, line))]
-    assert set(told) == {"proposed", "cyclegan", "noise_aware"} and len(told) > 6
+    assert set(told) == {"proposed", "cyclegan", "regression"} and len(told) > 6
     assert max(map(len, lines)) <= 100
     for log in logs:
         assert LOSSES in log.read_text(encoding="utf-8"), "in the log, lines are not cut"

@@ -16,12 +16,10 @@ TORCH_SEED = 12345
 
 # Of each stream: indices of seed 7 that there may be, and the key that each must have for ever, as results hang on it.
 KEYS = {
-    Stream.MIX_NOISE: {(3,): [7, 3, 1]},
     Stream.POOL: {(3,): [7, 3, 2]},
     Stream.PLANES: {(3, 0): [7, 3, 3, 0], (3, 4): [7, 3, 3, 4]},
     Stream.SLICE_PLANES: {(3,): [7, 3, 4], (3, 2): [7, 3, 4, 2]},
     Stream.FEATURES: {(): [7, 0, 5]},
-    Stream.REPEAT_NOISE: {(3,): [7, 3, 6]},
     Stream.FEATURE_WEIGHTS: {(): [7, 0, 7]},
     Stream.FEATURE_WINDOWS: {(): [7, 0, 8]},
     Stream.BRONCHIOLE_CONTROLS: {(3,): [7, 3, 9]},

@@ -10,7 +10,7 @@ from microsr import config
 from microsr.core.errors import UserError
 from microsr.physics.window import normalise, to_hu
 from microsr.training import batches as sampling
-from microsr.training.batches import Batch, Batches, Mapped, Resident, apply_symmetry
+from microsr.training.batches import Batches, Mapped, Resident, apply_symmetry
 
 WINDOW = (-1000.0, 400.0)
 SCANNER = config.Scanner(noise_hu=70)
@@ -37,7 +37,7 @@ def files(request, tmp_path):
 def batches(files, **changed):
     arguments = {
         "patches_per_case": 10, "batch_size": 5, "mix_fraction": 0.5, "augment": True, "window_hu": WINDOW, "seed": 3,
-        "mix_noise": SCANNER,
+        "start_noise": SCANNER,
     } | changed  # fmt: skip
     return Batches(*files, **arguments)
 
@@ -50,8 +50,10 @@ def same(one, other):
 def test_the_parts_of_a_batch_are_the_whole_bit_for_bit(files, cuts):
     stream = batches(files)
     for step in (0, 3, 4, 9):
-        parts = [batches(files).batch(step, slice(*ends)) for ends in itertools.pairwise(cuts)]
-        assert same(stream.batch(step), Batch(*map(torch.cat, zip(*parts, strict=True))))
+        for draw in (Batches.batch, Batches.pairs):
+            ends = [both for both in itertools.pairwise(cuts) if draw is Batches.batch or both[0] < both[1]]
+            parts = [draw(batches(files), step, slice(*both)) for both in ends]
+            assert same(draw(stream, step), map(torch.cat, zip(*parts, strict=True)))
 
 
 def test_a_part_reads_and_adds_noise_to_its_own_patches_only(files, monkeypatch):
@@ -60,8 +62,9 @@ def test_a_part_reads_and_adds_noise_to_its_own_patches_only(files, monkeypatch)
     monkeypatch.setattr(Mapped, "take", lambda self, places: read.append(len(places)) or take(self, places))
     monkeypatch.setattr(sampling, "add_noise", lambda p, *rest: noisy.append(len(p)) or add_noise(p, *rest))
     batches(files).batch(0, slice(1, 3))
-    assert sum(read) == 2 + 2 + 1, "two clinical, two uCT and one mixed patch"
-    assert sum(noisy) == 1
+    assert (sum(read), sum(noisy)) == (2 + 2 + 1, 0), "two clinical, two uCT and one mixed patch"
+    batches(files).pairs(0, slice(1, 3))
+    assert (sum(read), sum(noisy)) == (5 + 2, 2)
 
 
 def test_resident_and_mapped_patches_give_the_same_bits(files, monkeypatch):
@@ -82,7 +85,7 @@ def test_a_gpu_sees_the_patches_that_a_cpu_sees(files, share, monkeypatch):
         there, here = batches(files, device="cuda").batch(step), batches(files).batch(step)
         assert all(x.device.type == "cuda" for x in there)
         assert torch.equal(there.clinical.cpu(), here.clinical) and torch.equal(there.b.cpu(), here.b)
-        assert torch.allclose(there.a.cpu(), here.a, atol=1e-6) and torch.equal(there.noisy.cpu(), here.noisy)
+        assert torch.allclose(there.a.cpu(), here.a, atol=1e-6)
 
 
 def test_patches_live_on_a_gpu_only_if_they_leave_room_for_the_networks(monkeypatch):
@@ -127,9 +130,9 @@ def test_every_stream_is_turned_by_each_symmetry_of_the_square_equally_often(tmp
     random = np.random.default_rng(0)
     clinical, micro = random.integers(-900, 300, (4, 4)), random.integers(-900, 300, (32, 32))
     paths = [[patch_file(tmp_path / f"{len(p)}.npy", p[None])] for p in (clinical, micro)]
-    stream = batches(paths, patches_per_case=1600, batch_size=16, mix_noise=None)
+    stream = batches(paths, patches_per_case=1600, batch_size=16)
     seen = [stream.batch(step) for step in range(100)]
-    mixed = [batch.a[~batch.noisy.flatten()] for batch in seen]
+    mixed = [batch.a[(batch.a != batch.clinical).flatten(1).any(1)] for batch in seen]
     pooled = micro.reshape(4, 8, 4, 8).mean(axis=(1, 3))
     drawn = {
         "clinical": (clinical, [b.clinical for b in seen]),
@@ -150,7 +153,7 @@ def test_mixed_inputs_are_other_patches_than_the_uct_of_their_step(tmp_path):
     levels = [
         [patch_file(tmp_path / f"{n}.npy", np.arange(-500, 300)[:, None, None] + np.zeros((n, n)))] for n in (4, 32)
     ]
-    stream = batches(levels, patches_per_case=800, mix_fraction=1.0, mix_noise=None, augment=False)
+    stream = batches(levels, patches_per_case=800, mix_fraction=1.0, augment=False)
     drawn = [stream.batch(step) for step in range(160)]
     mixed, micro, clinical = (
         to_hu(torch.cat([getattr(batch, name) for batch in drawn])[:, 0, 0, 0], WINDOW).round()
@@ -168,10 +171,10 @@ def test_without_augmentation_patches_stay_as_they_are(tmp_path):
     assert torch.equal(batch.b, normalise(torch.tensor(micro), WINDOW).expand(5, 1, 32, 32))
 
 
-def test_each_mixed_sample_gets_noise_of_its_own_with_the_scanners_sd(tmp_path):
+def test_each_pair_of_a_start_gets_noise_of_its_own_with_the_scanners_sd(tmp_path):
     grey = [[patch_file(tmp_path / f"{n}.npy", np.full((1, n, n), -300))] for n in (8, 64)]
-    stream = batches(grey, patches_per_case=400, mix_fraction=1.0)
-    noise = torch.cat([(b.a - b.clean)[:, 0] for b in map(stream.batch, range(80))]).flatten(1)
+    noisy, plain = (batches(grey, patches_per_case=400, start_noise=noise) for noise in (SCANNER, None))
+    noise = torch.cat([(noisy.pairs(n).a - plain.pairs(n).a)[:, 0] for n in range(80)]).flatten(1)
     assert noise.std().item() == pytest.approx(0.1, rel=0.03), "70 HU of a window of 1400 HU that is 2 wide"
     assert torch.corrcoef(noise).fill_diagonal_(0).abs().mean() < 2 / np.sqrt(noise.shape[1])
 

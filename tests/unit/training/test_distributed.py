@@ -21,8 +21,7 @@ SECONDS = 180
 """Patience with a training, see `limit`."""
 FLAGS = [
     "--seed", "3", "--window_hu", "-1000", "400", "--patches_per_case", "12", "--batch_size", "4",
-    "--learning_rate", "1e-3", "--pool_size", "3", "--precision", "float32", "--losses.repeat", "5",
-    "--losses.forgive_px", "1", "--mix_noise", "true", "--noise_hu", "40", "--ema_decay", "0.9",
+    "--learning_rate", "1e-3", "--pool_size", "3", "--precision", "float32", "--ema_decay", "0.9",
 ]  # fmt: skip
 
 

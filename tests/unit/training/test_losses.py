@@ -37,32 +37,6 @@ def test_pooling_undoes_nearest_upsampling():
     assert torch.allclose(losses.average_pool(losses.nearest_upsample(a)), a)
 
 
-def test_blur_averages_out_what_is_finer_and_keeps_means_and_slow_change():
-    rows = torch.arange(24.0)
-    slope = rows.view(1, 1, -1, 1).expand(1, 1, 24, 24) / 24
-    assert torch.allclose(losses.blur(slope, 1.0)[..., 4:-4, :], slope[..., 4:-4, :], atol=1e-6)
-    finest = (-1) ** (rows.view(-1, 1) + rows).long()
-    assert losses.blur(finest.view(1, 1, 24, 24).float(), 1.0).abs().max() < 1e-3
-    assert losses.blur(torch.full((1, 1, 4, 4), 0.3), 2.0) == pytest.approx(0.3)
-
-
-def test_a_forgiving_downsample_loss_sees_structure_but_not_noise():
-    a = torch.zeros(1, 1, 16, 16)
-    noise = ((-1) ** (torch.arange(16.0).view(-1, 1) + torch.arange(16.0)).long()).view(1, 1, 16, 16) * 0.2
-    a_sr = losses.nearest_upsample(a)
-
-    def forgiving(clinical):
-        return losses.downsample_loss(clinical, a_sr, seen=lambda image: losses.blur(image, 1.0)).item()
-
-    assert losses.downsample_loss(a + noise, a_sr).item() == pytest.approx(0.04)
-    assert forgiving(a + noise) < 1e-6
-    assert forgiving(a + 0.2) == pytest.approx(0.04)
-
-
-def test_repeat_loss_is_the_squared_difference_of_the_two_images():
-    assert losses.repeat_loss(constant(0.5, 16), constant(0.25, 16)).item() == pytest.approx(0.0625)
-
-
 def test_downsample_loss_is_the_squared_difference_of_block_means():
     a, a_sr = constant(0.25, 4), torch.zeros(1, 1, 32, 32)
     a_sr[..., ::2] = 1.0  # every block has mean 0.5

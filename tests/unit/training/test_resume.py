@@ -37,7 +37,7 @@ SETTINGS = config.Train(
 """Three epochs of two steps; the pools overflow in the second step, the learning rate falls from the fourth."""
 ALWAYS = 1e-9
 """compute.checkpoint_minutes that saves after every step."""
-NOISE_AWARE = config.CycleGANMethod(losses=config.Losses(repeat=5, forgive_px=1), mix_noise=True)
+METHOD = config.CycleGANMethod()
 EVERYTHING = {"ema_decay": 0.9, "gradient_penalty": 1.0}
 SECONDS = 120
 """Patience with a process, see `limit`."""
@@ -73,7 +73,7 @@ def stop_in(monkeypatch):
     return choose
 
 
-def run(patches, folder, method=NOISE_AWARE, seed=5, minutes=1e9, state=None, attempt=1, **changed):
+def run(patches, folder, method=METHOD, seed=5, minutes=1e9, state=None, attempt=1, **changed):
     """A training to its end; weights of the model, and its history as it is written."""
     train.train(
         {name: [patches / f"{name}.npy"] for name in ("clinical", "micro")}, folder / "model",
@@ -140,23 +140,20 @@ def test_the_models_kept_on_the_way_are_those_of_a_training_that_was_not_stopped
 
 EVERY = range(1, STEPS + 1)
 WAYS = {
-    "compact": ({}, config.CycleGANMethod(), EVERY),
-    "compact bfloat16": ({"precision": "bfloat16"}, config.CycleGANMethod(), EVERY),
-    "compact noise-aware": ({}, NOISE_AWARE, (1, 4)),
-    "compact with everything": (EVERYTHING, NOISE_AWARE, EVERY),
-    "compact bfloat16 with everything": (EVERYTHING | {"precision": "bfloat16"}, NOISE_AWARE, (2, 5)),
-    "resnet": ({"network": "resnet"}, config.CycleGANMethod(), EVERY),
-    "resnet bfloat16 with everything": (
-        EVERYTHING | {"network": "resnet", "precision": "bfloat16"}, NOISE_AWARE, (1, 3, 5),
-    ),
-    "efficient": ({"network": "efficient"}, config.CycleGANMethod(), (2, 5)),
+    "compact": ({}, EVERY),
+    "compact bfloat16": ({"precision": "bfloat16"}, EVERY),
+    "compact with everything": (EVERYTHING, EVERY),
+    "compact bfloat16 with everything": (EVERYTHING | {"precision": "bfloat16"}, (2, 5)),
+    "resnet": ({"network": "resnet"}, EVERY),
+    "resnet bfloat16 with everything": (EVERYTHING | {"network": "resnet", "precision": "bfloat16"}, (1, 3, 5)),
+    "efficient": ({"network": "efficient"}, (2, 5)),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_all_steps_at_once_are_the_first_ones_and_then_the_rest(way, patches, tmp_path, stop_in, small_resnet):
-    changed, method, stops = WAYS[way]
-    training = functools.partial(run, patches, method=method, **changed)
+    changed, stops = WAYS[way]
+    training = functools.partial(run, patches, **changed)
     stop_in(STEPS - 1)
     stop(training, tmp_path / "straight")
     straight = newest_state(tmp_path / "straight")
@@ -232,11 +229,8 @@ def test_a_changed_training_starts_fresh_and_says_why(
     elif changed == "seed":
         options, why = {"seed": 6}, "seed was 5, now 6"
     elif changed == "losses":
-        losses = config.Losses(cycle=3, repeat=5, forgive_px=1)
-        options, why = (
-            {"method": config.CycleGANMethod(losses=losses, mix_noise=True)},
-            "method.losses.cycle was 1.0, now 3.0",
-        )
+        method = config.CycleGANMethod(losses=config.Losses(cycle=3))
+        options, why = {"method": method}, "method.losses.cycle was 1.0, now 3.0"
     elif changed == "patches":
         other = tmp_path / patches.name
         other.mkdir()
@@ -380,8 +374,7 @@ def flags(patches, folder, epochs, *more):
                 "--output", folder / "model", "--state", folder / "state", "--log", folder / "log",
                 "--seed", 5, "--window_hu", *WINDOW, "--network", "compact", "--epochs", epochs,
                 "--patches_per_case", 4, "--batch_size", 2, "--learning_rate", 1e-3, "--pool_size", 3,
-                "--precision", "float32", "--device", "cpu", "--ema_decay", 0.9, "--losses.repeat", 5,
-                "--mix_noise", "true", *more,
+                "--precision", "float32", "--device", "cpu", "--ema_decay", 0.9, *more,
             ],
         )
     )  # fmt: skip

@@ -268,12 +268,11 @@ def test_a_case_may_lack_a_modality():
 
 
 def test_only_a_method_that_learns_from_noise_is_told_of_the_scanner():
-    noise_aware = {"mix_noise": True}
     quiet = {"start_steps": 0, "noise_gain": 1}
-    made = plan(methods=METHODS | {"noise_aware": noise_aware}, train=quiet, scanner={"noise_hu": 12.5})
+    made = plan(methods=METHODS | {"best_guess": {"kind": "regression"}}, train=quiet, scanner={"noise_hu": 12.5})
     told = [method for method in made.trained_methods if "--noise_hu 12.5" in made.training_flags(method)]
-    assert told == ["noise_aware"]
-    assert "--noise_hu" not in made.network_flags("noise_aware")
+    assert told == ["best_guess"]
+    assert "--noise_hu" not in made.network_flags("best_guess")
     assert "--noise_hu" in plan(train={"start_steps": 5}).training_flags("proposed"), "its generator starts from noise"
 
 

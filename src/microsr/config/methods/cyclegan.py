@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, create_model
+from pydantic import Field, create_model, model_validator
 
 from microsr.config.methods.method import TrainedMethod
 from microsr.config.section import Section, Weight
@@ -16,6 +16,17 @@ FurtherLosses = create_model(
     **{key: (Annotated[Weight, Field(description=loss.help)], 0.0) for key, loss in LOSSES.items()},
 )
 """Weights of the losses in a module of their own (docs/extending.md)."""
+
+
+def refuse_noise_aware(given: Any, *keys: str) -> Any:
+    """Settings as they are given, unless they have a key of the method `noise_aware`, which is no more."""
+    for key in keys:
+        if isinstance(given, dict) and key in given:
+            raise ValueError(
+                f"{key} was a key of the method noise_aware, which is no more, as it did not help (docs/results.md); "
+                f"delete the key, and the method if it is noise_aware"
+            )
+    return given
 
 
 class Losses(FurtherLosses):
@@ -37,14 +48,11 @@ class Losses(FurtherLosses):
     """micro_ssim_loss: 1 - SSIM(B, up-sampled B_LR)."""
     pixel_norm: Literal["mse", "l1"] = "mse"
     """Norm of downsample_loss and upsample_loss (paper: mse)."""
-    repeat: Weight = 0.0
-    """repeat_loss: A_SR against G1(A + the scanner's noise), so that the SR image does not follow the noise (beyond the
-    paper).
-    """
-    forgive_px: Weight = 0.0
-    """Losses against a clinical A see both images blurred by a Gaussian of this sigma, clinical pixels: noise is finer,
-    and is forgiven (beyond the paper).
-    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_noise_aware(cls, given: Any) -> Any:
+        return refuse_noise_aware(given, "repeat", "forgive_px")
 
     @property
     def further(self) -> dict[str, float]:
@@ -60,12 +68,8 @@ class CycleGANMethod(TrainedMethod):
     losses: Losses = Field(default_factory=Losses)
     mix_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """Share of the clinical inputs that are down-sampled uCT patches (paper: 25 %)."""
-    mix_noise: bool = False
-    """Add the scanner's noise to those patches; the losses compare with what they were without it (beyond the
-    paper).
-    """
 
-    @property
-    def uses_noise(self) -> bool:
-        """Whether training depends on the scanner's noise."""
-        return self.losses.repeat > 0 or (self.mix_noise and self.mix_fraction > 0)
+    @model_validator(mode="before")
+    @classmethod
+    def _without_noise_aware(cls, given: Any) -> Any:
+        return refuse_noise_aware(given, "mix_noise")

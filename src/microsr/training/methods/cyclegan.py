@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 
 from microsr.core.streams import Stream, numpy_stream, seed_torch
 from microsr.networks.families import Networks, build
-from microsr.training.batches import Batch, Batches, add_noise
+from microsr.training.batches import Batch, Batches
 from microsr.training.methods.generator import GeneratorTraining, open_unpaired
 from microsr.training.methods.method import SKIPPED, Setup, Sizes
 from microsr.training.passes import DiscriminatorPass, GeneratorPass, freeze, gigaflops_per_pair
@@ -71,7 +71,7 @@ class CycleGAN(GeneratorTraining):
     @staticmethod
     def open_data(files: Mapping[str, Sequence[Path]], setup: Setup) -> Batches:
         """Unpaired patches, with the method's mix; see `TrainableMethod`."""
-        return open_unpaired(files, setup, setup.method.mix_fraction, setup.method.mix_noise)
+        return open_unpaired(files, setup, setup.method.mix_fraction)
 
     @staticmethod
     def gigaflops_per_pair(setup: Setup, sizes: Sizes) -> float:
@@ -133,15 +133,7 @@ class CycleGAN(GeneratorTraining):
         size = tuple(batch.a.shape[-2:])
         g1, g2, *_ = self.nets
         noise = [self.planes(network, samples, use, size) for use, network in enumerate((g1, g2, g2, g1))]
-        repeated = None
-        if self._weights.repeat:
-            streams = [numpy_stream(Stream.REPEAT_NOISE, self.setup.seed, sample) for sample in samples]
-            noisy = [
-                add_noise(batch.a[k : k + 1], self.setup.scanner, self.setup.window_hu, random)
-                for k, random in enumerate(streams)
-            ]
-            repeated = torch.cat(noisy)
-        return batch, noise, repeated
+        return batch, noise
 
     def _show(self, number: int, a_sr: Tensor, b_lr: Tensor) -> list[Tensor]:
         """What the discriminators see of the generated images: all processes hold the same pools."""

@@ -184,14 +184,11 @@ class GeneratorTraining:
         return counter.get_total_flops() / 1e9
 
 
-def open_unpaired(
-    files: Mapping[str, Sequence[Path]], setup: Setup, mix_fraction: float = 0.0, mix_noise: bool = False
-) -> Batches:
-    """Unpaired patches of clinical CT and uCT; mix_fraction, mix_noise: as in `config.CycleGANMethod`."""
-    settings, scanner = setup.train, setup.scanner
+def open_unpaired(files: Mapping[str, Sequence[Path]], setup: Setup, mix_fraction: float = 0.0) -> Batches:
+    """Unpaired patches of clinical CT and uCT; mix_fraction: as in `config.CycleGANMethod`."""
+    settings = setup.train
     return Batches(
         files["clinical"], files["micro"], patches_per_case=settings.patches_per_case, batch_size=settings.batch_size,
         mix_fraction=mix_fraction, augment=settings.augment, window_hu=setup.window_hu, seed=setup.seed,
-        mix_noise=scanner if mix_noise else None, start_noise=scanner if settings.start_steps else None,
-        device=setup.processes.device,
+        start_noise=setup.scanner if settings.start_steps else None, device=setup.processes.device,
     )  # fmt: skip
