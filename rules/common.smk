@@ -16,10 +16,16 @@ def prepend(variable, folder):
 
 BEGAN = time.time()
 
-# The steps run the code of this clone, with the Python that runs Snakemake or, with --sdm conda, the environment's.
-SOURCE = Path(workflow.basedir) / "src"
-sys.path.insert(0, str(SOURCE))
-prepend("PYTHONPATH", SOURCE)
+# The steps run the code beside this workflow, with the Python that runs Snakemake or, with --sdm conda, the environment's.
+# (workflow.basedir would be the folder of who includes this workflow, or uses it as a module.)
+WORKFLOW = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
+if (WORKFLOW / "src").is_dir():  # a clone; else the workflow of the installed package
+    sys.path.insert(0, str(WORKFLOW / "src"))
+    prepend("PYTHONPATH", WORKFLOW / "src")
+elif "conda" in map(str, workflow.deployment_settings.deployment_method):
+    from microsr.core.folders import package_alone
+
+    prepend("PYTHONPATH", package_alone(Path(".snakemake")))
 prepend("PATH", Path(sys.executable).parent)
 
 from microsr.core.errors import UserError
@@ -39,10 +45,10 @@ def stop(message):
 
 def read_plan():
     """The plan of the experiment, from its checked configuration and its cases."""
-    files = [Path(os.path.relpath(file)) for file in workflow.configfiles]
-    overlays = [file for file in files if file != Path("config.yaml")]
+    given = workflow.overwrite_configfiles  # by --configfile: they are laid over those that Snakefiles name
+    files = [*reversed(given), *reversed(workflow.configfiles[len(given) :])]
     try:
-        experiment = load(config, [*reversed(overlays), Path("config.yaml")])
+        experiment = load(config, list(dict.fromkeys(Path(os.path.relpath(file)) for file in files)))
         if experiment.cases.sheet is None:
             cases = simulated_cases(experiment.simulate, f"results/{experiment.experiment}/simulated")
         else:
@@ -58,8 +64,8 @@ EXPERIMENT, CASES, METHODS, RESULTS = PLAN.experiment, PLAN.cases, PLAN.experime
 # Jobs that may use the GPU claim it where there is one; profiles/default lets one at a time.
 DEVICE, DEVICES, NODES = EXPERIMENT.compute.device, EXPERIMENT.compute.devices, EXPERIMENT.compute.nodes
 GPU = int(DEVICE == "cuda" or (DEVICE == "auto" and shutil.which("nvidia-smi") is not None))
-ENVIRONMENT = str(Path(workflow.basedir) / "envs/cpu.yaml")
-NETWORK_ENVIRONMENT = str(Path(workflow.basedir) / "envs/gpu.yaml") if DEVICE == "cuda" else ENVIRONMENT
+ENVIRONMENT = str(WORKFLOW / "envs/cpu.yaml")
+NETWORK_ENVIRONMENT = str(WORKFLOW / "envs/gpu.yaml") if DEVICE == "cuda" else ENVIRONMENT
 
 
 def any_of(names):

@@ -79,7 +79,7 @@ rule write_report:
         more=len(PLAN.comparisons) - len(PLAN.viewed_comparisons),
         window="{:g} {:g}".format(*EXPERIMENT.figures.display_window_hu),
         settings=shlex.join(changed_settings(EXPERIMENT)),
-        captions=os.path.relpath(Path(workflow.basedir) / "report"),
+        captions=os.path.relpath(WORKFLOW / "report"),
         code=f"{code_version('report')} {page_version()}",
     shell:
         "microsr report page --experiment {params.name} {params.note} {params.views} --more_views {params.more}"

@@ -15,13 +15,15 @@ import signal
 import sys
 from pathlib import Path
 
-from microsr import __version__
 from microsr.core import code_version
 from microsr.core.errors import UserError
 from microsr.core.files import explain, explain_errors, nearest_folder
 from microsr.core.progress import logger, start_log
+from microsr.core.provenance import describe_software
 
 STEPS = {
+    "new": "make a folder for a study: settings, case sheet, profiles",
+    "run": "run the workflow in the folder of a study; the arguments are Snakemake's",
     "simulate": "make a simulated lung, its clinical CT and its uCT",
     "volumes": "import a CT or uCT volume: HU, geometry, mask",
     "patches": "extract training patches",
@@ -39,7 +41,12 @@ STEPS = {
     "figures": "draw the figures",
     "report": "make one HTML file of an experiment to look into and to send",
 }
-MODULES = code_version.STEPS | {"info": "microsr.info", "provenance": "microsr.report.lineage"}
+MODULES = code_version.STEPS | {
+    "new": "microsr.workflow.new",
+    "run": "microsr.workflow.run",
+    "info": "microsr.info",
+    "provenance": "microsr.report.lineage",
+}
 """Where a step's commands are, imported when they are asked for."""
 
 
@@ -47,20 +54,26 @@ def main(argv: list[str] | None = None) -> None:
     """Run one step; exit status 1 with one line on stderr if it fails."""
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="microsr", description="Micro-CT-level super-resolution of clinical lung CT.")
-    parser.add_argument("--version", action="version", version=f"microsr {__version__}")
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, help="say what an issue needs: versions, commit, machine"
+    )
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     for step, summary in STEPS.items():
         sub = steps.add_parser(
             step, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False
         )
-        if argv[:1] == [step]:
+        if argv[:1] == [step] != ["run"]:
             common = argparse.ArgumentParser(add_help=False)
             common.add_argument("--log", type=Path, help="file that also gets the messages")
             common.add_argument("--debug", action="store_true", help="show the traceback of an error")
             module = importlib.import_module(MODULES[step])
             module.arguments(sub)
             _add_everywhere(sub, common)
-    namespace = parser.parse_args(argv)
+    if argv[:1] == ["run"]:  # all that follows is Snakemake's
+        module = importlib.import_module(MODULES["run"])
+        namespace = argparse.Namespace(step="run", arguments=argv[1:], log=None, debug=False)
+    else:
+        namespace = parser.parse_args(argv)
     output = getattr(namespace, "output", None)
     try:
         with explain_errors(namespace.log or Path()):
@@ -83,6 +96,15 @@ def main(argv: list[str] | None = None) -> None:
         for handler in logger.handlers[1:]:
             handler.emit(logger.makeRecord(logger.name, 40, "", 0, "traceback", (), sys.exc_info()))
         _fail(f"unexpected {type(error).__name__}: {error}{where}", namespace)
+
+
+class _Version(argparse.Action):
+    """Says what `describe_software` says, which is gathered only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """End with it."""
+        print(describe_software())
+        parser.exit()
 
 
 def _add_everywhere(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:

@@ -74,7 +74,7 @@ def test_no_rules_file_changes_what_another_one_holds():
         for one in given:
             owners.setdefault(one, []).append(name)
     assert {one: names for one, names in owners.items() if len(names) > 1} == {}
-    assert {"PLAN", "EXPERIMENT", "RESULTS", "SOURCE", "DEVICE", "NODES"} <= found["common.smk"][0]
+    assert {"PLAN", "EXPERIMENT", "RESULTS", "WORKFLOW", "DEVICE", "NODES"} <= found["common.smk"][0]
 
 
 def test_rules_say_no_error_of_their_own():

@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import subprocess
 import threading
 import time
@@ -101,6 +102,11 @@ def checksums_beside(paths: Iterable[Path]) -> Iterator[Callable[[], dict[Path, 
 
 
 def _git(*arguments: str) -> str | None:
+    """What git says of the clone that the code lies in; None of an installed package, although it may lie in another
+    project's clone.
+    """
+    if not (SOURCE.parent.parent / ".git").exists():
+        return None
     try:
         run = subprocess.run(
             ["git", "-C", str(SOURCE), *arguments], capture_output=True, text=True, timeout=10, check=True
@@ -127,15 +133,14 @@ def write_run(
     has waited for, since its start. Paths are written relative to the working folder, or absolute where they are given
     so and lie outside it.
     """
-    status, slices_read = _git("status", "--porcelain"), slices_read or {}
+    slices_read = slices_read or {}
     if not isinstance(inputs, Mapping):
         inputs = {path: checksum(path, slices=slices_read.get(path)) for path in inputs}
     how = {
         "code": {
             "microsr": microsr.__version__,
             "fingerprint": step_version(step),
-            "commit": _git("rev-parse", "HEAD"),
-            "uncommitted_changes": None if status is None else bool(status),
+            **_commit(),
         },
         "packages": {"python": platform.python_version(), **_versions()},
         "platform": platform.platform(),
@@ -152,6 +157,30 @@ def write_run(
         if slices_read:
             record["slices_read"] = {_recorded_path(path, here): list(slices) for path, slices in slices_read.items()}
         write_atomically(file, json.dumps(record | how, indent=1, ensure_ascii=False) + "\n")
+
+
+def _commit() -> dict[str, Any]:
+    """The commit of the code, and whether it was changed since; both None where there is no clone."""
+    status = _git("status", "--porcelain")
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": None if status is None else bool(status),
+    }
+
+
+def describe_software() -> str:
+    """What whoever looks into an error must know: versions, commit, machine; lines for `microsr --version`."""
+    commit, packages = _commit(), _versions()
+    changes = " with uncommitted changes" if commit["uncommitted_changes"] else ""
+    clone = f"a clone at commit {commit['commit'][:12]}{changes}" if commit["commit"] else "installed"
+    gpu = "nvidia-smi is there" if shutil.which("nvidia-smi") else "no nvidia-smi"
+    return "\n".join(
+        [
+            f"microsr {microsr.__version__}, {clone}",
+            f"Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} CPUs, {gpu}",
+            ", ".join(f"{name} {version}" for name, version in packages.items()),
+        ]
+    )
 
 
 def _recorded_path(path: Path, here: bool) -> str:
