@@ -1,6 +1,6 @@
 # The two commands of the project: `make figures` and `make test`. Both make the environment first, in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help env figures report docs schema lint test test-all test-mutations lock
+.PHONY: help env figures report docs schema lint validators test test-all test-mutations lock
 
 VENV := .venv
 
@@ -14,6 +14,7 @@ help:
 	@echo "make test-all  every test, nightly ones and test-mutations too: hours on two cores"
 	@echo "make test-mutations   how many made-up faults the tests see, an hour"
 	@echo "make env       only the environment, .venv, in the exact versions of requirements.lock"
+	@echo "make validators       the environment of validators, .venv-validators, that some tests ask for"
 	@echo "make lock      solve requirements.in into requirements.lock and envs/"
 
 env: $(VENV)/package.stamp
@@ -40,6 +41,14 @@ schema: env
 	$(VENV)/bin/python -m microsr.config.schema
 
 PYTEST := $(VENV)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 25
+
+# Validators whose own dependencies exclude those of requirements.lock, for tests of crates and of CITATION.cff.
+validators: $(VENV)-validators/stamp
+
+$(VENV)-validators/stamp: tests/validators/requirements.txt
+	$(call make_environment,$(VENV)-validators)
+	$(VENV)-validators/bin/python -m pip install --quiet --disable-pip-version-check -r tests/validators/requirements.txt
+	@touch $@
 
 test: env
 	$(PYTEST)

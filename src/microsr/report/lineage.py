@@ -33,15 +33,31 @@ WORDS = {
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `microsr provenance`."""
-    parser.add_argument("file", type=Path, metavar="FILE", help="any result: a figure, table, model, volume, patch set")
+    parser.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="any result: a figure, table, model, volume, patch set; with --crate the folder of an experiment",
+    )
     parser.add_argument("--json", action="store_true", help="the same as JSON")
     parser.add_argument(
         "--no-check", action="store_true", help="do not read the files to see whether they are what they were"
+    )
+    parser.add_argument(
+        "--crate",
+        type=Path,
+        metavar="OUT",
+        help="write an experiment as a Workflow Run RO-Crate, a new folder or .zip, for a reviewer or an archive",
     )
 
 
 def main(namespace: argparse.Namespace) -> None:
     """Run `microsr provenance`."""
+    if namespace.crate is not None:
+        from microsr.report.crate import write_crate
+
+        write_crate(namespace.file, namespace.crate)
+        return
     found = trace(namespace.file, check=not namespace.no_check)
     print(json.dumps(found, indent=1, ensure_ascii=False) if namespace.json else "\n".join(lines(found)))
 
@@ -74,7 +90,7 @@ def trace(file: Path, check: bool = True) -> dict[str, Any]:
     todo = [first]
     while todo:
         path = todo.pop(0)
-        run = _read(path)
+        run = read_record(path)
         place = _Place(path, run)
         names.setdefault(path, place.name)
         inputs = []
@@ -85,7 +101,7 @@ def trace(file: Path, check: bool = True) -> dict[str, Any]:
             if record == path:  # its own folder, say: that does not make it its own input
                 record = None
             if record is not None and record not in names:
-                names[record] = _Place(record, _read(record)).name
+                names[record] = _Place(record, read_record(record)).name
                 todo.append(record)
             inputs.append(
                 {"file": name, "sha256": sha, **({} if slices is None else {"slices": slices})}
@@ -100,7 +116,14 @@ def trace(file: Path, check: bool = True) -> dict[str, Any]:
     return {"file": str(file), "record": names[first], "records": records}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, Any]:
+    """What a record says: "step", "inputs" and "code" at the least.
+
+    Raises
+    ------
+    UserError
+        The record is damaged.
+    """
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
         return {**run, "step": str(run["step"]), "inputs": dict(run["inputs"]), "code": dict(run["code"])}
@@ -203,7 +226,7 @@ def _describe(run: dict[str, Any], usual: dict[str, str], width: int) -> list[st
     code = {True: "the present code", False: "OTHER CODE than the present one", None: "code that is not here"}
     fingerprint = str(run["code"].get("fingerprint"))
     head = f"{run['step']}, {run.get('started')}, {spent}, by {code[run['current_code']]} ({fingerprint})"
-    settings = " ".join(f"{name}={value}" for name, value in _leaves(run.get("settings", {})))
+    settings = " ".join(f"{name}={value}" for name, value in leaves(run.get("settings", {})))
     unusual = [text for name, text in _facts(run).items() if text != usual[name]]
     return [
         head,
@@ -214,12 +237,12 @@ def _describe(run: dict[str, Any], usual: dict[str, str], width: int) -> list[st
     ]  # fmt: skip
 
 
-def _leaves(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def leaves(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Dotted names and values of what is set."""
     found = []
     for key, value in settings.items():
         if isinstance(value, dict):
-            found += _leaves(value, f"{prefix}{key}.")
+            found += leaves(value, f"{prefix}{key}.")
         elif value is not None:
             found.append((f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)))
     return found
