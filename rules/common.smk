@@ -177,26 +177,26 @@ def model_names(wildcards):
     return PLAN.name_flags(Result(wildcards.method, wildcards.training_set, wildcards.case))
 
 
-def by_method(name, methods=METHODS):
-    """Params function: the files of an input, each with the method that it is of."""
-    return lambda wildcards, input: [f"{method}={file}" for method, file in zip(methods, input[name])]
-
-
 def stem(wildcards, output):
     """Params function: where a figure or table goes, without the extension of its first file."""
     return str(Path(output[0]).with_suffix(""))
 
 
-def drawn(figure, caption, category, what):
+def drawn(figure, kind, category, what):
     """Output section of a figure: one for the screen, with what the report says of it, one for print, and its record.
 
-    caption: a file in report/. category, what: where the figure is in Snakemake's report, and its name there, in words
-    or as a function of the wildcards that gives them.
+    kind: its caption is report/<kind>.rst, where there is one. category, what: where the figure is in Snakemake's
+    report, and its name there, in words or as a function of the wildcards that gives them.
     """
     labels = (lambda wildcards: {"what": what(wildcards)}) if callable(what) else {"what": what}
     path = f"<results>/figures/{figure}"
-    png = report(f"{path}.png", caption=f"../report/{caption}.rst", category=category, labels=labels)
+    png = report(f"{path}.png", category=category, labels=labels, **caption(kind))
     return {"png": png, "pdf": f"{path}.pdf", "run": f"{path}.run.json"}
+
+
+def caption(name):
+    """What Snakemake's report says below a figure or table, where report/<name>.rst says it."""
+    return {"caption": f"../report/{name}.rst"} if (SOURCE.parent / f"report/{name}.rst").is_file() else {}
 
 
 # Resources

@@ -1,4 +1,10 @@
 # Metrics of the super-resolved CT: one table a protocol, and all of them in one.
+from microsr.core.registry.protocols import PROTOCOLS
+
+
+def evaluated(protocol):
+    """Input function: what a further protocol compares, by the flag of its command."""
+    return lambda wildcards: PLAN.evaluation_files(protocol, Result(**wildcards))
 
 
 rule evaluate_images:
@@ -61,88 +67,36 @@ use rule evaluate_images as evaluate_known with:
         code=code_version("evaluate"),
 
 
-rule evaluate_distribution:
-    """Compare the distribution of tissue features of a super-resolved CT with that of uCT."""
-    input:
-        superresolved="<results>/superresolved/{method}/{training_set}/{case}.ome.zarr",
-        clinical="<results>/volumes/{case}/clinical.ome.zarr",
-        micro=lambda wildcards: PLAN.reference_micro(wildcards.case),
-        features="<results>/features/features.pt",
-    output:
-        table=ensure("<results>/tables/metrics/{method}/{training_set}/{case}.distribution.csv", non_empty=True),
-        run="<results>/tables/metrics/{method}/{training_set}/{case}.distribution.run.json",
-    log:
-        "<logs>/evaluate/{method}/{training_set}/{case}.distribution.log",
-    benchmark:
-        "<benchmarks>/evaluate/{method}/{training_set}/{case}.distribution.tsv"
-    conda:
-        ENVIRONMENT
-    resources:
-        mem_mb=more_each_time(3000),
-        runtime=more_each_time(60),
-    params:
-        names=model_names,
-        code=code_version("evaluate.distribution"),
-    shell:
-        "microsr evaluate distribution {params.names} --superresolved {input.superresolved} --clinical {input.clinical}"
-        " --micro {input.micro} --features {input.features} --output {output.table} --log {log}"
+for PROTOCOL in PROTOCOLS:
 
-
-rule evaluate_repeatability:
-    """Compare the super-resolved CTs of two scans of the same lung."""
-    input:
-        superresolved="<results>/superresolved/{method}/{training_set}/{case}.ome.zarr",
-        repeated="<results>/superresolved/{method}/{training_set}/{case}.repeat.ome.zarr",
-        clinical="<results>/volumes/{case}/clinical.ome.zarr",
-        repeated_clinical="<results>/volumes/{case}/repeat.ome.zarr",
-        redrawn=lambda wildcards: PLAN.list_draws(**wildcards, name="redrawn"),
-        same_draw=lambda wildcards: PLAN.list_draws(**wildcards, name="same_draw"),
-    output:
-        table=ensure("<results>/tables/metrics/{method}/{training_set}/{case}.repeatability.csv", non_empty=True),
-        run="<results>/tables/metrics/{method}/{training_set}/{case}.repeatability.run.json",
-    log:
-        "<logs>/evaluate/{method}/{training_set}/{case}.repeatability.log",
-    benchmark:
-        "<benchmarks>/evaluate/{method}/{training_set}/{case}.repeatability.tsv"
-    conda:
-        ENVIRONMENT
-    resources:
-        mem_mb=more_each_time(3000),
-        runtime=more_each_time(60),
-    params:
-        names=model_names,
-        draws=optional("redrawn", "same_draw"),
-        code=code_version("evaluate.repeatability"),
-    shell:
-        "microsr evaluate repeatability {params.names} --superresolved {input.superresolved}"
-        " --repeated {input.repeated} --clinical {input.clinical}"
-        " --repeated_clinical {input.repeated_clinical} {params.draws} --output {output.table} --log {log}"
-
-
-rule evaluate_downsampled:
-    """Compare a held-out uCT that was down-sampled and super-resolved with itself."""
-    input:
-        superresolved="<results>/superresolved/{method}/{training_set}/{case}.downsampled.ome.zarr",
-        micro="<results>/volumes/{case}/micro.ome.zarr",
-    output:
-        table=ensure("<results>/tables/metrics/{method}/{training_set}/{case}.downsampled.csv", non_empty=True),
-        run="<results>/tables/metrics/{method}/{training_set}/{case}.downsampled.run.json",
-    log:
-        "<logs>/evaluate/{method}/{training_set}/{case}.downsampled.log",
-    benchmark:
-        "<benchmarks>/evaluate/{method}/{training_set}/{case}.downsampled.tsv"
-    conda:
-        ENVIRONMENT
-    resources:
-        mem_mb=more_each_time(3000),
-        runtime=more_each_time(60),
-    params:
-        names=model_names,
-        settings=PLAN.evaluation_flags,
-        code=code_version("evaluate.downsampled"),
-    shell:
-        "microsr evaluate downsampled {params.names} --superresolved {input.superresolved} --micro {input.micro}"
-        " --output {output.table} {params.settings} --log {log}"
+    rule:
+        name:
+            f"evaluate_{PROTOCOL}"
+        input:
+            unpack(evaluated(PROTOCOL)),
+        output:
+            table=ensure(
+                f"<results>/tables/metrics/{{method}}/{{training_set}}/{{case}}.{PROTOCOL}.csv", non_empty=True
+            ),
+            run=f"<results>/tables/metrics/{{method}}/{{training_set}}/{{case}}.{PROTOCOL}.run.json",
+        log:
+            f"<logs>/evaluate/{{method}}/{{training_set}}/{{case}}.{PROTOCOL}.log",
+        benchmark:
+            f"<benchmarks>/evaluate/{{method}}/{{training_set}}/{{case}}.{PROTOCOL}.tsv"
+        conda:
+            ENVIRONMENT
+        resources:
+            mem_mb=more_each_time(3000),
+            runtime=more_each_time(60),
+        params:
+            protocol=PROTOCOL,
+            names=model_names,
+            files=optional(*PROTOCOLS[PROTOCOL].inputs),
+            settings=PLAN.evaluation_flags if PROTOCOLS[PROTOCOL].settings else "",
+            code=code_version(f"evaluate.{PROTOCOL}"),
+        shell:
+            "microsr evaluate {params.protocol} {params.names} {params.files} --output {output.table} {params.settings}"
+            " --log {log}"
 
 
 rule collect_metrics:

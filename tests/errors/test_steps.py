@@ -14,10 +14,11 @@ from microsr import config
 from microsr.config import Calibration, Compute, CycleGANMethod, Figures, Inset, MicroVolume, Train, sheet
 from microsr.core.errors import UserError
 from microsr.evaluation.protocols import distribution
-from microsr.figures import comparison, hallucination, style, tiling
-from microsr.figures.domain import make_domain
-from microsr.figures.hallucination import make_hallucination
-from microsr.figures.metrics import make_metrics
+from microsr.figures import style
+from microsr.figures.charts.domain import make_domain
+from microsr.figures.charts.metrics import make_metrics
+from microsr.figures.pictures import comparison, hallucination, tiling
+from microsr.figures.pictures.hallucination import make_hallucination
 from microsr.inference import superresolve
 from microsr.networks import devices
 from microsr.preprocessing import calibration, patch_files, positions, volumes

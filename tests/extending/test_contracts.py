@@ -1,9 +1,11 @@
-"""What every loss, trainable method, family of networks, upsampler and file format must keep to: of all that `config`
-names, with no list here.
+"""What every loss, trainable method, family of networks, upsampler, file format, protocol of evaluation and figure must
+keep to: of all that `config` and the registries name, with no list here.
 
 docs/extending.md says how to add one.
 """
 
+import argparse
+from importlib import import_module
 from typing import get_args
 
 import numpy as np
@@ -11,9 +13,11 @@ import pandas as pd
 import pytest
 import torch
 
-from microsr import config
-from microsr.config.sheet import Scan
+from microsr import cli, config
+from microsr.config.sheet import Scan, simulated_cases
+from microsr.core.registry.figures import FIGURES
 from microsr.core.registry.methods import METHODS
+from microsr.core.registry.protocols import PROTOCOLS
 from microsr.core.scale import SCALE
 from microsr.formats.readers import read_scan
 from microsr.formats.writers import ENDINGS, kind_of, open_writer
@@ -28,6 +32,7 @@ from microsr.training.methods.method import Setup
 from microsr.training.passes import WEIGHT_OF, gigaflops_per_pair
 from microsr.training.train import PATCHES, trainable
 from microsr.volume.storage import Volume
+from microsr.workflow.plan import Plan, Result
 
 NETWORKS = get_args(config.Train.model_fields["network"].annotation)
 WEIGHTS = [key for key, field in config.Losses.model_fields.items() if field.annotation is float]
@@ -318,3 +323,70 @@ def test_the_sheet_chooses_slices_and_spacing(kind, tmp_path):
 def test_a_writer_that_was_stopped_goes_on_to_the_same_bytes(kind, tmp_path):
     straight = written(tmp_path / "straight", kind, a_volume())
     assert written(tmp_path / "stopped", kind, a_volume(), stop=2).read_bytes() == straight.read_bytes()
+
+
+# Protocols of evaluation and figures
+
+
+@pytest.fixture(scope="module")
+def plan():
+    """An experiment that asks for everything."""
+    evaluate = {"further_protocols": list(PROTOCOLS), "validate_simulation": True}
+    methods = {name: {"train": {"network": name}} for name in ("resnet", "compact")}
+    experiment = config.load({"experiment": "x", "evaluate": evaluate, "methods": methods})
+    return Plan(experiment, {case.case: case for case in simulated_cases(experiment.simulate, "simulated")})
+
+
+def flags_of(module):
+    """The flags of a command that its module adds, by name."""
+    parser = argparse.ArgumentParser()
+    import_module(module).arguments(parser)
+    return {action.dest: action for action in parser._actions}
+
+
+def refusal_of(step, name, module, given, folder, capsys):
+    """What a command says where none of its files is there."""
+    words = ["microsr", step, name, *given]
+    for flag, action in flags_of(module).items():
+        if action.required:
+            value = f"a={folder}/no_{flag}" if action.metavar == "NAME=PATH" else f"{folder}/no_{flag}"
+            words += [f"--{flag}", next(iter(action.choices)) if action.choices else value]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words[1:])
+    assert ended.value.code == 1
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_the_files_of_a_protocol_are_planned_under_the_flags_of_its_command(name, plan):
+    case = next(case for case in plan.superresolved_cases if name in plan.protocols_of(case))
+    files = plan.evaluation_files(name, Result("resnet", "pooled", case))
+    flags = flags_of(PROTOCOLS[name].module)
+    assert set(files) <= set(flags) and not {"case", "method", "training_set", "seed", "output"} & set(flags)
+    assert {flag for flag, action in flags.items() if action.required} <= {flag for flag in files if files[flag]}
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_protocol_names_the_file_that_is_not_there_and_writes_nothing(name, tmp_path, capsys):
+    given = [
+        *["--case", "c", "--method", "m", "--training_set", "t", "--seed", "1", "--output"],
+        str(tmp_path / "out.csv"),
+    ]
+    said = refusal_of("evaluate", name, PROTOCOLS[name].module, given, tmp_path, capsys)
+    assert "/no_" in said and "unexpected" not in said and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_what_a_figure_is_drawn_from_is_planned_under_the_flags_of_its_command(name, plan):
+    flags = flags_of(FIGURES[name].module)
+    assert "output" not in flags
+    for drawing in plan.drawings[name].values():
+        assert set(drawing.files) <= set(flags)
+        assert set(drawing.names) == {flag for flag in drawing.files if flags[flag].metavar == "NAME=PATH"}
+    assert plan.drawings[name] or ".png" not in FIGURES[name].endings, "it is never drawn"
+
+
+@pytest.mark.parametrize("name", [name for name in FIGURES if name != "network"])  # which is drawn of settings
+def test_a_figure_names_the_file_that_is_not_there_and_writes_nothing(name, tmp_path, capsys):
+    said = refusal_of("figures", name, FIGURES[name].module, ["--output", str(tmp_path / "out")], tmp_path, capsys)
+    assert "/no_" in said and "unexpected" not in said and not list(tmp_path.iterdir())

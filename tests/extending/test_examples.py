@@ -17,7 +17,7 @@ from workflows import ROOT, Workflow, copy_workflow
 
 from microsr.config import load
 from microsr.core.errors import UserError
-from microsr.figures.losses import make_losses
+from microsr.figures.charts.losses import make_losses
 from microsr.inference.upsamplers import Bicubic, upsample_slice
 
 PAGE = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
@@ -27,8 +27,13 @@ PARTS = {
     "method": "A trainable method",
     "upsampler": "A method that needs no training",
     "format": "A file format",
+    "protocol": "A protocol of evaluation",
+    "figure": "A figure",
 }
-STEPS = ("simulate", "volumes", "patches", "domain", "train", "superresolve", "gather", "export", "evaluate")
+STEPS = (
+    "simulate", "volumes", "patches", "domain", "train", "superresolve", "gather", "export", "evaluate",
+    "evaluate.downsampled", "figures.losses", "figures.metrics",
+)  # fmt: skip
 
 
 class Example:
@@ -39,13 +44,20 @@ class Example:
         ((self.path, self.code),) = re.findall(
             r"^`(src/\S+)`:\n\n```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL
         )
-        (self.diff,) = re.findall(r"^```diff\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        self.diff, *self.entries = re.findall(r"^```diff\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
         (self.experiment,) = re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
         self.name = yaml.safe_load(self.experiment)["experiment"]
-        self.registry = self.diff.splitlines()[0].removeprefix("--- a/")
+        self.registry, *self.described = (
+            diff.splitlines()[0].removeprefix("--- a/") for diff in (self.diff, *self.entries)
+        )
 
     def put_into(self, copy: Workflow) -> None:
-        """Write the new file and the experiment, and change the line."""
+        """Write the new file and the experiment, and change the line; of a protocol, add to the catalogue too."""
+        for entry in self.entries:
+            old, _, _, before, *lines = entry.splitlines()
+            copy.edit(
+                old.removeprefix("--- a/"), f"{before[1:]}\n", "".join(f"{line[1:]}\n" for line in (before, *lines))
+            )
         old, new, *lines = self.diff.splitlines()
         assert (old[:6], new[:6]) == ("--- a/", "+++ b/") and old[6:] == new[6:]
         lines = [line for line in lines if not line.startswith("@@")]
@@ -78,7 +90,7 @@ def run(copy: Workflow, *arguments: object) -> str:
 
 def versions(copy: Workflow) -> dict[str, str]:
     """The version of the code of each step."""
-    code = f"from microsr.core.code_version import code_version as v; print(*(v(step) for step in {STEPS}))"
+    code = f"from microsr.core.code_version import step_version as v; print(*(v(step) for step in {STEPS}))"
     return dict(zip(STEPS, run(copy, "-c", code).split(), strict=True))
 
 
@@ -117,14 +129,15 @@ def test_the_files_are_clean(example, extended):
 
 
 def test_the_new_parts_offer_what_their_protocols_ask_for(extended):
-    code = "from microsr.core.registry import families, formats, losses, methods, upsamplers; "
-    code += "print(*families.FAMILIES, *formats.FORMATS, *losses.LOSSES, *methods.METHODS, *upsamplers.UPSAMPLERS)"
+    code = "from microsr.core.registry import families, figures, formats, losses, methods, protocols, upsamplers; "
+    code += "print(*families.FAMILIES, *formats.FORMATS, *losses.LOSSES, *methods.METHODS, *upsamplers.UPSAMPLERS, "
+    code += "*protocols.PROTOCOLS, *figures.FIGURES)"
     named = run(extended, "-c", code).split()
-    assert {"tiny", "vtk", "total_variation", "median", "lanczos"} < set(named)
+    assert {"tiny", "vtk", "total_variation", "median", "lanczos", "density", "forest"} < set(named)
     said = run(
         extended, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_registry.py", "-k", "offers or words"
     )
-    assert "6 passed" in said
+    assert "8 passed" in said
 
 
 def test_each_file_stands_in_a_package_that_may_have_it(extended):
@@ -139,7 +152,7 @@ def test_the_new_parts_keep_their_contracts(extended):
     """`-k` finds a test of each, though test_contracts.py does not know them."""
     said = run(
         extended, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rA", "tests/test_contracts.py", "-k",
-        "total_variation or tiny or median or lanczos or vtk",
+        "total_variation or tiny or median or lanczos or vtk or density or forest",
     )  # fmt: skip
     passed = re.findall(r"^PASSED .*\[(\w+)\]$", said, re.MULTILINE)
     assert {name: passed.count(name) for name in set(passed)} == {
@@ -148,6 +161,8 @@ def test_the_new_parts_keep_their_contracts(extended):
         "median": 4,
         "lanczos": 3,
         "vtk": 3,
+        "density": 2,
+        "forest": 2,
     }
 
 
@@ -159,6 +174,8 @@ def test_the_new_parts_keep_their_contracts(extended):
         ("method", {"train"}),
         ("upsampler", {"superresolve"}),
         ("format", {"simulate", "volumes", "superresolve", "export"}),
+        ("protocol", set()),
+        ("figure", set()),
     ],
 )
 def test_a_new_part_is_code_of_the_steps_that_can_use_it(kind, again, plain):
@@ -166,20 +183,23 @@ def test_a_new_part_is_code_of_the_steps_that_can_use_it(kind, again, plain):
     unnoticed.
     """
     example, before = EXAMPLES[kind], versions(plain)
-    registry = plain.folder / example.registry
-    unlisted = registry.read_text(encoding="utf-8")
+    changed = {plain.folder / name for name in (example.registry, *example.described)}
+    unlisted = {file: file.read_text(encoding="utf-8") for file in changed}
     try:
         example.put_into(plain)
         added = versions(plain)
         file = plain.folder / example.path
         file.write_text(f"{example.code}\nANOTHER = 1\n", encoding="utf-8")
         edited = versions(plain)
-        registry.write_text(unlisted, encoding="utf-8")
+        for registry, text in unlisted.items():
+            registry.write_text(text, encoding="utf-8")
         assert versions(plain) == before, "without its line a file is code of no step"
     finally:
-        registry.write_text(unlisted, encoding="utf-8")
+        for registry, text in unlisted.items():
+            registry.write_text(text, encoding="utf-8")
         (plain.folder / example.path).unlink(missing_ok=True)
-    assert {step for step in before if added[step] != before[step]} == again
+    reading = {"figures.metrics"} if example.described else set()  # which shows what the catalogue says
+    assert {step for step in before if added[step] != before[step]} == again | reading
     assert {step for step in before if edited[step] != added[step]} == again
 
 
@@ -197,6 +217,7 @@ def test_a_new_part_is_code_of_the_steps_that_can_use_it(kind, again, plain):
             "methods.lanczos.kind: must be one of cyclegan, ",
         ),
         ("format", "superresolve.formats.0: Input should be 'nifti', 'nifti.gz', "),
+        ("protocol", "evaluate.further_protocols.0: Input should be 'distribution', "),
     ],
 )
 def test_without_its_line_an_experiment_is_refused(kind, said):
@@ -214,6 +235,8 @@ def test_without_its_line_an_experiment_is_refused(kind, said):
         ("method", ["--kind median --network ", "superresolved/median/pooled/test1.ome.zarr"]),
         ("upsampler", ["--upsampler lanczos ", "superresolved/lanczos/none/test1.ome.zarr"]),
         ("format", ["superresolved/proposed/pooled/test1.vtk", "superresolved/bicubic/none/test1.vtk"]),
+        ("protocol", ["microsr evaluate density --case test1 --method bicubic ", "figures/metrics_density.png"]),
+        ("figure", ["microsr figures forest --table results/pairs/tables/paired.csv --output "]),
     ],
 )
 def test_each_experiment_is_planned(kind, expected, extended):

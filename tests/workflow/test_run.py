@@ -119,7 +119,7 @@ def test_a_folder_that_was_moved_re_runs_nothing(finished, tmp_path):
 @pytest.mark.parametrize(
     ("module", "again", "kept"),
     [
-        ("src/microsr/figures/losses.py", {"draw_losses"}, {"train", "draw_comparison"}),
+        ("src/microsr/figures/charts/losses.py", {"draw_losses"}, {"train", "draw_comparison"}),
         ("src/microsr/figures/figures.py", {"draw_comparison", "draw_losses"}, {"train", "evaluate_known"}),
         (
             "src/microsr/evaluation/metrics.py",

@@ -8,7 +8,7 @@ workflow before any job.
 from microsr.config.arguments import add_flags, add_method_flags, flags, from_flags, method_from_flags, named_paths
 from microsr.config.cases import OF_CASES, REFERENCES, Cases, Scanner, Simulate
 from microsr.config.compute import OF_TRAINING, Compute
-from microsr.config.evaluate import FURTHER_PROTOCOLS, OF_PLAN, Evaluate, FurtherProtocol
+from microsr.config.evaluate import OF_PLAN, Evaluate
 from microsr.config.experiment import Experiment
 from microsr.config.figures import Figures, Inset
 from microsr.config.loading import describe, load
@@ -34,7 +34,6 @@ from microsr.config.volumes import Calibration, ClinicalVolume, MicroVolume, Vol
 __all__ = [
     "ENOUGH_SEEDS",
     "EXPORTED",
-    "FURTHER_PROTOCOLS",
     "INTERPOLATIONS",
     "IN_WORDS",
     "KIND",
@@ -56,7 +55,6 @@ __all__ = [
     "Experiment",
     "Figures",
     "Fraction",
-    "FurtherProtocol",
     "Inset",
     "Losses",
     "Method",

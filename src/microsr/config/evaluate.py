@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from microsr.config.section import Positive, Section
-
-FurtherProtocol = Literal["distribution", "downsampled", "repeatability"]
-FURTHER_PROTOCOLS = get_args(FurtherProtocol)
-"""Protocols of evaluation that are made where they are asked for; no_reference, and truth where it is known, are always
-made.
-"""
+from microsr.core.registry.protocols import PROTOCOLS
 
 
 class Evaluate(Section):
@@ -24,7 +19,7 @@ class Evaluate(Section):
     """
     data_range_hu: Positive = 1400.0
     """Data range of PSNR and SSIM, HU; the width of the intensity window."""
-    further_protocols: list[FurtherProtocol] = []
+    further_protocols: list[Literal[*PROTOCOLS]] = []
     """Protocols evaluated beside no_reference and truth, for the cases that allow them; each costs time on every result
     (docs/metrics.md).
     """

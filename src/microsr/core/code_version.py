@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import microsr
+from microsr.core.registry.figures import FIGURES
+from microsr.core.registry.protocols import PROTOCOLS
 
 SOURCE = Path(microsr.__file__).parent
 STEPS = {
@@ -31,31 +33,17 @@ STEPS = {
     "export": "microsr.inference.export",
     "features": "microsr.evaluation.tissue_features",
     "evaluate": "microsr.evaluation.evaluate",
-    "evaluate.downsampled": "microsr.evaluation.protocols.downsampled",
-    "evaluate.distribution": "microsr.evaluation.protocols.distribution",
-    "evaluate.repeatability": "microsr.evaluation.protocols.repeatability",
     "evaluate.collect": "microsr.evaluation.collect",
     "evaluate.summarise": "microsr.evaluation.summary",
     "evaluate.search": "microsr.evaluation.search",
     "evaluate.choices": "microsr.evaluation.choices",
     "evaluate.choose": "microsr.evaluation.choose",
     "figures": "microsr.figures.figures",
-    "figures.bronchioles": "microsr.figures.bronchioles",
-    "figures.comparison": "microsr.figures.comparison",
-    "figures.domain": "microsr.figures.domain",
-    "figures.efficiency": "microsr.figures.efficiency",
-    "figures.hallucination": "microsr.figures.hallucination",
-    "figures.losses": "microsr.figures.losses",
-    "figures.metrics": "microsr.figures.metrics",
-    "figures.network": "microsr.figures.network",
-    "figures.patches": "microsr.figures.patches",
-    "figures.tiling": "microsr.figures.tiling",
-    "figures.typeset": "microsr.figures.typeset",
-    "figures.validation": "microsr.figures.validation",
-    "figures.volumes": "microsr.figures.volumes",
     "report": "microsr.report.report",
     "report.calibration": "microsr.report.calibration",
     "report.panels": "microsr.report.panels",
+    **{f"evaluate.{name}": entry.module for name, entry in PROTOCOLS.items()},
+    **{f"figures.{name}": entry.module for name, entry in FIGURES.items()},
 }
 """The module of each step. A step is named as its command, with dots: it is what run.json says, wherever the module
 lies.
@@ -68,13 +56,16 @@ NOT_DECISIVE = (
     "core.files",
     "core.progress",
     "core.provenance",
+    "core.registry.figures",
+    "core.registry.protocols",
     "core.streams",
+    "core.subcommands",
     "__main__",
     "core.errors",
     "core.scale",
 )
 """Modules and packages that decide no result by themselves: settings reach a step by value, a stream's name draws the
-same for ever, and an attempt at a training changes nothing of it."""
+same for ever, an attempt at a training changes nothing of it, and each figure and protocol is a step of its own."""
 
 
 def step_version(step: str) -> str:

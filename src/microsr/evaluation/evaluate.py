@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from microsr import config
 from microsr.core.code_version import STEPS
 from microsr.core.errors import UserError
 from microsr.core.files import replacing, write_csv
 from microsr.core.provenance import write_run
+from microsr.core.registry.protocols import PROTOCOLS
+from microsr.core.subcommands import add_subcommand, add_subcommands
 from microsr.evaluation import tables
 from microsr.volume import alignment
 from microsr.volume.storage import open_mask, open_volume
@@ -28,13 +28,6 @@ from microsr.volume.storage import open_mask, open_volume
 if TYPE_CHECKING:
     from microsr.evaluation.protocols import truth
 
-PROTOCOLS = {
-    "downsampled": "compare a super-resolved down-sampled uCT with the uCT itself",
-    "distribution": "compare the tissue features of a super-resolved CT with those of uCT",
-    "repeatability": "compare the super-resolved CTs of two scans of one lung",
-}
-"""Protocols with a module each, and what each does. `code_version.STEPS` says which module; it is imported by name, so
-that a change of one makes no other one old, and when it is asked for: one loads PyTorch."""
 TABLES = {
     "collect": "put the tables of all cases and protocols into one",
     "summarise": "mean and interval of each metric",
@@ -42,14 +35,16 @@ TABLES = {
     "choices": "put into one table which model of each training was chosen",
     "choose": "choose among the models kept of a training",
 }
-"""What is made of all tables, by the same rule."""
+"""What is made of all tables, each by a module of its own, which is loaded when it is asked for."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Command-line arguments of the step."""
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    commands = add_subcommands(parser, "COMMAND")
 
-    one = _command(commands, "metrics", run, "metrics of one super-resolved case: protocols no_reference and truth")
+    one = add_subcommand(
+        commands, "metrics", "metrics of one super-resolved case: protocols no_reference and truth", None
+    )
     _add_names(one)
     one.add_argument("--superresolved", required=True, type=Path, help="super-resolved CT (OME-Zarr)")
     one.add_argument("--clinical", required=True, type=Path, help="its input (OME-Zarr with the lung mask)")
@@ -67,37 +62,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     config.add_flags(one, config.Evaluate, without=config.OF_PLAN)
     config.add_flags(one, config.Scanner)
 
-    for name, text in PROTOCOLS.items():
-        protocol = _command(commands, name, None, text)
+    for name, entry in PROTOCOLS.items():
+        protocol = add_subcommand(commands, name, entry.help, entry.module)
         _add_names(protocol)
-        protocol.module = STEPS[f"evaluate.{name}"]
         protocol.add_argument("--output", required=True, type=Path, help="table (.csv)")
 
-    for name, text in TABLES.items():
-        _command(commands, name, None, text).module = STEPS[f"evaluate.{name}"]
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser to which the arguments of a protocol's module are added when it is used."""
-
-    module: str | None = None
-
-    def parse_known_args(self, *given: Any, **more: Any) -> tuple[argparse.Namespace, list[str]]:
-        """Load the module first."""
-        if self.module is not None:
-            module = importlib.import_module(self.module)
-            module.arguments(self)
-            self.set_defaults(run=module.run)
-            self.module = None
-        return super().parse_known_args(*given, **more)
-
-
-def _command(
-    commands: argparse._SubParsersAction, name: str, function: Callable | None, text: str
-) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
-    parser.set_defaults(run=function)
-    return parser
+    for name, summary in TABLES.items():
+        add_subcommand(commands, name, summary, STEPS[f"evaluate.{name}"])
 
 
 def _add_names(parser: argparse.ArgumentParser) -> None:
@@ -109,7 +80,7 @@ def _add_names(parser: argparse.ArgumentParser) -> None:
 
 def main(ns: argparse.Namespace) -> None:
     """Run the step from its command line."""
-    ns.run(ns)
+    (ns.module.run if ns.module else run)(ns)
 
 
 def run(ns: argparse.Namespace) -> None:

@@ -7,16 +7,19 @@ Blue blocks are the losses that the paper adds to CycleGAN; a loss of weight 0 i
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 
+from microsr import config
 from microsr.config import CycleGANMethod, Train, TrainedMethod
 from microsr.core.errors import UserError
 from microsr.core.scale import SCALE
 from microsr.evaluation.names import method_name
+from microsr.figures.figure import Record
 from microsr.figures.style import GREY, PAGE, new_figure, save, styled
 
 LOW, HIGH = 0.46, 0.84
@@ -304,3 +307,26 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> 
         start, end, arrowstyle="-|>,head_length=3.2,head_width=1.6", shrinkA=0, shrinkB=0, zorder=2, **LINE
     )
     axes.add_patch(arrow)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `microsr figures network`."""
+    parser.add_argument(
+        "--patches",
+        required=True,
+        nargs=2,
+        type=int,
+        metavar=("CLINICAL", "MICRO"),
+        help="sides of the patches, pixels",
+    )
+    parser.add_argument("--title", help="name of the method")
+    config.add_method_flags(parser)
+    config.add_flags(parser, config.Train)
+
+
+def draw(ns: argparse.Namespace) -> Record:
+    """Draw the figure from its command line."""
+    method, train = config.method_from_flags(ns), config.from_flags(ns, config.Train)
+    losses = make_network(method, train, tuple(ns.patches), ns.output, ns.title)
+    settings = {"method": method.model_dump(mode="json"), "train": train.model_dump(mode="json")}
+    return Record(settings, [], {"losses": losses})

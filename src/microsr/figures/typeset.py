@@ -8,6 +8,7 @@ mean stands its 95 % interval, where there is one.
 
 from __future__ import annotations
 
+import argparse
 import re
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from microsr.core.files import replacing
 from microsr.evaluation.catalogue import find_protocol
 from microsr.evaluation.metric_tables import Cell, Row, Table, read_summary, tables
 from microsr.evaluation.names import MODALITY_NAMES
+from microsr.figures.figure import Record
 
 COLUMNS = {
     "Case": "case",
@@ -170,3 +172,20 @@ def _markdown_rows(table: Table) -> pd.DataFrame:
 def _write(output: Path, ending: str, text: str) -> None:
     with replacing(output.with_name(f"{output.name}{ending}")) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `microsr figures typeset`."""
+    parser.add_argument("--kind", required=True, choices=tuple(KINDS), help="what the table is of")
+    parser.add_argument(
+        "--table",
+        required=True,
+        type=Path,
+        help="table of `microsr volumes table` or `microsr evaluate summarise` (.csv)",
+    )
+
+
+def draw(ns: argparse.Namespace) -> Record:
+    """Set the table from its command line."""
+    KINDS[ns.kind](ns.table, ns.output)
+    return Record({"kind": ns.kind}, [ns.table], {})

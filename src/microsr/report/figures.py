@@ -95,16 +95,14 @@ def _show(path: Path, kind: str, captions: Path, settings: dict[str, Any]) -> Sh
     rest = path.stem.partition("_")[2]
     if kind == "patches":
         case, _, modality = rest.rpartition("_")
-        wildcards = {"case": case, "modality": modality}
         title += f": {case}, {MODALITY_NAMES.get(modality, modality)}"
     else:
-        wildcards = {}
         title += f": {rest.replace('_', ' ')}" if rest else ""
     picture, size = shrink(path)
-    return Shown(path.stem, kind, section, title, caption(captions / f"{kind}.rst", settings, wildcards), picture, size)
+    return Shown(path.stem, kind, section, title, caption(captions / f"{kind}.rst", settings), picture, size)
 
 
-def caption(file: Path, settings: dict[str, Any], wildcards: dict[str, str]) -> str:
+def caption(file: Path, settings: dict[str, Any]) -> str:
     """A caption of `snakemake --report` as HTML; "" if there is none.
 
     Raises
@@ -115,7 +113,7 @@ def caption(file: Path, settings: dict[str, Any], wildcards: dict[str, str]) -> 
     if not file.is_file():
         return ""
     try:
-        asked = SimpleNamespace(config=settings, wildcards=SimpleNamespace(**wildcards))
+        asked = SimpleNamespace(config=settings)
         text = Environment(autoescape=False).from_string(file.read_text(encoding="utf-8")).render(snakemake=asked)
         careful = {"file_insertion_enabled": False, "raw_enabled": False, "report_level": 5, "_disable_config": True}
         parts = publish_parts(text, writer="html5", settings_overrides=careful)

@@ -25,7 +25,7 @@ from microsr.config import Inset
 from microsr.core.errors import UserError, brief
 from microsr.core.scale import SCALE
 from microsr.evaluation.names import method_name
-from microsr.figures.comparison import MARGIN_MM, Field, lung_field
+from microsr.figures.pictures.comparison import MARGIN_MM, Field, lung_field
 from microsr.volume.storage import Volume, open_mask, open_volume
 
 MOST_PIXELS = 4_000_000

@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import NamedTuple
 
 from microsr.config import (
@@ -27,7 +28,9 @@ from microsr.config import (
 )  # fmt: skip
 from microsr.config.sheet import Case
 from microsr.core.errors import UserError
+from microsr.core.registry.figures import FIGURES
 from microsr.core.registry.methods import FILES
+from microsr.core.registry.protocols import PROTOCOLS
 from microsr.core.urls import url
 
 UNTRAINED = "none"
@@ -65,6 +68,19 @@ class Result(NamedTuple):
     method: str
     training_set: str
     case: str
+
+
+class Drawing(NamedTuple):
+    """What a figure is drawn from, and what its command is told."""
+
+    files: Mapping[str, list[str]] = MappingProxyType({})
+    """By the flag of the command; none of a flag: it is left out."""
+    words: str = ""
+    """Further words of the command."""
+    names: Mapping[str, list[str]] = MappingProxyType({})
+    """By flag, the name of each file, where the command takes NAME=PATH."""
+    what: str = ""
+    """What Snakemake's report calls it; nothing: as its line in `core.registry.figures` says, or its name."""
 
 
 def base(training_set: str) -> str:
@@ -405,13 +421,9 @@ class Plan:
         They are the clinical CT, and where a further protocol compares with them, its repetition and the down-sampled
         uCT.
         """
-        asked = self.experiment.evaluate.further_protocols if self.cases[case].condition is None else []
-        scans = {case: "clinical"}
-        if self.cases[case].repeat is not None and "repeatability" in asked:
-            scans |= {f"{case}.repeat": "repeat", f"{case}.redrawn": "clinical", f"{case}.same_draw": "repeat"}
-        if self.cases[case].micro is not None and "downsampled" in asked:
-            scans[f"{case}.downsampled"] = "downsampled"
-        return scans
+        further = self._further_protocols(case)
+        named = {name: volume for protocol in further for name, volume in PROTOCOLS[protocol].scans.items()}
+        return {case: "clinical"} | {f"{case}.{name}": volume for name, volume in named.items()}
 
     @cached_property
     def scans(self) -> dict[str, tuple[str, str]]:
@@ -446,19 +458,42 @@ class Plan:
 
     def protocols_of(self, case: str) -> list[str]:
         """The tables of metrics that a case allows; `images` holds the protocols no_reference and truth."""
+        return ["images", *self._further_protocols(case)]
+
+    def _further_protocols(self, case: str) -> list[str]:
+        """The further protocols that are asked for and that a case allows; those of a condition allow none."""
         asked = self.experiment.evaluate.further_protocols if self.cases[case].condition is None else []
-        compared = dict.fromkeys(volume for volume in self.scans_of(case).values() if volume != "clinical")
-        by_volume = {"repeat": "repeatability", "downsampled": "downsampled"}
-        return ["images", *(["distribution"] if "distribution" in asked else []), *(by_volume[v] for v in compared)]
+        return [
+            protocol
+            for protocol, entry in PROTOCOLS.items()
+            if protocol in asked and all(self.having(column, [case]) for column in entry.columns)
+        ]
 
     def _protocols_of_result(self, result: Result) -> list[str]:
-        """As `protocols_of`; what is known is no image of a down-sampled uCT, and but for the truth of no second
-        scan.
-        """
+        """As `protocols_of`; of what is known in a method's place, those that have a use for it."""
+        protocols = self.protocols_of(result.case)
         if result.method not in REFERENCES:
-            return self.protocols_of(result.case)
-        allowed = ("images", "distribution", *(["repeatability"] if result.method == "truth" else []))
-        return [protocol for protocol in self.protocols_of(result.case) if protocol in allowed]
+            return protocols
+        return [name for name in protocols if name == "images" or result.method in PROTOCOLS[name].references]
+
+    def evaluation_files(self, protocol: str, result: Result) -> dict[str, list[str]]:
+        """The files that a further protocol compares, by the flag of its command."""
+        entry, (method, training_set, case) = PROTOCOLS[protocol], result
+        folder = f"<results>/superresolved/{method}/{training_set}"
+        every = {
+            "superresolved": [f"{folder}/{case}{entry.measures and f'.{entry.measures}'}.ome.zarr"],
+            "repeated": [f"{folder}/{case}.repeat.ome.zarr"],
+            "redrawn": self.list_draws(method, training_set, case, "redrawn"),
+            "same_draw": self.list_draws(method, training_set, case, "same_draw"),
+            "clinical": self.volumes("clinical", [case]),
+            "repeated_clinical": self.volumes("repeat", [case]),
+            "micro": self.reference_micro(case),
+            "truth": self.volumes("truth", [case]),
+            "thick_truth": self.volumes("thick_truth", [case]),
+            "labels": self.volumes("labels", [case]),
+            "features": ["<results>/features/features.pt"],
+        }
+        return {name: every[name] for name in entry.inputs}
 
     def metric_tables(self, condition: str | None = None) -> list[str]:
         """The tables of metrics of the cases of a condition, or of those of none: one a result and protocol."""
@@ -560,18 +595,111 @@ class Plan:
         training_set = self.comparisons["comparison"].training_set
         return {method: f"{method}/{training_set}" for method in self.trained_methods}
 
+    @cached_property
+    def drawings(self) -> dict[str, dict[str, Drawing]]:
+        """What is drawn, by the kind of figure (`core.registry.figures`) and the figure's name.
+
+        A kind with a `table` in its line is drawn from it, once; what others are drawn from stands here.
+        """
+        of_tables = {
+            kind: {kind: Drawing({"table": [f"<results>/tables/{entry.table}.csv"]})} if entry.table else {}
+            for kind, entry in FIGURES.items()
+        }
+        of_results = {
+            "comparison": {name: self._draw_comparison(name) for name in self.comparisons},
+            "metrics": {name: self._draw_metrics(words) for name, words in self.metric_figures.items()},
+            "hallucination": self._draw_hallucination(),
+            "validation": {
+                name: Drawing({"table": [f"<results>/tables/{name}.csv"]}) for name in self._validation_files
+            },
+            "bronchioles": self._draw_bronchioles(),
+            "efficiency": self._draw_efficiency(),
+        }
+        return of_tables | of_results | (self._draw_trainings() if self.trainings else {})
+
+    def _draw_comparison(self, name: str) -> Drawing:
+        tested = self.comparisons[name]
+        files = {"clinical": self.volumes("clinical", [tested.case])}
+        files |= {"superresolved": self.list_compared("superresolved", tested)}
+        files |= {"truth": self.volumes("truth", [tested.case])}
+        words = f"{self.comparison_words(name)} {flags(self.experiment.figures)}"
+        return Drawing(files, words, {"superresolved": list(self.experiment.methods)}, what=name)
+
+    def _draw_metrics(self, words: str) -> Drawing:
+        return Drawing({"table": ["<results>/tables/metrics.csv"]}, f"{words} --split {self.split}".lstrip())
+
+    def _draw_hallucination(self) -> dict[str, Drawing]:
+        if not (tested := self.hallucination):
+            return {}
+        files = {kind: self.volumes(kind, [tested.case]) for kind in ("clinical", "truth")}
+        files |= {"superresolved": self.list_compared("superresolved", tested)}
+        files |= {"maps": self.list_compared("hallucinations", tested)}
+        names = {kind: list(self.experiment.methods) for kind in ("superresolved", "maps")}
+        return {"hallucination": Drawing(files, flags(self.experiment.figures), names)}
+
+    def _draw_bronchioles(self) -> dict[str, Drawing]:
+        if not self.known_results:
+            return {}
+        tables = [f"<results>/tables/metrics/{m}/{s}/{c}.images.bronchioles.csv" for m, s, c in self.known_results]
+        names = [f"{method}/{base(training_set)}" for method, training_set, _ in self.known_results]
+        drawing = Drawing({"crossings": tables}, names={"crossings": names})
+        return {"bronchioles": drawing}
+
+    def _draw_efficiency(self) -> dict[str, Drawing]:
+        if not self.networks_differ:
+            return {}
+        runs = [f"<results>/models/{m}/{s}/run.json" for m, s in self.trainings]
+        names = {"runs": [f"{m}/{base(s)}" for m, s in self.trainings]}
+        files = {"table": ["<results>/tables/metrics.csv"], "runs": runs}
+        return {"efficiency": Drawing(files, names=names)}
+
+    def _draw_trainings(self) -> dict[str, dict[str, Drawing]]:
+        """What is drawn of trainings and of what they learn from."""
+        sizes = f"--patches {self.experiment.patches.clinical_size} {self.experiment.patches.micro_size}"
+        histories = [f"<results>/models/{m}/{s}/history.csv" for m, s in self.trainings]
+        models = [f"<results>/models/{model}/generator.pt" for model in self.sampled_models.values()]
+        shown = self.comparisons["comparison"].case
+        return {
+            "network": {
+                name: Drawing(words=f"{sizes} --title {method} {self.network_flags(method)}", what=name)
+                for name, method in self.networks.items()
+            },
+            "losses": {
+                "losses": Drawing({"history": histories}, names={"history": [f"{m}/{s}" for m, s in self.trainings]})
+            },
+            "tiling": {
+                "tiling": Drawing(
+                    {"clinical": self.volumes("clinical", [shown]), "models": models},
+                    flags(self.experiment.figures, without=["insets"]),
+                    {"models": list(self.sampled_models)},
+                )
+            },
+            "domain": {
+                name: Drawing({"table": [f"<results>/tables/{name}.csv"]}, what=f"domain check, {training_set}")
+                for name, training_set in self.domains.items()
+            },
+            "patches": {
+                f"patches_{case}_{modality}": Drawing(
+                    {
+                        "volume": [f"<results>/volumes/{case}/{modality}.ome.zarr"],
+                        "index": [f"<results>/patches/{case}/{modality}.csv"],
+                    },
+                    what=f"patches of {case}, {modality}",
+                )
+                for modality in ("clinical", "micro")
+                for case in self.having(modality, self.training_cases)
+            },
+        }
+
+    def title_figure(self, name: str) -> str:
+        """What Snakemake's report calls a figure."""
+        kind, drawing = next((kind, found[name]) for kind, found in self.drawings.items() if name in found)
+        return drawing.what or FIGURES[kind].title or name.replace("_", " ")
+
     @property
     def figure_names(self) -> list[str]:
         """Names of all figures, without folder and ending."""
-        names = [*self.comparisons, *self.metric_figures]
-        names += ["hallucination"] if self.hallucination else []
-        names += ["volumes", *self._validation_files]
-        names += ["bronchioles"] if self.known_results else []
-        if self.trainings:
-            names += [*self.networks, "losses", "tiling", *self.domains]
-            for modality in ("clinical", "micro"):
-                names += [f"patches_{case}_{modality}" for case in self.having(modality, self.training_cases)]
-        names += ["efficiency"] if self.networks_differ else []
+        names = [name for drawings in self.drawings.values() for name in drawings]
         return [*names, "calibration", *(["panels"] if self.trainings else [])]
 
     @cached_property

@@ -2,23 +2,31 @@
 together.
 """
 
+import argparse
 import ast
 import inspect
 import types
+from importlib import import_module
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from microsr import config
+from microsr.config.sheet import Case
 from microsr.core.code_version import SOURCE
 from microsr.core.registry import load_thing
 from microsr.core.registry.families import FAMILIES
+from microsr.core.registry.figures import FIGURES
 from microsr.core.registry.formats import FORMATS
 from microsr.core.registry.losses import LOSSES
 from microsr.core.registry.methods import FILES, METHODS
+from microsr.core.registry.protocols import PROTOCOLS
 from microsr.core.registry.read_only_formats import READ_ONLY
 from microsr.core.registry.upsamplers import UPSAMPLERS
+from microsr.evaluation.catalogue import METRICS, find_protocol
+from microsr.evaluation.protocols.protocol import Protocol
+from microsr.figures.figure import Figure
 from microsr.formats.further import Format, further_format
 from microsr.formats.readers import read_only_format
 from microsr.formats.writers import ENDINGS
@@ -96,6 +104,34 @@ def test_each_format_offers_what_it_must():
         assert list(inspect.signature(read_only_format(ending).read).parameters) == ["path", "scan", "scratch"]
 
 
+def flags_of(module):
+    """The flags that a module adds to its command."""
+    parser = argparse.ArgumentParser()
+    module.arguments(parser)
+    return {action.dest: action for action in parser._actions}
+
+
+def test_each_protocol_of_evaluation_offers_what_it_must():
+    for name, entry in PROTOCOLS.items():
+        protocol = import_module(entry.module)
+        check(protocol, Protocol)
+        flags = flags_of(protocol)
+        assert set(entry.inputs) <= set(flags) and ("setting:data_range_hu" in flags) == entry.settings, name
+        assert find_protocol(name).reading and any(metric.protocol == name for metric in METRICS)
+        assert set(entry.columns) <= set(Case.model_fields) and set(entry.references) <= set(config.REFERENCES)
+        assert entry.measures in ("", *entry.scans)
+
+
+def test_each_figure_offers_what_it_must():
+    for name, entry in FIGURES.items():
+        figure = import_module(entry.module)
+        check(figure, Figure)
+        flags = flags_of(figure)
+        assert not entry.writes or entry.writes in flags, name
+        assert not entry.table or "table" in flags, name
+        assert entry.category in ("Data", "Training", "Results")
+
+
 def test_what_lacks_something_is_found_out():
     """The tests above would be told, whatever is registered."""
 
@@ -113,7 +149,13 @@ def test_what_lacks_something_is_found_out():
 
     check(Whole(), Format)
     check(lambda images: images.a.mean(), Loss)
-    for thing, protocol in ((Half(), Format), (Other(), Format), (lambda: 0, Loss), (Whole(), Upsampler)):
+    for thing, protocol in (
+        (Half(), Format),
+        (Other(), Format),
+        (lambda: 0, Loss),
+        (Whole(), Upsampler),
+        (Half(), Figure),
+    ):
         with pytest.raises((AssertionError, AttributeError)):
             check(thing, protocol)
 
@@ -125,6 +167,7 @@ def test_the_settings_take_their_words_from_the_registries():
         methods = config.load({"experiment": "x", "methods": {"mine": {"kind": name}}}).methods
         assert methods["mine"].kind == name
     assert set(FORMATS) <= set(config.EXPORTED)
+    assert config.Evaluate(further_protocols=list(PROTOCOLS)).further_protocols == list(PROTOCOLS)
 
 
 def test_a_format_that_is_read_only_is_read_and_not_written(monkeypatch, tmp_path):

@@ -3,6 +3,7 @@
 import pytest
 
 from microsr.core.code_version import STEPS, decisive_modules
+from microsr.core.registry.protocols import PROTOCOLS
 
 IMPORTED = {"core", "config", "volume", "physics", "formats"}
 """Of what reads or makes volumes."""
@@ -33,6 +34,9 @@ ALLOWED = {
 """The packages of which a step may have modules. No step has what stands above it; of what stands below, what it has
 use for.
 """
+MEASURING = IMPORTED | {"preprocessing", "evaluation"}
+"""Of a protocol of evaluation that has no line of its own above."""
+ALLOWED |= {step: MEASURING for step in map("evaluate.{}".format, PROTOCOLS) if step not in ALLOWED}
 FIGURES = IMPORTED | {"networks", "preprocessing", "simulation", "inference", "evaluation", "figures"}
 OF_REPORT = FIGURES | {"report"}
 """The figures that the report draws for itself."""
@@ -40,8 +44,9 @@ OF_REPORT = FIGURES | {"report"}
 
 def protocols_but(*own: str) -> set[str]:
     """The modules of the protocols of evaluation without those named."""
-    every = {"no_reference", "truth", "downsampled", "distribution", "repeatability"}
-    return {f"evaluation.protocols.{protocol}" for protocol in every - set(own)}
+    every = {name: entry.module.removeprefix("microsr.") for name, entry in PROTOCOLS.items()}
+    every |= {name: f"evaluation.protocols.{name}" for name in ("no_reference", "truth")}
+    return {module for name, module in every.items() if name not in own}
 
 
 COLLECTING = {"evaluation.catalogue", "evaluation.collect", "evaluation.summary"}
@@ -52,9 +57,8 @@ OTHERS = {
     "evaluate": COLLECTING
     | {"preprocessing.patches", "evaluation.tissue_features"}
     | protocols_but("no_reference", "truth"),
-    "evaluate.downsampled": COLLECTING | protocols_but("downsampled"),
+    **{f"evaluate.{name}": COLLECTING | protocols_but(name) for name in PROTOCOLS},
     "evaluate.distribution": COLLECTING | {"preprocessing.patches"} | protocols_but("distribution"),
-    "evaluate.repeatability": COLLECTING | protocols_but("repeatability"),
     "features": {"evaluation.catalogue", "evaluation.tables", "preprocessing.patches", "evaluation.metrics"},
     "superresolve": {"preprocessing.volumes", "preprocessing.patches", "inference.export"},
     "patches": {"preprocessing.volumes", "preprocessing.domain"},

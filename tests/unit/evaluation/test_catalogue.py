@@ -16,7 +16,7 @@ from microsr.evaluation.catalogue import HEADLINE, METRICS, PROTOCOLS, Best, che
 from microsr.evaluation.collect import collect
 from microsr.evaluation.summary import summarise
 from microsr.evaluation.tables import COLUMNS, write_table
-from microsr.figures.metrics import draw_metrics
+from microsr.figures.charts.metrics import draw_metrics
 
 KEYS = [(metric.protocol, metric.key) for metric in METRICS]
 SOURCE = Path(microsr.__file__).parent

@@ -14,7 +14,11 @@ from microsr.core.errors import UserError
 from microsr.core.provenance import checksum
 from microsr.evaluation.names import method_name
 from microsr.evaluation.tables import COLUMNS
-from microsr.figures.comparison import (
+from microsr.figures.charts.domain import draw_domain, make_domain
+from microsr.figures.charts.losses import draw_losses, make_losses, smooth
+from microsr.figures.charts.metrics import draw_metrics
+from microsr.figures.network import draw_network
+from microsr.figures.pictures.comparison import (
     Field,
     Panel,
     choose_insets,
@@ -23,11 +27,7 @@ from microsr.figures.comparison import (
     lung_field,
     make_comparison,
 )
-from microsr.figures.domain import draw_domain, make_domain
-from microsr.figures.losses import draw_losses, make_losses, smooth
-from microsr.figures.metrics import draw_metrics
-from microsr.figures.network import draw_network
-from microsr.figures.patches import coverage, draw_patches, fullest_slices, make_patches
+from microsr.figures.pictures.patches import coverage, draw_patches, fullest_slices, make_patches
 from microsr.figures.style import GREY, nice_length, save
 from microsr.volume.storage import Volume, magnified_geometry, write_volume
 
@@ -168,7 +168,7 @@ def test_the_slice_is_the_super_resolved_one_with_most_lung(lung):
 
 def test_the_comparison_takes_each_volumes_own_index_of_the_slice(files, monkeypatch):
     drawn = []
-    monkeypatch.setattr("microsr.figures.comparison.save", lambda figure, output: drawn.append(figure))
+    monkeypatch.setattr("microsr.figures.pictures.comparison.save", lambda figure, output: drawn.append(figure))
     sr = {"proposed": files / "proposed", "bicubic": files / "bicubic"}
     settings = Figures(insets=[Inset(row=10, column=6, size=12)])
     shown = make_comparison(files / "clinical", sr, settings, files / "out", truth=files / "truth")

@@ -14,20 +14,20 @@ from printing import faults, read_page
 from microsr.config import CycleGANMethod, Inset, Train
 from microsr.evaluation.catalogue import HEADLINE
 from microsr.evaluation.tables import COLUMNS
-from microsr.figures.bronchioles import draw_bronchioles
-from microsr.figures.comparison import Field, Panel, draw_comparison
-from microsr.figures.domain import draw_domain
-from microsr.figures.efficiency import SHOWN, draw_efficiency
-from microsr.figures.hallucination import draw_hallucination
-from microsr.figures.losses import draw_losses
-from microsr.figures.metrics import draw_metrics
+from microsr.figures.charts.bronchioles import draw_bronchioles
+from microsr.figures.charts.domain import draw_domain
+from microsr.figures.charts.efficiency import SHOWN, draw_efficiency
+from microsr.figures.charts.losses import draw_losses
+from microsr.figures.charts.metrics import draw_metrics
+from microsr.figures.charts.validation import draw_validation
+from microsr.figures.charts.volumes import draw_volumes
 from microsr.figures.network import draw_network
-from microsr.figures.patches import draw_patches
+from microsr.figures.pictures.comparison import Field, Panel, draw_comparison
+from microsr.figures.pictures.hallucination import draw_hallucination
+from microsr.figures.pictures.patches import draw_patches
+from microsr.figures.pictures.tiling import draw_tiling
 from microsr.figures.style import COLUMN, LINES, new_figure, save, styled
-from microsr.figures.tiling import draw_tiling
 from microsr.figures.typeset import COLUMNS as TABLE_1
-from microsr.figures.validation import draw_validation
-from microsr.figures.volumes import draw_volumes
 from microsr.simulation.validation.checks import COLUMNS as CHECKED
 from microsr.volume.storage import Volume
 

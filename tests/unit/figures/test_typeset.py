@@ -15,7 +15,7 @@ from microsr import cli
 from microsr.core.errors import UserError
 from microsr.evaluation.summary import summarise
 from microsr.evaluation.tables import COLUMNS
-from microsr.figures import figures, typeset
+from microsr.figures.charts.volumes import make_volumes
 from microsr.figures.typeset import (
     escape_latex,
     latex,
@@ -25,7 +25,6 @@ from microsr.figures.typeset import (
     typeset_summary,
     typeset_volumes,
 )
-from microsr.figures.volumes import make_volumes
 
 VOLUMES = """case,modality,format,columns_px,rows_px,slices,pixel_x_mm,pixel_y_mm,slice_spacing_mm,\
 slice_thickness_mm,spacing_from
@@ -197,7 +196,3 @@ def test_other_tables_are_refused(volumes, tmp_path):
     with pytest.raises(UserError, match=r"volumes\.csv has no column protocol"):
         typeset_summary(volumes, tmp_path / "out")
     assert not (tmp_path / "out.tex").exists()
-
-
-def test_the_command_knows_every_kind_of_table_without_loading_them():
-    assert tuple(typeset.KINDS) == figures.TABLES

@@ -62,19 +62,16 @@ def test_of_one_kind_a_few_are_shown_and_the_others_counted(tmp_path):
     assert left_out == {"patches": 2} and len(shown) == 10
 
 
-def test_a_caption_may_ask_for_settings_and_wildcards_and_cannot_include_files(tmp_path):
+def test_a_caption_may_ask_for_settings_and_cannot_include_files(tmp_path):
     file = tmp_path / "a.rst"
-    file.write_text(
-        "Of ``{{ snakemake.wildcards.case }}``, "
-        '{{ snakemake.config.get("evaluate", {}).get("data_range_hu", 1400) }} HU.'
-    )
-    assert caption(file, {"evaluate": {"data_range_hu": 2000}}, {"case": "<x>"}) == (
-        '<p>Of <span class="docutils literal">&lt;x&gt;</span>, 2000 HU.</p>'
+    file.write_text('``<x>``, {{ snakemake.config.get("evaluate", {}).get("data_range_hu", 1400) }} HU.')
+    assert caption(file, {"evaluate": {"data_range_hu": 2000}}) == (
+        '<p><span class="docutils literal">&lt;x&gt;</span>, 2000 HU.</p>'
     )
     (tmp_path / "secret").write_text("secret words")
     file.write_text(f".. include:: {tmp_path / 'secret'}\n\n.. raw:: html\n\n   <script>x</script>\n")
-    assert "secret words" not in caption(file, {}, {}) and "<script" not in caption(file, {}, {})
-    assert caption(tmp_path / "none.rst", {}, {}) == ""
+    assert "secret words" not in caption(file, {}) and "<script" not in caption(file, {})
+    assert caption(tmp_path / "none.rst", {}) == ""
     file.write_text("{{ nothing.here }}")
     with pytest.raises(UserError, match=r"a.rst: is no caption"):
-        caption(file, {}, {})
+        caption(file, {})

@@ -7,7 +7,7 @@ import pytest
 
 from microsr.config import Inset
 from microsr.core.errors import UserError
-from microsr.figures.comparison import Field
+from microsr.figures.pictures.comparison import Field
 from microsr.report.viewer import Source, bokeh_item, bokeh_script, make_views, pack, region, sides, view_json
 from microsr.volume.storage import IDENTITY, Volume, magnified_geometry, write_volume
 

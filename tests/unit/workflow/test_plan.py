@@ -339,7 +339,7 @@ def test_a_case_has_the_tables_of_metrics_that_it_allows():
     assert plan().protocols_of("test1") == ["images"]
     made = few(evaluate=EVERYTHING)
     assert made.protocols_of("plain") == ["images", "distribution"]
-    assert made.protocols_of("halves") == ["images", "distribution", "repeatability", "downsampled"]
+    assert made.protocols_of("halves") == ["images", "distribution", "downsampled", "repeatability"]
     tables = [table for table in made.metric_tables() if "/proposed/pooled/halves." in table]
     assert tables == [
         f"<results>/tables/metrics/proposed/pooled/halves.{p}.csv" for p in made.protocols_of("halves")

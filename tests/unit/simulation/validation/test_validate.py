@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 from microsr import cli, config
 from microsr.core.errors import UserError
-from microsr.figures.validation import make_validation
+from microsr.figures.charts.validation import make_validation
 from microsr.physics.scanner import KERNELS, Kernel
 from microsr.physics.tissues import Tissue
 from microsr.simulation import trees

@@ -5,7 +5,7 @@ import pytest
 
 from microsr.config import Figures, Inset
 from microsr.core.errors import UserError
-from microsr.figures.hallucination import ERROR_HU, make_hallucination
+from microsr.figures.pictures.hallucination import ERROR_HU, make_hallucination
 from microsr.volume.storage import Volume, magnified_geometry, write_volume
 
 
@@ -27,7 +27,7 @@ def files(tmp_path):
 
 def test_measurable_error_is_what_the_hallucination_leaves(files, monkeypatch):
     drawn = []
-    monkeypatch.setattr("microsr.figures.hallucination.save", lambda figure, output: drawn.append(figure))
+    monkeypatch.setattr("microsr.figures.pictures.hallucination.save", lambda figure, output: drawn.append(figure))
     settings = Figures(slice=2, insets=[Inset(row=4, column=6, size=8)])
     one = {"proposed/pooled": files / "sr"}
     shown = make_hallucination(

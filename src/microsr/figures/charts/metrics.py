@@ -5,6 +5,7 @@ Out: a figure of one protocol's metrics, or of the few that answer the question 
 
 from __future__ import annotations
 
+import argparse
 import textwrap
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from microsr.evaluation.catalogue import HEADLINE, Metric, find_metric, find_pro
 from microsr.evaluation.names import method_name, method_rank
 from microsr.evaluation.summary import centre, summarise
 from microsr.evaluation.tables import read_table
+from microsr.figures.figure import Record
 from microsr.figures.style import COLOURS, GREY, PAGE, TALLEST, new_figure, save, styled, tidy_panel
 
 LAYOUTS = (
@@ -188,3 +190,15 @@ def _panel(axes: Axes, shown: pd.DataFrame, models: list[str], width: float) -> 
     tidy_panel(axes, "x")
     # No power of ten at the end of the axis, which the title below would meet.
     axes.xaxis.set_major_formatter(lambda tick, _: f"{tick:.3g}".replace("-", "−"))
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `microsr figures metrics`."""
+    parser.add_argument("--table", required=True, type=Path, help="table of `microsr evaluate collect` (.csv)")
+    parser.add_argument("--protocol", help="show all metrics of one protocol instead of the few that matter most")
+    parser.add_argument("--split", default="test", choices=("test", "validation"), help="what the cases are for")
+
+
+def draw(ns: argparse.Namespace) -> Record:
+    """Draw the figure from its command line."""
+    return Record({}, [ns.table], {"metrics": make_metrics(ns.table, ns.output, ns.protocol, ns.split)})

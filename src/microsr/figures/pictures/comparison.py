@@ -7,6 +7,7 @@ The clinical CT is shown as its pixels are; a super-resolved slice is averaged b
 
 from __future__ import annotations
 
+import argparse
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy import ndimage
 
+from microsr import config
 from microsr.config import Figures, Inset
 from microsr.core.errors import UserError
 from microsr.core.progress import logger
 from microsr.core.scale import SCALE
 from microsr.evaluation.names import method_name
+from microsr.figures.figure import Record
 from microsr.figures.style import (
     DPI,
     GREY,
@@ -336,3 +339,26 @@ def _best(score: np.ndarray, allowed: np.ndarray) -> tuple[int, int]:
 
 def _brief(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers)) if len(numbers) <= 12 else f"{numbers[0]} to {numbers[-1]}"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `microsr figures comparison`."""
+    parser.add_argument("--clinical", required=True, type=Path, help="clinical CT with its lung mask (OME-Zarr)")
+    parser.add_argument(
+        "--superresolved", required=True, nargs="+", metavar="NAME=PATH", help="super-resolved CT, in panel order"
+    )
+    parser.add_argument("--truth", type=Path, help="truth on the super-resolved grid (OME-Zarr)")
+    parser.add_argument("--title", help="title above the panels")
+    parser.add_argument("--note", help="line below the panels")
+    config.add_flags(parser, config.Figures)
+
+
+def draw(ns: argparse.Namespace) -> Record:
+    """Draw the figure from its command line."""
+    settings = config.from_flags(ns, config.Figures)
+    superresolved = config.named_paths(ns.superresolved, "superresolved")
+    shown = make_comparison(
+        ns.clinical, superresolved, settings, ns.output, truth=ns.truth, title=ns.title, note=ns.note
+    )
+    volumes = [ns.clinical, *superresolved.values(), *([ns.truth] if ns.truth else [])]
+    return Record(settings.model_dump(mode="json") | {"title": ns.title, "note": ns.note}, volumes, shown)

@@ -10,7 +10,7 @@ import pytest
 from microsr import cli
 from microsr.core.errors import UserError
 from microsr.evaluation.tables import COLUMNS, write_table
-from microsr.figures.efficiency import SHOWN, draw_efficiency, make_efficiency
+from microsr.figures.charts.efficiency import SHOWN, draw_efficiency, make_efficiency
 
 GFLOP = {"resnet": 120.0, "efficient": 9.0, "compact": 2.5}
 BEST = {"resnet": 1.0, "efficient": 1.1, "compact": 2.0}
@@ -49,7 +49,7 @@ def experiment(tmp_path):
 def drawn(experiment, tmp_path, monkeypatch):
     """The figure of that experiment."""
     figures = []
-    monkeypatch.setattr("microsr.figures.efficiency.save", lambda figure, output: figures.append(figure))
+    monkeypatch.setattr("microsr.figures.charts.efficiency.save", lambda figure, output: figures.append(figure))
     make_efficiency(*experiment, tmp_path / "f", tmp_path / "costs.csv")
     return figures[0]
 
@@ -120,7 +120,7 @@ def test_machines_that_differ_are_not_passed_off_as_one(experiment, tmp_path, mo
     table, runs = experiment
     write_run(runs["compact/pooled"][0], "compact", 1, machine=("cuda", 1))
     figures = []
-    monkeypatch.setattr("microsr.figures.efficiency.save", lambda figure, output: figures.append(figure))
+    monkeypatch.setattr("microsr.figures.charts.efficiency.save", lambda figure, output: figures.append(figure))
     make_efficiency(table, runs, tmp_path / "f", tmp_path / "costs.csv")
     assert figures[0].texts[0].get_text().endswith("Time: on machines that differ.")
 

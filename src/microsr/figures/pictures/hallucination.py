@@ -8,6 +8,7 @@ et al., IEEE TMI 2021).
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from microsr import config
 from microsr.config import Figures, Inset
 from microsr.core.errors import UserError
 from microsr.core.scale import SCALE
 from microsr.evaluation.metrics import magnify
 from microsr.evaluation.names import method_name
-from microsr.figures.comparison import choose_insets, choose_slice
+from microsr.figures.figure import Record
+from microsr.figures.pictures.comparison import choose_insets, choose_slice
 from microsr.figures.style import (
     GREY,
     PAGE,
@@ -158,3 +161,26 @@ def _colour_bar(figure: Figure, box: tuple[float, float, float, float]) -> None:
     axes.set_title("super-resolved − truth (HU)", fontsize=6.5, pad=2)
     for spine in axes.spines.values():
         spine.set(visible=True, linewidth=0.5)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `microsr figures hallucination`."""
+    parser.add_argument("--clinical", required=True, type=Path, help="clinical CT with its lung mask (OME-Zarr)")
+    parser.add_argument("--truth", required=True, type=Path, help="truth on the super-resolved grid (OME-Zarr)")
+    parser.add_argument(
+        "--superresolved", required=True, nargs="+", metavar="NAME=PATH", help="super-resolved CT, in order"
+    )
+    parser.add_argument(
+        "--maps", required=True, nargs="+", metavar="NAME=PATH", help="volumes of `microsr evaluate metrics --maps`"
+    )
+    config.add_flags(parser, config.Figures)
+
+
+def draw(ns: argparse.Namespace) -> Record:
+    """Draw the figure from its command line."""
+    settings = config.from_flags(ns, config.Figures)
+    superresolved = config.named_paths(ns.superresolved, "superresolved")
+    maps = config.named_paths(ns.maps, "maps")
+    shown = make_hallucination(ns.clinical, ns.truth, superresolved, maps, settings, ns.output)
+    volumes = [ns.clinical, ns.truth, *superresolved.values(), *maps.values()]
+    return Record(settings.model_dump(mode="json"), volumes, shown)

@@ -9,8 +9,8 @@ import pytest
 from microsr import cli
 from microsr.config import Figures
 from microsr.core.errors import UserError
-from microsr.figures import tiling
-from microsr.figures.tiling import each_alone, make_tiling, most_lung
+from microsr.figures.pictures import tiling
+from microsr.figures.pictures.tiling import each_alone, make_tiling, most_lung
 from microsr.inference.upsamplers import Bicubic, upsample_slice
 from microsr.volume.storage import Volume, write_volume
 

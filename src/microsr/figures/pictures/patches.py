@@ -6,6 +6,7 @@ In: a volume with its mask and the index of its patches. Out: a figure.
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from microsr.core.errors import UserError
+from microsr.figures.figure import Record
 from microsr.figures.style import COLOURS, PAGE, bare, new_figure, orient_radiologically, save, scale_bar, styled
 from microsr.physics.pooling import average_pool
 from microsr.preprocessing.patch_files import read_index
@@ -133,3 +135,15 @@ def _key(figure: Figure, heat, height: float, edge: float) -> None:
         1 - edge / PAGE, 0.285 / height, "blue line: mask   white squares: some of the patches   dots: centres of all",
         fontsize=6.5, va="center", ha="right",
     )  # fmt: skip
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `microsr figures patches`."""
+    parser.add_argument("--volume", required=True, type=Path, help="volume with its mask (OME-Zarr)")
+    parser.add_argument("--index", required=True, type=Path, help="index of its patches (.csv)")
+
+
+def draw(ns: argparse.Namespace) -> Record:
+    """Draw the figure from its command line."""
+    slices = make_patches(ns.volume, ns.index, ns.output)
+    return Record({}, [ns.volume, ns.index], {"slices": slices, "slices_read": {ns.volume: slices}})

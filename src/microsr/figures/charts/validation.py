@@ -6,6 +6,7 @@ In: the table of `microsr validate`. Out: a figure.
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from microsr.figures.figure import Record
 from microsr.figures.style import COLOURS, GREY, PAGE, new_figure, save, styled, tidy_panel
 from microsr.simulation.validation.checks import read_checks
 
@@ -198,3 +200,13 @@ def _list(axes: Axes, rows: pd.DataFrame, slots: int) -> None:
 def _short(value: float) -> str:
     """Three digits, without a power of ten."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `microsr figures validation`."""
+    parser.add_argument("--table", required=True, type=Path, help="table of `microsr validate` (.csv)")
+
+
+def draw(ns: argparse.Namespace) -> Record:
+    """Draw the figure from its command line."""
+    return Record({}, [ns.table], {"verdicts": make_validation(ns.table, ns.output)})

@@ -4,11 +4,13 @@ Out: a figure.
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from microsr.figures.figure import Record
 from microsr.figures.style import PAGE, TALLEST, new_figure, save, styled
 from microsr.figures.typeset import read_volumes
 
@@ -54,3 +56,13 @@ def draw_volumes(table: pd.DataFrame) -> Figure:
     for y, thickness in ((0.04, 0.9), (head - 0.03, 0.5), (height - 0.04, 0.9)):
         axes.plot([edge, PAGE - edge], [y, y], color="black", linewidth=thickness)
     return figure
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `microsr figures volumes`."""
+    parser.add_argument("--table", required=True, type=Path, help="table of `microsr volumes table` (.csv)")
+
+
+def draw(ns: argparse.Namespace) -> Record:
+    """Draw the figure from its command line."""
+    return Record({}, [ns.table], {"volumes": make_volumes(ns.table, ns.output)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
+from microsr.config import named_paths
 from microsr.core.csv_files import read_rows
 from microsr.evaluation.names import method_name
+from microsr.figures.figure import Record
 from microsr.figures.style import COLOURS, LINES, PAGE, SMALLEST_TEXT, TALLEST, new_figure, save, styled, tidy_panel
 
 FACTS = ("step", "epoch", "learning_rate")
@@ -109,3 +112,14 @@ def _thin(steps: pd.Series, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     bins = np.arange(len(y)) // -(-len(y) // POINTS)
     counts = np.bincount(bins)
     return np.bincount(bins, x) / counts, np.bincount(bins, y) / counts
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `microsr figures losses`."""
+    parser.add_argument("--history", required=True, nargs="+", metavar="NAME=PATH", help="history.csv of each model")
+
+
+def draw(ns: argparse.Namespace) -> Record:
+    """Draw the figure from its command line."""
+    histories = named_paths(ns.history, "history")
+    return Record({}, list(histories.values()), {"losses": make_losses(histories, ns.output)})

@@ -8,7 +8,7 @@ import pytest
 
 from microsr import cli
 from microsr.core.errors import UserError
-from microsr.figures.bronchioles import draw_bronchioles, make_bronchioles
+from microsr.figures.charts.bronchioles import draw_bronchioles, make_bronchioles
 from microsr.figures.style import COLOURS
 
 

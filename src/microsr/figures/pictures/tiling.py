@@ -7,6 +7,7 @@ by itself.
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from scipy.ndimage import uniform_filter
 
+from microsr import config
 from microsr.config import Figures
 from microsr.core.errors import UserError
 from microsr.core.files import write_csv
 from microsr.core.scale import SCALE
 from microsr.evaluation.names import method_name
-from microsr.figures.comparison import choose_slice
+from microsr.figures.figure import Record
+from microsr.figures.pictures.comparison import choose_slice
 from microsr.figures.style import (
     DPI,
     GREY,
@@ -227,3 +230,28 @@ def _colour_bar(figure: Figure, box: tuple[float, float, float, float]) -> None:
     axes.set_title("|in tiles − in one piece|, HU", fontsize=6.5, pad=2)
     for spine in axes.spines.values():
         spine.set(visible=True, linewidth=0.5)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `microsr figures tiling`."""
+    parser.add_argument("--clinical", required=True, type=Path, help="clinical CT with its lung mask (OME-Zarr)")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=[],
+        metavar="NAME=PATH",
+        help="generator.pt of each method; bicubic is always shown",
+    )
+    parser.add_argument("--size", default=SIZE, type=int, help="side of the square shown, clinical pixels")
+    parser.add_argument("--tile", default=TILE, type=int, help="side of a tile, clinical pixels")
+    parser.add_argument("--table", required=True, type=Path, help="table of the differences, to be written (.csv)")
+    config.add_flags(parser, config.Figures, without=["insets"])
+
+
+def draw(ns: argparse.Namespace) -> Record:
+    """Draw the figure from its command line."""
+    settings = config.from_flags(ns, config.Figures)
+    models = config.named_paths(ns.models, "models")
+    shown = make_tiling(ns.clinical, models, settings, ns.output, ns.table, ns.size, ns.tile)
+    described = settings.model_dump(mode="json", exclude={"insets"}) | {"size": ns.size, "tile": ns.tile}
+    return Record(described, [ns.clinical, *models.values()], shown)

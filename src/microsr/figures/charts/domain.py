@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from microsr.core.errors import UserError
+from microsr.figures.figure import Record
 from microsr.figures.style import COLOURS, PAGE, new_figure, save, styled, tidy_panel
 
 COLUMNS = ("domain", "quantity", "x", "value", "unit")
@@ -115,3 +117,13 @@ def _occupied_range(table: pd.DataFrame) -> tuple[float, float]:
     x = np.unique(table.loc[table["quantity"] == "histogram", "x"].dropna())
     step = float(np.diff(x).min()) if len(x) > 1 else 1.0
     return float(rows["x"].min() - 1.5 * step), float(rows["x"].max() + 1.5 * step)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `microsr figures domain`."""
+    parser.add_argument("--table", required=True, type=Path, help="table of `microsr domain` (.csv)")
+
+
+def draw(ns: argparse.Namespace) -> Record:
+    """Draw the figure from its command line."""
+    return Record({}, [ns.table], {"agree": make_domain(ns.table, ns.output)})

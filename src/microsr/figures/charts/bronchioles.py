@@ -7,6 +7,7 @@ figure with 95 % bootstrap bands over airways and trainings, and the smallest di
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from microsr.core.csv_files import read_columns
 from microsr.core.errors import UserError
 from microsr.evaluation.bronchioles import COLUMNS, SHARE, detection_curve, interval, resample, smallest_diameter
 from microsr.evaluation.names import method_name
+from microsr.figures.figure import Record, group_paths
 from microsr.figures.style import COLOURS, COLUMN, GREY, LINES, new_figure, save, styled, tidy_panel
 
 DRAWS = 400
@@ -128,3 +130,21 @@ def _legend(name: str, limits: tuple[float, float, float]) -> str:
         return f"{method_name(name)}: never"
     ends = f"{low:.2f} to {high:.2f}" if np.isfinite(high) else f"from {low:.2f}"
     return f"{method_name(name)}: {value:.2f} mm\n({ends})"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `microsr figures bronchioles`."""
+    parser.add_argument(
+        "--crossings",
+        required=True,
+        nargs="+",
+        metavar="NAME=PATH",
+        help="table (.bronchioles.csv) of `microsr evaluate metrics`; a name may come once for each case and training",
+    )
+
+
+def draw(ns: argparse.Namespace) -> Record:
+    """Draw the figure from its command line."""
+    tables = group_paths(ns.crossings, "crossings")
+    limits = make_bronchioles(tables, ns.output)
+    return Record({}, [path for paths in tables.values() for path in paths], {"smallest_bronchiole_mm": limits})

@@ -5,6 +5,7 @@ Out: a figure with a pair of panels a metric, and a table of what each training 
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from microsr.core.files import write_csv
 from microsr.evaluation.names import method_name
 from microsr.evaluation.summary import seed_interval
 from microsr.evaluation.tables import read_table
-from microsr.figures.metrics import name_metric
+from microsr.figures.charts.metrics import name_metric
+from microsr.figures.figure import Record, group_paths
 from microsr.figures.style import COLOURS, GREY, PAGE, new_figure, save, styled, tidy_panel
 
 SHOWN = (
@@ -180,3 +182,25 @@ def _cost_axis(axes: Axes, costs: pd.Series) -> None:
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
     axes.set_xlim(low, high)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `microsr figures efficiency`."""
+    parser.add_argument("--table", required=True, type=Path, help="table of `microsr evaluate collect` (.csv)")
+    parser.add_argument(
+        "--runs",
+        required=True,
+        nargs="+",
+        metavar="NAME=PATH",
+        help="run.json of `microsr train`; a name, method/training set, may come once for each seed",
+    )
+    parser.add_argument(
+        "--costs", required=True, type=Path, help="table of what each training cost, to be written (.csv)"
+    )
+
+
+def draw(ns: argparse.Namespace) -> Record:
+    """Draw the figure from its command line."""
+    runs = group_paths(ns.runs, "runs")
+    metrics = make_efficiency(ns.table, runs, ns.output, ns.costs)
+    return Record({}, [ns.table, *(path for paths in runs.values() for path in paths)], {"metrics": metrics})
