@@ -196,7 +196,7 @@ def drawn(figure, kind, category, what):
 
 def caption(name):
     """What Snakemake's report says below a figure or table, where report/<name>.rst says it."""
-    return {"caption": f"../report/{name}.rst"} if (SOURCE.parent / f"report/{name}.rst").is_file() else {}
+    return {"caption": f"../report/{name}.rst"} if (WORKFLOW / f"report/{name}.rst").is_file() else {}
 
 
 # Resources
