@@ -30,7 +30,7 @@ prepend("PATH", Path(sys.executable).parent)
 
 from microsr.core.errors import UserError
 from microsr.config import OF_TRAINING, REFERENCES, flags, load, with_trials
-from microsr.config.sheet import read_sheet, simulated_cases
+from microsr.config.sheet import read_sheet, simulated_cases, with_scans
 from microsr.core.progress import SHARED
 from microsr.core.code_version import code_version, step_version
 from microsr.workflow.plan import ENDINGS, LABELLED, TYPESET, Plan, Result, base, launcher
@@ -52,7 +52,9 @@ def read_plan():
         if experiment.cases.sheet is None:
             cases = simulated_cases(experiment.simulate, f"results/{experiment.experiment}/simulated")
         else:
-            cases = read_sheet(experiment.cases)
+            cases = read_sheet(experiment.cases, experiment.scan.micro)
+        if experiment.scan.micro:
+            cases = with_scans(cases, f"results/{experiment.experiment}/scanned")
         return Plan(with_trials(experiment), {case.case: case for case in cases})
     except UserError as error:
         stop(error)

@@ -26,6 +26,7 @@ STEPS = {
     "run": "run the workflow in the folder of a study; the arguments are Snakemake's",
     "simulate": "make a simulated lung, its clinical CT and its uCT",
     "volumes": "import a CT or uCT volume: HU, geometry, mask",
+    "scan": "scan a uCT volume as a clinical scanner would",
     "patches": "extract training patches",
     "pairs": "scan the uCT patches as the clinical scanner would, for methods that learn from pairs",
     "domain": "compare clinical patches with pooled uCT patches before training",

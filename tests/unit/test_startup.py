@@ -24,6 +24,8 @@ COMMANDS = {
     "domain --help": (),
     "volumes --help": (),
     "volumes clinical --input no.nii --case c --output out.ome.zarr": (),
+    "scan --help": (),
+    "scan no.nii --output out.nii": (),
     "figures --help": (),
     "figures metrics --table no.csv --output out": ("pandas", "matplotlib"),
     "figures typeset --kind metrics --table no.csv --output out": ("pandas", "matplotlib"),

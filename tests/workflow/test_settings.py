@@ -120,6 +120,10 @@ JOBS = {
     "simulate.test_cases": "test_a_further_case_leaves_the_others_as_they_are",
     "simulate.scanner": "test_another_scanner_than_the_stated_one_makes_and_judges_all_scans",
     "simulate.further_scans": "test_a_further_scan_of_a_test_lung_trains_nothing_again",
+    **{
+        f"scan.{key}": "test_uct_without_a_clinical_ct_is_scanned_where_that_is_asked_for"
+        for key in ("micro", "slice_spacing_mm")
+    },
     "methods": "test_a_method_that_is_left_out_trains_no_other_one_again",
     f"{METHOD}kind": "test_a_method_that_is_left_out_trains_no_other_one_again",
     f"{METHOD}train": "test_a_method_s_own_change_trains_it_alone",
@@ -289,6 +293,25 @@ def test_another_scanner_than_the_stated_one_makes_and_judges_all_scans(finished
     for rule in (*SIMULATED, "evaluate_known", "validate_simulation"):
         assert all("--noise_hu 61.0 " in f"{text} " for text in commands[rule]), rule
     assert all("--noise_hu 30" in text for text in commands["train"]), "which know what is stated"
+
+
+def test_uct_without_a_clinical_ct_is_scanned_where_that_is_asked_for(finished, tmp_path):
+    lines = ["case\tsplit\tmicro\tmicro_slices", *(f"{name}\t{split}\tmicro.nii.gz\t{part}" for name, split, part in
+             (("one", "train", ":20"), ("two", "test", "25:")))]  # fmt: skip
+    (tmp_path / "sheet.tsv").write_text("\n".join(lines))
+    root = finished.folder / "results/smoke/simulated/train1"
+    asked = {"cases.sheet": str(tmp_path / "sheet.tsv"), "cases.data_root": str(root), "experiment": "scanned"}
+    asked |= {"evaluate.further_protocols": [], "scanner.kernel": "D45", "volumes.micro.calibration.air_grey": 7.0}
+    done = finished.snakemake("-n", *overlay(tmp_path, asked))
+    assert done.returncode == 1 and "'two' has no clinical CT to super-resolve" in done.stdout
+    commands = commands_of(finished, *overlay(tmp_path, asked | {"scan.micro": True, "scan.slice_spacing_mm": 0.7}))
+    (trained,), (tested,) = commands["scan_training_case"], commands["scan_test_case"]
+    for text, part in ((trained, ":20"), (tested, "25:")):
+        assert f"microsr scan {root}/micro.nii.gz --slices {part} --calibration.method two_point" in text
+        assert "--calibration.air_grey 7.0" in text and "--kernel D45" in text and "--slice_spacing_mm 0.7 " in text
+    assert "--truth " not in trained and "--thick_truth results/scanned/scanned/two/thick_truth.nii.gz" in tested
+    assert len(commands["evaluate_known"]) == len(TRAINED_METHODS) + 1 + len(REFERENCES)
+    assert any("--input results/scanned/scanned/two/clinical.nii.gz" in text for text in commands["import_clinical"])
 
 
 def test_a_further_scan_of_a_test_lung_trains_nothing_again(finished, tmp_path):

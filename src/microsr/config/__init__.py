@@ -6,7 +6,7 @@ workflow before any job.
 """
 
 from microsr.config.arguments import add_flags, add_method_flags, flags, from_flags, method_from_flags, named_paths
-from microsr.config.cases import OF_CASES, REFERENCES, Cases, Scanner, Simulate
+from microsr.config.cases import OF_CASES, REFERENCES, Cases, MicroScan, Scanner, Simulate
 from microsr.config.compute import OF_TRAINING, Compute
 from microsr.config.evaluate import OF_PLAN, Evaluate
 from microsr.config.experiment import Experiment
@@ -58,6 +58,7 @@ __all__ = [
     "Inset",
     "Losses",
     "Method",
+    "MicroScan",
     "MicroVolume",
     "Name",
     "PairedMethod",

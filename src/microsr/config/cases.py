@@ -1,4 +1,4 @@
-"""Sections `cases`, `simulate` and `scanner`: where the cases come from, and what they are scanned with."""
+"""Sections `cases`, `simulate`, `scanner` and `scan`: where the cases come from, and what they are scanned with."""
 
 from __future__ import annotations
 
@@ -39,6 +39,19 @@ class Scanner(Section):
     """Slice profile as a Gaussian, mm."""
     noise_hu: Weight = 30.0
     """Standard deviation of the noise in the lung, HU."""
+
+
+class MicroScan(Section):
+    """Clinical CT made by scanning uCT with the scanner of the section `scanner`: pairs of any structure whose truth is
+    known.
+    """
+
+    micro: bool = False
+    """Each case of the sheet that has uCT but no clinical CT gets one, made by scanning its uCT; all but a training
+    case its truth, too.
+    """
+    slice_spacing_mm: Positive = 0.6
+    """Distance of the slices of these scans, mm."""
 
 
 def _other_scanner(changes: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from microsr.config.cases import REFERENCES, Cases, Scanner, Simulate
+from microsr.config.cases import REFERENCES, Cases, MicroScan, Scanner, Simulate
 from microsr.config.compute import Compute
 from microsr.config.evaluate import Evaluate
 from microsr.config.figures import Figures
@@ -33,6 +33,7 @@ class Experiment(Section):
     """Intensity window that networks see as [-1, 1], HU (open in the paper)."""
     cases: Cases = Field(default_factory=Cases)
     scanner: Scanner = Field(default_factory=Scanner)
+    scan: MicroScan = Field(default_factory=MicroScan)
     simulate: Simulate = Field(default_factory=Simulate)
     volumes: Volumes = Field(default_factory=Volumes)
     patches: Patches = Field(default_factory=Patches)
@@ -82,6 +83,11 @@ class Experiment(Section):
                 raise ValueError(
                     f"scanner.noise_hu is 0, but method {name} learns from the scanner's noise; give its SD in HU"
                 )
+        if self.scan.micro and self.cases.sheet is None:
+            raise ValueError(
+                "scan.micro is true, but simulated cases have a clinical CT; name the sheet of your uCT in "
+                "cases.sheet, or set it to false"
+            )
         drawn, chosen = self.figures.slice, self.superresolve.slices
         if drawn is not None and chosen != "all" and not _holds(chosen, drawn):
             raise ValueError(f"figures.slice is {drawn}, must be one of superresolve.slices: {chosen}")

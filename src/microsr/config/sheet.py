@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from microsr.config.cases import Cases, Simulate
+from microsr.config.cases import REFERENCES, Cases, Simulate
 from microsr.config.loading import describe
 from microsr.config.section import REGION, SLICES, SPACING, Name, Section
 from microsr.core.errors import UserError
@@ -112,12 +112,24 @@ def simulated_cases(settings: Simulate, folder: str) -> list[Case]:
     ]
 
 
-def read_sheet(cases: Cases) -> list[Case]:
+def with_scans(cases: Sequence[Case], folder: str) -> list[Case]:
+    """The cases, of which each with uCT but without a clinical CT has the scan of its uCT that `microsr scan` writes
+    under `folder`; all but a training case have what is known of it, too.
+    """
+
+    def scanned(case: Case) -> Case:
+        names = ("clinical", *(REFERENCES if case.split != "train" else ()))
+        return case.model_copy(update={name: Scan(path=f"{folder}/{case.case}/{name}.nii.gz") for name in names})
+
+    return [scanned(case) if case.clinical is None and case.micro is not None else case for case in cases]
+
+
+def read_sheet(cases: Cases, scan_micro: bool = False) -> list[Case]:
     """Read and check the case sheet: one line a case, tab-separated, UTF-8, with a header.
 
     Columns: case, split (train, validation or test), clinical, micro, and optionally truth, labels, repeat, airways
     and condition (see `Case`), and for each scan <modality>_series, _slices, _spacing, _resample, _level and _region
-    (see `Scan`). An empty cell means "none".
+    (see `Scan`). An empty cell means "none". scan_micro: a case with uCT gets its clinical CT by `with_scans`.
 
     Raises
     ------
@@ -144,7 +156,7 @@ def read_sheet(cases: Cases) -> list[Case]:
             )
     found: list[Case] = []
     for number, row in rows[1:]:
-        found.append(_read_row(sheet, number, header, row, Path(cases.data_root)))
+        found.append(_read_row(sheet, number, header, row, Path(cases.data_root), scan_micro))
         if found[-1].case.lower() in [case.case.lower() for case in found[:-1]]:
             raise UserError(f"{sheet}, line {number}: case '{found[-1].case}' appears twice; names must differ")
     return found
@@ -203,7 +215,9 @@ def _cells(sheet: Path, text: str) -> list[tuple[int, list[str]]]:
     return rows
 
 
-def _read_row(sheet: Path, number: int, header: list[str], row: list[str], root: Path) -> Case:
+def _read_row(
+    sheet: Path, number: int, header: list[str], row: list[str], root: Path, scan_micro: bool = False
+) -> Case:
     where = f"{sheet}, line {number}"
     if len(row) < 2 or len(row) > len(header):
         raise UserError(f"{where}: has {len(row)} tab-separated cells, the header has {len(header)}")
@@ -238,7 +252,7 @@ def _read_row(sheet: Path, number: int, header: list[str], row: list[str], root:
         raise UserError(describe(error, where)) from None
     if case.split != "test" and case.condition is not None:
         raise UserError(f"{where}: {case.split} case '{case.case}' has a condition; only a test case may have one")
-    if case.split != "train" and case.clinical is None:
+    if case.split != "train" and case.clinical is None and not (scan_micro and case.micro is not None):
         raise UserError(
             f"{where}: {case.split} case '{case.case}' has no clinical CT to super-resolve; fill column 'clinical'"
         )

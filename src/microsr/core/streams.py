@@ -50,6 +50,8 @@ class Stream(IntEnum):
     """Which of its scans a uCT patch is paired with, and the scan's noise (sample)."""
     SEARCH = 20
     """What a trial of a search has for its settings (CRC-32 of the trial's name)."""
+    SCANS = 30
+    """The noise of a uCT's scans (CRC-32 of the case's name)."""
 
     # Their keys hold no number.
     TEXTURE_WINDOWS = 100

@@ -143,6 +143,8 @@ class DerivedSeries:
         data.StudyInstanceUID = _uid(*self._entropy, "study")
         data.FrameOfReferenceUID = _uid(*self._entropy, "frame")
         data.SliceThickness = _decimal(_thickness(volume))
+        if "scanned" in volume.attributes:
+            data.ConvolutionKernel = _ascii(volume.attributes["scanned"]["kernel"], 16)
         if self._source is not None:
             for keyword, value in self._source.technique.items():
                 setattr(data, keyword, value)

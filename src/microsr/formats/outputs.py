@@ -19,7 +19,7 @@ from microsr.core.progress import logger
 from microsr.formats.writers import FORMATS, Writer, kind_of, open_writer, raw_bytes
 from microsr.volume.storage import Volume, geometry_of
 
-__all__ = ["FORMATS", "Partial", "Writer", "kind_of", "open_writer", "raw_bytes", "read_journal"]
+__all__ = ["FORMATS", "Partial", "Writer", "check_replaceable", "kind_of", "open_writer", "raw_bytes", "read_journal"]
 
 
 class Partial:
@@ -58,7 +58,7 @@ class Partial:
         if self._total != shape[0] and kind != "ome-zarr":
             raise UserError(f"{output}: only OME-Zarr can be written in parts; write that, and export the whole")
         self._journal = output.with_name(f"{output.name}.partial.json")
-        _check_replaceable(output, kind)
+        check_replaceable(output, kind)
         volume = geometry_of(like)
         facts = {"format": kind, "shape": shape, "block": block, "DICOM source": source and [str(source), series]}
         facts |= {key: getattr(volume, key) for key in ("spacing", "origin", "direction", "unit", "attributes")}
@@ -196,8 +196,14 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _check_replaceable(output: Path, kind: str) -> None:
-    """A folder is replaced only by another output of its kind: a name may have been meant otherwise."""
+def check_replaceable(output: Path, kind: str) -> None:
+    """Refuse to replace a folder by anything but another output of its kind: a name may have been meant otherwise.
+
+    Raises
+    ------
+    UserError
+        Something else is there.
+    """
     if not output.exists() or not (output.is_dir() or kind in ("ome-zarr", "dicom")):
         return
     if kind == "ome-zarr":

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +32,10 @@ ALIASES = 4
 """Multiples of the sampling frequency, on either side, whose noise is folded back by the sampling."""
 NOISE_MARGIN = 64
 """Pixels by which the noise field is larger than what is cut from it: noise as far apart as this is not correlated."""
+NEGLIGIBLE = 1e-9
+"""Correlation below which the noise of two slices is drawn as if they had none."""
+SMALLEST_HU = -1024
+"""Clinical scanners store 12 bits: HU are clipped here."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,29 @@ def operators(
     return [(np.float32(w) * sampling(rows, fine_rows, s), sampling(columns, fine_columns, s)) for w, s in pairs]
 
 
+class Projection:
+    """The in-plane scan of one plane after another: blur by the kernel's PSF, then sampling at the pixels' centres, so
+    that fine detail aliases.
+
+    Coordinates in mm as for `operators`. Beyond the plane the PSF is cut off and its weights are scaled to sum 1.
+    """
+
+    def __init__(
+        self, kernel: Kernel, rows: np.ndarray, columns: np.ndarray, fine_rows: np.ndarray, fine_columns: np.ndarray
+    ) -> None:
+        # A PSF spans a few dozen of up to thousands of fine pixels: sparse, it costs a hundredth.
+        found = operators(kernel, rows, columns, fine_rows, fine_columns)
+        self._pairs = [(csr_array(down), csr_array(across)) for down, across in found]
+        self._shape = len(rows), len(columns)
+
+    def __call__(self, plane: np.ndarray) -> np.ndarray:
+        """A plane of HU [fine rows, fine columns] as float32 HU [rows, columns]."""
+        image = np.zeros(self._shape, np.float32)
+        for down, across in self._pairs:
+            image += (across @ (down @ plane).T).T
+        return image
+
+
 def project(
     block: np.ndarray,
     kernel: Kernel,
@@ -134,17 +163,15 @@ def project(
     fine_rows: np.ndarray,
     fine_columns: np.ndarray,
 ) -> np.ndarray:
-    """Scan planes in-plane: blur by the kernel's PSF, then sample at the pixels' centres, so that fine detail aliases.
+    """Scan planes in-plane, as `Projection`.
 
-    block: HU [planes, fine rows, fine columns]; coordinates in mm as for `operators`. Beyond the block the PSF is cut
-    off and its weights are scaled to sum 1. Returns float32 HU [planes, rows, columns].
+    block: HU [planes, fine rows, fine columns]; coordinates in mm as for `operators`. Returns float32 HU [planes, rows,
+    columns].
     """
-    scanned = np.zeros((len(block), len(rows), len(columns)), np.float32)
-    # A PSF spans a few dozen of up to thousands of fine pixels: sparse, it costs a hundredth.
-    for pair in operators(kernel, rows, columns, fine_rows, fine_columns):
-        down, across = map(csr_array, pair)
-        for image, plane in zip(scanned, block, strict=True):
-            image += (across @ (down @ plane).T).T
+    scan_plane = Projection(kernel, rows, columns, fine_rows, fine_columns)
+    scanned = np.empty((len(block), len(rows), len(columns)), np.float32)
+    for number, plane in enumerate(block):
+        scanned[number] = scan_plane(plane)
     return scanned
 
 
@@ -182,14 +209,61 @@ def noise(
     profile, whose autocorrelation is a Gaussian of variance 2 slice_sigma_mm^2. It is cut from a larger field, whose
     far ends are tied by the Fourier transform.
     """
+    field = np.empty(shape, np.float32)
+    for z, grain in enumerate(noise_slices(shape, scanner, slice_mm, rng)):
+        field[z] = grain
+    return field
+
+
+def noise_slices(
+    shape: tuple[int, int, int], scanner: config.Scanner, slice_mm: float, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """The slices of `noise`, float32 [rows, columns], one after the other; few are held."""
     slices, rows, columns = shape
     high, wide = (next_fast_len(n + NOISE_MARGIN, real=True) for n in (rows, columns))
     amplitude = _amplitude(KERNELS[scanner.kernel], scanner.pixel_mm, high, wide)
-    field = np.empty(shape, np.float32)
-    for layer in field:
-        white = rng.standard_normal((high, wide), dtype=np.float32)
-        layer[:] = np.fft.irfft2(np.fft.rfft2(white) * amplitude, s=white.shape)[:rows, :columns]
     gap = slice_mm * np.subtract.outer(np.arange(slices), np.arange(slices))
     correlation = np.exp(-((gap / (2 * scanner.slice_sigma_mm)) ** 2))
-    mixing = np.linalg.cholesky(correlation + 1e-6 * np.eye(slices))
-    return np.tensordot(mixing.astype(np.float32), field, axes=1)
+    correlation[correlation < NEGLIGIBLE] = 0
+    reach = int(np.count_nonzero(correlation[0]))
+    mixing = np.linalg.cholesky(correlation + 1e-6 * np.eye(slices)).astype(np.float32)
+    layers: deque[np.ndarray] = deque(maxlen=reach)
+    for z in range(slices):
+        white = rng.standard_normal((high, wide), dtype=np.float32)
+        layers.append(np.fft.irfft2(np.fft.rfft2(white) * amplitude, s=white.shape)[:rows, :columns].astype(np.float32))
+        shares = mixing[z, z + 1 - len(layers) : z + 1]
+        yield sum(share * layer for share, layer in zip(shares, layers, strict=True))
+
+
+def add_noise(image: np.ndarray, grain: np.ndarray, noise_hu: float) -> np.ndarray:
+    """A slice of a scan with its noise, int16 HU, clipped as a scanner does.
+
+    image: HU without noise [rows, columns]. grain: noise of SD 1, from `noise_slices`. noise_hu: SD of the noise, HU.
+    """
+    limits = np.iinfo(np.int16)
+    values = image + np.float32(noise_hu) * grain
+    return np.rint(np.clip(values, SMALLEST_HU, limits.max)).astype(np.int16)
+
+
+class Sums:
+    """Weighted sums of planes that come one after the other, as a slice profile makes of them.
+
+    weights: [sums, planes], the first and the last plane of a sum none before those of the sum before. Few sums are
+    held: each is given out when its last plane has come.
+    """
+
+    def __init__(self, weights: np.ndarray) -> None:
+        self._weights = weights
+        self._last = [int(np.flatnonzero(row)[-1]) for row in weights]
+        self._begun: dict[int, np.ndarray] = {}
+
+    def add(self, number: int, plane: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Take the plane `number`; gives the number and values of each sum that is whole by it.
+
+        Plane by plane, so that a sum does not depend on how many come at a time.
+        """
+        for index in map(int, np.flatnonzero(self._weights[:, number])):
+            share = self._weights[index, number] * plane
+            self._begun[index] = self._begun[index] + share if index in self._begun else share
+            if number == self._last[index]:
+                yield index, self._begun.pop(index)

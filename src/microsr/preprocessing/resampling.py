@@ -82,9 +82,17 @@ def resampling_axis(size: int, spacing: float, target: float) -> Axis:
     scale = target / spacing
     new = int(np.floor(size / scale + 1e-6))
     centres = (np.arange(new) + 0.5) * scale - 0.5
-    weights = _keys((np.arange(size)[None, :] - centres[:, None]) / max(scale, 1.0))
+    return Axis(interpolation_weights(size, centres, scale), target, new)
+
+
+def interpolation_weights(size: int, centres: np.ndarray, scale: float) -> np.ndarray:
+    """Weights [centres, size], float32, of places at the old pixels' numbers `centres`, `scale` old pixels wide each.
+
+    Keys' kernel, widened where they are wider than a pixel; rows sum to 1.
+    """
+    weights = _keys((np.arange(size)[None, :] - np.asarray(centres)[:, None]) / max(scale, 1.0))
     weights /= weights.sum(axis=1, keepdims=True)
-    return Axis(weights.astype(np.float32), target, new)
+    return weights.astype(np.float32)
 
 
 def _keys(t: np.ndarray) -> np.ndarray:

@@ -113,7 +113,7 @@ def import_micro(scan: Scan, case: str, settings: MicroVolume, output: Path, lik
         check_micro(volume, scan.path)
         axes = _sampling(volume, settings, like, scan.path)
         padding = Padding(volume.array, (0, volume.attributes["source"].get("padding") or 0))
-        outline, mapping = _outline_and_calibrate(volume, settings, padding, scan.path, output.parent)
+        outline, mapping = outline_and_calibrate(volume, settings, padding, scan.path, output.parent)
 
         old, new = volume.spacing, tuple(axis.spacing for axis in axes)
         shift = [(n / o - 1) / 2 for n, o in zip(new, old, strict=True)]
@@ -180,10 +180,18 @@ def _open_scan(scan: Scan, output: Path) -> Volume:
     return read_scan(scan, output.parent)
 
 
-def _outline_and_calibrate(
+def outline_and_calibrate(
     volume: Volume, settings: MicroVolume, padding: Padding, where: str, scratch: Path
 ) -> tuple[Masks, Mapping]:
-    """Coarse outline of the specimen, and the calibration, from grey values as scanned."""
+    """Coarse outline of the specimen, and the calibration, from grey values as scanned.
+
+    where: the file, for messages. scratch: folder of a temporary file.
+
+    Raises
+    ------
+    UserError
+        There is no specimen, or no calibration.
+    """
     array = volume.array
     chosen = np.unique(np.linspace(0, len(array) - 1, CALIBRATION_SLICES).astype(int))
     few = (len(chosen), *array.shape[1:])
@@ -284,6 +292,16 @@ def _record(output: Path, settings: Any, scan: Scan, started: float, checksums: 
     write_run(output, "volumes", chosen, checksums, started, **facts)
 
 
+def add_scan_flags(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the flags that say which part of an input is meant, and its spacing: those of `Scan`."""
+    parser.add_argument("--series", help="DICOM SeriesInstanceUID, or path of a data set in HDF5, if there are several")
+    parser.add_argument("--slices", help="range of slices first:end, end excluded")
+    parser.add_argument("--spacing", help="mm as X, XxY or XxYxZ; overrides the file's")
+    parser.add_argument("--resample", help="even: put DICOM slices that are uneven or tilted on an even grid")
+    parser.add_argument("--level", type=int, help="resolution level of an OME-Zarr or N5 store, 0 the finest")
+    parser.add_argument("--region", help="rows and columns first:end,first:end, ends excluded")
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Sub-commands clinical, micro, truth, thick_truth, labels, downsample and table."""
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -299,14 +317,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--input", required=True, help="file, folder of a DICOM series or of 2-D images, or URL of a store"
         )
-        sub.add_argument(
-            "--series", help="DICOM SeriesInstanceUID, or path of a data set in HDF5, if there are several"
-        )
-        sub.add_argument("--slices", help="range of slices first:end, end excluded")
-        sub.add_argument("--spacing", help="mm as X, XxY or XxYxZ; overrides the file's")
-        sub.add_argument("--resample", help="even: put DICOM slices that are uneven or tilted on an even grid")
-        sub.add_argument("--level", type=int, help="resolution level of an OME-Zarr or N5 store, 0 the finest")
-        sub.add_argument("--region", help="rows and columns first:end,first:end, ends excluded")
+        add_scan_flags(sub)
         sub.add_argument("--output", type=Path, required=True, help="volume in the working format (<name>.ome.zarr)")
         if name == "clinical":
             config.add_flags(sub, ClinicalVolume)
@@ -330,7 +341,7 @@ def main(ns: argparse.Namespace) -> None:
     if ns.command == "downsample":
         _pooling().run(ns)
         return
-    scan = _scan(ns)
+    scan = scan_from_flags(ns)
     ns.output.parent.mkdir(parents=True, exist_ok=True)
     if ns.command == "clinical":
         import_clinical(scan, ns.case, config.from_flags(ns, ClinicalVolume), ns.output)
@@ -345,7 +356,14 @@ def _pooling() -> ModuleType:
     return importlib.import_module("microsr.preprocessing.downsample")
 
 
-def _scan(ns: argparse.Namespace) -> Scan:
+def scan_from_flags(ns: argparse.Namespace) -> Scan:
+    """The input `ns.input`, as the flags of `add_scan_flags` say.
+
+    Raises
+    ------
+    UserError
+        One of them is malformed.
+    """
     try:
         return Scan(path=ns.input, **{key: getattr(ns, key) for key in OF_A_SCAN})
     except ValidationError as error:

@@ -39,8 +39,6 @@ BLOCK_PIXELS = 5_000_000
 """Fine pixels drawn at a time, whole planes, at least one; bounds the memory (about 40 bytes each)."""
 STREAMS = 5
 """Of a case: anatomy, noise, uCT, noise of the repeated scan, place of a specimen."""
-SMALLEST_HU = -1024
-"""Clinical scanners store 12 bits: HU are clipped here."""
 MICRO_NOISE = 0.03
 """SD of the uCT's noise as a share of the contrast between air and tissue."""
 MICRO_RINGS = 0.006
@@ -186,24 +184,20 @@ def scan_slab(
         magnified = magnified_geometry(still)
         truth, thick = (Volume(np.empty((slices, n * SCALE, n * SCALE), np.int16), **magnified) for _ in range(2))
         known = Known(truth, thick, Volume(np.empty(truth.shape, np.uint8), **magnified, unit="label"))
-    # Of the slices that the planes are in so far: a slice's mean is rounded when its last plane has been added.
-    means: dict[int, np.ndarray] = {}
-    last = [int(np.flatnonzero(weights)[-1]) for weights in profile]
+    sums, means = scanner.Sums(profile), scanner.Sums(profile)
     progress = Progress(planes, "planes")
     for block in _blocks(grid):
         canvas = lung.draw(grid.planes(block.start, block.stop), labelled=with_truth)
         scanned = scanner.project(canvas.hu, kernel, pixels.y, pixels.x, grid.y, grid.x)
         for plane in range(block.start, block.stop):
-            # Plane by plane, so that the sum does not depend on the size of the blocks.
-            for index in np.nonzero(profile[:, plane])[0]:
-                scan[index] += profile[index, plane] * scanned[plane - block.start]
-                if known is not None:
-                    share = profile[index, plane] * canvas.hu[plane - block.start]
-                    means[index] = means[index] + share if index in means else share
-                    if plane == last[index]:
-                        known.thick.array[index] = np.rint(means.pop(index))
+            for index, image in sums.add(plane, scanned[plane - block.start]):
+                scan[index] = image
+            if known is None:
+                continue
+            for index, mean in means.add(plane, canvas.hu[plane - block.start]):
+                known.thick.array[index] = np.rint(mean)
             index, between = divmod(plane - beyond, SCALE)
-            if known is not None and between == 0 and 0 <= index < slices:
+            if between == 0 and 0 <= index < slices:
                 known.truth.array[index] = np.rint(canvas.hu[plane - block.start])
                 known.labels.array[index] = canvas.labels[plane - block.start]
         progress.advance(block.stop - block.start)
@@ -221,10 +215,9 @@ def _blocks(grid: Grid) -> list[slice]:
 
 def with_noise(still: Volume, scanned_by: config.Scanner, rng: np.random.Generator) -> Volume:
     """A scan with the scanner's noise, int16 HU, clipped as the scanner does."""
-    noise = scanner.noise(still.shape, scanned_by, still.spacing[2], rng)
     scan = np.empty(still.shape, np.int16)
-    for z, (image, grain) in enumerate(zip(still.array, noise, strict=True)):
-        scan[z] = np.rint(np.maximum(image + np.float32(scanned_by.noise_hu) * grain, SMALLEST_HU))
+    for z, grain in enumerate(scanner.noise_slices(still.shape, scanned_by, still.spacing[2], rng)):
+        scan[z] = scanner.add_noise(still.array[z], grain, scanned_by.noise_hu)
     return dataclasses.replace(still, array=scan)
 
 

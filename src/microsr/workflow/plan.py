@@ -195,6 +195,12 @@ class Plan:
         """The imported volumes of those of `cases` that were scanned with a modality."""
         return [f"<results>/volumes/{case}/{modality}.ome.zarr" for case in self.having(modality, cases)]
 
+    @cached_property
+    def scanned_cases(self) -> list[str]:
+        """Names of the cases whose clinical CT is made by scanning their uCT."""
+        made = f"{self.results}/scanned/"
+        return [name for name in self.having("clinical", self.cases) if self.cases[name].clinical.path.startswith(made)]
+
     @property
     def matches_clinical(self) -> bool:
         """Whether a uCT is resampled to the pixel size of the same case's clinical CT / 8."""
@@ -220,6 +226,13 @@ class Plan:
         facts = getattr(self.cases[case], modality).model_dump(exclude_none=True)
         facts = {"input": facts.pop("path"), **facts}
         return " ".join(f"--{key} {shlex.quote(str(value))}" for key, value in facts.items())
+
+    def micro_scan_words(self, case: str) -> str:
+        """Words that say how the uCT of a case is scanned: which part of which file, its calibration, the scanner."""
+        experiment = self.experiment
+        _, _, micro = self.scan_flags(case, "micro").partition("--input ")
+        settings = flags(experiment.volumes.micro, without=["sampling", "matched_spacing_mm", "area_average"])
+        return f"{micro} {settings} {flags(experiment.scanner)} {flags(experiment.scan, without=['micro'])}"
 
     def simulation_flags(self, case: str) -> str:
         """Words that say how a lung is simulated and scanned."""

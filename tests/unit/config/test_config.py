@@ -30,7 +30,16 @@ from microsr.config import (
     load,
     method_from_flags,
 )
-from microsr.config.sheet import MODALITIES, SHEET_COLUMNS, Case, Scan, read_sheet, sheet_text, simulated_cases
+from microsr.config.sheet import (
+    MODALITIES,
+    SHEET_COLUMNS,
+    Case,
+    Scan,
+    read_sheet,
+    sheet_text,
+    simulated_cases,
+    with_scans,
+)
 from microsr.core.errors import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -281,6 +290,23 @@ def test_every_column_is_read_as_it_is_written(tmp_path):
     assert header == list(SHEET_COLUMNS)
     assert not [column for column, cell in zip(header, row, strict=True) if not cell]
     assert read_sheet(Cases(sheet=str(sheet))) == cases
+
+
+def test_uct_without_a_clinical_ct_is_scanned_where_that_is_asked_for(sheet):
+    named = sheet("a\ttrain\t\tb.nii\nb\ttest\t\tb.nii\nc\ttrain\ta.nii\tb.nii\n")
+    refused("case 'b' has no clinical CT to super-resolve", read_sheet, named)
+    one, two, three = with_scans(read_sheet(named, scan_micro=True), "made")
+    assert (one.clinical, one.truth) == (Scan(path="made/a/clinical.nii.gz"), None)
+    assert [getattr(two, name).path for name in ("clinical", "truth", "thick_truth", "noise_free")] == [
+        f"made/b/{name}.nii.gz" for name in ("clinical", "truth", "thick_truth", "noise_free")
+    ]
+    assert three.clinical.path.endswith("a.nii"), "its own"
+    refused("'b' has no clinical CT", read_sheet, sheet("b\ttest\t\t\n"), True)
+
+
+def test_only_uct_of_a_sheet_is_scanned():
+    refused("name the sheet of your uCT in cases.sheet", load, {"experiment": "x", "scan": {"micro": True}})
+    load({"experiment": "x", "scan": {"micro": True}, "cases": {"sheet": "s.tsv"}})
 
 
 def test_simulated_cases_have_truth_where_they_are_tested():

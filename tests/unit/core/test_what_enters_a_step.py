@@ -11,6 +11,7 @@ ALLOWED = {
     "simulate": IMPORTED | {"simulation"},
     "validate": IMPORTED | {"simulation"},
     "volumes": IMPORTED | {"preprocessing"},
+    "scan": IMPORTED | {"preprocessing"},
     "volumes.downsample": {"volume", "physics", "preprocessing"},
     "patches": {"core", "volume", "preprocessing"},
     "pairs": {"core", "volume", "physics", "preprocessing"},
