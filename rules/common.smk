@@ -33,6 +33,8 @@ from microsr.config import OF_TRAINING, REFERENCES, flags, load, with_trials
 from microsr.config.sheet import read_sheet, simulated_cases, with_scans
 from microsr.core.progress import SHARED
 from microsr.core.code_version import code_version, step_version
+from microsr.core.registry.figures import FIGURES
+from microsr.core.registry.protocols import PROTOCOLS
 from microsr.workflow.plan import ENDINGS, LABELLED, TYPESET, Plan, Result, base, launcher
 
 os.environ[SHARED] = "1"  # jobs run side by side: they tell of themselves in whole lines
@@ -128,6 +130,11 @@ def known_volume(wildcards):
     return PLAN.known_volume(wildcards.method, wildcards.scan)
 
 
+def evaluated(protocol):
+    """Input function: what a further protocol compares, by the flag of its command."""
+    return lambda wildcards: PLAN.evaluation_files(protocol, Result(**wildcards))
+
+
 # Parameters
 
 
@@ -199,6 +206,39 @@ def drawn(figure, kind, category, what):
 def caption(name):
     """What Snakemake's report says below a figure or table, where report/<name>.rst says it."""
     return {"caption": f"../report/{name}.rst"} if (WORKFLOW / f"report/{name}.rst").is_file() else {}
+
+
+# Figures
+
+
+def drawing(kind, value):
+    """A function of the wildcards: what `value` says of the figure of a kind, a `workflow.plan.Drawing`."""
+    return lambda wildcards: value(PLAN.drawings[kind][wildcards.figure])
+
+
+def drawn_files(kind):
+    """Params function: the flags of a figure that name files, each with the file's name where the command takes it."""
+
+    def words(wildcards, input, output):
+        names = PLAN.drawings[kind][wildcards.figure].names
+        found = [f"--{FIGURES[kind].writes} {output.table}"] if FIGURES[kind].writes else []
+        for flag in input.keys():
+            paths = [f"{name}={path}" for name, path in zip(names[flag], input[flag])] if flag in names else input[flag]
+            found += [f"--{flag} {' '.join(paths)}"] if paths else []
+        return " ".join(found)
+
+    return words
+
+
+def drawn_table(kind):
+    """Output section of the table that a figure writes beside it, and its record; nothing where it writes none."""
+    if not FIGURES[kind].writes:
+        return {}
+    table, title = ensure("<results>/tables/{figure}.csv", non_empty=True), FIGURES[kind].title
+    shown = report(
+        table, category=FIGURES[kind].category, labels={"what": f"{title}, table"}, **caption(f"{kind}_table")
+    )
+    return {"table": shown, "table_run": "<results>/tables/{figure}.run.json"}
 
 
 # Resources

@@ -1,10 +1,4 @@
 # Metrics of the super-resolved CT: one table a protocol, and all of them in one.
-from microsr.core.registry.protocols import PROTOCOLS
-
-
-def evaluated(protocol):
-    """Input function: what a further protocol compares, by the flag of its command."""
-    return lambda wildcards: PLAN.evaluation_files(protocol, Result(**wildcards))
 
 
 rule evaluate_images:

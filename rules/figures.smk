@@ -1,37 +1,4 @@
 # The paper's figures, and those that let a user judge a run: a rule a kind of figure, all of one form.
-from microsr.core.registry.figures import FIGURES
-
-
-def drawing(kind, value):
-    """A function of the wildcards: what `value` says of the figure of a kind, a `workflow.plan.Drawing`."""
-    return lambda wildcards: value(PLAN.drawings[kind][wildcards.figure])
-
-
-def drawn_files(kind):
-    """Params function: the flags of a figure that name files, each with the file's name where the command takes it."""
-
-    def words(wildcards, input, output):
-        names = PLAN.drawings[kind][wildcards.figure].names
-        found = [f"--{FIGURES[kind].writes} {output.table}"] if FIGURES[kind].writes else []
-        for flag in input.keys():
-            paths = [f"{name}={path}" for name, path in zip(names[flag], input[flag])] if flag in names else input[flag]
-            found += [f"--{flag} {' '.join(paths)}"] if paths else []
-        return " ".join(found)
-
-    return words
-
-
-def drawn_table(kind):
-    """Output section of the table that a figure writes beside it, and its record; nothing where it writes none."""
-    if not FIGURES[kind].writes:
-        return {}
-    table, title = ensure("<results>/tables/{figure}.csv", non_empty=True), FIGURES[kind].title
-    shown = report(
-        table, category=FIGURES[kind].category, labels={"what": f"{title}, table"}, **caption(f"{kind}_table")
-    )
-    return {"table": shown, "table_run": "<results>/tables/{figure}.run.json"}
-
-
 for KIND, FIGURE in FIGURES.items():
     if ".png" in FIGURE.endings:
 
