@@ -20,7 +20,7 @@ from typing import Any
 import microsr
 from microsr.core.code_version import SOURCE, step_version
 from microsr.core.files import replacing
-from microsr.core.urls import url
+from microsr.core.urls import checksum_of_reading, url
 
 PACKAGES = (
     "numpy", "scipy", "scikit-image", "SimpleITK", "nibabel", "pydicom", "tifffile", "imagecodecs", "pandas",
@@ -59,11 +59,11 @@ def find_run(result: Path) -> Path | None:
 def checksum(path: Path, stop: threading.Event | None = None, slices: Sequence[int] | None = None) -> str:
     """SHA-256 of a file, or of a folder's files with their relative names; without value once `stop` is set.
 
-    slices: of a volume in the working format, these alone, with all that it says of itself. Of a URL it is "", as only
-    parts of it were read.
+    slices: of a volume in the working format, these alone, with all that it says of itself. Of a URL it is that of the
+    metadata and chunks that this process has read of it so far.
     """
-    if url(path):
-        return ""
+    if address := url(path):
+        return checksum_of_reading(address)
     path = Path(path)
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.name[:1] != ".")
@@ -93,9 +93,10 @@ def checksums_beside(paths: Iterable[Path]) -> Iterator[Callable[[], dict[Path, 
     """
     stop = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        coming = {path: pool.submit(checksum, path, stop) for path in map(Path, paths)}
+        coming = {path: None if url(path) else pool.submit(checksum, path, stop) for path in map(Path, paths)}
         try:
-            yield lambda: {path: one.result() for path, one in coming.items()}
+            # What is read of a URL is known when it has been.
+            yield lambda: {path: one.result() if one else checksum(path) for path, one in coming.items()}
         except BaseException:
             stop.set()
             raise

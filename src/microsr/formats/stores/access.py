@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from microsr.core.errors import UserError
-from microsr.core.urls import url
+from microsr.core.urls import note_reading, url
 
 SECONDS = 30
 """Without an answer, after which a server is asked again."""
@@ -87,7 +87,10 @@ class _Server:
         if first is not None:
             last = "" if count is None or first < 0 else first + count - 1
             request.add_header("Range", f"bytes={first if first < 0 else f'{first}-'}{last}")
-        return self._ask(key, request, first, count)
+        content = self._ask(key, request, first, count)
+        if content is not None:
+            note_reading(self.name, key if first is None else f"{key} from {first}, {count or 'all'}", content)
+        return content
 
     def _ask(self, key: str, request: urllib.request.Request, first: int | None, count: int | None) -> bytes | None:
         for attempt in range(TRIES):

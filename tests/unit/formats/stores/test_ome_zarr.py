@@ -15,6 +15,7 @@ from reading import read, refused
 from serving import served
 
 from microsr.config.sheet import Scan
+from microsr.core import urls
 from microsr.core.errors import UserError
 from microsr.formats.readers import read_scan
 from microsr.formats.stores import access
@@ -329,8 +330,33 @@ def test_a_store_is_imported_and_described_by_its_url(tmp_path, values, capsys):
         main(["volumes", "truth", "--case", "a", *words])
     assert np.array_equal(open_volume(tmp_path / "out.ome.zarr").array[:], (values // 30)[:, 2:18])
     (run,) = trace(tmp_path / "out.ome.zarr")["records"].values()
-    assert run["inputs"] == [{"file": f"{address}/a.zarr", "sha256": "", "record": None, "state": "not checked"}]
+    (found,) = run["inputs"]
+    assert found == {"file": f"{address}/a.zarr", "sha256": found["sha256"], "record": None, "state": "not checked"}
+    assert len(found["sha256"]) == 64
     assert run["settings"]["scan"]["region"] == "2:18,:"
+
+
+def test_a_record_has_a_checksum_of_what_was_read_by_url(tmp_path, values, monkeypatch):
+    from microsr.config import Calibration, MicroVolume
+    from microsr.preprocessing.volumes import import_micro
+
+    path, grey = tmp_path / "a.zarr", (values // 30)
+    write(path, [grey], multiscale("zyx", "millimeter", (0.05, 0.05, 0.05)))
+    settings = MicroVolume(sampling="native", calibration=Calibration(method="none"))
+
+    def checksum_of(address, slices):
+        monkeypatch.setattr(urls, "_READ", {})
+        output = tmp_path / "out.ome.zarr"
+        import_micro(Scan(path=f"{address}/a.zarr", slices=slices), "a", settings, output)
+        (sha,) = json.loads((tmp_path / "out.run.json").read_text())["inputs"].values()
+        return sha
+
+    with served(tmp_path) as (address, _):
+        first, again, other = (checksum_of(address, slices) for slices in (":4", ":4", ":"))
+        last = next((path / "0").rglob("c/2/2/2"))
+        last.write_bytes(next((path / "0").rglob("c/2/2/1")).read_bytes())
+        unread, read_too = (checksum_of(address, slices) for slices in (":4", ":"))
+    assert first == again == unread and len({first, other, read_too}) == 3 and "" not in (first, other)
 
 
 def test_a_slice_too_large_to_be_is_refused_and_a_region_of_it_is_read(tmp_path):
