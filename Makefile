@@ -1,6 +1,6 @@
 # The two commands of the project: `make figures` and `make test`. Both make the environment first, in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help env figures report docs schema lint validators test test-all test-mutations lock
+.PHONY: help env figures report docs schema lint validators test test-all test-mutations archive release-check lock
 
 VENV := .venv
 
@@ -15,6 +15,8 @@ help:
 	@echo "make test-mutations   how many made-up faults the tests see, an hour"
 	@echo "make env       only the environment, .venv, in the exact versions of requirements.lock"
 	@echo "make validators       the environment of validators, .venv-validators, that some tests ask for"
+	@echo "make archive   dist/microsr-<version>.zip for an archive as Zenodo; CRATES=\"a.zip ...\" lays crates beside the source"
+	@echo "make release-check TESTED=<commit>   whether this commit can be released, by the checklist in CONTRIBUTING.md"
 	@echo "make lock      solve requirements.in into requirements.lock and envs/"
 
 env: $(VENV)/package.stamp
@@ -59,6 +61,12 @@ test-all: env
 
 test-mutations: env
 	$(VENV)/bin/python tests/mutation/run.py
+
+archive: env
+	$(VENV)/bin/python .ci/archive.py dist/microsr-$$($(VENV)/bin/python -c 'import microsr; print(microsr.__version__)').zip $(CRATES)
+
+release-check: env validators
+	$(VENV)/bin/python .ci/release_check.py $(TESTED)
 
 # Finds a Python that is new enough and makes an empty environment $(1) with it.
 define make_environment

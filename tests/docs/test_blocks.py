@@ -19,6 +19,7 @@ from microsr import config
 from microsr.config.sheet import read_sheet
 
 NOT_RUN = {
+    ("getting-started.md", "pip install"): "tests/workflow/test_installed.py builds and installs it",
     ("training.md", "python benchmarks/train_step.py"): "a benchmark: it takes minutes, and measures this machine",
     ("training.md", "ONEDNN_MAX_CPU_ISA=AVX2"): "the same benchmark, with other instructions",
     ("training.md", "python benchmarks/patches.py"): "the same, and it needs benchmarks/requirements.txt",
@@ -45,6 +46,9 @@ snakemake() {
     if grep -qxF -- "$*" planned; then return; fi  # the same command of another page
     command snakemake "$@" --dry-run --quiet all
     echo "$*" >> planned
+}
+microsr() {
+    if [ "$1" = run ]; then shift; snakemake "$@"; else command microsr "$@"; fi
 }
 make() { command make --dry-run -C "$ROOT" "$@" > /dev/null; }
 tensorboard() { command tensorboard "$@" --inspect > /dev/null; }

@@ -6,7 +6,7 @@ import re
 import pytest
 from small_results import Results
 
-from microsr import cli
+from microsr import __version__, cli
 from microsr.core.errors import UserError
 from microsr.report.lineage import trace
 
@@ -49,7 +49,7 @@ def test_every_section_is_there_in_order(results):
     assert headings == ["comparison", "data", "training", "evaluation", "provenance"]
     assert "Where patches were taken: train1, uCT" in text and "Table 1 of the paper" in text
     assert "Read the consistency first" in text, "each protocol has a sentence on how to read it"
-    assert "train.epochs" in text and "microsr 0.1.0" in text
+    assert "train.epochs" in text and f"microsr {__version__}" in text
 
 
 def test_captions_are_those_of_snakemake_s_report(results, tmp_path):

@@ -2,11 +2,16 @@
 download.
 """
 
+import importlib
+import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -67,10 +72,112 @@ def test_the_citation_is_in_the_citation_file_format_and_names_the_paper():
     assert identifier["value"] == "arXiv:2004.03272" and paper["url"].endswith("/2004.03272")
 
 
+VALIDATORS = ROOT / ".venv-validators/bin"
+"""Made by `make validators`."""
+
+
+def test_the_citation_is_valid_by_its_own_validator():
+    if not VALIDATORS.exists():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("no cffconvert: make validators")
+    command = [VALIDATORS / "cffconvert", "--validate", "-i", ROOT / "CITATION.cff"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_ci_runs_what_contributors_run():
+    [workflow] = (ROOT / ".github/workflows").iterdir()
+    steps = yaml.safe_load(workflow.read_text(encoding="utf-8"))["jobs"]["test"]["steps"]
+    assert any(step.get("run", "").startswith(".ci/run") for step in steps)
+
+
+def test_an_issue_is_asked_for_the_version_and_the_record():
+    form = yaml.safe_load((ROOT / ".github/ISSUE_TEMPLATE/problem.yml").read_text(encoding="utf-8"))
+    labels = {field["attributes"].get("label"): field for field in form["body"]}
+    assert {"microsr --version", "run.json"} <= set(labels)
+    assert labels["microsr --version"]["validations"] == {"required": True}
+    assert len({field["id"] for field in form["body"] if "id" in field}) == len(form["body"]) - 1
+
+
+def test_the_catalogue_is_told_how_the_workflow_is_deployed():
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text(encoding="utf-8"))["usage"]
+    assert usage["software-stack-deployment"]["conda"] is True and set(usage) == {
+        "mandatory-flags",
+        "software-stack-deployment",
+        "report",
+    }
+
+
+def test_a_deposit_holds_the_commit_and_says_what_the_citation_says(tmp_path):
+    clone, crate = tmp_path / "clone", tmp_path / "demo.crate.zip"
+    (clone / ".ci").mkdir(parents=True)
+    for name in ("CITATION.cff", "requirements.lock", ".ci/archive.py"):
+        shutil.copy(ROOT / name, clone / name)
+    crate.write_text("crate", encoding="utf-8")
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-C", str(clone)]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "a"]):
+        subprocess.run([*git, *words], check=True)
+    command = [sys.executable, clone / ".ci/archive.py", tmp_path / "dist/a.zip", crate]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    archive = zipfile.ZipFile(tmp_path / "dist/a.zip")
+    folder = f"microsr-{__version__}/"
+    names = {name.removeprefix(folder) for name in archive.namelist() if not name.endswith("/")}
+    assert names == {"CITATION.cff", "requirements.lock", ".ci/archive.py", ".zenodo.json", "crates/demo.crate.zip"}
+    said = json.loads(archive.read(f"{folder}.zenodo.json"))
+    assert (said["title"], said["version"], said["license"]) == (CITATION["title"], __version__, "MIT")
+    assert said["creators"] == CITATION["authors"] and said["upload_type"] == "software"
+    assert [one["identifier"] for one in said["related_identifiers"]] == ["arXiv:2004.03272"]
+    (clone / "requirements.lock").write_text("", encoding="utf-8")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "error: not as committed" in done.stderr
+
+
+@pytest.fixture
+def release(tmp_path, monkeypatch):
+    """The release check, on files that a test may change."""
+    monkeypatch.syspath_prepend(ROOT / ".ci")
+    check = importlib.import_module("release_check")
+    for name in ("pyproject.toml", "CITATION.cff", "CHANGELOG.md", "src/microsr/__init__.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    monkeypatch.setattr(check, "ROOT", tmp_path)
+    return check
+
+
+def edit(file, old, new):
+    text = file.read_text(encoding="utf-8")
+    assert re.search(old, text)
+    file.write_text(re.sub(old, new, text, count=1), encoding="utf-8")
+
+
+def test_a_release_has_one_version_and_one_date(release, tmp_path):
+    assert release.check_versions() == __version__
+    edit(tmp_path / "CHANGELOG.md", r"## \[(.*)\] - \S+", r"## [\1] - 2030-01-31")
+    edit(tmp_path / "CITATION.cff", r"\nversion: .*", r"\g<0>\ndate-released: 2030-01-31")
+    assert release.check_dates() == "2030-01-31"
+    edit(tmp_path / "CITATION.cff", "2030-01-31", "2030-02-01")
+    with pytest.raises(release.NotHeldError, match=r"CITATION\.cff 2030-02-01"):
+        release.check_dates()
+    edit(tmp_path / "CHANGELOG.md", "2030-01-31", "unreleased")
+    with pytest.raises(release.NotHeldError, match="'unreleased' where the date"):
+        release.check_dates()
+    edit(tmp_path / "src/microsr/__init__.py", r'"\d.*"', '"9.9.9"')
+    with pytest.raises(release.NotHeldError, match=r"__init__\.py says 9.9.9"):
+        release.check_versions()
+
+
+def test_a_release_is_of_the_commit_that_was_tested(release, monkeypatch):
+    monkeypatch.setattr(release, "said", lambda *_: "0123456789abcdef\n")
+    assert release.check_tests("0123456") == "said of 0123456"
+    for tested in (None, "fedcba"):
+        with pytest.raises(release.NotHeldError, match="TESTED=0123456789ab"):
+            release.check_tests(tested)
+
+
 def test_what_contributors_are_told_to_run_and_to_read_exists():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    assert {"env", "test"} <= set(re.findall(r"\bmake ([a-z]+)", text.replace("make an", ""))) <= set(targets)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {"env", "test"} <= set(re.findall(r"\bmake ([a-z-]+)", text.replace("make an", ""))) <= set(targets)
     links = re.findall(r"\]\(((?!http)[^)#]+)", text)
     assert links and all((ROOT / link).exists() for link in links)
 
