@@ -99,6 +99,11 @@ def scan(modality):
     return lambda wildcards: PLAN.scan_files(wildcards.case, modality)
 
 
+def mask(modality):
+    """Input function: the file or folder of the mask of a case's scan, where one is given."""
+    return lambda wildcards: PLAN.mask_files(wildcards.case, modality)
+
+
 def given(modality):
     """Input function: an imported volume of the case, where it has one."""
     return lambda wildcards: PLAN.volumes(modality, [wildcards.case])

@@ -5,6 +5,7 @@ rule scan_training_case:
     """Scan the uCT of a training case as a clinical scanner would."""
     input:
         micro=scan("micro"),
+        mask=mask("micro"),
     output:
         clinical=ensure("<results>/scanned/{case}/clinical.nii.gz", non_empty=True),
         run="<results>/scanned/{case}/clinical.nii.gz.run.json",
@@ -33,6 +34,7 @@ rule scan_test_case:
     """The same of a case that is tested on, with what is known of it: the truth, thin and thick, and the scan before its noise."""
     input:
         micro=scan("micro"),
+        mask=mask("micro"),
     output:
         clinical=ensure("<results>/scanned/{case}/clinical.nii.gz", non_empty=True),
         truth=ensure("<results>/scanned/{case}/truth.nii.gz", non_empty=True),

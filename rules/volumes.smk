@@ -3,9 +3,10 @@
 
 
 rule import_clinical:
-    """Read a clinical CT in HU with its geometry, and find the lung."""
+    """Read a clinical CT in HU with its geometry, and find the lung, or what else is looked at."""
     input:
         scan=scan("clinical"),
+        mask=mask("clinical"),
     output:
         volume=directory("<results>/volumes/{case}/clinical.ome.zarr"),
         run="<results>/volumes/{case}/clinical.run.json",
@@ -21,10 +22,11 @@ rule import_clinical:
         runtime=growing(15, per_gigabyte=30),
     params:
         scan=lambda wildcards: PLAN.scan_flags(wildcards.case, "clinical"),
+        mask=lambda wildcards: PLAN.mask_flags(wildcards.case, "clinical"),
         settings=flags(EXPERIMENT.volumes.clinical),
         code=code_version("volumes"),
     shell:
-        "microsr volumes clinical --case {wildcards.case} {params.scan}"
+        "microsr volumes clinical --case {wildcards.case} {params.scan} {params.mask}"
         " --output {output.volume} {params.settings} --log {log}"
 
 
@@ -33,6 +35,7 @@ rule import_micro:
     input:
         scan=scan("micro"),
         like=clinical_to_match,
+        mask=mask("micro"),
     output:
         volume=directory("<results>/volumes/{case}/micro.ome.zarr"),
         run="<results>/volumes/{case}/micro.run.json",
@@ -49,16 +52,18 @@ rule import_micro:
     params:
         scan=lambda wildcards: PLAN.scan_flags(wildcards.case, "micro"),
         like=optional("like"),
+        mask=lambda wildcards: PLAN.mask_flags(wildcards.case, "micro"),
         settings=flags(EXPERIMENT.volumes.micro),
         code=code_version("volumes"),
     shell:
-        "microsr volumes micro --case {wildcards.case} {params.scan} {params.like}"
+        "microsr volumes micro --case {wildcards.case} {params.scan} {params.like} {params.mask}"
         " --output {output.volume} {params.settings} --log {log}"
 
 
 use rule import_clinical as import_repeat with:
     input:
         scan=scan("repeat"),
+        mask=mask("clinical"),
     output:
         volume=directory("<results>/volumes/{case}/repeat.ome.zarr"),
         run="<results>/volumes/{case}/repeat.run.json",
@@ -68,6 +73,7 @@ use rule import_clinical as import_repeat with:
         "<benchmarks>/volumes/{case}/repeat.tsv"
     params:
         scan=lambda wildcards: PLAN.scan_flags(wildcards.case, "repeat"),
+        mask=lambda wildcards: PLAN.mask_flags(wildcards.case, "clinical"),
         settings=flags(EXPERIMENT.volumes.clinical),
         code=code_version("volumes"),
 
@@ -75,6 +81,7 @@ use rule import_clinical as import_repeat with:
 use rule import_clinical as import_noise_free with:
     input:
         scan=scan("noise_free"),
+        mask=mask("clinical"),
     output:
         volume=directory("<results>/volumes/{case}/noise_free.ome.zarr"),
         run="<results>/volumes/{case}/noise_free.run.json",
@@ -84,6 +91,7 @@ use rule import_clinical as import_noise_free with:
         "<benchmarks>/volumes/{case}/noise_free.tsv"
     params:
         scan=lambda wildcards: PLAN.scan_flags(wildcards.case, "noise_free"),
+        mask=lambda wildcards: PLAN.mask_flags(wildcards.case, "clinical"),
         settings=flags(EXPERIMENT.volumes.clinical),
         code=code_version("volumes"),
 

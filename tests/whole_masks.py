@@ -14,7 +14,6 @@ from microsr.preprocessing.masks import (
     BODY_PIXELS,
     BODY_SLICES,
     COARSE_PIXELS,
-    LARGEST_HOLE_MM,
     PADDING_SHARE,
     SMALLEST_COMPONENT,
     SOFT_ABOVE_HU,
@@ -99,7 +98,7 @@ def _closed(mask, pixel, closing_mm):
             grown = ndimage.distance_transform_edt(grown, pixel[::-1]) > closing_mm / 2
         part = part | grown[margin[0] : -margin[0], margin[1] : -margin[1]]
     closed = mask.copy()
-    closed[box] = _filled(part, math.pi / 4 * LARGEST_HOLE_MM**2 / (pixel[0] * pixel[1]))
+    closed[box] = _filled(part, math.pi / 4 * 30**2 / (pixel[0] * pixel[1]))
     return closed
 
 

@@ -41,15 +41,21 @@ REACHES: dict[str, tuple[Any, set[str]]] = {
             "specimen_mm": 15.0, "specimen": "tumour", "micro_offset_hu": 31.5,
         }.items()
     },
-    "volumes.clinical.lung_below_hu": (-401.0, {"import_clinical", "import_repeat", "import_noise_free"}),
-    "volumes.clinical.closing_mm": (4.1, {"import_clinical", "import_repeat", "import_noise_free"}),
+    **{
+        f"volumes.clinical.{key}": (value, {"import_clinical", "import_repeat", "import_noise_free"})
+        for key, value in {
+            "lung_below_hu": -401.0, "closing_mm": 4.1, "mask": "values", "organ": "lung",
+            "mask_range": [-1100.0, -400.0], "fill_mm": 31.0,
+        }.items()
+    },
     **{
         f"volumes.micro.{key}": (value, {"import_micro"})
         for key, value in {
             "sampling": "native", "matched_spacing_mm": 0.08, "area_average": 2, "calibration.method": "percentile",
             "calibration.air_grey": 1.0, "calibration.tissue_grey": 2.0, "calibration.low_percentile": 6.0,
             "calibration.high_percentile": 96.0, "calibration.air_hu": -999.0, "calibration.tissue_hu": 41.0,
-            "calibration.mean_hu": -700.0,
+            "calibration.mean_hu": -700.0, "mask": "none", "mask_range": [100.0, 900.0], "closing_mm": 1.1,
+            "fill_mm": 29.0,
         }.items()
     },
     "patches.clinical_size": (12, {"extract_patches"}),

@@ -88,6 +88,11 @@ class Experiment(Section):
                 "scan.micro is true, but simulated cases have a clinical CT; name the sheet of your uCT in "
                 "cases.sheet, or set it to false"
             )
+        if not self.volumes.clinical.is_lung and "distribution" in self.evaluate.further_protocols:
+            raise ValueError(
+                "evaluate.further_protocols: distribution compares features of lung tissue, and volumes.clinical is of "
+                "another organ; leave it out, or set volumes.clinical.organ: lung"
+            )
         drawn, chosen = self.figures.slice, self.superresolve.slices
         if drawn is not None and chosen != "all" and not _holds(chosen, drawn):
             raise ValueError(f"figures.slice is {drawn}, must be one of superresolve.slices: {chosen}")

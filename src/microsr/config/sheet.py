@@ -70,6 +70,10 @@ class Case(Section):
     """The same lung scanned again, or reconstructed with another kernel, on the grid of `clinical`."""
     airways: str | None = None
     """Table of the airways that cross the slices of `truth` (docs/simulation.md)."""
+    clinical_mask: str | None = None
+    """Where the mask of `clinical` is not found but given (volumes.clinical.mask: file): a label volume on its grid."""
+    micro_mask: str | None = None
+    """The same of `micro` (volumes.micro.mask)."""
     condition: Name | None = None
     """What sets a test case apart from the others, as another kernel: its metrics stand in tables of this name."""
 
@@ -127,9 +131,10 @@ def with_scans(cases: Sequence[Case], folder: str) -> list[Case]:
 def read_sheet(cases: Cases, scan_micro: bool = False) -> list[Case]:
     """Read and check the case sheet: one line a case, tab-separated, UTF-8, with a header.
 
-    Columns: case, split (train, validation or test), clinical, micro, and optionally truth, labels, repeat, airways
-    and condition (see `Case`), and for each scan <modality>_series, _slices, _spacing, _resample, _level and _region
-    (see `Scan`). An empty cell means "none". scan_micro: a case with uCT gets its clinical CT by `with_scans`.
+    Columns: case, split (train, validation or test), clinical, micro, and optionally truth, labels, repeat, airways,
+    clinical_mask, micro_mask and condition (see `Case`), and for each scan <modality>_series, _slices, _spacing,
+    _resample, _level and _region (see `Scan`). An empty cell means "none". scan_micro: a case with uCT gets its
+    clinical CT by `with_scans`.
 
     Raises
     ------
@@ -242,7 +247,13 @@ def _read_row(
             raise UserError(
                 f"{where}: airways: {values['airways']} does not exist; correct the sheet, or cases.data_root"
             )
+    for modality in ("clinical", "micro"):
+        if (key := f"{modality}_mask") in cells:
+            values[key] = url(cells[key]) or str(root / cells[key])
+            if not url(values[key]) and not os.path.exists(values[key]):  # noqa: PTH110 - as above
+                raise UserError(f"{where}: {key}: {values[key]} does not exist; correct the sheet, or cases.data_root")
     needs = {"labels": "truth", "thick_truth": "truth", "airways": "truth"}
+    needs |= {"clinical_mask": "clinical", "micro_mask": "micro"}
     for extra, needed in (needs | {"noise_free": "clinical", "repeat": "clinical"}).items():
         if extra in values and needed not in values:
             raise UserError(f"{where}: {extra} is given but {needed} is empty")

@@ -8,14 +8,46 @@ from pydantic import Field, model_validator
 
 from microsr.config.section import Count, Positive, Section, Weight
 
+MaskRange = tuple[float, float] | None
+
+
+def _check_mask(mask: str, limits: MaskRange) -> None:
+    """Refuse a mask by values without its range, and a range that does not rise."""
+    if limits is None and mask == "values":
+        raise ValueError("mask is values, so mask_range must give the lowest and the highest one, as [200, 3000]")
+    if limits is not None and limits[0] >= limits[1]:
+        raise ValueError("mask_range must rise from the first value to the second")
+
 
 class ClinicalVolume(Section):
     """Import of clinical CT."""
 
+    mask: Literal["lung", "values", "file", "none"] = "lung"
+    """Where patches and metrics come from. lung: found by its values and its place; values: voxels within mask_range;
+    file: the sheet's column clinical_mask; none: the whole volume, without padding.
+    """
+    organ: Literal["lung", "other"] | None = None
+    """other: leaves out what is meant for lungs alone, as the check that it is a chest CT; null: lung if the mask is
+    lung, else other.
+    """
     lung_below_hu: float = -400.0
-    """Voxels below this HU, away from the outside air, are lung before holes are closed."""
+    """lung: voxels below this HU, away from the outside air, are lung before holes are closed."""
+    mask_range: MaskRange = None
+    """values: lowest and highest HU of what is looked for."""
     closing_mm: Weight = 4.0
-    """Vessels and tumours up to about this thickness, mm, are taken into the lung mask."""
+    """lung, values: vessels, tumours and gaps up to about this thickness, mm, are taken into the mask."""
+    fill_mm: Weight = 30.0
+    """lung, values: holes in a slice up to the area of a disc of this diameter, mm, are filled (30: a T1 tumour)."""
+
+    @model_validator(mode="after")
+    def _check_range(self) -> ClinicalVolume:
+        _check_mask(self.mask, self.mask_range)
+        return self
+
+    @property
+    def is_lung(self) -> bool:
+        """Whether it is a lung that is imported, by `organ`, else by `mask`."""
+        return (self.organ or self.mask) == "lung"
 
 
 class Calibration(Section):
@@ -65,6 +97,21 @@ class MicroVolume(Section):
     area_average: Count = 1
     """native: this many pixels along each in-plane axis are averaged into one."""
     calibration: Calibration = Field(default_factory=Calibration)
+    mask: Literal["specimen", "values", "file", "none"] = "specimen"
+    """Where patches and metrics come from. specimen: tissue with its air spaces; values: voxels within mask_range;
+    file: the sheet's column micro_mask; none: the whole volume, without padding.
+    """
+    mask_range: MaskRange = None
+    """values: lowest and highest grey value, before the calibration, of what is looked for."""
+    closing_mm: Weight = 1.0
+    """values: gaps up to about this thickness, mm, are taken into the mask."""
+    fill_mm: Weight = 30.0
+    """values: holes in a slice up to the area of a disc of this diameter, mm, are filled."""
+
+    @model_validator(mode="after")
+    def _check_range(self) -> MicroVolume:
+        _check_mask(self.mask, self.mask_range)
+        return self
 
 
 class Volumes(Section):

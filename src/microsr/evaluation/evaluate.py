@@ -1,8 +1,8 @@
 """Metrics of super-resolved CT as tidy tables: one sub-command a protocol, and `collect` and `summarise` for all of
 them.
 
-Here: `metrics`, the protocols no_reference and truth. In: a super-resolved volume, its clinical input with the lung
-mask, the uCT that it should look like, and the truth with its labels and airways where they exist. Out: rows of
+Here: `metrics`, the protocols no_reference and truth. In: a super-resolved volume, its clinical input with its mask,
+the uCT that it should look like, and the truth with its labels and airways where they exist. Out: rows of
 `evaluation.tables.COLUMNS`.
 """
 
@@ -18,6 +18,7 @@ from microsr import config
 from microsr.core.code_version import STEPS
 from microsr.core.errors import UserError
 from microsr.core.files import replacing, write_csv
+from microsr.core.progress import logger
 from microsr.core.provenance import write_run
 from microsr.core.registry.protocols import PROTOCOLS
 from microsr.core.subcommands import add_subcommand, add_subcommands
@@ -47,7 +48,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_names(one)
     one.add_argument("--superresolved", required=True, type=Path, help="super-resolved CT (OME-Zarr)")
-    one.add_argument("--clinical", required=True, type=Path, help="its input (OME-Zarr with the lung mask)")
+    one.add_argument("--clinical", required=True, type=Path, help="its input (OME-Zarr with its mask)")
     one.add_argument(
         "--micro", required=True, nargs="+", type=Path, help="uCT volumes (OME-Zarr with the specimen mask)"
     )
@@ -122,7 +123,7 @@ def evaluate(
     Raises
     ------
     UserError
-        A volume is not in HU, the volumes do not overlay, or there is no lung in the super-resolved slices.
+        A volume is not in HU, the volumes do not overlay, or nothing of the super-resolved slices is inside the mask.
     """
     from microsr.evaluation.protocols import no_reference
 
@@ -136,6 +137,8 @@ def evaluate(
         raise UserError("--maps needs --truth: what is invented is known only beside the truth")
 
     mask = open_mask(clinical)
+    if not ct.is_lung:
+        logger.info("%s is no lung: metrics of vessels, airways, small solids and lesions are left out", clinical)
     rows = no_reference.slice_rows(sr, superresolved, ct, mask, slices, scanner)
     rows += no_reference.window_rows(sr, superresolved, mask, slices, references, [open_mask(p) for p in micro], micro)
     inputs, results = [superresolved, clinical, *micro], [output] + ([maps] if maps else [])
@@ -144,7 +147,9 @@ def evaluate(
 
         inputs += reference.paths
         with replacing(maps) if maps is not None else contextlib.nullcontext() as part:
-            found, crossings = truth.rows(sr, superresolved, mask, slices, reference, settings, scanner, part)
+            found, crossings = truth.rows(
+                sr, superresolved, mask, slices, reference, settings, scanner, part, ct.is_lung
+            )
         rows += found
         if crossings is not None:
             crossings = crossings.assign(case=names[0], seed=names[3])

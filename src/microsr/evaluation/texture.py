@@ -16,7 +16,7 @@ SOLID_HU = -300.0
 """A clinical pixel above this is more than two thirds tissue."""
 AIRWAY_HU = -950.0
 """Below this in the mean of 3x3 clinical pixels it is air: normal parenchyma is at -880 to -820."""
-HISTOGRAM_HU = (-1200, 1200)
+HISTOGRAM_HU = (-1200, 4000)
 """What is beyond counts as the nearest of these."""
 
 

@@ -58,17 +58,18 @@ WAITING = 2
 """Slices that may wait to be written."""
 
 
-def open_input(path: Path, slices: str | Sequence[int] = "all", **scan: Any) -> Volume:
+def open_input(path: Path, slices: str | Sequence[int] = "all", organ: str = "lung", **scan: Any) -> Volume:
     """A clinical CT in HU, read when it is asked for: an imported volume, or any scan that `microsr volumes` reads.
 
     slices: as for `choose_slices`; of a scan only what lies between the first and the last of them is read and judged,
-    so that a series with a fault elsewhere can be used (not if it is resampled: they are counted after that). scan:
-    series, spacing, resample and level as in the case sheet, for a scan.
+    so that a series with a fault elsewhere can be used (not if it is resampled: they are counted after that). organ:
+    other than lung, it need not be a chest CT. scan: series, spacing, resample and level as in the case sheet, for a
+    scan.
 
     Raises
     ------
     UserError
-        It cannot be read with certainty, or is not the HU of a chest CT.
+        It cannot be read with certainty, or is not the HU of a CT.
     """
     if is_volume(path):
         volume = open_volume(path)
@@ -82,8 +83,8 @@ def open_input(path: Path, slices: str | Sequence[int] = "all", **scan: Any) -> 
     except ValidationError as error:
         raise UserError(config.describe(error, "command line")) from None
     volume = read_scan(chosen)
-    check_clinical(volume, str(path))
-    volume = clinical_hu(volume, str(path))
+    check_clinical(volume, str(path), organ == "lung")
+    volume = clinical_hu(volume, str(path), organ == "lung")
     first, _ = volume.attributes.pop("slices", (0, 0))
     return volume if part == "all" else _number_as_whole(volume, first)
 
@@ -324,6 +325,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resample", help="even: put DICOM slices that are uneven or tilted on an even grid")
     parser.add_argument("--level", type=int, help="resolution level of an OME-Zarr or N5 store, 0 the finest")
     parser.add_argument(
+        "--organ",
+        choices=("lung", "other"),
+        default="lung",
+        help="other: the scan is not checked to be a chest CT (default: %(default)s)",
+    )
+    parser.add_argument(
         "--part", type=int, help="make only this one of --parts blocks of slices, from 1 on (see `microsr gather`)"
     )
     parser.add_argument(
@@ -348,7 +355,7 @@ def main(namespace: argparse.Namespace) -> None:
     choose_algorithms(compute.deterministic)
     scan, output = namespace.scan, namespace.output
     words = {name: getattr(namespace, name) for name in ("series", "spacing", "resample", "level")}
-    volume = open_input(scan, settings.slices, **words)
+    volume = open_input(scan, settings.slices, namespace.organ, **words)
     if namespace.model:
         upsampler: Upsampler = Generator(namespace.model, compute.device, settings.precision)
     elif namespace.known:

@@ -21,6 +21,8 @@ HIGHEST_HU = 4000
 """No bone is above this: metal, or a scan that is not in HU."""
 METAL_SHARE = 0.01
 """A CT of the chest in HU has at most this share of voxels above HIGHEST_HU: implants have less."""
+SMALLEST_SPREAD = 100
+"""HU between the lowest and the highest value of any CT: what spreads less is scaled to 0..1 or the like."""
 
 
 class HuSlices(Slices):
@@ -43,17 +45,17 @@ def as_int16(values: np.ndarray) -> np.ndarray:
     return np.clip(whole, limits.min, limits.max, out=whole).astype(np.int16)
 
 
-def clinical_hu(volume: Volume, where: str) -> Volume:
+def clinical_hu(volume: Volume, where: str, is_chest: bool = True) -> Volume:
     """A clinical CT as a scanner or `read_scan` gives it, in HU: int16, unit "HU", its array `HuSlices`.
 
     Goes over the slices once, to see whether they are HU and where they are padding; they are read again when asked
     for.
-    where: the file or folder, for messages.
+    where: the file or folder, for messages. is_chest: whether there must be lung and hardly any metal.
 
     Raises
     ------
     UserError
-        It is constant, holds values that are no numbers, or is not the HU of a chest CT.
+        It is constant, holds values that are no numbers, or is not the HU of a chest CT, or of any.
     """
     declared = volume.attributes.get("source", {}).get("padding")
     # A padding value among the tissues (0, say) cannot be told from tissue and is left as it is.
@@ -82,13 +84,25 @@ def clinical_hu(volume: Volume, where: str) -> Volume:
     refuse_constant(lows.min(), highs.max(), where)
     holds_lowest = (lows == lows.min()) & (lows <= AIR_HU)
     voxels = np.prod(volume.shape)
-    if (
+    if not is_chest:
+        _refuse_no_hu(lows.min(), highs.max(), where)
+    elif (
         np.where(holds_lowest, aerated_if_lowest, aerated).sum() < AERATED_SHARE * voxels
         or extreme.sum() > METAL_SHARE * voxels
     ):
         raise UserError(
             f"{where}: values from {lows.min():g} to {highs.max():g} are not the HU of a chest CT (air -1000, water "
-            "0); give the scan with its rescale slope and intercept applied"
+            "0); give the scan with its rescale slope and intercept applied (another organ: volumes.clinical.organ, or "
+            "--organ, other)"
         )
     known = Slices(lambda z: (if_lowest if holds_lowest[z] else padding)[z], volume.shape, bool)
     return replace(volume, array=HuSlices(volume.array, known), unit="HU")
+
+
+def _refuse_no_hu(low: float, high: float, where: str) -> None:
+    """Refuse values that are no CT's HU, whatever it shows: those of a rock or an implant may be high."""
+    if high - low < SMALLEST_SPREAD or low < np.iinfo(np.int16).min or high > np.iinfo(np.int16).max:
+        raise UserError(
+            f"{where}: values from {low:g} to {high:g} are not HU (air -1000, water 0); give the scan with its rescale "
+            "slope and intercept applied"
+        )

@@ -1,5 +1,5 @@
-"""Where there is lung in a clinical CT, and specimen in a uCT volume: the regions that patches and metrics come
-from.
+"""Where there is lung in a clinical CT, and specimen in a uCT volume: the regions that patches and metrics come from
+where no other ones are asked for (`preprocessing.regions`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from microsr.config import ClinicalVolume
+from microsr.config import ClinicalVolume, MicroVolume
 from microsr.core.errors import UserError
 from microsr.formats.rawfile import TemporaryArrays
 from microsr.preprocessing.components import Components, Masks, Runs, pack, unpack
@@ -22,8 +22,6 @@ from microsr.volume.slices import Slices, in_order
 
 AIR_BELOW_HU = -950.0
 """A region of which the greater part is below this is air (around the patient, trachea, stomach), not lung."""
-LARGEST_HOLE_MM = 30.0
-"""Structures wholly within the lung in a slice are filled up to this diameter (a T1 tumour)."""
 SOFT_ABOVE_HU = -300.0
 """Soft tissue, which gives the outline of the body."""
 BODY_PIXELS, BODY_SLICES = 128, 32
@@ -69,16 +67,16 @@ def lung_mask(
     for runs in in_order(find_aerated, range(len(hu))):
         components.add(runs)
     keep = _within_body(low, components, hu, padding)
-    keep &= _are_large(np.where(keep, components.sizes, 0))
+    keep &= are_large(np.where(keep, components.sizes, 0))
     if not keep.any():
         raise UserError(
             f"holds no lung: nothing below {settings.lung_below_hu:g} HU but air below {AIR_BELOW_HU:g} HU; give a "
-            "chest CT in HU, or raise volumes.clinical.lung_below_hu"
+            "chest CT in HU, raise volumes.clinical.lung_below_hu, or choose another volumes.clinical.mask"
         )
 
     def finish_slice(z: int) -> np.ndarray:
-        mask = _select_components(low[z], components.of_slice(z), keep)
-        return _close(mask, spacing[:2], settings.closing_mm) & ~padding[z] if mask.any() else mask
+        mask = select_components(low[z], components.of_slice(z), keep)
+        return close(mask, spacing[:2], settings) & ~padding[z] if mask.any() else mask
 
     return Slices(finish_slice, hu.shape, bool)
 
@@ -94,12 +92,12 @@ def _find_aerated(hu: np.ndarray, padding: np.ndarray, below: float) -> Runs:
     return runs.select(of_air <= 0.5 * runs.component_sizes_within(core))
 
 
-def _are_large(sizes: np.ndarray) -> np.ndarray:
+def are_large(sizes: np.ndarray) -> np.ndarray:
     """Components that are not small against the largest."""
     return sizes >= SMALLEST_COMPONENT * sizes.max(initial=1)
 
 
-def _select_components(mask: np.ndarray, component: np.ndarray, keep: np.ndarray) -> np.ndarray:
+def select_components(mask: np.ndarray, component: np.ndarray, keep: np.ndarray) -> np.ndarray:
     """A slice of a mask with only its components that belong to a component, in 3-D, to keep."""
     return Runs.of(mask).select(keep[component]).paint()
 
@@ -139,10 +137,11 @@ def _within_body(
     return within > 0.5 * size
 
 
-def _close(mask: np.ndarray, pixel: tuple[float, float], closing_mm: float) -> np.ndarray:
-    """Closing of a slice by a disc of diameter `closing_mm`, then holes filled up to LARGEST_HOLE_MM; pixel: x, y,
-    mm.
+def close(mask: np.ndarray, pixel: tuple[float, float], settings: ClinicalVolume | MicroVolume) -> np.ndarray:
+    """Closing of a slice that is not empty by a disc of diameter `closing_mm`, then holes filled up to the area of one
+    of `fill_mm`; pixel: x, y, mm.
     """
+    closing_mm = settings.closing_mm
     margin = [math.ceil(closing_mm / p) + 1 for p in pixel[::-1]]
     ends = [np.flatnonzero(mask.any(axis=axis))[[0, -1]] for axis in (1, 0)]
     box = tuple(slice(max(0, first - m), last + 1 + m) for (first, last), m in zip(ends, margin, strict=True))
@@ -153,7 +152,7 @@ def _close(mask: np.ndarray, pixel: tuple[float, float], closing_mm: float) -> n
         grown = close_by_disc(wide, closing_mm / 2, pixel[::-1])
         window = window | grown[margin[0] : -margin[0], margin[1] : -margin[1]]
     closed = mask.copy()
-    closed[box] = fill_holes(window, math.pi / 4 * LARGEST_HOLE_MM**2 / (pixel[0] * pixel[1]))
+    closed[box] = fill_holes(window, math.pi / 4 * settings.fill_mm**2 / (pixel[0] * pixel[1]))
     return closed
 
 
@@ -200,7 +199,7 @@ def specimen_outline(
     are often thinner than a voxel, so what counts is the local mean of the tissue content, (grey - air) / (tissue -
     air), over an area wider than an air space.
     """
-    factor = math.ceil(max(volume.shape[1:]) / COARSE_PIXELS)
+    factor = coarse_factor(volume.shape[1:])
     coarse = (math.ceil(volume.shape[1] / factor), math.ceil(volume.shape[2] / factor))
     outline, components = Masks((len(volume), *coarse)), Components()
     means = TemporaryArrays(scratch, (2, *coarse), np.float32)
@@ -225,16 +224,16 @@ def specimen_outline(
     def outline_slice(z: int) -> Runs:
         around, fine = means[z]
         runs = Runs.of(fill_holes((around >= least) & _bridge_gaps(fine >= least, radius)))
-        runs = runs.select(_are_large(runs.component_sizes)) if independent else runs
+        runs = runs.select(are_large(runs.component_sizes)) if independent else runs
         outline[z] = runs.paint()
         return runs
 
     for runs in in_order(outline_slice, range(len(volume))):
         components.add(runs)
     if not independent:
-        keep = _are_large(components.sizes)
+        keep = are_large(components.sizes)
         for z in range(len(outline)):
-            outline[z] = _select_components(outline[z], components.of_slice(z), keep)
+            outline[z] = select_components(outline[z], components.of_slice(z), keep)
     return outline
 
 
@@ -247,7 +246,7 @@ def _means(grey: np.ndarray, padding: bytes, levels: tuple[float, float], factor
     air, tissue = levels
     pixels = factor**2
     share, inside = _field(padding, grey.shape, factor)
-    content = (_block_sums(grey, factor) - air * pixels * share) / (pixels * (tissue - air))
+    content = (block_sums(grey, factor) - air * pixels * share) / (pixels * (tissue - air))
     content = content.astype(np.float32)
     around = np.where(share > 0.5, _average(content, WIDTH_SHARE * min(content.shape)) / inside, 0)
     return np.stack([around, _average(content, 1)])
@@ -256,7 +255,7 @@ def _means(grey: np.ndarray, padding: bytes, levels: tuple[float, float], factor
 @functools.lru_cache(maxsize=4)
 def _field(padding: bytes, shape: tuple[int, int], factor: int) -> tuple[np.ndarray, np.ndarray]:
     """Share of the field of view in each coarse pixel, and its wide mean; many slices have the same."""
-    share = (_block_sums(~unpack(padding, shape), factor) / factor**2).astype(np.float32)
+    share = (block_sums(~unpack(padding, shape), factor) / factor**2).astype(np.float32)
     return share, np.maximum(_average(share, WIDTH_SHARE * min(share.shape)), 1e-6)
 
 
@@ -271,7 +270,7 @@ def _gaussian(size: int, sd: float) -> Bands:
     return bands(ndimage.gaussian_filter1d(np.eye(size), sd, axis=0).astype(np.float32))
 
 
-def _block_sums(image: np.ndarray, factor: int) -> np.ndarray:
+def block_sums(image: np.ndarray, factor: int) -> np.ndarray:
     """Sums of factor x factor pixels; what the last rows and columns lack is repeated."""
     short = [(0, -n % factor) for n in image.shape]
     image = np.pad(image, short, mode="edge") if any(n for _, n in short) else image
@@ -315,9 +314,16 @@ def _bridge_gaps(mask: np.ndarray, radius: int) -> np.ndarray:
     return close_by_disc(wide, radius, (1, 1))[radius:-radius, radius:-radius]
 
 
+def coarse_factor(shape: tuple[int, int]) -> int:
+    """Pixels of a slice of `shape` along each side of one of the grid that a uCT's mask is found on."""
+    return math.ceil(max(shape) / COARSE_PIXELS)
+
+
 def at_full_size(coarse: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """A coarse slice of `specimen_outline` as a bool slice of `shape`: linear interpolation, cut at one half."""
-    factor = math.ceil(max(shape) / COARSE_PIXELS)
+    """A slice of a mask on the coarse grid (`coarse_factor`) as a bool slice of `shape`: linear interpolation, cut at
+    one half.
+    """
+    factor = coarse_factor(shape)
     whole = (2 * factor) ** 2
     values = coarse.astype(np.min_scalar_type(whole))
     fine = _interpolate(np.ascontiguousarray(_interpolate(values.T, factor).T), factor)

@@ -25,25 +25,28 @@ NO_MICRO, NO_OPTICS = 0.5, 1e-4
 GIVE_SIZE = "give its true size, mm: <modality>_spacing in the sheet, or --spacing"
 
 
-def check_clinical(volume: Volume, where: str) -> None:
+def check_clinical(volume: Volume, where: str, is_chest: bool = True) -> None:
     """Refuse a clinical CT whose pixels are no clinical CT's, whatever its values are; warn where its slices are not
     axial.
+
+    is_chest: False where what is small and finely scanned, as a joint or a rock, may be clinical too.
 
     Raises
     ------
     UserError
         The pixels are those of a uCT, or too large for any CT.
     """
-    if min(volume.spacing[:2]) < FINEST_CLINICAL:
+    if is_chest and min(volume.spacing[:2]) < FINEST_CLINICAL:
         raise UserError(
             f"{where}: its pixels of {min(volume.spacing[:2]):g} mm are those of a uCT, not of a clinical CT; give it "
-            "in the column 'micro', or its true size as clinical_spacing"
+            "in the column 'micro', or its true size as clinical_spacing (another organ: volumes.clinical.organ, or "
+            "--organ, other)"
         )
     _refuse_large(volume, where, COARSEST_CLINICAL, THICKEST_CLINICAL, "clinical CT")
     if (found := plane(volume.direction)) != "axial":
         logger.warning(
-            "%s: its slices are %s, not axial: masks, networks and metrics are made for axial slices of a chest; give "
-            "the axial series, or the volume saved with axial slices",
+            "%s: its slices are %s, not axial: masks, networks and metrics are made for axial slices; give the axial "
+            "series, or the volume saved with axial slices",
             *(where, found),
         )
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from microsr.preprocessing.calibration import Mapping
-from microsr.preprocessing.components import Masks, unpack
+from microsr.preprocessing.components import unpack
 from microsr.preprocessing.hounsfield import as_int16
-from microsr.preprocessing.masks import Padding, at_full_size
+from microsr.preprocessing.masks import Padding
 from microsr.preprocessing.resampling import Axis, gather_planes, in_plane
 from microsr.volume.slices import Slices, in_order
 
@@ -42,20 +42,20 @@ class Stack(NamedTuple):
 class Regridded:
     """A uCT volume of grey values on a new grid, in HU.
 
-    array: grey values [slices, rows, columns]. outline: the specimen (`preprocessing.masks.specimen_outline`). axes: x,
-    y, z. air_hu: value outside the field of view.
+    array: grey values [slices, rows, columns]. specimen: its mask, bool, of the same shape. axes: x, y, z. air_hu:
+    value outside the field of view.
     """
 
     def __init__(
         self,
         array: Slices,
         padding: Padding,
-        outline: Masks,
+        specimen: Slices,
         axes: tuple[Axis, Axis, Axis],
         mapping: Mapping,
         air_hu: float,
     ) -> None:
-        self._array, self._padding, self._outline = array, padding, outline
+        self._array, self._padding, self._specimen = array, padding, specimen
         self._x, self._y, self._z = axes
         self._mapping, self._air = mapping, as_int16(np.array([air_hu]))
         self._unchanged = all(axis.weights is None for axis in axes)
@@ -83,12 +83,10 @@ class Regridded:
 
     def _plane(self, z: int) -> Plane:
         grey, packed = self._array[z], self._padding.packed_slice(z)
-        specimen = at_full_size(self._outline[z], grey.shape) if self._outline.packed_slice(z) else None
+        specimen = self._specimen[z]
         if not self._unchanged:
             grey = in_plane(grey, self._y.weight_bands, self._x.weight_bands)
-        return Plane(
-            grey, self._outside(packed) if packed else None, None if specimen is None else self._cover(specimen)
-        )
+        return Plane(grey, self._outside(packed) if packed else None, self._cover(specimen) if specimen.any() else None)
 
     def _cover(self, mask: np.ndarray) -> np.ndarray:
         """A mask as shares of the new pixels; where the grid is the old one, as it is."""

@@ -40,6 +40,7 @@ from microsr.preprocessing.volumes import (
     CALIBRATION_SLICES,
     UPSAMPLING,
     add_scan_flags,
+    given_mask,
     outline_and_calibrate,
     scan_from_flags,
 )
@@ -69,6 +70,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "input", metavar="MICRO", help="uCT volume: file, folder of 2-D images or of a DICOM series, or URL of a store"
     )
     add_scan_flags(parser)
+    parser.add_argument("--mask_file", help="label volume on the uCT's grid, for the calibration; for mask file")
     parser.add_argument(
         "--output", type=Path, required=True, help="clinical CT: .nii, .nii.gz, .nrrd, .mha, .ome.zarr; DICOM: a folder"
     )
@@ -89,7 +91,7 @@ def main(namespace: argparse.Namespace) -> None:
     scan_micro(
         scan_from_flags(namespace), outputs, namespace.case, namespace.seed,
         config.from_flags(namespace, config.MicroVolume), config.from_flags(namespace, config.Scanner),
-        config.from_flags(namespace, config.MicroScan).slice_spacing_mm, namespace.format,
+        config.from_flags(namespace, config.MicroScan).slice_spacing_mm, namespace.format, namespace.mask_file,
     )  # fmt: skip
 
 
@@ -102,13 +104,15 @@ def scan_micro(
     scanner: config.Scanner,
     slice_mm: float,
     kind: str | None = None,
+    mask: str | None = None,
 ) -> None:
     """Scan a uCT volume as a clinical scanner would, and write the scan and what is known of it, all of it or nothing.
 
     outputs: where to, by "clinical" and names in KNOWN; formats by the paths' endings, that of the clinical CT by
-    `kind` if given. settings: its calibration counts. slice_mm: distance of the clinical slices. Pixels and slices
-    start at the edges of the volume, and none reaches beyond it. Where slice profile and point-spread function do,
-    there is nothing, and the weights of what is there are scaled to sum 1. Case and seed decide the noise.
+    `kind` if given. settings: its calibration counts, and the mask that this looks at; mask: that in a file. slice_mm:
+    distance of the clinical slices. Pixels and slices start at the edges of the volume, and none reaches beyond it.
+    Where slice profile and point-spread function do, there is nothing, and the weights of what is there are scaled to
+    sum 1. Case and seed decide the noise.
 
     Raises
     ------
@@ -120,10 +124,10 @@ def scan_micro(
     outputs = {name: Path(path) for name, path in outputs.items()}
     kinds = _check_outputs(outputs, scan.path, kind)
     outputs["clinical"].parent.mkdir(parents=True, exist_ok=True)
-    with checksums_beside([scan.path]) as checksums:
+    with checksums_beside([scan.path, *([mask] if mask is not None else [])]) as checksums:
         volume = read_scan(scan, outputs["clinical"].parent)
         view = View(volume, scanner, slice_mm, scan.path, any(name in outputs for name in ("truth", "thick_truth")))
-        hu, facts = _open_hu(volume, settings, scan.path, outputs["clinical"].parent)
+        hu, facts = _open_hu(volume, settings, scan, mask, outputs["clinical"].parent)
         made_of = sorted(checksums().values()) if "dicom" in kinds.values() else None
         like = {name: view.describe(name, case, scanner, facts, volume) for name in outputs}
         with contextlib.ExitStack() as files:
@@ -254,9 +258,10 @@ def _check_outputs(outputs: Mapping[str, Path], source: str, kind: str | None) -
 
 
 def _open_hu(
-    volume: Volume, settings: config.MicroVolume, where: str, scratch: Path
+    volume: Volume, settings: config.MicroVolume, scan: Scan, mask: str | None, scratch: Path
 ) -> tuple[Callable[[int], np.ndarray], dict[str, Any]]:
     """What gives a slice of the volume in HU, float32, and the facts of its calibration."""
+    where = scan.path
     air = np.float32(settings.calibration.air_hu)
     declared = volume.attributes["source"].get("padding")
     padding = Padding(volume.array, (0, declared or 0))
@@ -268,7 +273,9 @@ def _open_hu(
         # 0 HU is water, not what scanners leave out.
         padding = Padding(volume.array, (declared,)) if declared is not None and declared <= air else None
     else:
-        _, mapping = outline_and_calibrate(volume, settings, padding, where, scratch)
+        _, mapping = outline_and_calibrate(
+            volume, settings, padding, where, scratch, given_mask(settings, mask, scan, volume, scratch)
+        )
 
     def load(z: int) -> np.ndarray:
         grey = volume.array[z]

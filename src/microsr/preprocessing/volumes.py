@@ -1,5 +1,5 @@
-"""Import: clinical CT in HU with a lung mask, uCT calibrated to the HU-like scale with a specimen mask, and truth
-volumes.
+"""Import: clinical CT in HU with the mask of a lung or what else is looked at, uCT calibrated to the HU-like scale with
+that of a specimen, and truth volumes.
 
 In: what readers.read_scan reads. Out: a volume in the working format, and <name>.run.json beside it. uCT is resampled
 to the clinical pixel size / 8 (`matched`) or kept (`native`); Table 1 of the paper comes from the headers kept here.
@@ -32,8 +32,10 @@ from microsr.preprocessing import resampling
 from microsr.preprocessing.calibration import Mapping, Sample, fit
 from microsr.preprocessing.components import Masks
 from microsr.preprocessing.hounsfield import as_int16, clinical_hu
-from microsr.preprocessing.masks import Padding, at_full_size, lung_mask, specimen_outline
+from microsr.preprocessing.masks import Padding, at_full_size, coarse_factor, lung_mask, specimen_outline
 from microsr.preprocessing.plausible import check_clinical, check_micro
+from microsr.preprocessing.regions.given import read_mask
+from microsr.preprocessing.regions.values import values_outline
 from microsr.preprocessing.regridding import Regridded
 from microsr.preprocessing.resampling import Axis
 from microsr.volume.chunks import SliceWriter
@@ -46,36 +48,82 @@ UPSAMPLING = 0.9
 """Resampling to as little as this share of the voxel size passes for none."""
 
 
-def import_clinical(scan: Scan, case: str, settings: ClinicalVolume, output: Path) -> None:
-    """Import a clinical CT: int16 HU, padding as air (-1000 HU), lung mask inside.
+def import_clinical(scan: Scan, case: str, settings: ClinicalVolume, output: Path, mask: str | None = None) -> None:
+    """Import a clinical CT: int16 HU, padding as air (-1000 HU), mask inside.
+
+    mask: the label volume, where `settings.mask` is file.
 
     Raises
     ------
     UserError
-        The scan cannot be read with certainty, is not in HU, or holds no lung.
+        The scan or its mask cannot be read with certainty, it is not in HU, or nothing is inside the mask.
     """
     started = time.time()
-    with checksums_beside([scan.path]) as checksums:
+    with checksums_beside([scan.path] + ([mask] if mask is not None else [])) as checksums:
         volume = _open_scan(scan, output)
         if volume.attributes.get("independent_slices"):
             raise UserError(f"{scan.path}: a clinical CT needs its slice distance; give clinical_spacing as XxYxZ, mm")
-        check_clinical(volume, scan.path)
-        volume = clinical_hu(volume, scan.path)
-        try:
-            lung = lung_mask(volume.array, volume.spacing, settings, volume.array.padding)
-        except UserError as error:
-            raise UserError(f"{scan.path}: {error}") from None
-        volume = replace(volume, attributes={"case": case, "modality": "clinical", **volume.attributes})
+        check_clinical(volume, scan.path, settings.is_lung)
+        grey = volume
+        volume = clinical_hu(volume, scan.path, settings.is_lung)
+        if not settings.is_lung:
+            logger.info("another organ than the lung: not checked to be a chest CT; metrics of lungs are left out")
+        region = _find_region(settings, mask, scan, grey, volume, output.parent)
+        facts = {"case": case, "modality": "clinical", "mask": settings.mask}
+        facts["organ"] = "lung" if settings.is_lung else "other"
+        volume = replace(volume, attributes={**facts, **volume.attributes})
 
         def finish_slice(z: int) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-            hu, inside = volume.array[z], lung[z]
+            hu, inside = volume.array[z], region[z]
             return hu, inside, (np.count_nonzero(inside), int(hu[inside].sum(dtype=np.int64)))
 
         with replacing(output) as temporary:
-            counts, sums = _fill(temporary, volume.shape, volume, finish_slice, range(len(lung))).sum(axis=0)
-        litres = float(counts * np.prod(volume.spacing) / 1e6)
-        logger.info("%s, lung %.2f L, mean %.0f HU", _describe(volume), litres, sums / max(counts, 1))
-        _record(output, settings, scan, started, checksums(), lung_litres=litres)
+            counts, sums = _fill(temporary, volume.shape, volume, finish_slice, range(len(region))).sum(axis=0)
+            if counts == 0:
+                raise UserError(f"{scan.path}: its mask is empty: all of it lies outside the field of view; correct it")
+        millilitres = float(counts * np.prod(volume.spacing) / 1e3)
+        logger.info("%s, %s, mean %.0f HU", _describe(volume), _amount(settings, millilitres), sums / counts)
+        _record(output, settings, scan, started, checksums(), mask_millilitres=millilitres)
+
+
+def _amount(settings: ClinicalVolume, millilitres: float) -> str:
+    if settings.mask == "lung":
+        return f"lung {millilitres / 1e3:.2f} L"
+    return f"mask {millilitres / 1e3:.2f} L" if millilitres > 100 else f"mask {millilitres:.3g} mL"
+
+
+def _find_region(
+    settings: ClinicalVolume, mask: str | None, scan: Scan, grey: Volume, volume: Volume, scratch: Path
+) -> Slices:
+    """Where patches and metrics of a clinical CT come from; grey: as it was read, volume: in HU."""
+    hu, padding = volume.array, volume.array.padding
+    if settings.mask == "file":
+        given = read_mask(_required(mask, "clinical", scan), scan, grey, scratch)
+        return Slices(lambda z: given[z] & ~padding[z], hu.shape, bool)
+    if settings.mask == "none":
+        return Slices(lambda z: ~padding[z], hu.shape, bool)
+    try:
+        if settings.mask == "lung":
+            return lung_mask(hu, volume.spacing, settings, padding)
+        outline = values_outline(hu, volume.spacing[:2], settings, padding)
+    except UserError as error:
+        raise UserError(f"{scan.path}: {error}") from None
+    return Slices(lambda z: outline[z] & ~padding[z], hu.shape, bool)
+
+
+def given_mask(settings: MicroVolume, mask: str | None, scan: Scan, volume: Volume, scratch: Path) -> Masks | None:
+    """The mask of a uCT that is in a file, if that is asked for; mask: its path."""
+    return read_mask(_required(mask, "micro", scan), scan, volume, scratch) if settings.mask == "file" else None
+
+
+def _required(mask: str | None, modality: str, scan: Scan) -> str:
+    """The path of the mask that is asked for."""
+    if mask is None:
+        raise UserError(
+            f"{scan.path}: volumes.{modality}.mask is file, but no file is given; fill {modality}_mask in the sheet "
+            "(--mask_file of the command), or choose another mask"
+        )
+    return mask
 
 
 def import_as_is(scan: Scan, case: str, modality: str, output: Path) -> None:
@@ -97,10 +145,18 @@ def import_as_is(scan: Scan, case: str, modality: str, output: Path) -> None:
         _record(output, None, scan, started, checksums())
 
 
-def import_micro(scan: Scan, case: str, settings: MicroVolume, output: Path, like: Path | None = None) -> None:
-    """Import a uCT volume: int16 HU-like values, specimen mask inside, sampled as set.
+def import_micro(
+    scan: Scan,
+    case: str,
+    settings: MicroVolume,
+    output: Path,
+    like: Path | None = None,
+    mask: str | None = None,
+) -> None:
+    """Import a uCT volume: int16 HU-like values, mask inside, sampled as set.
 
-    like: the same case's clinical volume, whose pixel size / 8 is the target of `matched` where none is set.
+    like: the same case's clinical volume, whose pixel size / 8 is the target of `matched` where none is set. mask: the
+    label volume, on the grid of the scan, where `settings.mask` is file.
 
     Raises
     ------
@@ -108,18 +164,20 @@ def import_micro(scan: Scan, case: str, settings: MicroVolume, output: Path, lik
         The scan cannot be read with certainty or calibrated, holds no specimen, or would have to be up-sampled.
     """
     started = time.time()
-    with checksums_beside([scan.path] + ([like] if like is not None else [])) as checksums:
+    with checksums_beside([scan.path, *(path for path in (like, mask) if path is not None)]) as checksums:
         volume = _open_scan(scan, output)
         check_micro(volume, scan.path)
         axes = _sampling(volume, settings, like, scan.path)
         padding = Padding(volume.array, (0, volume.attributes["source"].get("padding") or 0))
-        outline, mapping = outline_and_calibrate(volume, settings, padding, scan.path, output.parent)
+        given = given_mask(settings, mask, scan, volume, output.parent)
+        specimen, mapping = outline_and_calibrate(volume, settings, padding, scan.path, output.parent, given)
 
         old, new = volume.spacing, tuple(axis.spacing for axis in axes)
         shift = [(n / o - 1) / 2 for n, o in zip(new, old, strict=True)]
         attributes = {
             "case": case,
             "modality": "micro",
+            "mask": settings.mask,
             **volume.attributes,
             "sampling": {"method": settings.sampling, "area_average": settings.area_average},
             "calibration": mapping.facts,
@@ -131,7 +189,7 @@ def import_micro(scan: Scan, case: str, settings: MicroVolume, output: Path, lik
             "unit": "HU",
             "attributes": attributes,
         }
-        grid = Regridded(volume.array, padding, outline, axes, mapping, settings.calibration.air_hu)
+        grid = Regridded(volume.array, padding, specimen, axes, mapping, settings.calibration.air_hu)
         with replacing(output) as temporary:
             count = _fill(temporary, grid.shape, geometry, grid.finish_slice, grid.stacks()).sum()
             if count == 0:
@@ -181,11 +239,16 @@ def _open_scan(scan: Scan, output: Path) -> Volume:
 
 
 def outline_and_calibrate(
-    volume: Volume, settings: MicroVolume, padding: Padding, where: str, scratch: Path
-) -> tuple[Masks, Mapping]:
-    """Coarse outline of the specimen, and the calibration, from grey values as scanned.
+    volume: Volume,
+    settings: MicroVolume,
+    padding: Padding,
+    where: str,
+    scratch: Path,
+    given: Masks | None = None,
+) -> tuple[Slices, Mapping]:
+    """Mask of the specimen at full size, and the calibration, from grey values as scanned.
 
-    where: the file, for messages. scratch: folder of a temporary file.
+    where: the file, for messages. scratch: folder of a temporary file. given: the mask, where it is a file.
 
     Raises
     ------
@@ -193,20 +256,38 @@ def outline_and_calibrate(
         There is no specimen, or no calibration.
     """
     array = volume.array
-    chosen = np.unique(np.linspace(0, len(array) - 1, CALIBRATION_SLICES).astype(int))
+    # Of a mask that is given, few slices may hold anything: it is those that the calibration looks at.
+    known = range(len(array)) if given is None else [z for z in range(len(array)) if given.packed_slice(z)]
+    chosen = np.asarray(known)[np.unique(np.linspace(0, len(known) - 1, CALIBRATION_SLICES).astype(int))]
     few = (len(chosen), *array.shape[1:])
-    fields = Slices(lambda n: ~padding[chosen[n]], few, bool)
-    sample = Sample(Slices(lambda n: array[chosen[n]], few, array.dtype), fields)
+    fields = Slices(lambda n: ~padding[int(chosen[n])], few, bool)
+    sample = Sample(Slices(lambda n: array[int(chosen[n])], few, array.dtype), fields)
     try:
-        independent = bool(volume.attributes.get("independent_slices"))
-        outline = specimen_outline(array, sample.levels, independent, padding, scratch)
-        specimens = Slices(lambda n: at_full_size(outline[chosen[n]], few[1:]) & fields[n], few, bool)
+        specimen = _find_specimen(volume, settings, padding, sample, scratch, given)
+        specimens = Slices(lambda n: specimen[int(chosen[n])] & fields[n], few, bool)
         if not any(s.any() for s in specimens):
             raise UserError("holds no specimen: no region denser than air; check that dense tissue is bright")
-        return outline, fit(settings.calibration, sample, specimens)
+        return specimen, fit(settings.calibration, sample, specimens)
     except UserError as error:
         refuse_constant(min(grey.min() for grey in array), max(grey.max() for grey in array), where)
         raise UserError(f"{where}: {error}") from None
+
+
+def _find_specimen(
+    volume: Volume, settings: MicroVolume, padding: Padding, sample: Sample, scratch: Path, given: Masks | None
+) -> Slices:
+    """Mask of the specimen at full size, found when a slice is asked for."""
+    array, independent = volume.array, bool(volume.attributes.get("independent_slices"))
+    if given is not None:
+        return given
+    if settings.mask == "none":
+        return Slices(lambda z: ~padding[z], array.shape, bool)
+    if settings.mask == "values":
+        factor = coarse_factor(array.shape[1:])
+        outline = values_outline(array, volume.spacing[:2], settings, padding, factor, independent)
+    else:
+        outline = specimen_outline(array, sample.levels, independent, padding, scratch)
+    return Slices(lambda z: at_full_size(outline[z], array.shape[1:]), array.shape, bool)
 
 
 def _sampling(volume: Volume, settings: MicroVolume, like: Path | None, where: str) -> tuple[Axis, Axis, Axis]:
@@ -306,8 +387,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Sub-commands clinical, micro, truth, thick_truth, labels, downsample and table."""
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in (
-        ("clinical", "clinical CT: HU and lung mask"),
-        ("micro", "uCT: calibration, sampling and specimen mask"),
+        ("clinical", "clinical CT: HU and mask"),
+        ("micro", "uCT: calibration, sampling and mask"),
         ("truth", "truth of a simulated case, in HU"),
         ("thick_truth", "truth of a simulated case, averaged over the slice profile, in HU"),
         ("labels", "tissue labels of a simulated case"),
@@ -320,9 +401,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         add_scan_flags(sub)
         sub.add_argument("--output", type=Path, required=True, help="volume in the working format (<name>.ome.zarr)")
         if name == "clinical":
+            sub.add_argument("--mask_file", help="label volume on the scan's grid; for mask file")
             config.add_flags(sub, ClinicalVolume)
         elif name == "micro":
             sub.add_argument("--like", type=Path, help="clinical volume that gives the matched pixel size")
+            sub.add_argument("--mask_file", help="label volume on the scan's grid; for mask file")
             config.add_flags(sub, MicroVolume)
     summary = "a uCT average-pooled to a clinical-like volume"
     sub = commands.add_parser("downsample", help=summary, description=summary, allow_abbrev=False)
@@ -344,9 +427,9 @@ def main(ns: argparse.Namespace) -> None:
     scan = scan_from_flags(ns)
     ns.output.parent.mkdir(parents=True, exist_ok=True)
     if ns.command == "clinical":
-        import_clinical(scan, ns.case, config.from_flags(ns, ClinicalVolume), ns.output)
+        import_clinical(scan, ns.case, config.from_flags(ns, ClinicalVolume), ns.output, ns.mask_file)
     elif ns.command == "micro":
-        import_micro(scan, ns.case, config.from_flags(ns, MicroVolume), ns.output, ns.like)
+        import_micro(scan, ns.case, config.from_flags(ns, MicroVolume), ns.output, ns.like, ns.mask_file)
     else:
         import_as_is(scan, ns.case, ns.command, ns.output)
 

@@ -111,7 +111,7 @@ def _hu(axes: Axes, case: str, facts: dict[str, Any], micro: np.ndarray, clinica
     axes.stairs(micro * 100, edges, color=MICRO, fill=True, alpha=0.35)
     axes.stairs(micro * 100, edges, color=MICRO, label="uCT, specimen")
     if clinical is not None:
-        axes.stairs(clinical * 100, edges, color=CLINICAL, linestyle=(0, (4, 1.5)), label="clinical CT, lung")
+        axes.stairs(clinical * 100, edges, color=CLINICAL, linestyle=(0, (4, 1.5)), label="clinical CT")
     for key, name in MARKS.items():
         if key in facts:
             value = facts["slope"] * facts[key] + facts["offset"]

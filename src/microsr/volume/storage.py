@@ -104,6 +104,11 @@ class Volume:
         """Slices, rows, columns."""
         return self.array.shape
 
+    @property
+    def is_lung(self) -> bool:
+        """Whether what is meant for lungs alone applies to it: a clinical CT's attribute `organ` says otherwise."""
+        return self.attributes.get("organ", "lung") == "lung"
+
     def point(self, index: tuple[float, float, float]) -> np.ndarray:
         """Patient coordinates (x, y, z in mm) of a fractional voxel index given as (slice, row, column)."""
         offset = np.asarray(index[::-1], float) * self.spacing

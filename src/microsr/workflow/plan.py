@@ -124,11 +124,28 @@ class Plan:
                         f"{modality} volume; fill the column '{modality}', or change protocols "
                         f"(now {', '.join(self.experiment.protocols)})"
                     )
+        for modality in ("clinical", "micro"):
+            self._check_masks(modality)
         for name in self.having("micro", self.cases) if self.matches_clinical else ():
             if self.cases[name].clinical is None:
                 raise UserError(
                     f"volumes.micro.matched_spacing_mm: must be given, as case '{name}' has uCT but no clinical CT "
                     "whose pixel size it could be matched to"
+                )
+
+    def _check_masks(self, modality: str) -> None:
+        column, asked = f"{modality}_mask", getattr(self.experiment.volumes, modality).mask
+        for name in self.having(modality, self.cases):
+            given = getattr(self.cases[name], column) is not None
+            if asked == "file" and not given:
+                raise UserError(
+                    f"{self.sheet}: case '{name}' has no {column}, and volumes.{modality}.mask is file; fill the "
+                    "column, or choose another mask"
+                )
+            if given and asked != "file":
+                raise UserError(
+                    f"{self.sheet}: case '{name}' has a {column}, but volumes.{modality}.mask is {asked}; set it to "
+                    "file, or leave the column empty"
                 )
 
     # Cases and volumes
@@ -232,7 +249,18 @@ class Plan:
         experiment = self.experiment
         _, _, micro = self.scan_flags(case, "micro").partition("--input ")
         settings = flags(experiment.volumes.micro, without=["sampling", "matched_spacing_mm", "area_average"])
-        return f"{micro} {settings} {flags(experiment.scanner)} {flags(experiment.scan, without=['micro'])}"
+        words = [micro, self.mask_flags(case, "micro"), settings, flags(experiment.scanner)]
+        return " ".join(filter(None, [*words, flags(experiment.scan, without=["micro"])]))
+
+    def mask_files(self, case: str, modality: str) -> list[str]:
+        """The file or folder of a scan's mask; none, if there is none or it is read from a server."""
+        path = getattr(self.cases[case], f"{modality}_mask")
+        return [] if path is None or url(path) else [path]
+
+    def mask_flags(self, case: str, modality: str) -> str:
+        """Words that say where a scan's mask is, where it has one."""
+        path = getattr(self.cases[case], f"{modality}_mask")
+        return "" if path is None else f"--mask_file {shlex.quote(path)}"
 
     def simulation_flags(self, case: str) -> str:
         """Words that say how a lung is simulated and scanned."""

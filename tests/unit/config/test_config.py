@@ -240,6 +240,13 @@ def test_a_store_is_named_by_its_url_with_a_level_and_a_region(sheet):
     assert case.micro == Scan(path="https://a.org/b.zarr", level=2, region="10:20,:30")
 
 
+def test_features_of_lung_are_for_lungs():
+    settings = {"experiment": "x", "evaluate": {"further_protocols": ["distribution"]}}
+    with pytest.raises(ValueError, match="distribution compares features of lung tissue"):
+        Experiment.model_validate(settings | {"volumes": {"clinical": {"mask": "none"}}})
+    Experiment.model_validate(settings | {"volumes": {"clinical": {"mask": "none", "organ": "lung"}}})
+
+
 @pytest.mark.parametrize(
     ("text", "header", "match"),
     [
@@ -259,6 +266,10 @@ def test_a_store_is_named_by_its_url_with_a_level_and_a_region(sheet):
         ("one\ttrain\ta.nii\n", "case\tcase\tsplit\n", r"line 1: column 'case' is unknown or named twice"),
         ("a.nii\n", "clinical\n", r"line 1: column 'case' is missing"),
         ("one\ttrain\ta.nii\t5-9\n", "case\tsplit\tclinical\tclinical_slices\n", r"line 2: clinical\.slices: .*5-9"),
+        ("one\ttrain\ta.nii\tc.nii\n", "case\tsplit\tclinical\tclinical_mask\n",
+         r"line 2: clinical_mask: .*c\.nii does not exist; correct the sheet, or cases\.data_root"),
+        ("one\ttrain\ta.nii\tb.nii\n", "case\tsplit\tclinical\tmicro_mask\n",
+         r"line 2: micro_mask is given but micro is empty"),
         ("one\ttrain\ta.nii\t\t5:9\n", "case\tsplit\tclinical\tmicro\tmicro_slices\n",
          r"line 2: micro_slices is given but micro is empty"),
         ("one\ttrain\ta.nii\t-1\n", "case\tsplit\tclinical\tclinical_level\n",
@@ -283,7 +294,8 @@ def test_every_column_is_read_as_it_is_written(tmp_path):
     file.write_text("")
     scan = Scan(path=str(file), series="1.2", slices="0:5", spacing="1", resample="even", level=1, region="0:2,0:2")
     scans = dict.fromkeys(MODALITIES, scan)
-    cases = [Case(case="one", split="test", airways=str(file), condition="sharp", **scans)]
+    masks = {"clinical_mask": str(file), "micro_mask": str(file)}
+    cases = [Case(case="one", split="test", airways=str(file), condition="sharp", **masks, **scans)]
     sheet = tmp_path / "sheet.tsv"
     sheet.write_text(sheet_text(cases), encoding="utf-8")
     header, row = (line.split("\t") for line in sheet.read_text(encoding="utf-8").splitlines())

@@ -104,10 +104,13 @@ SECTIONS = {
         "method": st.sampled_from(["two_point", "percentile", "none"]), "air_grey": st.none() | numbers,
         "tissue_grey": st.none() | numbers, "air_hu": numbers, "tissue_hu": numbers, "mean_hu": st.none() | numbers,
     },
-    ClinicalVolume: {"lung_below_hu": numbers, "closing_mm": positive},
+    ClinicalVolume: {
+        "lung_below_hu": numbers, "closing_mm": positive, "mask": st.sampled_from(["lung", "file", "none"]),
+        "organ": st.sampled_from([None, "lung", "other"]), "mask_range": st.none() | st.just((-0.5, 1e5)),
+    },
     MicroVolume: {
         "sampling": st.sampled_from(["matched", "native"]), "matched_spacing_mm": st.none() | positive,
-        "area_average": count,
+        "area_average": count, "mask": st.sampled_from(["specimen", "file", "none"]), "fill_mm": positive,
     },
     Patches: {"per_case": count, "inside": fraction},
     Train: {

@@ -251,6 +251,13 @@ def test_a_volume_that_does_not_say_its_slices_is_refused(case):
         case.run(case.truth, attributes={})
 
 
+def test_what_tells_lung_by_its_hu_is_not_measured_of_another_organ(case):
+    whole = set(case.run(case.truth))
+    case.ct = Volume(case.clinical, SPACING, ORIGIN, attributes={"organ": "other"})
+    of_lungs = {"texture_in_vessels", "texture_in_airways", *(key for key in TRUTH if key.startswith(("small", "les")))}
+    assert whole - set(case.run(case.truth)) == of_lungs <= whole
+
+
 def test_uncalibrated_uct_is_refused(case):
     with pytest.raises(UserError, match="micro has unit 'grey'"):
         case.run(case.truth, unit="grey")
@@ -258,7 +265,7 @@ def test_uncalibrated_uct_is_refused(case):
 
 def test_slices_without_lung_are_refused(case):
     case.mask[:] = False
-    with pytest.raises(UserError, match="no lung in its slices"):
+    with pytest.raises(UserError, match=r"nothing of its slices \[.*\] is inside the mask"):
         case.run(case.truth)
 
 

@@ -83,6 +83,16 @@ def few(**settings) -> Plan:
             {"protocols": ["leave_one_out"]},
             r"'without-a' \(cases: none\) has no clinical volume",
         ),
+        (
+            FEW,
+            {"volumes": NATIVE | {"clinical": {"mask": "file"}}},
+            r"case 'both' has no clinical_mask, and volumes\.clinical\.mask is file; fill the column, or",
+        ),
+        (
+            [*FEW[:-1], FEW[-1].model_copy(update={"clinical_mask": "m.nii"})],
+            {"volumes": NATIVE},
+            r"case 'known' has a clinical_mask, but volumes\.clinical\.mask is lung; set it to file, or leave",
+        ),
         (FEW, {}, r"matched_spacing_mm: must be given, as case 'uct' has uCT but no clinical CT"),
     ],
 )
@@ -90,6 +100,19 @@ def test_cases_that_do_not_allow_what_is_asked_for_are_refused(cases, settings, 
     with pytest.raises(UserError, match=message) as error:
         plan(*cases, **settings)
     assert "\n" not in str(error.value)
+
+
+def test_a_mask_in_a_file_is_an_input_of_the_import_and_one_on_a_server_a_word_alone():
+    masks = {"a": "my masks/a.nii", "b": "https://a.org/b.zarr"}
+    cases = [
+        case(name, split, "clinical", "micro").model_copy(update={"clinical_mask": masks[name]})
+        for name, split in (("a", "train"), ("b", "test"))
+    ]
+    found = plan(*cases, volumes={"clinical": {"mask": "file"}})
+    assert found.mask_files("a", "clinical") == ["my masks/a.nii"] and found.mask_files("b", "clinical") == []
+    assert found.mask_flags("a", "clinical") == "--mask_file 'my masks/a.nii'"
+    assert found.mask_flags("b", "clinical") == "--mask_file https://a.org/b.zarr"
+    assert found.mask_flags("a", "micro") == "" and found.mask_files("a", "micro") == []
 
 
 @pytest.mark.parametrize("volumes", [NATIVE, {"micro": {"matched_spacing_mm": 0.08}}])

@@ -1,6 +1,6 @@
 """Protocol `no_reference`: what can be measured on any super-resolved CT, real or simulated.
 
-In: the super-resolved volume, its clinical input with the lung mask, and uCT volumes as the model of texture. Out: rows
+In: the super-resolved volume, its clinical input with its mask, and uCT volumes as the model of texture. Out: rows
 of the table of metrics. The formulas are in metrics.py and texture.py.
 """
 
@@ -42,12 +42,13 @@ def slice_rows(
 ) -> list[Row]:
     """Metrics that compare a super-resolved slice with its own input.
 
-    sr: the clinical slices `slices`. mask: lung, [clinical slices, rows, columns].
+    sr: the clinical slices `slices`. mask: [clinical slices, rows, columns]. What is in vessels and airways is measured
+    in lungs alone.
 
     Raises
     ------
     UserError
-        There is no lung in these slices.
+        Nothing of these slices is inside the mask.
     """
     pooled, vessels, airways = (Moments() for _ in range(3))
     again = _ScannedAgain(clinical, mask, scanner)
@@ -56,23 +57,31 @@ def slice_rows(
         image, pixels, lung = np.asarray(sr.array[i]), np.asarray(clinical.array[z]), np.asarray(mask[z])
         pooled.add(metrics.pooled_difference(image, pixels, lung))
         again.add(z, image)
-        vessels.add(texture.detail_at(image, texture.solid_places(pixels, lung)))
-        airways.add(texture.detail_at(image, texture.airway_places(pixels, lung)))
+        if clinical.is_lung:
+            vessels.add(texture.detail_at(image, texture.solid_places(pixels, lung)))
+            airways.add(texture.detail_at(image, texture.airway_places(pixels, lung)))
         progress.advance()
     progress.close()
     if not pooled.number:
-        raise UserError(f"{sr_path}: no lung in its slices {slices}; choose others with superresolve.slices")
-    return [
+        raise UserError(
+            f"{sr_path}: nothing of its slices {slices} is inside the mask; choose others with superresolve.slices"
+        )
+    found = [
         (PROTOCOL, "consistency_rmse", metrics.consistency_rmse(pooled), "HU"),
         (PROTOCOL, "consistency_scan_rmse", metrics.consistency_scan_rmse(again.differences), "HU"),
         (PROTOCOL, "mean_shift", metrics.mean_shift(pooled), "HU"),
+    ]
+    if not clinical.is_lung:
+        return found
+    return [
+        *found,
         (PROTOCOL, "texture_in_vessels", texture.texture_in_vessels(vessels), "HU"),
         (PROTOCOL, "texture_in_airways", texture.texture_in_airways(airways), "HU"),
     ]
 
 
 class _ScannedAgain:
-    """Super-resolved slices, scanned again, minus the clinical ones, at the lung's pixels."""
+    """Super-resolved slices, scanned again, minus the clinical ones, at the mask's pixels."""
 
     def __init__(self, clinical: Volume, mask: Any, scanner: config.Scanner) -> None:
         self._clinical, self._mask, self._kernel = clinical, mask, KERNELS[scanner.kernel]
@@ -109,7 +118,7 @@ def window_rows(
     masks: list[Any],
     paths: list[Path],
 ) -> list[Row]:
-    """Metrics of the texture, from windows inside the lung of the SR volume and inside the uCT specimens.
+    """Metrics of the texture, from windows inside the mask of the SR volume and inside the uCT specimens.
 
     references, masks, paths: the uCT volumes with their specimen masks; each counts the same.
 
@@ -157,7 +166,7 @@ def _window_size(
         steps = [size // SCALE / 2] + [size / 2] * len(masks)
         if all(c.sum() >= ENOUGH_ROOM * step**2 for c, step in zip(counts, steps, strict=True)):
             return size, counts
-    for count, path, what in zip(counts, [sr_path, *paths], ["lung"] + ["specimen"] * len(paths), strict=True):
+    for count, path, what in zip(counts, [sr_path, *paths], ["clinical"] + ["specimen"] * len(paths), strict=True):
         if not count.sum():
             raise UserError(
                 f"{path}: its {what} mask has no room for a window of {size}x{size} pixels, which the spectrum needs; "

@@ -1,7 +1,7 @@
 """Protocol `repeatability`: the super-resolved CTs of two scans of one lung should agree; what differs came from noise
 or kernel.
 
-In: the super-resolved volumes of both scans (fresh noise, or two reconstruction kernels) and the lung mask. Out: how
+In: the super-resolved volumes of both scans (fresh noise, or two reconstruction kernels) and the mask. Out: how
 far they disagree in HU, in texture, and in structures that only one of them shows. Needs no truth, so it works on
 patients.
 """
@@ -137,6 +137,8 @@ def count_lumens(pair: list[np.ndarray], inside: np.ndarray, counts: Counts) -> 
 class Comparison:
     """What two SR images of one lung have and have not in common, gathered slice by slice."""
 
+    is_lung: bool = True
+    """Whether walls and lumens are told by their HU."""
     full: Moments = field(default_factory=Moments)
     pooled: Moments = field(default_factory=Moments)
     fine: Moments = field(default_factory=Moments)
@@ -146,7 +148,7 @@ class Comparison:
     lumens: Counts = field(default_factory=Counts)
 
     def add(self, first: np.ndarray, second: np.ndarray, mask: np.ndarray) -> None:
-        """Add one slice: two images in HU, [8 rows, 8 columns], and its clinical lung mask [rows, columns].
+        """Add one slice: two images in HU, [8 rows, 8 columns], and its clinical mask [rows, columns].
 
         Structures are looked for one clinical pixel inside the mask's border: the chest wall there is in every image.
         """
@@ -160,6 +162,8 @@ class Comparison:
         self.product.add(details[0] * details[1])
         for moments, detail in zip(self.textures, details, strict=True):
             moments.add(detail)
+        if not self.is_lung:
+            return
         smoothed = [gaussian_filter(image, STRUCTURE_SIGMA) for image in pair]
         core = binary_erosion(inside, iterations=SCALE)
         count_walls(smoothed, core, self.walls)
@@ -177,8 +181,16 @@ class Comparison:
             (PROTOCOL, "disagreement_pooled_rmse", disagreement_rmse(self.pooled), "HU"),
             (PROTOCOL, "disagreement_texture_rmse", disagreement_rmse(self.fine), "HU"),
             (PROTOCOL, "texture_correlation", self.correlation, "1"),
-            (PROTOCOL, "walls_in_one_only", self.walls.share, "1"),
-            (PROTOCOL, "lumens_in_one_only", self.lumens.share, "1"),
+            *self.structure_rows(),
+        ]
+
+    def structure_rows(self, suffix: str = "") -> list[tables.Row]:
+        """The rows of walls and lumens; none where they are not looked for."""
+        if not self.is_lung:
+            return []
+        return [
+            (PROTOCOL, f"walls_in_one_only{suffix}", self.walls.share, "1"),
+            (PROTOCOL, f"lumens_in_one_only{suffix}", self.lumens.share, "1"),
         ]
 
 
@@ -199,7 +211,7 @@ def evaluate(
     """Write the table of the protocol.
 
     superresolved, repeated: HU, of the first and of the second scan, the same slices; of a method with random planes
-    from draws of their own, as two scans of a patient have. clinical: the first scan, with the lung mask.
+    from draws of their own, as two scans of a patient have. clinical: the first scan, with its mask.
     repeated_clinical: the second scan; None: no row `input_disagreement_rmse`. redrawn: of the first scan, with the
     second one's draw; same_draw: of the second scan, with the first one's draw; None: no rows `..._redrawn` and
     `..._rescanned`.
@@ -207,7 +219,7 @@ def evaluate(
     Raises
     ------
     UserError
-        A volume is not in HU, the volumes do not overlay, or there is no lung in the slices.
+        A volume is not in HU, the volumes do not overlay, or nothing of the slices is inside the mask.
     """
     started = time.time()
     others = {"": repeated} | {key: path for key, path in zip(ALONE, (redrawn, same_draw), strict=True) if path}
@@ -223,7 +235,7 @@ def evaluate(
     for volume, path in zip([first, *volumes], paths, strict=True):
         alignment.check_input(volume, path, ct, clinical, slices)
 
-    found, inputs = [Comparison() for _ in others], Moments()
+    found, inputs = [Comparison(ct.is_lung) for _ in others], Moments()
     again = None if repeated_clinical is None else open_volume(repeated_clinical)
     if again is not None:
         alignment.check_overlay(ct, clinical, again, again.shape, repeated_clinical, list(range(ct.shape[0])))
@@ -239,14 +251,16 @@ def evaluate(
     progress.close()
     whole, *further = found
     if not whole.full.number:
-        raise UserError(f"{superresolved}: no lung in its slices {slices}; choose others with superresolve.slices")
+        raise UserError(
+            f"{superresolved}: nothing of its slices {slices} is inside the mask; choose others with "
+            "superresolve.slices"
+        )
     rows = whole.rows()
     for alone, comparison in zip(list(others)[1:], further, strict=True):
         rows += [
             (PROTOCOL, f"disagreement_rmse_{alone}", disagreement_rmse(comparison.full), "HU"),
             (PROTOCOL, f"texture_correlation_{alone}", comparison.correlation, "1"),
-            (PROTOCOL, f"walls_in_one_only_{alone}", comparison.walls.share, "1"),
-            (PROTOCOL, f"lumens_in_one_only_{alone}", comparison.lumens.share, "1"),
+            *comparison.structure_rows(f"_{alone}"),
         ]
     if again is not None:
         rows.append((PROTOCOL, "input_disagreement_rmse", disagreement_rmse(inputs), "HU"))
@@ -262,7 +276,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--superresolved", required=True, type=Path, help="super-resolved CT of the first scan (OME-Zarr)"
     )
     parser.add_argument("--repeated", required=True, type=Path, help="super-resolved CT of the second scan (OME-Zarr)")
-    parser.add_argument("--clinical", required=True, type=Path, help="the first scan (OME-Zarr with the lung mask)")
+    parser.add_argument("--clinical", required=True, type=Path, help="the first scan (OME-Zarr with its mask)")
     parser.add_argument("--repeated_clinical", type=Path, help="the second scan; adds the disagreement of the inputs")
     parser.add_argument("--redrawn", type=Path, help="super-resolved CT of the first scan, with the second one's draw")
     parser.add_argument(

@@ -10,6 +10,7 @@ is read slice by slice. The formulas are in metrics.py, nullspace.py, structures
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,10 +61,12 @@ def rows(
     settings: config.Evaluate,
     scanner: config.Scanner,
     maps: Path | None = None,
+    is_lung: bool = True,
 ) -> tuple[list[Row], pd.DataFrame | None]:
     """Metrics of `sr`, which holds the clinical slices `slices`, against the reference.
 
-    mask: lung, [clinical slices, rows, columns]. PSNR, SSIM and MS-SSIM take settings.data_range_hu as data range.
+    mask: [clinical slices, rows, columns]. PSNR, SSIM and MS-SSIM take settings.data_range_hu as data range. is_lung:
+    whether solid structures are told from lung by their HU.
     maps: where to write, per slice, what SR has in the scanner's null space and the truth has not (HU, OME-Zarr on SR's
     grid). Returns the rows, and bronchioles.COLUMNS if airways are given.
 
@@ -92,7 +95,8 @@ def rows(
             del null
             tissues = None if labels is None else np.asarray(labels.array[z])
             inside = lung if tissues is None else tissues != Tissue.OUTSIDE
-            measures.compare_structures(image, true, inside)
+            if is_lung:
+                measures.compare_structures(image, true, inside)
             if tissues is not None:
                 measures.compare_tissues(image, true, tissues)
                 if crossings is not None:
@@ -102,9 +106,13 @@ def rows(
             progress.advance()
 
     spacing = (sr.spacing[2], *(structures.LESION_POOL * s for s in sr.spacing[1::-1]))
-    lost, invented = structures.lesions(compare_slices(), spacing)
+    if is_lung:
+        lesions = structures.lesions(compare_slices(), spacing)
+    else:
+        lesions = None
+        deque(compare_slices(), maxlen=0)
     progress.close()
-    found, table = measures.rows((lost, invented), thick is not None, labels is not None, crossings is not None)
+    found, table = measures.rows(lesions, thick is not None, labels is not None, crossings is not None)
     return [(PROTOCOL, *row) for row in found], table
 
 
@@ -186,11 +194,11 @@ class _Measures:
         self.bronchioles.append(bronchioles.judge_slice(image, true, tissues, crossings, self.spacing[0]))
 
     def rows(
-        self, lesions: tuple[int, int], with_thick: bool, with_labels: bool, with_airways: bool
+        self, lesions: tuple[int, int] | None, with_thick: bool, with_labels: bool, with_airways: bool
     ) -> tuple[list[tuple[str, float, str]], pd.DataFrame | None]:
         """Metric, value and unit of everything that was gathered, and the crossings of airways.
 
-        lesions: how many are lost and how many invented.
+        lesions: how many are lost and how many invented; None: structures are not looked for.
         """
         weights = [w for _, w in self.multiscale]
         alike = np.average([v for v, _ in self.multiscale], weights=weights) if self.multiscale else np.nan
@@ -206,13 +214,8 @@ class _Measures:
             difference, similarity = self.thick
             found.append(("psnr_thick", metrics.psnr(difference, self.data_range), "dB"))
             found.append(("ssim_thick", metrics.ssim(similarity), "1"))
-        lost, invented = _shares(self.solids.sum(axis=0))
-        found += [("small_lost", lost, "1"), ("small_invented", invented, "1")]
-        for (low, high), counts in zip(itertools.pairwise(structures.SIZES_MM), self.solids, strict=True):
-            lost, invented = _shares(counts)
-            found.append((f"small_lost_{low:g}-{high:g}", lost, "1"))
-            found.append((f"small_invented_{low:g}-{high:g}", invented, "1"))
-        found += [("lesions_lost", lesions[0], "count"), ("lesions_invented", lesions[1], "count")]
+        if lesions is not None:
+            found += self._structure_rows(lesions)
         if with_labels:
             for tissue, (difference, similarity) in self.by_tissue.items():
                 name = tissue.name.lower()
@@ -225,3 +228,12 @@ class _Measures:
         found.append(("wall_error_um", structures.wall_error_um(np.concatenate(self.walls)), "um"))
         table = pd.concat(self.bronchioles, ignore_index=True)
         return found + bronchioles.curve_rows(table), table
+
+    def _structure_rows(self, lesions: tuple[int, int]) -> list[tuple[str, float, str]]:
+        lost, invented = _shares(self.solids.sum(axis=0))
+        found = [("small_lost", lost, "1"), ("small_invented", invented, "1")]
+        for (low, high), counts in zip(itertools.pairwise(structures.SIZES_MM), self.solids, strict=True):
+            lost, invented = _shares(counts)
+            found.append((f"small_lost_{low:g}-{high:g}", lost, "1"))
+            found.append((f"small_invented_{low:g}-{high:g}", invented, "1"))
+        return [*found, ("lesions_lost", lesions[0], "count"), ("lesions_invented", lesions[1], "count")]

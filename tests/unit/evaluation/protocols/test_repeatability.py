@@ -218,6 +218,9 @@ def test_command_line_compares_the_same_slices_and_their_inputs(tmp_path):
     again = Volume(ct.array, ct.spacing, (5.0, 0.0, 0.0))
     with pytest.raises(UserError, match=r"clinical and .*repeated_clinical do not overlay"):
         run((1, 2), (1, 2), "repeated_clinical")
+    assert "walls_in_one_only" in run()
+    ct = Volume(ct.array, ct.spacing, attributes={"organ": "other"})
+    assert not [name for name in run() if name.startswith(("walls", "lumens"))]
     mask[:] = 0
-    with pytest.raises(UserError, match=r"superresolved: no lung in its slices \[1, 2\]"):
+    with pytest.raises(UserError, match=r"superresolved: nothing of its slices \[1, 2\] is inside the mask"):
         run()
