@@ -121,8 +121,8 @@ def patches(held):
 
 def generator(wildcards):
     """Input function: the trained generator of a method that has one."""
-    trained = wildcards.method in PLAN.trained_methods
-    return "<results>/models/{method}/{training_set}/generator.pt" if trained else []
+    model = PLAN.model_of(wildcards.method)
+    return f"<results>/models/{model}/{wildcards.training_set}/generator.pt" if model else []
 
 
 def volume_to_superresolve(wildcards):

@@ -73,6 +73,11 @@ for PROTOCOL in PROTOCOLS:
                 f"<results>/tables/metrics/{{method}}/{{training_set}}/{{case}}.{PROTOCOL}.csv", non_empty=True
             ),
             run=f"<results>/tables/metrics/{{method}}/{{training_set}}/{{case}}.{PROTOCOL}.run.json",
+            **{
+                f"{table}{name}": f"<results>/tables/metrics/{{method}}/{{training_set}}/{{case}}.{PROTOCOL}.{table}{ending}"
+                for table in PROTOCOLS[PROTOCOL].beside
+                for name, ending in (("", ".csv"), ("_run", ".run.json"))
+            },
         log:
             f"<logs>/evaluate/{{method}}/{{training_set}}/{{case}}.{PROTOCOL}.log",
         benchmark:

@@ -1,6 +1,19 @@
 # Clinical CT (and what is treated as such) to uCT scale, by every method alike: by one job a volume, or by several.
 
 PARTS = EXPERIMENT.compute.parts
+ONE_IMAGE = any_of(method for method in [*METHODS, *REFERENCES] if method not in PLAN.means)
+BESIDE_MEAN = ["sd", "solid"]
+KEPT_OF_CASES = [*BESIDE_MEAN, *PLAN.kept_with_mean]
+AGAIN = any_of(scan for scan in PLAN.scans if scan not in CASES)
+
+
+def with_draws(stem, beside, kept=lambda path: path):
+    """Output section of the mean of draws and of what is written beside it, each with its record."""
+    names = {"volume": stem} | {held: f"{stem}_{held}" for held in beside}
+    volumes = {held: kept(directory(f"{name}.ome.zarr")) for held, name in names.items()}
+    records = {f"{held}_run": kept(f"{name}.run.json") for held, name in names.items()}
+    return volumes | records
+
 
 if PARTS == 1:
 
@@ -18,6 +31,8 @@ if PARTS == 1:
             "<logs>/superresolve/{method}/{training_set}/{scan}.log",
         benchmark:
             "<benchmarks>/superresolve/{method}/{training_set}/{scan}.tsv"
+        wildcard_constraints:
+            method=ONE_IMAGE,
         conda:
             NETWORK_ENVIRONMENT
         threads: EXPERIMENT.compute.threads
@@ -27,12 +42,26 @@ if PARTS == 1:
             gpu=GPU,
         params:
             upsampler=upsampler,
-            settings=lambda wildcards: PLAN.superresolve_flags(wildcards.scan),
+            settings=lambda wildcards: PLAN.superresolve_flags(wildcards.scan, wildcards.method),
             compute=compute_flags(without=OF_TRAINING),
             code=code_version("superresolve"),
         shell:
             "microsr superresolve {input.volume} {params.upsampler} --output {output.volume}"
             " {params.settings} {params.compute} --log {log}"
+
+    use rule superresolve as superresolve_draws with:
+        output:
+            **with_draws("<results>/superresolved/{method}/{training_set}/{scan}", KEPT_OF_CASES),
+        wildcard_constraints:
+            method=any_of(PLAN.means),
+            scan=any_of(CASES),
+
+    use rule superresolve_draws as superresolve_draws_again with:
+        output:
+            **with_draws("<results>/superresolved/{method}/{training_set}/{scan}", BESIDE_MEAN),
+        wildcard_constraints:
+            method=any_of(PLAN.means),
+            scan=AGAIN,
 
 else:
 
@@ -50,6 +79,7 @@ else:
         benchmark:
             "<benchmarks>/superresolve/{method}/{training_set}/{scan}.part{part}.tsv"
         wildcard_constraints:
+            method=ONE_IMAGE,
             part=r"\d+",
         conda:
             NETWORK_ENVIRONMENT
@@ -60,12 +90,28 @@ else:
             gpu=GPU,
         params:
             upsampler=upsampler,
-            settings=lambda wildcards: PLAN.superresolve_flags(wildcards.scan),
+            settings=lambda wildcards: PLAN.superresolve_flags(wildcards.scan, wildcards.method),
             compute=compute_flags(without=OF_TRAINING),
             code=code_version("superresolve"),
         shell:
             "microsr superresolve {input.volume} {params.upsampler} --output {output.volume} --part {wildcards.part}"
             " {params.settings} {params.compute} --log {log}"
+
+    use rule superresolve_part as superresolve_draws_part with:
+        output:
+            **with_draws("<results>/superresolved/{method}/{training_set}/{scan}.part{part}", KEPT_OF_CASES, temp),
+        wildcard_constraints:
+            method=any_of(PLAN.means),
+            scan=any_of(CASES),
+            part=r"\d+",
+
+    use rule superresolve_draws_part as superresolve_draws_again_part with:
+        output:
+            **with_draws("<results>/superresolved/{method}/{training_set}/{scan}.part{part}", BESIDE_MEAN, temp),
+        wildcard_constraints:
+            method=any_of(PLAN.means),
+            scan=AGAIN,
+            part=r"\d+",
 
     rule gather:
         """Put the blocks of slices together: the volume that one job would have made."""
@@ -92,6 +138,25 @@ else:
             code=code_version("gather"),
         shell:
             "microsr gather {input.parts} --output {output.volume} --log {log}"
+
+    use rule gather as gather_draws with:
+        input:
+            parts=expand(
+                "<results>/superresolved/{{method}}/{{training_set}}/{{scan}}.part{part}_{{held}}.ome.zarr",
+                part=range(1, PARTS + 1),
+            ),
+            runs=expand(
+                "<results>/superresolved/{{method}}/{{training_set}}/{{scan}}.part{part}_{{held}}.run.json",
+                part=range(1, PARTS + 1),
+            ),
+        output:
+            volume=directory("<results>/superresolved/{method}/{training_set}/{scan}_{held}.ome.zarr"),
+            run="<results>/superresolved/{method}/{training_set}/{scan}_{held}.run.json",
+        log:
+            "<logs>/superresolve/{method}/{training_set}/{scan}_{held}.log",
+        wildcard_constraints:
+            method=any_of(PLAN.means),
+            held=any_of(KEPT_OF_CASES),
 
 
 rule export:

@@ -88,7 +88,7 @@ if PLAN.candidates > 1:
             names=lambda wildcards: PLAN.model_words(wildcards.method, wildcards.training_set),
             cases=PLAN.choosing_words(),
             settings=f"{PLAN.evaluation_flags} {flags(EXPERIMENT.scanner_of())} "
-            + flags(EXPERIMENT.superresolve, without=["formats"]),
+            + flags(EXPERIMENT.superresolve, without=["formats", "draws"]),
             compute=compute_flags(without=OF_TRAINING),
             code=code_version("evaluate.choose"),
         shell:

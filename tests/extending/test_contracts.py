@@ -17,7 +17,7 @@ from microsr import cli, config
 from microsr.config.sheet import Scan, simulated_cases
 from microsr.core.registry.figures import FIGURES
 from microsr.core.registry.methods import METHODS
-from microsr.core.registry.protocols import PROTOCOLS
+from microsr.core.registry.protocols import ASKED_FOR, PROTOCOLS
 from microsr.core.scale import SCALE
 from microsr.formats.readers import read_scan
 from microsr.formats.writers import ENDINGS, kind_of, open_writer
@@ -331,8 +331,9 @@ def test_a_writer_that_was_stopped_goes_on_to_the_same_bytes(kind, tmp_path):
 @pytest.fixture(scope="module")
 def plan():
     """An experiment that asks for everything."""
-    evaluate = {"further_protocols": list(PROTOCOLS), "validate_simulation": True}
+    evaluate = {"further_protocols": list(ASKED_FOR), "validate_simulation": True}
     methods = {name: {"train": {"network": name}} for name in ("resnet", "compact")}
+    methods |= {"posterior": {"kind": "posterior", "train": {"network": "compact"}}, "mean": {"kind": "mean"}}
     experiment = config.load({"experiment": "x", "evaluate": evaluate, "methods": methods})
     return Plan(experiment, {case.case: case for case in simulated_cases(experiment.simulate, "simulated")})
 
@@ -360,7 +361,7 @@ def refusal_of(step, name, module, given, folder, capsys):
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_the_files_of_a_protocol_are_planned_under_the_flags_of_its_command(name, plan):
     case = next(case for case in plan.superresolved_cases if name in plan.protocols_of(case))
-    files = plan.evaluation_files(name, Result("resnet", "pooled", case))
+    files = plan.evaluation_files(name, Result("mean" if PROTOCOLS[name].kind else "resnet", "pooled", case))
     flags = flags_of(PROTOCOLS[name].module)
     assert set(files) <= set(flags) and not {"case", "method", "training_set", "seed", "output"} & set(flags)
     assert {flag for flag, action in flags.items() if action.required} <= {flag for flag in files if files[flag]}

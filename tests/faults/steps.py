@@ -26,7 +26,8 @@ PRELOADED = [
     "microsr.training.train", "microsr.inference.superresolve", "microsr.inference.gather", "microsr.inference.export",
     "microsr.simulation.validation.validate", "microsr.evaluation.tissue_features", "microsr.evaluation.evaluate",
     "microsr.evaluation.protocols.distribution", "microsr.evaluation.protocols.repeatability",
-    "microsr.evaluation.protocols.downsampled", "microsr.figures.figures", "microsr.report.report",
+    "microsr.evaluation.protocols.downsampled", "microsr.evaluation.protocols.uncertainty",
+    "microsr.figures.figures", "microsr.report.report",
     "torch.utils.tensorboard", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf",
 ]  # fmt: skip
 SECONDS = 300

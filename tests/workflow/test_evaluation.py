@@ -12,7 +12,8 @@ from microsr.config.sheet import simulated_cases
 from microsr.workflow.plan import Plan
 
 ROOT = Path(__file__).parent.parent.parent
-METHODS = ["nearest", "bicubic", "regression", "proposed_paper", "proposed_no_cycle", "proposed", "cyclegan"]
+METHODS = ["nearest", "bicubic", "regression", "posterior", "posterior_mean"]
+METHODS += ["proposed_paper", "proposed_no_cycle", "proposed", "cyclegan"]
 
 
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from patience import limit, wait_for
 from workflows import training_in
 
 pytestmark = pytest.mark.workflow
-PROTOCOLS = ("no_reference", "truth", "downsampled", "distribution", "repeatability")
+PROTOCOLS = ("no_reference", "truth", "downsampled", "distribution", "repeatability", "uncertainty")
 SMOKE = ["--configfile", "experiments/smoke.yaml"]
 
 
@@ -29,7 +29,7 @@ def test_smoke_makes_figures_tables_and_models(finished):
     metrics = pd.read_csv(results / "tables/metrics.csv")
     assert list(metrics) == ["case", "method", "training_set", "seed", "protocol", "metric", "value", "unit"]
     assert set(metrics["method"]) == {
-        *("proposed", "bicubic", "cyclegan", "regression", "posterior"),
+        *("proposed", "bicubic", "cyclegan", "regression", "posterior", "posterior_mean"),
         *("truth", "thick_truth", "noise_free"),
     }
     assert set(metrics["protocol"]) == set(PROTOCOLS)

@@ -9,13 +9,14 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from microsr.config import KINDS, REFERENCES, Experiment, Inset, PairedMethod, TrainedMethod
+from microsr.config import KINDS, REFERENCES, Experiment, Inset, MeanMethod, PairedMethod, TrainedMethod
 from microsr.core.registry.losses import LOSSES
 
 pytestmark = pytest.mark.workflow
 SMOKE = ["--configfile", "experiments/smoke.yaml"]
 SIMULATED = {"simulate_training_case", "simulate_test_case"}
 TRAINED = {"train", "draw_network"}
+SUPERRESOLVED = {"superresolve", "superresolve_draws", "superresolve_draws_again"}
 METHOD = "methods.proposed."
 
 # key: its new value and the rules whose commands it reaches
@@ -26,7 +27,7 @@ REACHES: dict[str, tuple[Any, set[str]]] = {
     "seed": (
         2,
         SIMULATED | {"extract_patches", "scan_patches", "learn_features", "train", "evaluate_known"}
-        | {"evaluate_distribution", "evaluate_repeatability", "evaluate_downsampled"},
+        | {"evaluate_distribution", "evaluate_repeatability", "evaluate_downsampled", "evaluate_uncertainty"},
     ),
     "window_hu": ([-1001.0, 400.0], {"train"}),
     **{
@@ -93,8 +94,9 @@ REACHES: dict[str, tuple[Any, set[str]]] = {
             "spectral_norm": False,
         }.items()
     },
-    "superresolve.slices": ([0, 1], {"superresolve"}),
-    "superresolve.precision": ("bfloat16", {"superresolve"}),
+    "superresolve.slices": ([0, 1], SUPERRESOLVED),
+    "superresolve.precision": ("bfloat16", SUPERRESOLVED),
+    "superresolve.draws": (3, SUPERRESOLVED - {"superresolve"}),
     "evaluate.feature_steps": (11, {"learn_features"}),
     "evaluate.data_range_hu": (1401.0, {"evaluate_known", "evaluate_downsampled"}),
     "figures.slice": (1, {"draw_comparison", "draw_hallucination", "draw_tiling"}),
@@ -132,6 +134,7 @@ JOBS = {
     },
     "methods": "test_a_method_that_is_left_out_trains_no_other_one_again",
     f"{METHOD}kind": "test_a_method_that_is_left_out_trains_no_other_one_again",
+    "methods.posterior_mean.of": "test_a_mean_of_another_method_is_of_its_models",
     f"{METHOD}train": "test_a_method_s_own_change_trains_it_alone",
     "protocols": "test_further_models_leave_the_others_as_they_are",
     "train.candidates": "test_several_models_of_a_training_are_chosen_among",
@@ -150,7 +153,7 @@ JOBS = {
 def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     """Dotted names of all settings; of the methods those of one of them, as if it were of every kind.
 
-    But keys of a kind that learns from pairs are those of a method of that name.
+    But keys of a kind that learns from pairs are those of a method of that name, and those of means of posterior_mean.
     """
     found = []
     for name, field in model.model_fields.items():
@@ -164,8 +167,8 @@ def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
             own = [key for key in kind.model_fields if key not in TrainedMethod.model_fields]
             found += [f"methods.{kind.model_fields['kind'].default}.{key}" for key in own]
         else:
-            found += keys(kind, METHOD)
-    return list(dict.fromkeys(found))
+            found += keys(kind, "methods.posterior_mean." if kind is MeanMethod else METHOD)
+    return [key for key in dict.fromkeys(found) if key != "methods.posterior_mean.kind"]
 
 
 def test_every_key_is_in_one_of_the_lists():
@@ -325,9 +328,9 @@ def test_a_further_scan_of_a_test_lung_trains_nothing_again(finished, tmp_path):
     (scan,) = commands["scan_again"]
     assert "--case test1-D45 --lung test1 " in scan and "--kernel D45 " in scan
     assert not {"train", "simulate_test_case", "collect_metrics", "draw_comparison"} & set(commands)
-    assert (
-        len(commands["superresolve"]) == len(commands["evaluate_known"]) == len(TRAINED_METHODS) + 1 + len(REFERENCES)
-    )
+    assert len(commands["superresolve"]) == len(TRAINED_METHODS) + 1 + len(REFERENCES)
+    assert len(commands["superresolve_draws"]) == len(commands["evaluate_uncertainty"]) == 1
+    assert len(commands["evaluate_known"]) == len(commands["superresolve"]) + 1
     assert all("test1-D45.images.csv" in text for text in commands["collect_condition"])
     assert {"summarise_condition", "typeset_condition"} <= set(commands)
 
@@ -375,6 +378,15 @@ def test_a_method_that_is_left_out_trains_no_other_one_again(finished, tmp_path)
     )
     assert "train" not in commands and "draw_comparison" in commands
     assert all("superresolved/mine/none" in text for text in commands["superresolve"])
+
+
+def test_a_mean_of_another_method_is_of_its_models(finished, tmp_path):
+    asked = {"methods.again.kind": "posterior", "methods.posterior_mean.of": "again"}
+    commands = commands_of(finished, *overlay(tmp_path, asked))
+    for rule in ("superresolve_draws", "superresolve_draws_again"):
+        assert all("models/again/pooled/generator.pt" in text for text in commands[rule]), rule
+    (trained,) = commands["train"]
+    assert "models/again/pooled" in trained
 
 
 def test_a_method_s_own_change_trains_it_alone(finished, tmp_path):

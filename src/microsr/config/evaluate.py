@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from microsr.config.section import Positive, Section
-from microsr.core.registry.protocols import PROTOCOLS
+from microsr.core.registry.protocols import ASKED_FOR
 
 
 class Evaluate(Section):
@@ -19,7 +19,7 @@ class Evaluate(Section):
     """
     data_range_hu: Positive = 1400.0
     """Data range of PSNR and SSIM, HU; the width of the intensity window."""
-    further_protocols: list[Literal[*PROTOCOLS]] = []
+    further_protocols: list[Literal[*ASKED_FOR]] = []
     """Protocols evaluated beside no_reference and truth, for the cases that allow them; each costs time on every result
     (docs/metrics.md).
     """

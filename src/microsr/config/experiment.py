@@ -10,7 +10,7 @@ from microsr.config.cases import REFERENCES, Cases, MicroScan, Scanner, Simulate
 from microsr.config.compute import Compute
 from microsr.config.evaluate import Evaluate
 from microsr.config.figures import Figures
-from microsr.config.methods import KIND, AnyMethod, TrainedMethod, default_methods
+from microsr.config.methods import KIND, AnyMethod, MeanMethod, TrainedMethod, default_methods
 from microsr.config.pairs import Pairs
 from microsr.config.patches import Patches
 from microsr.config.search import Search
@@ -99,6 +99,17 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
+    def _draws(self) -> Experiment:
+        for name, of in self.means.items():
+            if of not in self.methods or self.methods[of].kind != "posterior":
+                sampled = [other for other, method in self.methods.items() if method.kind == "posterior"]
+                raise ValueError(
+                    f"methods.{name}.of is {of}, must be the name of a method of kind posterior "
+                    f"({', '.join(sampled) or 'there is none'})"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _trainings(self) -> Experiment:
         compute, size = self.compute, self.patches.clinical_size
         parts = compute.devices * compute.nodes * compute.accumulate
@@ -131,6 +142,11 @@ class Experiment(Section):
     def trained_methods(self) -> dict[str, TrainedMethod]:
         """The methods that are trained, by their names."""
         return {name: method for name, method in self.methods.items() if isinstance(method, TrainedMethod)}
+
+    @property
+    def means(self) -> dict[str, str]:
+        """The methods of kind mean, each with the trained method whose models draw."""
+        return {name: method.of for name, method in self.methods.items() if isinstance(method, MeanMethod)}
 
     def training_of(self, method: str) -> Train:
         """The section `train` as it holds for a trained method, with the method's own changes."""

@@ -78,7 +78,7 @@ def with_trials(experiment: Experiment) -> Experiment:
     dumped = experiment.model_dump(mode="json")
     methods: dict[str, Any] = {}
     for name, method in dumped["methods"].items():
-        if name not in trained:
+        if name not in trained and name not in experiment.means:  # a mean is of one model, not of each trial's
             methods[name] = method
         for trial, changes in trials.get(name, {}).items():
             methods[trial] = _change(name, method, changes)

@@ -29,6 +29,8 @@ class Superresolve(Section):
     """Of the network's layers; auto: bfloat16 where the hardware has units for it (what it changes:
     docs/superresolution.md).
     """
+    draws: Annotated[int, Field(ge=2)] = 16
+    """Of methods of kind mean: draws of each scan. Of a case with a truth all are kept, as metrics ask for them."""
     formats: list[Literal[*EXPORTED]] = []
     """Formats in which the super-resolved volumes are given beside the OME-Zarr that the pipeline works on."""
 

@@ -26,6 +26,8 @@ class Best(Enum):
     method is marked as the best."""
     DOWN_TO_TRUTH = "↓ down to the truth's score"
     """A distance to something that the truth is not; what is below the truth's score is as good as the truth."""
+    IDEAL = "nearest to its ideal"
+    """A number that is known, or that a row of its own gives: less is a fault as more is."""
     NONE = "a reference, no score"
     """It is no method's; others are read beside it."""
 
@@ -47,6 +49,7 @@ class Metric:
     key: may hold a word in brackets for a family's members, as `rmse_<tissue>`. unit: "1" for a share, "count" for a
     number of things.
     never: whether it is infinite where something is never reached; then medians over cases and seeds are taken.
+    ideal: of Best.IDEAL, its best value, or the metric of the same protocol that gives it.
     """
 
     protocol: str
@@ -57,6 +60,7 @@ class Metric:
     about: str
     fooled: str
     never: bool = False
+    ideal: float | str = float("nan")
 
     @property
     def better(self) -> str:
@@ -110,6 +114,15 @@ PROTOCOLS = (
         "that only one of the two images has "
         "are made of noise. Low values mean something only beside a good spectrum: a grey image repeats itself "
         "perfectly.",
+    ),
+    Protocol(
+        "uncertainty",
+        "uncertainty",
+        "Uncertainty of the draws",
+        "Can the spread of a sampler's draws be believed? Of every pixel the truth should be like one draw more, and "
+        "then each number here is at its ideal but for chance, however few the draws are. Read the tissues one by one: "
+        "what is too sure of one cancels what is too unsure of another. It says nothing of how good the images are: "
+        "draws that ignore the scan, but are as different as lungs are, are at the ideal too, and have a bad CRPS.",
     ),
 )
 
@@ -367,6 +380,82 @@ METRICS = (
         "Redrawn: one scan and two draws of the random planes; rescanned: two scans and one draw.",
         "One draw for two scans hides what the draw invents, and a handful of lumens is chance.",
     ),
+    Metric(
+        "uncertainty", "coverage_90_ideal", "Coverage, ideal", "1", Best.NONE,
+        "Share of the truth that the interval should hold: 16 draws, whose interval is all of them, 15 of 17.",
+        "It is 90 % only from 19 draws on.",
+    ),
+    Metric(
+        "uncertainty", "coverage_90", "Coverage", "1", Best.IDEAL,
+        "Share of the truth inside the draws' 90 % interval; less than the ideal is too sure.",
+        "Too sure here and too unsure there cancel.",
+        ideal="coverage_90_ideal",
+    ),
+    Metric(
+        "uncertainty", "coverage_90_pooled", "Coverage of a clinical pixel", "1", Best.IDEAL,
+        "The same of means over clinical pixels.",
+        "Too sure here and too unsure there cancel.",
+        ideal="coverage_90_ideal",
+    ),
+    Metric(
+        "uncertainty", "coverage_90_<tissue>", "Coverage", "1", Best.IDEAL,
+        "The same of one tissue's pixels.",
+        "Where a tissue is cannot be known of a scan, so even an honest sampler is off where it is rare or extreme.",
+        ideal="coverage_90_ideal",
+    ),
+    Metric(
+        "uncertainty", "spread_skill", "Spread over skill", "1", Best.IDEAL,
+        "SD of the draws over the error of their mean, for the number of draws; less than 1 is too sure.",
+        "The most uncertain pixels weigh most.",
+        ideal=1.0,
+    ),
+    Metric(
+        "uncertainty", "spread_skill_pooled", "Spread over skill of a clinical pixel", "1", Best.IDEAL,
+        "The same of means over clinical pixels.",
+        "The most uncertain pixels weigh most.",
+        ideal=1.0,
+    ),
+    Metric(
+        "uncertainty", "spread_skill_<tissue>", "Spread over skill", "1", Best.IDEAL,
+        "The same of one tissue's pixels.",
+        "Where a tissue is cannot be known of a scan, so even an honest sampler is off where it is rare or extreme.",
+        ideal=1.0,
+    ),
+    Metric(
+        "uncertainty", "rank_unevenness", "Unevenness of ranks", "1", Best.LOWER,
+        "Share of the pixels that had to change the truth's rank among the draws for all ranks to be as frequent.",
+        "Parts that are too sure and too unsure cancel, and few pixels are uneven by chance.",
+    ),
+    Metric(
+        "uncertainty", "rank_unevenness_pooled", "Unevenness of ranks of a clinical pixel", "1", Best.LOWER,
+        "The same of means over clinical pixels.",
+        "Parts that are too sure and too unsure cancel, and few pixels are uneven by chance.",
+    ),
+    Metric(
+        "uncertainty", "crps", "CRPS", "HU", Best.LOWER,
+        "Fair: mean error of the draws, less half of what they differ by.",
+        "Pixel by pixel: independent noise of the right size is as good as anatomy.",
+    ),
+    Metric(
+        "uncertainty", "crps_pooled", "CRPS of a clinical pixel", "HU", Best.LOWER,
+        "The same of means over clinical pixels.",
+        "It sees nothing of how fine structure is drawn.",
+    ),
+    Metric(
+        "uncertainty", "crps_<tissue>", "CRPS", "HU", Best.LOWER,
+        "The same of one tissue's pixels.",
+        "Draws that favour a tissue everywhere do well where it is.",
+    ),
+    Metric(
+        "uncertainty", "solid_calibration_error", "Calibration error of P(solid)", "1", Best.LOWER,
+        "Mean difference between how often the truth and one draw more are above -300 HU, by P(solid) of the others.",
+        "Most pixels are surely not solid, and are right.",
+    ),
+    Metric(
+        "uncertainty", "solid_calibration_error_unsure", "Calibration error of P(solid), unsure", "1", Best.LOWER,
+        "The same of the pixels in which the draws do not agree.",
+        "It does not see what the draws agree on and have wrong.",
+    ),
 )  # fmt: skip
 
 HEADLINE = (
@@ -379,6 +468,8 @@ HEADLINE = (
     ("truth", "small_lost"),
     ("truth", "small_invented"),
     ("repeatability", "disagreement_rmse"),
+    ("uncertainty", "coverage_90"),
+    ("uncertainty", "spread_skill"),
 )
 """The few that answer the question of the comparison, in their order."""
 

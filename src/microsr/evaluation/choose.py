@@ -107,7 +107,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--table", required=True, type=Path, help="what each gave (.csv)")
     config.add_flags(parser, config.Evaluate, without=config.OF_PLAN)
     config.add_flags(parser, config.Scanner)
-    config.add_flags(parser, config.Superresolve, without=["formats"])
+    config.add_flags(parser, config.Superresolve, without=["formats", "draws"])
     config.add_flags(parser, config.Compute, without=config.OF_TRAINING)
 
 

@@ -6,7 +6,7 @@ METHOD_NAMES = {
     "truth": "Truth", "thick_truth": "Thick truth", "noise_free": "Noise-free", "nearest": "Nearest",
     "proposed": "Proposed", "bicubic": "Bicubic", "cyclegan": "CycleGAN",
     "proposed_paper": "Proposed, weights 1", "proposed_no_cycle": "Proposed, no cycle",
-    "regression": "Regression", "posterior": "Posterior",
+    "regression": "Regression", "posterior": "Posterior", "posterior_mean": "Posterior mean",
 }  # fmt: skip
 """In their order. The first three are what is known of a simulated case (config.REFERENCES), no methods."""
 MODALITY_NAMES = {"clinical": "clinical CT", "micro": "uCT"}

@@ -22,9 +22,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from microsr.physics.pooling import average_pool
+from microsr.physics.tissues import SOLID_HU
 
-SOLID_HU = -300.0
-"""More than two thirds tissue: vessels, tumour and airway walls are above it, ground glass (up to -450 HU) is below."""
 RAYS = 16
 RAY_STEP_MM = 0.02
 BEYOND_WALL_MM = 0.25

@@ -83,7 +83,8 @@ def compare(table: pd.DataFrame) -> pd.DataFrame:
     for key, own in table.groupby(["protocol", "metric", "unit"], sort=False):
         metric = find_metric(*key[:2])
         truth = own[own["method"] == "truth"].set_index("case")["value"]
-        measured = own.assign(value=_badness(metric.best, own["value"], own["case"].map(truth)))
+        ideal = _ideals(table, own, metric)
+        measured = own.assign(value=_badness(metric.best, own["value"], own["case"].map(truth), ideal))
         for training_set in trained:
             shown = measured[measured["training_set"].isin([training_set, "none"])]
             methods = sorted(set(shown["method"]) - set(REFERENCES), key=method_rank)
@@ -95,15 +96,25 @@ def compare(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=PAIRED)
 
 
-def _badness(best: Best, values: pd.Series, truth: pd.Series) -> pd.Series:
+def _ideals(table: pd.DataFrame, own: pd.DataFrame, metric: Metric) -> pd.Series:
+    """The best value of each row `own` of a metric, as the catalogue has it or the rows of another metric give it."""
+    if not isinstance(metric.ideal, str):
+        return pd.Series(metric.ideal, own.index)
+    known = table[(table["protocol"] == metric.protocol) & (table["metric"] == metric.ideal)]
+    keys = ["case", "method", "training_set", "seed"]
+    return own[keys].merge(known[[*keys, "value"]], "left", keys)["value"].set_axis(own.index)
+
+
+def _badness(best: Best, values: pd.Series, truth: pd.Series, ideal: pd.Series) -> pd.Series:
     """How far values are from what is best, of which only differences count; NaN where that cannot be said.
 
-    truth: the truth's score of the same case; NaN where it is not known.
+    truth: the truth's score of the same case; NaN where it is not known. ideal: as `_ideals` gives it.
     """
     return {
         Best.HIGHER: -values,
         Best.LOWER: values,
         Best.ZERO: values.abs(),
+        Best.IDEAL: (values - ideal).abs(),
         Best.TRUTH: (values - truth).abs(),
         Best.DOWN_TO_TRUTH: np.fmax(values, truth).where(values.notna()),
     }.get(best, values * np.nan)

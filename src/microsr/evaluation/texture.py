@@ -11,9 +11,8 @@ from scipy.ndimage import minimum_filter, uniform_filter
 
 from microsr.core.scale import SCALE
 from microsr.physics.moments import Moments
+from microsr.physics.tissues import SOLID_HU
 
-SOLID_HU = -300.0
-"""A clinical pixel above this is more than two thirds tissue."""
 AIRWAY_HU = -950.0
 """Below this in the mean of 3x3 clinical pixels it is air: normal parenchyma is at -880 to -820."""
 HISTOGRAM_HU = (-1200, 4000)

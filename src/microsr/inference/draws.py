@@ -16,19 +16,24 @@ import torch
 from torch import Tensor
 
 from microsr.formats.writers import ENDINGS
-
-SOLID_HU = -300.0
-"""Brighter is more than two thirds tissue: vessels, tumour and airway walls, not ground glass."""
+from microsr.physics.tissues import SOLID_HU
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Several draws of a scan, from number 0 on, and what is written of them."""
+    """Several draws of a scan, and what is written of them."""
 
     count: int
     """Draws; the standard deviation needs two."""
     keep: int = 0
     """How many of them, the first ones, are written themselves."""
+    first: int = 0
+    """Number of the first one; the others have the next ones."""
+
+    @property
+    def numbers(self) -> range:
+        """Their numbers."""
+        return range(self.first, self.first + self.count)
 
     def contents(self) -> dict[str, dict[str, Any]]:
         """Each volume that is written, by what it holds, with the facts that go into its attributes."""
@@ -38,10 +43,13 @@ class Draws:
             "sd": (f"SD {of}", "HU, the standard deviation of the draws: where it is large, the scan leaves it open"),
             "solid": (f"P(solid) {of}", f"per cent of the draws above {SOLID_HU:g} HU: vessel, wall or tumour"),
         }
-        words |= {f"draw{n}": (f"Draw {n} {of}", "HU, one image that the scan allows") for n in range(self.keep)}
+        for number in self.numbers[: self.keep]:
+            words[f"draw{number}"] = (f"Draw {number} {of}", "HU, one image that the scan allows")
         unit = {"solid": {"unit": "%"}}
+        from_on = {"first_draw": self.first} if self.first else {}
         return {
-            what: {"holds": what, "draws": self.count, "description": short, "derivation": long} | unit.get(what, {})
+            what: {"holds": what, "draws": self.count, **from_on, "description": short, "derivation": long}
+            | unit.get(what, {})
             for what, (short, long) in words.items()
         }
 
@@ -65,7 +73,7 @@ class Draws:
             square += change * (image - mean)
             solid += image > SOLID_HU
             if number <= self.keep:
-                found[f"draw{number - 1}"] = _rounded(image)
+                found[f"draw{self.first + number - 1}"] = _rounded(image)
         sd = (square / max(number - 1, 1)).sqrt()
         return {"mean": _rounded(mean), "sd": _rounded(sd), "solid": _rounded(100 * solid / number)} | found
 

@@ -52,8 +52,8 @@ DESCRIPTION = {
     "not measured",
 }
 """What a DICOM viewer shows of the output."""
-NOT_HERE = ("formats",)
-"""Settings of the step that are a matter of the pipeline."""
+NOT_HERE = ("formats", "draws")
+"""Settings of the step that are a matter of the pipeline; --draws has more to say here."""
 WAITING = 2
 """Slices that may wait to be written."""
 
@@ -161,7 +161,8 @@ def superresolve(
     `outputs.kind_of`); None: by its ending. threads: of a CPU. series: of `source`, where it holds several. part: (k,
     n) makes the k-th of n blocks of slices only, in a volume as of all of them; `gather` puts the n volumes together.
     volume: the input, where it is open already. draw: number of the random draw (see `Upsampler.draw`). draws: several
-    draws, whose mean is then the volume at `output`; what else they say is written beside it (`Draws.paths`).
+    draws in place of the one, whose mean is then the volume at `output`; what else they say is written beside it
+    (`Draws.paths`).
 
     The output's attribute "slices" lists the clinical slices it holds; its geometry makes it overlay the input when
     they are consecutive; run.json lies beside it. A run that is stopped leaves what it has written beside `output`, and
@@ -220,11 +221,11 @@ def superresolve(
         def magnified(index: int, hu: np.ndarray, random: list[Tensor]) -> Images:
             if draws is None:
                 return _landing(magnify(hu, random, where, torch.int16))
-            others = (upsampler.draw(index, hu.shape, number) for number in range(1, draws.count))
+            others = (upsampler.draw(index, hu.shape, number) for number in draws.numbers[1:])
             images = draws.summarise(magnify.draws(hu, itertools.chain([random], others), where))
             return lambda: images
 
-        _stream(volume, left, draw, upsampler, magnified, write)
+        _stream(volume, left, draw if draws is None else draws.first, upsampler, magnified, write)
         progress.close()
         for partial in partials.values():
             partial.finish()
@@ -334,7 +335,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--part", type=int, help="make only this one of --parts blocks of slices, from 1 on (see `microsr gather`)"
     )
     parser.add_argument(
-        "--draw", type=int, default=0, help="number of the random draw, from 0 on: other noise for the same scan"
+        "--draw",
+        type=int,
+        default=0,
+        help="number of the random draw, from 0 on: other noise for the same scan; of --draws, the first one's",
     )
     parser.add_argument(
         "--draws",
@@ -379,10 +383,9 @@ def _draws(namespace: argparse.Namespace, upsampler: Upsampler) -> Draws | None:
     count, keep = namespace.draws, namespace.keep
     if count is None and not keep:
         return None
-    if count is None or count < 2 or not 0 <= keep <= count or namespace.draw:
+    if count is None or count < 2 or not 0 <= keep <= count:
         raise UserError(
-            f"--draws {count} --keep {keep} --draw {namespace.draw} do not go together; give --draws from 2 on, --keep "
-            "of at most as many, and --draw without them"
+            f"--draws {count} --keep {keep} do not go together; give --draws from 2 on, and --keep of at most as many"
         )
     kind = upsampler.kind if isinstance(upsampler, Generator) else upsampler.facts["upsampler"]
     if kind != "posterior":
@@ -390,4 +393,4 @@ def _draws(namespace: argparse.Namespace, upsampler: Upsampler) -> Draws | None:
             f"{namespace.model or kind}: is of kind {kind}, whose draws say nothing of what the scan leaves open; give "
             "a model of kind posterior, or leave --draws out"
         )
-    return Draws(count, keep)
+    return Draws(count, keep, namespace.draw)

@@ -1,8 +1,11 @@
-"""What each pixel of a simulated truth is: the codes of its label volume."""
+"""What each pixel of a simulated truth is, the codes of its label volume; and from which HU on tissue is solid."""
 
 from __future__ import annotations
 
 from enum import IntEnum
+
+SOLID_HU = -300.0
+"""Brighter is more than two thirds tissue: vessels, tumour and airway walls, not ground glass (up to -450 HU)."""
 
 
 class Tissue(IntEnum):

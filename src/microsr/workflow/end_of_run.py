@@ -15,7 +15,7 @@ from pathlib import Path
 from microsr.config import ENOUGH_SEEDS, Experiment
 from microsr.config.sheet import Case
 from microsr.core.progress import duration
-from microsr.core.registry.protocols import PROTOCOLS
+from microsr.core.registry.protocols import ASKED_FOR
 
 PLACES = {
     "report": "report.html",
@@ -66,7 +66,7 @@ def list_left_out(
     if untested := [case.case for case in cases.values() if case.split == other]:
         lines.append(f"{other} cases {_names(untested)}: methods are tested on another split (evaluate.split)")
     asked = experiment.evaluate.further_protocols
-    if unasked := [protocol for protocol in PROTOCOLS if protocol not in asked]:
+    if unasked := [protocol for protocol in ASKED_FOR if protocol not in asked]:
         lines.append(f"metrics {', '.join(unasked)}: not asked for (evaluate.further_protocols)")
     for protocol, (column, why) in TESTS.items():
         if protocol in unasked:

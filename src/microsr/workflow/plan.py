@@ -51,6 +51,8 @@ PATCH_FILES = {
 """Modality and file, of each case, of what a training may learn from."""
 VIEWED = 6
 """At most so many comparisons can be looked into in the report; each makes it larger."""
+SHOWN_DRAWS = 3
+"""Draws that figures and the report show, and that are kept of a case that has no truth."""
 CALIBRATED = 4
 """At most so many uCTs are in the figure of calibrations: a page of print."""
 
@@ -277,6 +279,16 @@ class Plan:
         """Names of the methods that are trained."""
         return list(self.experiment.trained_methods)
 
+    @property
+    def means(self) -> dict[str, str]:
+        """The methods that are means of draws, each with the trained method whose models draw."""
+        return self.experiment.means
+
+    def model_of(self, method: str) -> str | None:
+        """The trained method whose models a method super-resolves with; None: it needs no model."""
+        source = self.means.get(method, method)
+        return source if source in self.trained_methods else None
+
     @cached_property
     def training_sets(self) -> dict[str, list[str]]:
         """The cases behind each model, by the name of the training set; one trained again with another seed ends in
@@ -416,8 +428,7 @@ class Plan:
         """What is made and evaluated: of a method that is not trained, once a case."""
         untrained = [Trial(UNTRAINED, case) for case in dict.fromkeys(case for _, case in self.tested_pairs)]
         tested = {
-            method: self.tested_pairs if method in self.trained_methods else untrained
-            for method in self.experiment.methods
+            method: self.tested_pairs if self.model_of(method) else untrained for method in self.experiment.methods
         }
         return [Result(method, *pair) for method, pairs in tested.items() for pair in pairs]
 
@@ -471,14 +482,35 @@ class Plan:
         """Case and volume of each scan that may be super-resolved, by the name of the result."""
         return {name: (case, volume) for case in self.cases for name, volume in self.scans_of(case).items()}
 
-    def superresolve_flags(self, scan: str) -> str:
+    def superresolve_flags(self, scan: str, method: str) -> str:
         """Words that give the slices of a scan to super-resolve (of a down-sampled uCT, which has a few, all), the
-        precision, and the draw: a repeated scan has random planes of its own.
+        precision, and the draws: a repeated scan has random planes of its own.
         """
+        settings, apart = self.experiment.superresolve, scan.endswith((".repeat", ".redrawn"))
+        drawn = ""
+        if method in self.means:
+            drawn = f" --draws {settings.draws}" + (f" --keep {self.kept_draws}" if scan in self.cases else "")
+        if apart:
+            drawn += f" --draw {settings.draws if method in self.means else 1}"
         if self.scans[scan][1] == "downsampled":
-            return f"--slices all {flags(self.experiment.superresolve, without=['slices', 'formats'])}"
-        drawn = " --draw 1" if scan.endswith((".repeat", ".redrawn")) else ""
-        return flags(self.experiment.superresolve, without=["formats"]) + drawn
+            return f"--slices all {flags(settings, without=['slices', 'formats', 'draws'])}{drawn}"
+        return f"{flags(settings, without=['formats', 'draws'])}{drawn}"
+
+    @property
+    def kept_draws(self) -> int:
+        """How many draws are kept of each case: where there is a truth to compare them with, all."""
+        known = self.having("truth", self.superresolved_cases)
+        return self.experiment.superresolve.draws if known else min(SHOWN_DRAWS, self.experiment.superresolve.draws)
+
+    @property
+    def kept_with_mean(self) -> list[str]:
+        """The draws that are kept of a case, as in the names of the files; of a repeated scan none is."""
+        return [f"draw{number}" for number in range(self.kept_draws)]
+
+    def draw_volumes(self, method: str, training_set: str, case: str, most: int | None = None) -> list[str]:
+        """The draws of a case that a mean is of, all that are kept, or at most so many."""
+        stem = f"<results>/superresolved/{method}/{training_set}/{case}"
+        return [f"{stem}_{draw}.ome.zarr" for draw in self.kept_with_mean[:most]]
 
     def list_draws(self, method: str, training_set: str, case: str, name: str) -> list[str]:
         """A scan of a case with another draw, for the protocol `repeatability`; none of what draws nothing.
@@ -502,19 +534,26 @@ class Plan:
         return ["images", *self._further_protocols(case)]
 
     def _further_protocols(self, case: str) -> list[str]:
-        """The further protocols that are asked for and that a case allows; those of a condition allow none."""
+        """The further protocols that a case allows: those asked for, of a condition none, and those of the kinds of
+        methods that there are.
+        """
         asked = self.experiment.evaluate.further_protocols if self.cases[case].condition is None else []
+        kinds = {method.kind for method in self.experiment.methods.values()}
         return [
             protocol
             for protocol, entry in PROTOCOLS.items()
-            if protocol in asked and all(self.having(column, [case]) for column in entry.columns)
+            if (protocol in asked or entry.kind in kinds)
+            and all(self.having(column, [case]) for column in entry.columns)
         ]
 
     def _protocols_of_result(self, result: Result) -> list[str]:
-        """As `protocols_of`; of what is known in a method's place, those that have a use for it."""
+        """As `protocols_of`, but those of another kind of method; of what is known in a method's place, those that have
+        a use for it.
+        """
         protocols = self.protocols_of(result.case)
         if result.method not in REFERENCES:
-            return protocols
+            kinds = ("", self.experiment.methods[result.method].kind)
+            return [name for name in protocols if name == "images" or PROTOCOLS[name].kind in kinds]
         return [name for name in protocols if name == "images" or result.method in PROTOCOLS[name].references]
 
     def evaluation_files(self, protocol: str, result: Result) -> dict[str, list[str]]:
@@ -526,6 +565,7 @@ class Plan:
             "repeated": [f"{folder}/{case}.repeat.ome.zarr"],
             "redrawn": self.list_draws(method, training_set, case, "redrawn"),
             "same_draw": self.list_draws(method, training_set, case, "same_draw"),
+            "draws": self.draw_volumes(method, training_set, case),
             "clinical": self.volumes("clinical", [case]),
             "repeated_clinical": self.volumes("repeat", [case]),
             "micro": self.reference_micro(case),
@@ -594,7 +634,7 @@ class Plan:
 
     def _trained_on(self, method: str, tested: Trial) -> str:
         """Training set and case of a method's results in a comparison, as in the names of files."""
-        return f"{tested.training_set if method in self.trained_methods else UNTRAINED}/{tested.case}"
+        return f"{tested.training_set if self.model_of(method) else UNTRAINED}/{tested.case}"
 
     def comparison_words(self, name: str) -> str:
         """Title and note of a comparison, as words of its command."""

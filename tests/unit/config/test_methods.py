@@ -24,7 +24,7 @@ def plain(monkeypatch):
 
 
 def test_every_kind_has_the_settings_that_name_it():
-    assert list(config.KINDS) == [*METHODS, *UPSAMPLERS] and config.KIND in METHODS
+    assert list(config.KINDS) == [*METHODS, *UPSAMPLERS, "mean"] and config.KIND in METHODS
     for kind, model in config.KINDS.items():
         assert kind in get_args(model.model_fields["kind"].annotation)
         assert issubclass(model, config.TrainedMethod) == (kind in METHODS)
@@ -57,3 +57,12 @@ def test_a_command_refuses_the_settings_of_another_kind(plain):
 def test_the_methods_of_an_experiment_that_names_none_are_the_papers():
     kinds = {name: method.kind for name, method in methods.default_methods().items()}
     assert kinds == {"proposed": "cyclegan", "bicubic": "bicubic", "cyclegan": "cyclegan"}
+
+
+@pytest.mark.parametrize(("of", "there"), [("missing", "sampler"), ("plain", "sampler")])
+def test_a_mean_is_of_a_method_that_samples(of, there):
+    given = {"sampler": {"kind": "posterior"}, "plain": {"kind": "bicubic"}, "mean": {"kind": "mean", "of": of}}
+    with pytest.raises(UserError, match=rf"methods\.mean\.of is {of}, must be .* kind posterior \({there}\)"):
+        config.load({"experiment": "x", "methods": given})
+    made = config.load({"experiment": "x", "methods": given | {"mean": {"kind": "mean", "of": "sampler"}}})
+    assert made.means == {"mean": "sampler"} and list(made.trained_methods) == ["sampler"]

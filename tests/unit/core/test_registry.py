@@ -21,7 +21,7 @@ from microsr.core.registry.figures import FIGURES
 from microsr.core.registry.formats import FORMATS
 from microsr.core.registry.losses import LOSSES
 from microsr.core.registry.methods import FILES, METHODS
-from microsr.core.registry.protocols import PROTOCOLS
+from microsr.core.registry.protocols import ASKED_FOR, PROTOCOLS
 from microsr.core.registry.read_only_formats import READ_ONLY
 from microsr.core.registry.upsamplers import UPSAMPLERS
 from microsr.evaluation.catalogue import METRICS, find_protocol
@@ -119,7 +119,7 @@ def test_each_protocol_of_evaluation_offers_what_it_must():
         assert set(entry.inputs) <= set(flags) and ("setting:data_range_hu" in flags) == entry.settings, name
         assert find_protocol(name).reading and any(metric.protocol == name for metric in METRICS)
         assert set(entry.columns) <= set(Case.model_fields) and set(entry.references) <= set(config.REFERENCES)
-        assert entry.measures in ("", *entry.scans)
+        assert entry.measures in ("", *entry.scans) and entry.kind in ("", *config.KINDS)
 
 
 def test_each_figure_offers_what_it_must():
@@ -167,7 +167,7 @@ def test_the_settings_take_their_words_from_the_registries():
         methods = config.load({"experiment": "x", "methods": {"mine": {"kind": name}}}).methods
         assert methods["mine"].kind == name
     assert set(FORMATS) <= set(config.EXPORTED)
-    assert config.Evaluate(further_protocols=list(PROTOCOLS)).further_protocols == list(PROTOCOLS)
+    assert config.Evaluate(further_protocols=list(ASKED_FOR)).further_protocols == list(ASKED_FOR)
 
 
 def test_a_format_that_is_read_only_is_read_and_not_written(monkeypatch, tmp_path):

@@ -25,6 +25,7 @@ ALLOWED = {
     "evaluate.downsampled": {"core", "volume", "physics", "preprocessing", "evaluation"},
     "evaluate.distribution": IMPORTED | {"preprocessing", "evaluation"},
     "evaluate.repeatability": {"core", "volume", "physics", "evaluation"},
+    "evaluate.uncertainty": {"core", "volume", "physics", "evaluation"},
     "evaluate.collect": {"core", "evaluation"},
     "evaluate.summarise": {"core", "evaluation"},
     "evaluate.search": {"core", "evaluation"},

@@ -167,3 +167,15 @@ def test_the_command_writes_both_tables(tmp_path):
     read = read_summary(tmp_path / "summary.csv")
     assert list(read.columns) == [*summary.GROUP, *summary.SUMMARY]
     assert set(read["over"]) == {"cases", "cases and seeds"}
+
+
+def test_what_is_nearest_to_its_ideal_is_better_on_either_side_of_it():
+    """Of a coverage the ideal is a row of its own, of the method's own number of draws; of a spread it is 1."""
+    rows = []
+    for method, ideal, coverage, spread in (("a", 0.88, 0.80, 1.3), ("b", 0.78, 0.80, 0.8)):
+        names = ("coverage_90_ideal", "coverage_90", "coverage_90_wall", "spread_skill")
+        rows += [("c", method, "none", "none", "uncertainty", key, value, "1")
+                 for key, value in zip(names, (ideal, coverage, coverage, spread), strict=True)]  # fmt: skip
+    found = summary.compare(pd.DataFrame(rows, columns=tables.COLUMNS)).set_index("metric")["better_by"]
+    assert list(found.index) == ["coverage_90", "coverage_90_wall", "spread_skill"], "an ideal is no score"
+    assert found.to_numpy() == pytest.approx([0.02 - 0.08, 0.02 - 0.08, 0.2 - 0.3])

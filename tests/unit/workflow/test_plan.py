@@ -334,6 +334,32 @@ def test_what_is_known_of_a_tested_case_is_evaluated_beside_the_methods():
     ]  # fmt: skip
 
 
+def test_a_mean_is_of_the_draws_of_another_method_s_models():
+    sampler = {"posterior": {"kind": "posterior"}, "posterior_mean": {"kind": "mean"}, "bicubic": {"kind": "bicubic"}}
+    made = plan(methods=sampler, evaluate=EVERYTHING, superresolve={"draws": 4})
+    assert made.trained_methods == ["posterior"] and made.model_of("posterior_mean") == "posterior"
+    assert made.model_of("bicubic") is made.model_of("truth") is None
+    assert Result("posterior_mean", "pooled", "test1") in made.superresolutions
+    assert made.list_compared("superresolved", Trial("pooled", "test1"))[1].endswith(
+        "/posterior_mean/pooled/test1.ome.zarr"
+    )
+    own = [table for table in made.metric_tables() if table.endswith(".uncertainty.csv")]
+    assert own == ["<results>/tables/metrics/posterior_mean/pooled/test1.uncertainty.csv"]
+    assert "metrics_uncertainty" in made.metric_figures and "metrics_uncertainty" not in plan().metric_figures
+
+    def draws(scan, method="posterior_mean"):
+        return made.superresolve_flags(scan, method).partition(" --draw")[2]
+
+    assert draws("test1") == "s 4 --keep 4", "all, as they have a truth"
+    assert draws("test1.repeat") == "s 4 --draw 4", "random planes of its own"
+    assert (draws("test1.downsampled"), draws("test1", "posterior")) == ("s 4", "")
+    drawn = made.draw_volumes("posterior_mean", "pooled", "test1", most=2)
+    assert drawn == [f"<results>/superresolved/posterior_mean/pooled/test1_draw{n}.ome.zarr" for n in (0, 1)]
+    assert made.list_draws("posterior_mean", "pooled", "test1", "redrawn") == []
+    unknown = plan(*FEW[:4], volumes=NATIVE, methods=sampler)
+    assert unknown.kept_draws == 3 and "uncertainty" not in unknown.protocols_of("plain")
+
+
 def test_what_is_known_is_made_of_its_own_volume():
     made = plan(evaluate=EVERYTHING)
     assert made.known_volume("truth", "test1.repeat") == ["<results>/volumes/test1/truth.ome.zarr"]
@@ -371,7 +397,7 @@ def test_a_case_has_the_tables_of_metrics_that_it_allows():
 
 def test_a_repeated_scan_has_random_planes_of_its_own_and_each_pair_changes_what_it_says():
     made = plan(evaluate=EVERYTHING)
-    draws = {scan: "--draw 1" in made.superresolve_flags(scan) for scan in made.scans_of("test1")}
+    draws = {scan: "--draw 1" in made.superresolve_flags(scan, "proposed") for scan in made.scans_of("test1")}
     assert [scan for scan, other in draws.items() if other] == ["test1.repeat", "test1.redrawn"]
     result = ("proposed", "pooled", "test1")
     assert made.list_draws(*result, "redrawn") == ["<results>/superresolved/proposed/pooled/test1.redrawn.ome.zarr"]
@@ -380,11 +406,13 @@ def test_a_repeated_scan_has_random_planes_of_its_own_and_each_pair_changes_what
 
 def test_of_a_down_sampled_uct_all_slices_are_super_resolved():
     made = plan(superresolve={"slices": [1], "formats": ["nifti"]}, evaluate=EVERYTHING)
-    assert shlex.split(made.superresolve_flags("test1"))[:2] == ["--slices", "[1]"]
-    assert shlex.split(made.superresolve_flags("test1.downsampled"))[:2] == ["--slices", "all"]
-    assert "--formats" not in made.superresolve_flags("test1") + made.superresolve_flags("test1.downsampled")
+    assert shlex.split(made.superresolve_flags("test1", "proposed"))[:2] == ["--slices", "[1]"]
+    assert shlex.split(made.superresolve_flags("test1.downsampled", "proposed"))[:2] == ["--slices", "all"]
+    assert "--formats" not in made.superresolve_flags("test1", "proposed") + made.superresolve_flags(
+        "test1.downsampled", "proposed"
+    )
     without = [
-        made.superresolve_flags(scan).partition("--slices ")[2].removesuffix(" --draw 1").split(" ", 1)[1:]
+        made.superresolve_flags(scan, "proposed").partition("--slices ")[2].removesuffix(" --draw 1").split(" ", 1)[1:]
         for scan in made.scans
     ]
     assert without.count(without[0]) == len(without), "all else is the same"

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, create_model
 
 from microsr.config.methods.cyclegan import CycleGANMethod, Losses
+from microsr.config.methods.mean import MeanMethod
 from microsr.config.methods.method import KIND, Method, TrainedMethod, UntrainedMethod
 from microsr.core.registry import load_thing
 from microsr.core.registry.methods import METHODS, Entry
@@ -21,6 +22,7 @@ __all__ = [
     "AnyMethod",
     "CycleGANMethod",
     "Losses",
+    "MeanMethod",
     "Method",
     "TrainedMethod",
     "UntrainedMethod",
@@ -41,7 +43,7 @@ def _settings_of(kind: str, entry: Entry) -> type[TrainedMethod]:
 
 KINDS: dict[str, type[Method]] = {kind: _settings_of(kind, entry) for kind, entry in METHODS.items()}
 """The settings of each kind."""
-KINDS |= dict.fromkeys(INTERPOLATIONS, UntrainedMethod)
+KINDS |= dict.fromkeys(INTERPOLATIONS, UntrainedMethod) | {"mean": MeanMethod}
 AnyMethod = Annotated[reduce(or_, dict.fromkeys(KINDS.values())), Field(discriminator="kind")]
 """The settings of a method, of the kind that it names."""
 

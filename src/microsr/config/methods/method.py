@@ -19,8 +19,8 @@ class Method(Section):
     """One way of super-resolving a clinical CT."""
 
     kind: str
-    """What it is: cyclegan, trained as the paper's method; regression or posterior, trained on pairs; or bicubic,
-    nearest: interpolation, nothing is trained.
+    """What it is: cyclegan, trained as the paper's method; regression or posterior, trained on pairs; mean, of a
+    posterior's draws; or bicubic, nearest: interpolation, nothing is trained.
     """
 
     @model_validator(mode="before")

@@ -1,5 +1,5 @@
-"""Protocols of evaluation that are made where `evaluate.further_protocols` asks for them, each a module that offers
-`microsr.evaluation.protocols.protocol.Protocol`, by the word behind `microsr evaluate`.
+"""Protocols of evaluation that are made where `evaluate.further_protocols` asks for them, or of one kind of methods, each
+a module that offers `microsr.evaluation.protocols.protocol.Protocol`, by the word behind `microsr evaluate`.
 
 The module is loaded when it measures. no_reference and truth are always measured, by `microsr evaluate metrics`.
 """
@@ -26,6 +26,11 @@ class Entry(NamedTuple):
     """What is known of a simulated case and measured in a method's place, of `config.REFERENCES`."""
     settings: bool = False
     """Whether it takes the settings of the section `evaluate`."""
+    kind: str = ""
+    """Kind of the methods that it measures, always and under every condition; none: of all methods, where it is asked
+    for."""
+    beside: tuple[str, ...] = ()
+    """Tables that it writes beside its own, by what is put before .csv."""
 
 
 PROTOCOLS: dict[str, Entry] = {
@@ -52,4 +57,15 @@ PROTOCOLS: dict[str, Entry] = {
         scans={"repeat": "repeat", "redrawn": "clinical", "same_draw": "repeat"},
         references=("truth",),
     ),
+    "uncertainty": Entry(
+        "microsr.evaluation.protocols.uncertainty",
+        help="compare the draws of a posterior sampler with the truth",
+        inputs=("draws", "clinical", "truth", "labels"),
+        columns=("truth",),
+        kind="mean",
+        beside=("curves",),
+    ),
 }
+
+ASKED_FOR = tuple(name for name, entry in PROTOCOLS.items() if not entry.kind)
+"""What `evaluate.further_protocols` may name."""
