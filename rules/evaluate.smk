@@ -69,15 +69,15 @@ for PROTOCOL in PROTOCOLS:
         input:
             unpack(evaluated(PROTOCOL)),
         output:
-            table=ensure(
-                f"<results>/tables/metrics/{{method}}/{{training_set}}/{{case}}.{PROTOCOL}.csv", non_empty=True
-            ),
-            run=f"<results>/tables/metrics/{{method}}/{{training_set}}/{{case}}.{PROTOCOL}.run.json",
             **{
                 f"{table}{name}": f"<results>/tables/metrics/{{method}}/{{training_set}}/{{case}}.{PROTOCOL}.{table}{ending}"
                 for table in PROTOCOLS[PROTOCOL].beside
                 for name, ending in (("", ".csv"), ("_run", ".run.json"))
             },
+            table=ensure(
+                f"<results>/tables/metrics/{{method}}/{{training_set}}/{{case}}.{PROTOCOL}.csv", non_empty=True
+            ),
+            run=f"<results>/tables/metrics/{{method}}/{{training_set}}/{{case}}.{PROTOCOL}.run.json",
         log:
             f"<logs>/evaluate/{{method}}/{{training_set}}/{{case}}.{PROTOCOL}.log",
         benchmark:

@@ -127,16 +127,28 @@ def bare(axes: Axes, colour: str | None = None, linestyle: str = "-") -> None:
 
 def grey_bar(figure: Figure, box: tuple[float, float, float, float], window: tuple[float, float]) -> None:
     """Draw the grey scale of `window` (HU) as a horizontal bar in `box` (left, bottom, width, height of the figure)."""
-    axes = figure.add_axes(box, label="grey scale")
-    axes.imshow(np.linspace(0, 1, 256)[None], cmap="gray", aspect="auto", extent=(*window, 0, 1))
-    low, high = window
+    colour_bar(figure, box, window, "gray", "HU", label="grey scale")
+
+
+def colour_bar(
+    figure: Figure,
+    box: tuple[float, float, float, float],
+    limits: tuple[float, float],
+    colours: str,
+    title: str,
+    label: str = "colour scale",
+) -> None:
+    """Draw a scale of colours (a Matplotlib map) as a horizontal bar in `box`, with its ends and its middle."""
+    axes = figure.add_axes(box, label=label)
+    axes.imshow(np.linspace(0, 1, 256)[None], cmap=colours, aspect="auto", extent=(*limits, 0, 1))
+    low, high = limits
     ticks = (low, (low + high) / 2, high)
     axes.set_xticks(ticks, [f"{v:g}".replace("-", "−") for v in ticks])
     labels = axes.get_xticklabels()
     labels[0].set_ha("left")  # within the bar, which may begin where the figure does
     labels[-1].set_ha("right")
     axes.set_yticks([])
-    axes.set_title("HU", fontsize=6.5, pad=2)
+    axes.set_title(title, fontsize=6.5, pad=2)
     for spine in axes.spines.values():
         spine.set(visible=True, linewidth=0.5)
 

@@ -41,6 +41,8 @@ KINDS: dict[str, tuple[str, str]] = {
     "metrics": (EVALUATION, "Metrics of each method"),
     "bronchioles": (EVALUATION, "Bronchiole resolution"),
     "hallucination": (EVALUATION, "Hallucination maps"),
+    "uncertainty": (EVALUATION, "Draws and their uncertainty"),
+    "reliability": (EVALUATION, "Whether the spread of the draws can be believed"),
     "efficiency": (EVALUATION, "Quality against cost"),
     "tiling": (EVALUATION, "Tiles that cannot be seen"),
 }

@@ -695,6 +695,8 @@ class Plan:
             },
             "bronchioles": self._draw_bronchioles(),
             "efficiency": self._draw_efficiency(),
+            "uncertainty": self._draw_uncertainty(),
+            "reliability": self._draw_reliability(),
         }
         return of_tables | of_results | (self._draw_trainings() if self.trainings else {})
 
@@ -733,6 +735,35 @@ class Plan:
         names = {"runs": [f"{m}/{base(s)}" for m, s in self.trainings]}
         files = {"table": ["<results>/tables/metrics.csv"], "runs": runs}
         return {"efficiency": Drawing(files, names=names)}
+
+    def _draw_uncertainty(self) -> dict[str, Drawing]:
+        """The draws of each method that is a mean, of the first comparison's case."""
+        training_set, case = self.comparisons["comparison"]
+        found = {}
+        for name, method in number_names("uncertainty", self.means).items():
+            stem = f"<results>/superresolved/{method}/{training_set}/{case}"
+            files = {"clinical": self.volumes("clinical", [case]), "mean": [f"{stem}.ome.zarr"]}
+            files |= {held: [f"{stem}_{held}.ome.zarr"] for held in ("sd", "solid")}
+            files |= {"draws": self.draw_volumes(method, training_set, case, most=SHOWN_DRAWS)}
+            files |= {"truth": self.volumes("truth", [case])}
+            found[name] = Drawing(files, flags(self.experiment.figures))
+        return found
+
+    def _draw_reliability(self) -> dict[str, Drawing]:
+        shown = self.comparisons["comparison"].training_set
+        judged = [
+            result
+            for result in self.superresolutions
+            if result.method in self.means
+            and base(result.training_set) == shown
+            and self.cases[result.case].truth
+            and self.cases[result.case].condition is None
+        ]
+        if not judged:
+            return {}
+        tables = [f"<results>/tables/metrics/{m}/{s}/{c}.uncertainty.curves.csv" for m, s, c in judged]
+        names = [f"{method}/{base(training_set)}" for method, training_set, _ in judged]
+        return {"reliability": Drawing({"curves": tables}, names={"curves": names})}
 
     def _draw_trainings(self) -> dict[str, dict[str, Drawing]]:
         """What is drawn of trainings and of what they learn from."""

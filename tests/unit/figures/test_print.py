@@ -13,12 +13,14 @@ from printing import faults, read_page
 
 from microsr.config import CycleGANMethod, Inset, Train
 from microsr.evaluation.catalogue import HEADLINE
+from microsr.evaluation.protocols.uncertainty import CURVES
 from microsr.evaluation.tables import COLUMNS
 from microsr.figures.charts.bronchioles import draw_bronchioles
 from microsr.figures.charts.domain import draw_domain
 from microsr.figures.charts.efficiency import SHOWN, draw_efficiency
 from microsr.figures.charts.losses import draw_losses
 from microsr.figures.charts.metrics import draw_metrics
+from microsr.figures.charts.reliability import draw_reliability
 from microsr.figures.charts.validation import draw_validation
 from microsr.figures.charts.volumes import draw_volumes
 from microsr.figures.network import draw_network
@@ -26,6 +28,8 @@ from microsr.figures.pictures.comparison import Field, Panel, draw_comparison
 from microsr.figures.pictures.hallucination import draw_hallucination
 from microsr.figures.pictures.patches import draw_patches
 from microsr.figures.pictures.tiling import draw_tiling
+from microsr.figures.pictures.uncertainty import Panel as Shown
+from microsr.figures.pictures.uncertainty import draw_uncertainty
 from microsr.figures.style import COLUMN, LINES, new_figure, save, styled
 from microsr.figures.typeset import COLUMNS as TABLE_1
 from microsr.simulation.validation.checks import COLUMNS as CHECKED
@@ -94,6 +98,27 @@ def tiling(methods):
     image = FINE.array[0]
     rows = {name: (image, np.full(image.shape, 2e-4), np.abs(image)) for name in methods}
     return draw_tiling(rows, dict.fromkeys(methods, 14), CLINICAL, (-1000, 200), 32)
+
+
+def uncertainty():
+    image, seen = FINE.array[0, :192, :192], CLINICAL.array[0, :24, :24]
+    images = [Shown("Clinical CT", seen), *(Shown(name, image) for name in ("Draw 1", "Draw 2", "Draw 3", "Truth"))]
+    maps = [
+        Shown("Mean of 16", image),
+        Shown("SD of the draws", image, "spread"),
+        Shown("|mean − truth|", image, "spread"),
+    ]
+    maps += [Shown("P(solid)", image, "share"), Shown("Solid in truth", image, "share")]
+    fields = [Inset(row=4, column=4, size=24), Inset(row=10, column=20, size=24)]
+    return draw_uncertainty([images, maps, images, maps], fields, CLINICAL, (-1000, 200))
+
+
+def reliability(methods):
+    groups = ["lung", "pooled", *TISSUES]
+    rows = [("rank", group, at, 1 / 17, 1 / 17, 9) for group in groups for at in range(17)]
+    rows += [("solid", "lung", at / 15, at / 16, at / 15, 9) for at in range(16)]
+    table = pd.DataFrame([(case, "m", "pooled", "1", *row) for case in "abc" for row in rows], columns=CURVES)
+    return draw_reliability({f"{name}/pooled": table for name in methods})
 
 
 def efficiency(methods):
@@ -171,6 +196,9 @@ FIGURES = {
     "hallucination, many": lambda: hallucination(MANY),
     "tiling": lambda: tiling(FOUR),
     "tiling, many": lambda: tiling(MANY),
+    "uncertainty": uncertainty,
+    "reliability": lambda: reliability(FOUR[:1]),
+    "reliability, many": lambda: reliability(FOUR),
     "efficiency": lambda: efficiency(MANY[2:5]),
     "efficiency, many": lambda: efficiency(MANY),
     "patches": patches,
@@ -190,7 +218,9 @@ def test_a_figure_is_fit_for_print(name, tmp_path):
     assert round(page.width, 2) in (3.5, 7.16) and page.height < 8.51, "IEEE's columns and page, inches"
     assert page.fonts > 0 and page.embedded == page.fonts and b"Type3" not in page.kinds
     assert all(dpi >= 299 for dpi in page.dpi)
-    assert bool(page.dpi) == (name.partition(",")[0] in ("comparison", "hallucination", "tiling", "patches"))
+    assert bool(page.dpi) == (
+        name.partition(",")[0] in ("comparison", "hallucination", "tiling", "patches", "uncertainty")
+    )
 
 
 def test_what_a_reviewer_would_mark_is_found():

@@ -78,6 +78,17 @@ FIGURES: dict[str, Entry] = {
         memory_mb=4000,
         title="hallucination maps",
     ),
+    "uncertainty": Entry(
+        "microsr.figures.pictures.uncertainty",
+        help="draws of a scan, and their mean, SD and P(solid), beside the truth",
+        memory_mb=4000,
+        title="draws and their uncertainty",
+    ),
+    "reliability": Entry(
+        "microsr.figures.charts.reliability",
+        help="whether the spread of draws can be believed: coverage, ranks, P(solid)",
+        title="whether the spread of draws can be believed",
+    ),
     "tiling": Entry(
         "microsr.figures.pictures.tiling",
         help="a slice super-resolved in tiles beside the same in one piece",

@@ -1,5 +1,5 @@
-"""Protocols of evaluation, made where `evaluate.further_protocols` asks for them or of one kind of methods: each a module
-that offers `microsr.evaluation.protocols.protocol.Protocol`, by the word behind `microsr evaluate`.
+"""Protocols of evaluation, made where `evaluate.further_protocols` asks for them or of one kind of methods: each a
+module that offers `microsr.evaluation.protocols.protocol.Protocol`, by the word behind `microsr evaluate`.
 
 The module is loaded when it measures. no_reference and truth are always measured, by `microsr evaluate metrics`.
 """
