@@ -246,6 +246,14 @@ def drawn_table(kind):
     return {"table": shown, "table_run": "<results>/tables/{figure}.run.json"}
 
 
+def with_draws(stem, beside, kept=lambda path: path):
+    """Output section of the mean of draws and of what is written beside it, each with its record."""
+    names = {"volume": stem} | {held: f"{stem}_{held}" for held in beside}
+    volumes = {held: kept(directory(f"{name}.ome.zarr")) for held, name in names.items()}
+    records = {f"{held}_run": kept(f"{name}.run.json") for held, name in names.items()}
+    return volumes | records
+
+
 # Resources
 
 

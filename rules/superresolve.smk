@@ -6,15 +6,6 @@ BESIDE_MEAN = ["sd", "solid"]
 KEPT_OF_CASES = [*BESIDE_MEAN, *PLAN.kept_with_mean]
 AGAIN = any_of(scan for scan in PLAN.scans if scan not in CASES)
 
-
-def with_draws(stem, beside, kept=lambda path: path):
-    """Output section of the mean of draws and of what is written beside it, each with its record."""
-    names = {"volume": stem} | {held: f"{stem}_{held}" for held in beside}
-    volumes = {held: kept(directory(f"{name}.ome.zarr")) for held, name in names.items()}
-    records = {f"{held}_run": kept(f"{name}.run.json") for held, name in names.items()}
-    return volumes | records
-
-
 if PARTS == 1:
 
     rule superresolve:
