@@ -135,7 +135,7 @@ def known_volume(wildcards):
     return PLAN.known_volume(wildcards.method, wildcards.scan)
 
 
-def evaluated(protocol):
+def protocol_inputs(protocol):
     """Input function: what a further protocol compares, by the flag of its command."""
     return lambda wildcards: PLAN.evaluation_files(protocol, Result(**wildcards))
 

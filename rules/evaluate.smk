@@ -67,7 +67,7 @@ for PROTOCOL in PROTOCOLS:
         name:
             f"evaluate_{PROTOCOL}"
         input:
-            unpack(evaluated(PROTOCOL)),
+            unpack(protocol_inputs(PROTOCOL)),
         output:
             **{
                 f"{table}{name}": f"<results>/tables/metrics/{{method}}/{{training_set}}/{{case}}.{PROTOCOL}.{table}{ending}"

@@ -154,12 +154,12 @@ def build_volume(
         They do not form a regular, unsheared grid.
     """
     slices = _sort_slices(list(slices), scan.path)
-    first, end = choose_range(scan, len(slices))
+    (first, end), given = choose_range(scan, len(slices)), sheet_spacing(scan)
     array = cache_slices(pixels(slices[first:end]), scratch)
     if scan.resample and end - first > 1:
-        array, volume_facts, padding = _resample(array, slices[first:end], scan)
+        array, volume_facts, padding = _resample(array, slices[first:end], given)
     else:
-        volume_facts, padding = _geometry(slices[first:end], scan, first), slices[first].padding
+        volume_facts, padding = _geometry(slices[first:end], given, scan.path, first), slices[first].padding
     source = {
         "format": "DICOM",
         "size": [*slices[0].size, len(slices)],
@@ -401,11 +401,11 @@ def _pixel_size(first: Slice, given: list[float]) -> tuple[float, float]:
     return float(pixel[0]), float(pixel[1])
 
 
-def _resample(array: Slices, slices: list[Slice], scan: Scan) -> tuple[Slices, dict[str, Any], float]:
+def _resample(array: Slices, slices: list[Slice], given: list[float]) -> tuple[Slices, dict[str, Any], float]:
     """Sorted slices on an even, untilted grid: their array, its spacing, origin and direction, and the value of what is
-    outside all slices.
+    outside all slices. given: the sheet's spacing.
     """
-    given, first = sheet_spacing(scan), slices[0]
+    first = slices[0]
     pixel = _pixel_size(first, given)
     axes = np.stack([first.row, first.column, first.normal], axis=1)
     places = (np.array([one.position for one in slices]) - first.position) @ axes
@@ -418,10 +418,12 @@ def _resample(array: Slices, slices: list[Slice], scan: Scan) -> tuple[Slices, d
     return grid.array, facts, grid.outside
 
 
-def _geometry(slices: list[Slice], scan: Scan, before: int) -> dict[str, Any]:
-    """Spacing, origin and direction of sorted slices; refuses uneven gaps and shear. before: as for `_check_even`."""
-    given = sheet_spacing(scan)
-    first, where = slices[0], scan.path
+def _geometry(slices: list[Slice], given: list[float], where: str, before: int) -> dict[str, Any]:
+    """Spacing, origin and direction of sorted slices; refuses uneven gaps and shear.
+
+    given: the sheet's spacing. where: the scan, to name. before: as for `_check_even`.
+    """
+    first = slices[0]
     pixel = _pixel_size(first, given)
     if len(slices) == 1:
         distance = first.thickness

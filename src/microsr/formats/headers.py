@@ -1,5 +1,5 @@
-"""What the headers of TIFF and PNG files really say, and what the sheet says instead (of NIfTI: `nifti`; of NRRD and
-MetaImage: `textheaders`).
+"""Where a scan lies: its header's spacing or the sheet's, and the slices and region that the sheet chooses, for all
+formats; and what TIFF and PNG really say (of NIfTI: `nifti`; of NRRD and MetaImage: `textheaders`).
 
 ITK takes a missing spacing for 1 mm, micrometres for millimetres, a truncated file for a whole one and a sheared grid
 for a straight one. The checks here look for these before anything is read.
@@ -11,17 +11,16 @@ import logging
 import re
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
-
-if TYPE_CHECKING:
-    pass
+from microsr.volume.slices import Slices
+from microsr.volume.storage import Volume
 
 FINEST, COARSEST = 1e-6, 1e3
 """Spacings, mm, beyond which a header is damaged."""
@@ -138,6 +137,66 @@ def straighten(axes: np.ndarray, path: Path) -> tuple[np.ndarray, tuple[float, .
         raise UserError(f"{path}: its axes are not perpendicular (sheared); resample it to an upright grid")
     left, _, right = np.linalg.svd(cosines)
     return lengths, tuple(float(v) for v in (left @ right).ravel())
+
+
+def spacing_of(scan: Scan, header_spacing: Callable[[], tuple[float, float, float]]) -> tuple[float, float, float]:
+    """Spacing (x, y, z): the sheet's numbers where it gives them, else the header's."""
+    given = sheet_spacing(scan)
+    if len(given) == 3:
+        return tuple(given)
+    found = header_spacing()
+    if given:
+        return given[0], given[-1], found[2]
+    return found
+
+
+def place_scan(
+    array: Slices, kind: str, spacing: tuple[float, float, float], origin: tuple[float, float, float],
+    direction: tuple[float, ...], scan: Scan,
+) -> Volume:  # fmt: skip
+    """The slices of a file's `array` [slices, rows, columns] that `scan` chooses, in their place, with the facts of
+    their source.
+
+    kind: name of the format. spacing: from `spacing_of`. origin (x, y, z, mm), direction: the file's.
+
+    Raises
+    ------
+    UserError
+        The place is impossible, or there are no such slices.
+    """
+    size = list(array.shape[::-1])
+    check_place(origin, Path(scan.path))
+    first, end = choose_range(scan, size[2])
+    volume = Volume(array, spacing, origin, direction, "grey", {"source": _source(kind, size, spacing, scan)})
+    origin = tuple(float(v) for v in volume.point((first, 0, 0))) if first else origin
+    return replace(volume, array=array.take(first, end), origin=origin)
+
+
+def complete_scan(volume: Volume, scan: Scan) -> Volume:
+    """The volume that a format opened, with the region that `scan` chooses, its facts, and no value that is no number.
+
+    Raises
+    ------
+    UserError
+        The format cannot follow the scan (resample, level), or the region does not fit.
+    """
+    source = volume.attributes["source"]
+    if scan.resample and source["format"] != "DICOM":
+        raise UserError(f"{scan.path}: only a DICOM series can be resampled; leave resample out")
+    if scan.level and "level" not in source:
+        raise UserError(f"{scan.path}: has one resolution only; leave the level out, or give 0")
+    if scan.region:
+        rows, columns = choose_region(scan, volume.shape[1:])
+        origin = tuple(float(v) for v in volume.point((0, rows.start, columns.start)))
+        volume = replace(volume, array=volume.array.crop(rows, columns), origin=origin)
+        volume.attributes["region"] = [rows.start, rows.stop, columns.start, columns.stop]
+    if scan.slices:
+        volume.attributes["slices"] = list(choose_range(scan, source["size"][2]))
+    return replace(volume, array=volume.array.refuse_nan(scan.path)) if volume.array.dtype.kind == "f" else volume
+
+
+def _source(kind: str, size: list[int], spacing: tuple, scan: Scan) -> dict:
+    return {"format": kind, "size": size, "spacing": list(spacing), "spacing_from": "sheet" if scan.spacing else "file"}
 
 
 def check_png(path: Path) -> None:

@@ -211,7 +211,7 @@ def _bmp(path: Path) -> tuple[Head, int, bool]:
     return (abs(rows), columns, np.dtype(np.uint8)), place, rows < 0
 
 
-def _bmp_decoded(path: Path) -> np.ndarray:
+def _decode_bmp(path: Path) -> np.ndarray:
     (rows, columns, _), place, downwards = _bmp(path)
     width = -(-columns // 4) * 4
     image = np.frombuffer(path.read_bytes(), np.uint8, rows * width, place).reshape(rows, width)[:, :columns]
@@ -277,6 +277,6 @@ _TIFF = Kind("TIFF", _tiff_head, lambda path: _tiff(path)[0])
 _JPEG_2000 = Kind("JPEG 2000", _jpeg2000_head, _jpeg2000)
 KINDS = {
     ".png": _PNG, ".tif": _TIFF, ".tiff": _TIFF, ".jp2": _JPEG_2000, ".j2k": _JPEG_2000,
-    ".bmp": Kind("BMP", lambda path: _bmp(path)[0], _bmp_decoded),
+    ".bmp": Kind("BMP", lambda path: _bmp(path)[0], _decode_bmp),
 }  # fmt: skip
 """By the ending of a file."""

@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,8 @@ FORMATS = {
     ".nii": "NIfTI", ".nii.gz": "NIfTI", ".nrrd": "NRRD", ".nhdr": "NRRD", ".mha": "MetaImage", ".mhd": "MetaImage",
     **{ending: kind.name for ending, kind in KINDS.items()},
 }  # fmt: skip
+Reader = Callable[[Scan, Path | None], Volume]
+"""Opens a scan, given the folder for what has to be unpacked; see `read_scan`."""
 PAIR = (".hdr", ".img", ".hdr.gz", ".img.gz")
 """Names of a NIfTI whose header and voxels are two files; other formats have such names too."""
 PIXELS = ("UInt8", "Int8", "UInt16", "Int16", "UInt32", "Int32", "UInt64", "Int64", "Float32", "Float64")
@@ -63,40 +65,40 @@ def read_scan(scan: Scan, scratch: Path | None = None) -> Volume:
         when they are read.
     """
     path = Path(scan.path)
-    if stores.is_store(scan.path):
-        volume = stores.read(scan, scratch)
-    elif not path.exists():
-        raise UserError(f"{path}: does not exist; correct the path")
-    elif path.is_dir():
-        volume = _read_folder(path, scan, scratch)
-    elif (suffix := _suffix(path)) in FORMATS:
-        volume = _read_file(path, scan, scratch)
-    elif further := further_format(suffix[1:]) or read_only_format(suffix[1:]):
-        volume = further.read(path, scan, scratch)
-    elif path.name.lower().endswith(PAIR) and _is_nifti_pair(path):
-        volume = _read_nifti(path, scan, scratch)
-    else:
-        from microsr.formats import (
-            dicom,  # only here, as below: most scans that are read again have been imported before
-        )
+    reader = find_reader(path)
+    return headers.complete_scan(reader(scan, scratch), scan)
 
-        if not dicom.is_dicom(path):
-            raise UserError(
-                f"{path}: is of no known format; give DICOM, NIfTI, NRRD, MetaImage, TIFF or another of docs/data.md"
-            )
-        volume = dicom.read([path], scan, scratch)
-    if scan.resample and volume.attributes["source"]["format"] != "DICOM":
-        raise UserError(f"{path}: only a DICOM series can be resampled; leave resample out")
-    if scan.level and "level" not in volume.attributes["source"]:
-        raise UserError(f"{path}: has one resolution only; leave the level out, or give 0")
-    if scan.region:
-        rows, columns = headers.choose_region(scan, volume.shape[1:])
-        origin = tuple(float(v) for v in volume.point((0, rows.start, columns.start)))
-        volume = replace(volume, array=volume.array.crop(rows, columns), origin=origin)
-        volume.attributes["region"] = [rows.start, rows.stop, columns.start, columns.stop]
-    if scan.slices:
-        volume.attributes["slices"] = list(headers.choose_range(scan, volume.attributes["source"]["size"][2]))
-    return replace(volume, array=_require_numbers(volume.array, path)) if volume.array.dtype.kind == "f" else volume
+
+def find_reader(path: Path) -> Reader:
+    """What opens a file, a folder or an address, by its name and its first bytes.
+
+    Raises
+    ------
+    UserError
+        It does not exist, or is of no known format.
+    """
+    if stores.is_store(path):
+        return stores.read
+    if not path.exists():
+        raise UserError(f"{path}: does not exist; correct the path")
+    if path.is_dir():
+        return _find_reader_of_folder(path)
+    suffix = _suffix(path)
+    if (kind := FORMATS.get(suffix)) is not None:
+        if suffix in KINDS:
+            return partial(_read_tiff, path) if kind == "TIFF" else partial(read_images, [path])
+        return partial(_read_nifti, path) if kind == "NIfTI" else partial(_read_by_itk, path, kind)
+    if further := further_format(suffix[1:]) or read_only_format(suffix[1:]):
+        return partial(further.read, path)
+    if path.name.lower().endswith(PAIR) and _is_nifti_pair(path):
+        return partial(_read_nifti, path)
+    from microsr.formats import dicom  # only here, as below: most scans that are read again have been imported before
+
+    if not dicom.is_dicom(path):
+        raise UserError(
+            f"{path}: is of no known format; give DICOM, NIfTI, NRRD, MetaImage, TIFF or another of docs/data.md"
+        )
+    return partial(dicom.read, [path])
 
 
 def _is_nifti_pair(path: Path) -> bool:
@@ -116,7 +118,7 @@ def _suffix(path: Path) -> str:
     return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
 
 
-def _read_folder(path: Path, scan: Scan, scratch: Path | None) -> Volume:
+def _find_reader_of_folder(path: Path) -> Reader:
     from microsr.formats import dicom
 
     files = sorted((p for p in path.iterdir() if p.is_file() and not p.name.startswith(".")), key=_natural_key)
@@ -129,9 +131,9 @@ def _read_folder(path: Path, scan: Scan, scratch: Path | None) -> Volume:
         if other.suffix.lower() in alike or other.stat().st_size == 0:  # as a slice whose beginning is damaged
             raise UserError(f"{other}: is no DICOM file, as those beside it; copy it again, or move it away")
     if slices:
-        return dicom.read(slices, scan, scratch)
+        return partial(dicom.read, slices)
     if images:
-        return read_images(images, scan, scratch)
+        return partial(read_images, images)
     hint = "; it has sub-folders: give one of them" if any(p.is_dir() for p in path.iterdir()) else ""
     raise UserError(f"{path}: holds neither DICOM files nor images (PNG, TIFF, JPEG 2000, BMP){hint}")
 
@@ -139,18 +141,6 @@ def _read_folder(path: Path, scan: Scan, scratch: Path | None) -> Volume:
 def _natural_key(path: Path) -> list[str | int]:
     """Sorting key by which slice2 comes before slice10."""
     return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", path.name)]
-
-
-def _require_numbers(array: Slices, path: Path) -> Slices:
-    """`array`, of which no slice with NaN or infinite values is read."""
-
-    def load(z: int) -> np.ndarray:
-        image = array.load(z)
-        if not (np.isfinite(image.min()) and np.isfinite(image.max())):
-            raise UserError(f"{path}: holds values that are not numbers (NaN or infinite); mend the volume")
-        return image
-
-    return Slices(load, array.shape, array.dtype)
 
 
 def itk_reader(path: Path) -> sitk.ImageFileReader:
@@ -200,15 +190,8 @@ def itk_array(reader: sitk.ImageFileReader) -> np.ndarray:
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
-def _read_file(path: Path, scan: Scan, scratch: Path | None) -> Volume:
-    """One file that holds the whole volume, or an image."""
-    kind = FORMATS[_suffix(path)]
-    if kind == "TIFF":
-        return _read_tiff(path, scan, scratch)
-    if _suffix(path) in KINDS:
-        return read_images([path], scan, scratch)
-    if kind == "NIfTI":
-        return _read_nifti(path, scan, scratch)
+def _read_by_itk(path: Path, kind: str, scan: Scan, scratch: Path | None) -> Volume:
+    """An NRRD or MetaImage file, whose header ITK reads."""
     before = {"NRRD": textheaders.check_nrrd_text, "MetaImage": textheaders.check_meta_text}.get(kind)
     if before is not None:
         before(path)
@@ -219,12 +202,12 @@ def _read_file(path: Path, scan: Scan, scratch: Path | None) -> Volume:
     if check is not None:
         check(path, reader)
     header = {"NRRD": textheaders.nrrd_spacing, "MetaImage": textheaders.meta_spacing}[kind]
-    spacing = spacing_of(scan, lambda: header(path, reader))
+    spacing = headers.spacing_of(scan, lambda: header(path, reader))
     straight = _direction(reader, path)
     size = [*size, 1][:3]
     headers.choose_range(scan, size[2])  # before the voxels, which may be many, are unpacked
     array = _voxels(kind, path, reader, tuple(size[::-1]), scratch)
-    return place_scan(array, kind, spacing, (*reader.GetOrigin(), 0.0)[:3], straight, scan)
+    return headers.place_scan(array, kind, spacing, (*reader.GetOrigin(), 0.0)[:3], straight, scan)
 
 
 def _read_tiff(path: Path, scan: Scan, scratch: Path | None) -> Volume:
@@ -234,8 +217,8 @@ def _read_tiff(path: Path, scan: Scan, scratch: Path | None) -> Volume:
     stack = read_stack(path, scratch)
     if len(stack.slices) == 1:
         return read_images([path], scan, scratch)
-    spacing = spacing_of(scan, lambda: headers.tiff_spacing(path, stack.spacing))
-    return place_scan(stack.slices, "TIFF", spacing, (0.0, 0.0, 0.0), IDENTITY, scan)
+    spacing = headers.spacing_of(scan, lambda: headers.tiff_spacing(path, stack.spacing))
+    return headers.place_scan(stack.slices, "TIFF", spacing, (0.0, 0.0, 0.0), IDENTITY, scan)
 
 
 def _read_nifti(path: Path, scan: Scan, scratch: Path | None) -> Volume:
@@ -243,32 +226,10 @@ def _read_nifti(path: Path, scan: Scan, scratch: Path | None) -> Volume:
     from microsr.formats import nifti  # only here, as below
 
     header = nifti.read_header(path)
-    spacing = spacing_of(scan, header.given_spacing)
+    spacing = headers.spacing_of(scan, header.given_spacing)
     headers.choose_range(scan, header.shape[0])
     array = open_slices(header.layout, header.shape, header.dtype, scratch)
-    return place_scan(array, "NIfTI", spacing, header.origin, header.direction, scan)
-
-
-def place_scan(
-    array: Slices, kind: str, spacing: tuple[float, float, float], origin: tuple[float, float, float],
-    direction: tuple[float, ...], scan: Scan,
-) -> Volume:  # fmt: skip
-    """The slices of a file's `array` [slices, rows, columns] that `scan` chooses, in their place, with the facts of
-    their source.
-
-    kind: name of the format. spacing: from `spacing_of`. origin (x, y, z, mm), direction: the file's.
-
-    Raises
-    ------
-    UserError
-        The place is impossible, or there are no such slices.
-    """
-    size = list(array.shape[::-1])
-    headers.check_place(origin, Path(scan.path))
-    first, end = headers.choose_range(scan, size[2])
-    volume = Volume(array, spacing, origin, direction, "grey", {"source": _source(kind, size, spacing, scan)})
-    origin = tuple(float(v) for v in volume.point((first, 0, 0))) if first else origin
-    return replace(volume, array=array.take(first, end), origin=origin)
+    return headers.place_scan(array, "NIfTI", spacing, header.origin, header.direction, scan)
 
 
 def _voxels(
@@ -282,21 +243,6 @@ def _voxels(
         return open_slices(found, shape, dtype, scratch)
     array = itk_array(reader)
     return Slices(array.__getitem__, array.shape, array.dtype)
-
-
-def _source(kind: str, size: list[int], spacing: tuple, scan: Scan) -> dict:
-    return {"format": kind, "size": size, "spacing": list(spacing), "spacing_from": "sheet" if scan.spacing else "file"}
-
-
-def spacing_of(scan: Scan, header_spacing: Callable[[], tuple[float, float, float]]) -> tuple[float, float, float]:
-    """Spacing (x, y, z): the sheet's numbers where it gives them, else the header's."""
-    given = headers.sheet_spacing(scan)
-    if len(given) == 3:
-        return tuple(given)
-    found = header_spacing()
-    if given:
-        return given[0], given[-1], found[2]
-    return found
 
 
 def _direction(reader: sitk.ImageFileReader, path: Path) -> tuple[float, ...]:

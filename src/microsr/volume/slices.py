@@ -85,6 +85,17 @@ class Slices:
         shape = (len(self), rows.stop - rows.start, columns.stop - columns.start)
         return Slices(lambda z: self.window(z, rows, columns), shape, self.dtype)
 
+    def refuse_nan(self, where: str) -> Slices:
+        """The same, still unread, of which no slice with NaN or infinite values is read; where: the file, to name."""
+
+        def load(z: int) -> np.ndarray:
+            image = self.load(z)
+            if not (np.isfinite(image.min()) and np.isfinite(image.max())):
+                raise UserError(f"{where}: holds values that are not numbers (NaN or infinite); mend the volume")
+            return image
+
+        return Slices(load, self.shape, self.dtype)
+
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int = THREADS) -> Iterator[Result]:
     """work(item) of each item in turn, computed in threads, at most two more than there are threads at a time."""

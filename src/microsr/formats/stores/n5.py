@@ -22,7 +22,6 @@ import numpy as np
 from microsr.core.errors import UserError
 from microsr.formats import headers
 from microsr.formats.rawfile import damage_error
-from microsr.formats.readers import place_scan, spacing_of
 from microsr.formats.stores.chunked import ChunkedSlices
 from microsr.formats.stores.ome_zarr import check_blosc, choose_box, choose_level
 from microsr.formats.units import in_mm
@@ -131,7 +130,7 @@ def read(files: Files, scan: Scan, scratch: Path | None) -> Volume:
         load, lambda index: files.has(name_chunk(index)), shape, tuple(reversed(block)), stored.newbyteorder("="), 0,
         files.name, scratch, choose_box(scan, shape), keep="://" in files.name,
     )  # fmt: skip
-    volume = place_scan(slices, "N5", spacing, origin, IDENTITY, scan)
+    volume = headers.place_scan(slices, "N5", spacing, origin, IDENTITY, scan)
     volume.attributes["source"] |= {"level": level, "levels": len(levels)}
     return volume
 
@@ -160,7 +159,7 @@ def _place(
         found = scaled if own is None or np.allclose(own, scaled, rtol=1e-3) or np.allclose(own, of_finest) else None
     elif level and factors is None:
         found = own
-    spacing = spacing_of(scan, lambda: headers.require_positive(() if found is None else tuple(found), name))
+    spacing = headers.spacing_of(scan, lambda: headers.require_positive(() if found is None else tuple(found), name))
     if factors is None or not level:
         return spacing, (0.0, 0.0, 0.0)
     # A voxel of a level is the mean of as many of the finest as its factors say.

@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from microsr.core.errors import UserError, brief
 from microsr.formats import headers
 from microsr.formats.rawfile import damage_error
-from microsr.formats.readers import place_scan, spacing_of
 from microsr.formats.stores.chunked import ChunkedSlices
 from microsr.formats.units import in_mm
 from microsr.volume.slices import Slices
@@ -102,12 +101,14 @@ def read(files: Files, scan: Scan, scratch: Path | None) -> Volume:
     def lengths(numbers: np.ndarray) -> tuple[float, float, float]:
         return tuple(in_mm(numbers[n], said.axes[n].unit or "") for n in reversed(order))
 
-    spacing = spacing_of(scan, lambda: headers.require_positive(() if scale is None else lengths(scale), files.name))
+    spacing = headers.spacing_of(
+        scan, lambda: headers.require_positive(() if scale is None else lengths(scale), files.name)
+    )
     origin = (0.0, 0.0, 0.0) if translation is None else lengths(translation)
     if not np.isfinite(origin).all():  # without a unit, where the sheet gives the spacing
         origin = (0.0, 0.0, 0.0)
     slices = _slices(files, array, store, order, scan, scratch)
-    volume = place_scan(slices, "OME-Zarr", spacing, origin, IDENTITY, scan)
+    volume = headers.place_scan(slices, "OME-Zarr", spacing, origin, IDENTITY, scan)
     volume.attributes["source"] |= {"level": level, "levels": len(levels)}
     return volume
 
@@ -116,8 +117,8 @@ def _own(path: str, scan: Scan) -> Volume:
     """A volume in the working format as a scan, with its direction, which OME-Zarr does not have."""
     volume = open_volume(Path(path))
     array = Slices(lambda z: volume.array[z], volume.shape, volume.array.dtype)
-    spacing = spacing_of(scan, lambda: volume.spacing)
-    return place_scan(array, "OME-Zarr", spacing, volume.origin, volume.direction, scan)
+    spacing = headers.spacing_of(scan, lambda: volume.spacing)
+    return headers.place_scan(array, "OME-Zarr", spacing, volume.origin, volume.direction, scan)
 
 
 def choose_level(scan: Scan, count: int, name: str) -> int:

@@ -17,7 +17,6 @@ import numpy as np
 from microsr.core.errors import UserError
 from microsr.formats import headers
 from microsr.formats.rawfile import damage_error
-from microsr.formats.readers import place_scan, spacing_of
 from microsr.formats.stores.chunked import ChunkedSlices
 from microsr.formats.stores.ome_zarr import choose_box
 from microsr.formats.uct.extra import load
@@ -77,7 +76,7 @@ class Hdf5:
                     path, f"{headers.reason(error)}; if it is packed in a rare way: python -m pip install hdf5plugin"
                 ) from None
 
-        spacing = spacing_of(scan, lambda: headers.require_positive(steps or (), path))
+        spacing = headers.spacing_of(scan, lambda: headers.require_positive(steps or (), path))
         if chunk is None:
             slices = Slices(
                 lambda z: read(slice(z, z + 1))[0],
@@ -92,7 +91,7 @@ class Hdf5:
 
             asked = choose_box(scan, shape)
             slices = ChunkedSlices(read_chunk, lambda index: True, shape, chunk, final, 0, str(path), scratch, asked)
-        return place_scan(slices, "HDF5", spacing, (0.0, 0.0, 0.0), IDENTITY, scan)
+        return headers.place_scan(slices, "HDF5", spacing, (0.0, 0.0, 0.0), IDENTITY, scan)
 
 
 def _choose(h5py: Any, file: Any, path: Path, scan: Scan) -> Any:

@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from microsr.core.errors import UserError
 from microsr.formats import headers
 from microsr.formats.rawfile import Layout, damage_error, open_slices
-from microsr.formats.readers import place_scan, spacing_of
 from microsr.formats.units import in_mm
 from microsr.volume.storage import IDENTITY, Volume
 
@@ -132,10 +131,10 @@ def _open_voxels(
     steps: tuple,
     kind: str,
 ) -> Volume:
-    spacing = spacing_of(scan, lambda: headers.require_positive(tuple(steps), Path(scan.path)))
+    spacing = headers.spacing_of(scan, lambda: headers.require_positive(tuple(steps), Path(scan.path)))
     layout = Layout(path, offset, stored, exact=True)
     slices = open_slices(layout, tuple(reversed(size)), stored.newbyteorder("="), scratch)
-    return place_scan(slices, kind, spacing, (0.0, 0.0, 0.0), IDENTITY, scan)
+    return headers.place_scan(slices, kind, spacing, (0.0, 0.0, 0.0), IDENTITY, scan)
 
 
 RAW, VGI = Raw(), Vgi()

@@ -16,7 +16,6 @@ import numpy as np
 from microsr.core.errors import UserError
 from microsr.formats import headers
 from microsr.formats.rawfile import Layout, damage_error, open_slices
-from microsr.formats.readers import place_scan, spacing_of
 from microsr.volume.storage import IDENTITY, Volume
 
 if TYPE_CHECKING:
@@ -93,11 +92,11 @@ def _open_voxels(
 ) -> Volume:  # fmt: skip
     """Voxels that begin at byte `start`; pixels, steps, origin: x, y, z, in mm."""
     stored = np.dtype(dtype)
-    spacing = spacing_of(scan, lambda: headers.require_positive(tuple(steps), path))
+    spacing = headers.spacing_of(scan, lambda: headers.require_positive(tuple(steps), path))
     origin = tuple(float(v) for v in origin)
     shape = tuple(int(n) for n in reversed(pixels))
     slices = open_slices(Layout(path, start, stored), shape, stored.newbyteorder("="), scratch)
-    return place_scan(slices, kind, spacing, origin, IDENTITY, scan)
+    return headers.place_scan(slices, kind, spacing, origin, IDENTITY, scan)
 
 
 def _vax(content: bytes) -> list[float]:

@@ -16,7 +16,6 @@ import numpy as np
 
 from microsr.formats import headers
 from microsr.formats.rawfile import damage_error
-from microsr.formats.readers import place_scan, spacing_of
 from microsr.formats.uct.extra import load
 from microsr.volume.slices import Slices
 from microsr.volume.storage import IDENTITY, Volume
@@ -59,9 +58,9 @@ class Txm:
                 raise damage_error(path, f"slice {z}: {length} bytes expected, {len(content)} found")
             return np.frombuffer(content, stored).reshape(rows, columns).astype(stored.newbyteorder("="))
 
-        spacing = spacing_of(scan, lambda: headers.require_positive((size,) * 3, path))
+        spacing = headers.spacing_of(scan, lambda: headers.require_positive((size,) * 3, path))
         slices = Slices(read_slice, (count, rows, columns), stored.newbyteorder("="))
-        return place_scan(slices, "TXM", spacing, (0.0, 0.0, 0.0), IDENTITY, scan)
+        return headers.place_scan(slices, "TXM", spacing, (0.0, 0.0, 0.0), IDENTITY, scan)
 
 
 def _number(store: Any, name: str, form: str) -> Any:

@@ -8,8 +8,9 @@ import pytest
 
 from microsr import config
 from microsr.core.errors import UserError
-from microsr.evaluation import choose, tables
-from microsr.evaluation.choices import collect_choices
+from microsr.evaluation import tables
+from microsr.evaluation.selection import choose
+from microsr.evaluation.selection.choices import collect_choices
 
 BY = ["truth.psnr", "no_reference.spectrum_distance"]
 GIVES = {"generator.1.pt": (20, 3.0), "generator.2.pt": (30, 1.0), "generator.3.pt": (25, 2.0)}

@@ -18,7 +18,7 @@ import pandas as pd
 from microsr.core.errors import UserError
 from microsr.core.files import write_csv
 from microsr.core.provenance import write_run
-from microsr.evaluation.choice import mean_ranks
+from microsr.evaluation.selection.choice import mean_ranks
 from microsr.evaluation.tables import read_table
 
 Trials = Mapping[str, Mapping[str, Mapping[str, Any]]]

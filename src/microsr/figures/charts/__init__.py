@@ -1,0 +1,1 @@
+"""Figures of numbers: curves, bars, dots and tables."""
