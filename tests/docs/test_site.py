@@ -26,6 +26,7 @@ FILES = (
     ".py",
     ".md",
     ".csv",
+    ".raw",
     ".yaml",
     ".tsv",
     ".png",
@@ -41,7 +42,8 @@ FILES = (
 )
 NOT_HERE = re.compile(
     r"docs/_build.*|experiments/(my|longer|smooth)\.yaml|src/microsr/"
-    r"(training/total_variation|training/methods/median|networks/tiny|inference/lanczos|formats/vtk)\.py"
+    r"(training/total_variation|training/methods/median|networks/tiny|inference/lanczos|formats/vtk|"
+    r"evaluation/protocols/density|figures/charts/forest)\.py|report/forest\.rst"
 )
 """What the reader makes: the site, and files that a page has written."""
 
