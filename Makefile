@@ -83,7 +83,9 @@ endef
 
 $(VENV)/requirements.stamp: requirements.lock
 	$(call make_environment,$(VENV))
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock || { \
+		echo "error: not all packages could be installed; the lines above say why. It needs a network, 3 GB of disk, and a Python" \
+			"that the versions of requirements.lock exist for (3.11 does): make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@touch $@
 
 $(VENV)/package.stamp: $(VENV)/requirements.stamp pyproject.toml

@@ -16,8 +16,8 @@ def prepend(variable, folder):
 
 BEGAN = time.time()
 
-# The steps run the code beside this workflow, with the Python that runs Snakemake or, with --sdm conda, the environment's.
-# (workflow.basedir would be the folder of who includes this workflow, or uses it as a module.)
+# The steps run the code beside this workflow, with the Python that runs Snakemake or, with --sdm conda, the
+# environment's. (workflow.basedir would be the folder of who includes this workflow, or uses it as a module.)
 WORKFLOW = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
 if (WORKFLOW / "src").is_dir():  # a clone; else the workflow of the installed package
     sys.path.insert(0, str(WORKFLOW / "src"))
@@ -35,6 +35,7 @@ from microsr.core.progress import SHARED
 from microsr.core.code_version import code_version, step_version
 from microsr.core.registry.figures import FIGURES
 from microsr.core.registry.protocols import PROTOCOLS
+from microsr.workflow.run import check_arguments
 from microsr.workflow.plan import ENDINGS, LABELLED, TYPESET, Plan, Result, base, launcher
 
 os.environ[SHARED] = "1"  # jobs run side by side: they tell of themselves in whole lines
@@ -50,6 +51,7 @@ def read_plan():
     given = workflow.overwrite_configfiles  # by --configfile: they are laid over those that Snakefiles name
     files = [*reversed(given), *reversed(workflow.configfiles[len(given) :])]
     try:
+        check_arguments(sys.argv[1:] if workflow.is_main_process else [])
         experiment = load(config, list(dict.fromkeys(Path(os.path.relpath(file)) for file in files)))
         if experiment.cases.sheet is None:
             cases = simulated_cases(experiment.simulate, f"results/{experiment.experiment}/simulated")

@@ -53,7 +53,7 @@ MODULES = code_version.STEPS | {
 
 def main(argv: list[str] | None = None) -> None:
     """Run one step; exit status 1 with one line on stderr if it fails."""
-    argv = sys.argv[1:] if argv is None else argv
+    argv = (sys.argv[1:] if argv is None else argv) or ["--help"]
     parser = argparse.ArgumentParser(prog="microsr", description="Micro-CT-level super-resolution of clinical lung CT.")
     parser.add_argument(
         "--version", action=_Version, nargs=0, help="say what an issue needs: versions, commit, machine"

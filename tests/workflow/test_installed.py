@@ -126,15 +126,21 @@ def test_an_environment_of_conda_gets_the_installed_code_and_nothing_beside_it(i
     assert (link / "pipeline/Snakefile").is_file()
 
 
-def test_a_wrong_setting_of_a_study_is_named_with_its_file(installed, study):
-    config = study / "config.yaml"
-    before = config.read_text(encoding="utf-8")
-    config.write_text(before + "train: {epochs: 0}\n", encoding="utf-8")
-    done = subprocess.run(
-        [installed / "microsr", "run", "-n"], cwd=study, env=environment(), capture_output=True, text=True, check=False
-    )
-    config.write_text(before, encoding="utf-8")
-    assert done.returncode != 0 and "error: config.yaml: train.epochs: " in done.stderr, done.stderr
+def test_a_mistake_in_a_study_is_one_line(installed, study):
+    def refused(*arguments: str) -> str:
+        command = [installed / "microsr", "run", "-n", *arguments]
+        done = subprocess.run(command, cwd=study, env=environment(), capture_output=True, text=True, check=False)
+        [line] = [line for line in done.stderr.splitlines() if "error: " in line]
+        assert done.returncode != 0 and "Traceback" not in done.stderr
+        return line
+
+    (study / "experiments/wrong.yaml").write_text("train: {epochs: 0}\n", encoding="utf-8")
+    said = refused("--configfile", "experiments/wrong.yaml")
+    assert said.startswith("error: experiments/wrong.yaml: train.epochs: ")
+    assert "--configfile experiments/smoke.yaml" in refused("experiments/smoke.yaml")
+    with (study / "config.yaml").open("a", encoding="utf-8") as settings:
+        settings.write("seed: -1\n")
+    assert refused().startswith("error: config.yaml: seed: ")
 
 
 def test_another_workflow_uses_the_installed_one_as_a_module(installed, tmp_path):

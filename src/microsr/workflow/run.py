@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from microsr.core.errors import UserError
@@ -43,6 +44,22 @@ def command(arguments: list[str]) -> list[str]:
         )
     said = any(name in CORES or (name[:2] in ("-c", "-j") and name[2:].isdigit()) for name in names)
     return [sys.executable, "-m", "snakemake", *([] if said else ["--cores", "all"]), *arguments]
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Check that Snakemake's arguments do not ask for a file of settings as if it were a result.
+
+    Raises
+    ------
+    UserError
+        They do.
+    """
+    if any(argument.startswith(("--config", "--snakefile", "-s", "--profile")) for argument in arguments):
+        return  # it may belong to one of these
+    for argument in arguments:
+        path = Path(argument)
+        if path.suffix in (".yaml", ".yml") and path.is_file() and path.parts[0] != "results":
+            raise UserError(f"{path}: is a file of settings, not a result to make; give it as --configfile {path}")
 
 
 def main(namespace: argparse.Namespace) -> None:

@@ -90,6 +90,21 @@ def test_a_folder_without_a_workflow_is_said_to_have_none(tmp_path, monkeypatch,
         run.command(["figures"])
 
 
+def test_settings_that_are_asked_for_as_a_result_are_told_from_one(study, monkeypatch):
+    monkeypatch.chdir(study)
+    (study / "results").mkdir()
+    (study / "results/config.yaml").touch()
+    for fine in (
+        "all results/config.yaml -n",
+        "no.yaml",
+        "--configfile experiments/smoke.yaml",
+        "-n --configfiles a.yaml",
+    ):
+        run.check_arguments(fine.split())
+    with pytest.raises(UserError, match=r"smoke\.yaml: is a file of settings, .* --configfile experiments/smoke\.yaml"):
+        run.check_arguments(["figures", "experiments/smoke.yaml"])
+
+
 def test_run_says_what_it_is_for(capsys):
     cli.main(["run", "--help"])
     assert "microsr run --cores 2 figures" in capsys.readouterr().out
