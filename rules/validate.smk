@@ -1,4 +1,4 @@
-# The simulated lung and scanner beside the literature.
+# The simulated lung and scanner beside the literature, and the metrics on images whose faults are known.
 
 
 rule validate_simulation:
@@ -37,3 +37,30 @@ rule validate_simulation:
     shell:
         "microsr validate --case-folders {params.folder} {params.kernel_pair} --output {output.table}"
         " {params.settings} --log {log}"
+
+
+rule validate_metrics:
+    """Show the metrics images whose faults are known, of small lungs that are simulated for it."""
+    output:
+        table=report(
+            ensure("<results>/tables/metrics_validation.csv", non_empty=True),
+            caption="../report/metrics_validation_table.rst",
+            category="Results",
+            labels={"what": "what each metric sees, table"},
+        ),
+        run="<results>/tables/metrics_validation.run.json",
+    log:
+        "<logs>/evaluate/validate.log",
+    benchmark:
+        "<benchmarks>/evaluate/validate.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=more_each_time(3000),
+        runtime=more_each_time(30),
+    params:
+        seeds=f"{EXPERIMENT.seed} {EXPERIMENT.seed + 1}",
+        settings=f"{PLAN.evaluation_flags} {flags(EXPERIMENT.scanner_of())}",
+        code=code_version("evaluate.validate"),
+    shell:
+        "microsr evaluate validate --seeds {params.seeds} --output {output.table} {params.settings} --log {log}"

@@ -331,7 +331,7 @@ def test_a_writer_that_was_stopped_goes_on_to_the_same_bytes(kind, tmp_path):
 @pytest.fixture(scope="module")
 def plan():
     """An experiment that asks for everything."""
-    evaluate = {"further_protocols": list(ASKED_FOR), "validate_simulation": True}
+    evaluate = {"further_protocols": list(ASKED_FOR), "validate_simulation": True, "validate_metrics": True}
     methods = {name: {"train": {"network": name}} for name in ("resnet", "compact")}
     methods |= {"posterior": {"kind": "posterior", "train": {"network": "compact"}}, "mean": {"kind": "mean"}}
     experiment = config.load({"experiment": "x", "evaluate": evaluate, "methods": methods})

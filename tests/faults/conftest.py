@@ -1,5 +1,6 @@
 """The steps of the finished workflow, and what runs them."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,44 @@ class Steps:
         """What the rule makes where nothing comes in between."""
         step = self.by_rule[rule]
         return next(held for root in self.made if len(held := contents(step, root)) == len(step.outputs))
+
+
+def steps_of_choices(evaluated: tuple[str, ...], trained: tuple[str, ...]) -> list[Step]:
+    """What smoke has no settings for: a choice among the models of a training, its table, and that of a search.
+
+    evaluated: the command that measured a test case, which stands in for a validation case. trained: files of the
+    training.
+    """
+
+    def given(flag: str) -> list[str]:
+        words = list(evaluated[evaluated.index(flag) + 1 :])
+        return words[: next((n for n, word in enumerate(words) if word.startswith("--")), len(words))]
+
+    kinds = ("clinical", "micro", "truth", "labels", "airways")
+    volumes = {kind: given(f"--{kind}") for kind in kinds}
+    model = next(path for path in trained if path.endswith("generator.pt"))
+    folder = model.removesuffix("generator.pt")
+    case = ["--case", "name=v", *(f"{kind}={path}" for kind, paths in volumes.items() for path in paths)]
+    names = ["--method", "proposed", "--training_set", "pooled", "--seed", "1"]
+    command = ["evaluate", "choose", *names, "--candidates", model, *case, "--by", "truth.psnr", "--slices", "[1]"]
+    command += ["--output", f"{folder}chosen.pt", "--table", f"{folder}choice.csv"]
+    outputs = [f"{folder}{name}" for name in ("choice.csv", "choice.run.json", "chosen.pt", "chosen.run.json")]
+    inputs = (model, *(path for paths in volumes.values() for path in paths))
+    tables = "results/smoke/tables"
+    metrics, choice, search = (f"{tables}/{name}.csv" for name in ("metrics", "choice", "search"))
+    trials = json.dumps({"proposed": {"proposed": {}, "cyclegan": {"losses.cycle": 10}}})
+    return [
+        Step("choose_model", tuple(command), inputs, tuple(outputs)),
+        Step(
+            "tabulate_choices", ("evaluate", "choices", "--inputs", outputs[0], "--output", choice),
+            tuple(outputs[:2]), (choice, f"{tables}/choice.run.json"),
+        ),
+        Step(
+            "tabulate_search",
+            ("evaluate", "search", "--table", metrics, "--trials", trials, "--by", "truth.psnr", "--output", search),
+            (metrics,), (search, f"{tables}/search.run.json"),
+        ),
+    ]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -81,6 +120,7 @@ def steps(finished, runner, tmp_path_factory) -> Steps:
         *(f"{figure}.{ending}" for ending in ("png", "pdf", "run.json")),
     ]
     others.append(Step("draw_efficiency", tuple(command), (table.format("metrics"), run), tuple(outputs)))
+    others += steps_of_choices(found["evaluate_known"].command, found["train"].outputs)
     for step in [*parts, *others]:
         found[step.rule] = step
         step.prepare(made, made, finished.folder)

@@ -28,8 +28,8 @@ CHEAP = 1.5
 """A step that takes fewer seconds is killed more often."""
 WITHOUT_RESULT = {"all", "figures", "clean_state", "search"}
 """Rules that make nothing."""
-NOT_PREPARED = {"choose_model", "tabulate_choices", "tabulate_search"}
-"""Rules of a choice among models: no experiment is prepared for them here, and tables are written as others are."""
+NOT_PREPARED = {"validate_metrics", "draw_metrics_validation"}
+"""Rules of the validation of the metrics, which takes a minute; its table and figure are written as others are."""
 
 
 def rules() -> list[str]:

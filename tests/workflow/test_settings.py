@@ -144,6 +144,7 @@ JOBS = {
     "superresolve.formats": "test_a_further_format_is_an_export_only",
     "evaluate.split": "test_a_validation_case_is_looked_at_when_asked_for_alone",
     "evaluate.further_protocols": "test_protocols_that_are_not_asked_for_are_not_made",
+    "evaluate.validate_metrics": "test_the_metrics_are_validated_where_it_is_asked_for",
     "evaluate.validate_simulation": "test_protocols_that_are_not_asked_for_are_not_made",
     "evaluate.kernel_pair": "test_a_kernel_pair_is_for_the_validation_only",
     "compute.parts": "test_other_parts_super_resolve_again_but_train_nothing",
@@ -407,6 +408,14 @@ def test_a_kernel_pair_is_for_the_validation_only(finished, tmp_path):
     assert set(finished.plan(*overlay(tmp_path, settings))) == {
         "validate_simulation", "draw_validation", "write_report", "all",
     }  # fmt: skip
+
+
+def test_the_metrics_are_validated_where_it_is_asked_for(finished, tmp_path):
+    commands = commands_of(finished, *overlay(tmp_path, {"evaluate.validate_metrics": True}))
+    assert set(commands) >= {"validate_metrics", "draw_metrics_validation", "write_report"}
+    (command,) = commands["validate_metrics"]
+    assert "--seeds 1 2 " in command and "--kernel lung " in f"{command} "
+    assert not {"train", "superresolve", "collect_metrics"} & set(commands)
 
 
 def test_protocols_that_are_not_asked_for_are_not_made(finished, tmp_path):

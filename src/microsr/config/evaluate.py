@@ -37,6 +37,10 @@ class Evaluate(Section):
     """Measure the simulated lung and scanner beside published figures: figures/validation, of a simulated lung made for
     it.
     """
+    validate_metrics: bool = False
+    """Show the metrics images whose faults are known: figures/metrics_validation, of two small lungs simulated
+    for it.
+    """
     kernel_pair: Annotated[list[str], Field(max_length=2)] = []
     """One scan reconstructed with two kernels, [sharp, soft]: files under cases.data_root by which validate_simulation
     tests the simulated scanner's PSF; empty: none.
@@ -55,5 +59,5 @@ class Evaluate(Section):
         return self
 
 
-OF_PLAN = ("split", "choose_by", "further_protocols", "validate_simulation", "kernel_pair")
+OF_PLAN = ("split", "choose_by", "further_protocols", "validate_simulation", "validate_metrics", "kernel_pair")
 """Keys of Evaluate that decide what is evaluated, and no number of it."""

@@ -48,6 +48,8 @@ class Stream(IntEnum):
     """The scanners that uCT patches are seen through (CRC-32 of the case's name)."""
     PAIRS = 14
     """Which of its scans a uCT patch is paired with, and the scan's noise (sample)."""
+    CANDIDATES = 23
+    """Where airways and nodules are planted, and the grain, of images that metrics are shown."""
     SEARCH = 20
     """What a trial of a search has for its settings (CRC-32 of the trial's name)."""
     SCANS = 30

@@ -32,6 +32,22 @@ class Best(Enum):
     """It is no method's; others are read beside it."""
 
 
+CANDIDATES = {
+    "blurred": "the truth, blurred",
+    "shifted": "the truth, shifted by half a clinical pixel",
+    "other_lung": "another lung's truth",
+    "linear": "the best linear estimate",
+    "nearest": "nearest neighbour",
+    "noise_texture": "bicubic with noise for texture",
+    "checkerboard": "the truth with a checkerboard",
+    "planted_airways": "the truth with planted airways",
+    "removed_airways": "the truth without its airways",
+    "planted_nodules": "the truth with planted nodules",
+    "removed_nodules": "the truth without vessels and tumour",
+}
+"""Images that are not the truth, by which metrics are tested (`evaluation.validation`), in words."""
+
+
 @dataclass(frozen=True)
 class Protocol:
     """A way of testing: its name in the tables; a few words for a panel; a title, and how to read its numbers."""
@@ -50,6 +66,8 @@ class Metric:
     number of things.
     never: whether it is infinite where something is never reached; then medians over cases and seeds are taken.
     ideal: of Best.IDEAL, its best value, or the metric of the same protocol that gives it.
+    sees, blind: of CANDIDATES those that it ranks worse than the truth, and those that it does not; of the others
+    nothing is said. They hold for every member of a family that is measured.
     """
 
     protocol: str
@@ -61,6 +79,8 @@ class Metric:
     fooled: str
     never: bool = False
     ideal: float | str = float("nan")
+    sees: tuple[str, ...] = ()
+    blind: tuple[str, ...] = ()
 
     @property
     def better(self) -> str:
@@ -132,38 +152,55 @@ METRICS = (
         "Averaged back to clinical pixels, minus the scan: the truth differs from its scan too, by noise, blur and "
         "thinner slices.",
         "Nearest-neighbour up-sampling gets 0, and keeping the scan's noise gets below the truth.",
+        sees=(
+            "blurred", "shifted", "other_lung", "linear", "nearest", "removed_airways", "planted_nodules",
+            "removed_nodules",
+        ),
+        blind=("checkerboard",),
     ),
     Metric(
         "no_reference", "consistency_scan_rmse", "Fit when scanned again", "HU", Best.TRUTH,
         "Scanned again (kernel, sampling, slice profile), minus the scan: the truth differs by the scan's noise.",
         "Nearest neighbour happens to be near the truth, explaining the noise gets below it, a wrong kernel shifts "
         "all.",
+        sees=("shifted", "other_lung", "linear", "removed_airways", "planted_nodules", "removed_nodules"),
+        blind=("checkerboard",),
     ),
     Metric(
         "no_reference", "mean_shift", "Shift of the mean", "HU", Best.ZERO,
         "Mean of the lung, minus that of the scan.",
         "Regions that are too bright and too dark cancel.",
+        sees=("removed_airways", "planted_nodules", "removed_nodules"),
+        blind=("linear", "nearest", "noise_texture", "checkerboard"),
     ),
     Metric(
         "no_reference", "spectrum_distance", "Spectrum", "log10 power", Best.DOWN_TO_TRUTH,
         "Distance to uCT in the strength of texture above the clinical Nyquist limit, wherever it is.",
         "Noise shaped like uCT gets 0, and the uCT's own noise is part of the aim.",
+        sees=("blurred", "linear", "nearest"),
+        blind=("shifted", "other_lung", "noise_texture", "checkerboard", "planted_airways", "planted_nodules"),
     ),
     Metric(
         "no_reference", "histogram_distance", "Histogram", "HU", Best.DOWN_TO_TRUTH,
         "Distance to uCT in which HU there are (Wasserstein-1), wherever they are.",
         "Shuffled pixels get 0, and a specimen may be inflated otherwise than the patient.",
+        sees=("blurred", "linear", "nearest", "noise_texture", "removed_nodules"),
+        blind=("other_lung",),
     ),
     Metric(
         "no_reference", "checkerboard", "Checkerboard", "log10 ratio", Best.DOWN_TO_TRUTH,
         "Power at multiples of 1/8 cycles per pixel above that around them: a pattern with the period of a clinical "
         "pixel.",
         "A pattern that changes with the image hides; by chance it is up to 0.2.",
+        sees=("linear", "checkerboard"),
+        blind=("blurred", "shifted", "noise_texture", "planted_airways", "removed_airways", "planted_nodules"),
     ),
     Metric(
         "no_reference", "texture_in_vessels", "Grain in vessels", "HU", Best.TRUTH,
         "Texture where the scan shows solid tissue, which has no more of it than the uCT has noise.",
         "Smooth images get 0, and air spaces of a tumour are real.",
+        sees=("blurred", "shifted", "other_lung", "nearest", "noise_texture", "checkerboard", "removed_nodules"),
+        blind=("planted_airways", "removed_airways", "planted_nodules"),
     ),
     Metric(
         "no_reference", "texture_in_airways", "Grain in airways", "HU", Best.TRUTH,
@@ -174,68 +211,113 @@ METRICS = (
         "truth", "psnr", "PSNR", "dB", Best.HIGHER,
         "Pixel by pixel, over the data range of the settings.",
         "Blur is rewarded, and doubling the range adds 6 dB.",
+        sees=(
+            "blurred", "shifted", "other_lung", "linear", "nearest", "noise_texture", "checkerboard",
+            "planted_airways", "removed_airways", "planted_nodules", "removed_nodules",
+        ),
     ),
     Metric(
         "truth", "ssim", "SSIM", "1", Best.HIGHER,
         "Likeness of small windows.",
         "Blur is rewarded, and a wide data range makes flat tissue alike.",
+        sees=(
+            "blurred", "shifted", "other_lung", "linear", "nearest", "noise_texture", "checkerboard",
+            "removed_airways", "planted_nodules", "removed_nodules",
+        ),
     ),
     Metric(
         "truth", "ms_ssim", "MS-SSIM", "1", Best.HIGHER,
         "SSIM at several scales.",
         "Blur is rewarded, and the coarse scales weigh most.",
+        sees=(
+            "blurred", "shifted", "other_lung", "linear", "nearest", "noise_texture", "removed_airways",
+            "planted_nodules", "removed_nodules",
+        ),
+        blind=("checkerboard",),
     ),
     Metric(
         "truth", "psnr_thick", "PSNR, thick truth", "dB", Best.HIGHER,
         "Against the truth averaged over the slice profile: what is left to recover in-plane.",
         "Blur is rewarded, and the thin truth itself is not at the top.",
+        sees=(
+            "shifted", "other_lung", "noise_texture", "checkerboard", "planted_airways", "removed_airways",
+            "planted_nodules", "removed_nodules",
+        ),
+        blind=("blurred", "linear", "nearest"),
     ),
     Metric(
         "truth", "ssim_thick", "SSIM, thick truth", "1", Best.HIGHER,
         "Likeness of small windows to the truth averaged over the slice profile.",
         "Blur is rewarded, and the thin truth itself is not at the top.",
+        sees=(
+            "shifted", "other_lung", "nearest", "noise_texture", "checkerboard", "removed_airways", "planted_nodules",
+            "removed_nodules",
+        ),
+        blind=("blurred",),
     ),
     Metric(
         "truth", "rmse_<tissue>", "RMS error", "HU", Best.LOWER,
         "Pixel by pixel in one tissue.",
         "Blur is rewarded, and rare tissues have few pixels.",
+        sees=(
+            "blurred", "shifted", "other_lung", "linear", "nearest", "noise_texture", "checkerboard",
+            "removed_airways", "removed_nodules",
+        ),
     ),
     Metric(
         "truth", "ssim_<tissue>", "SSIM", "1", Best.HIGHER,
         "Likeness of small windows in one tissue.",
         "Blur is rewarded, and rare tissues have few pixels.",
+        sees=("blurred", "shifted", "other_lung", "linear", "nearest", "noise_texture", "removed_nodules"),
     ),
     Metric(
         "truth", "measured_rmse", "Error that the scan could prevent", "HU", Best.LOWER,
         "The part of the error that lies in what the scanner measures.",
         "Noise taken over from the scan counts as a mistake, and so does what neighbouring slices add to the scan.",
+        sees=(
+            "blurred", "shifted", "other_lung", "linear", "nearest", "noise_texture", "planted_airways",
+            "removed_airways", "planted_nodules", "removed_nodules",
+        ),
+        blind=("checkerboard",),
     ),
     Metric(
         "truth", "null_rmse", "Error that no scan could prevent", "HU", Best.LOWER,
         "The part of the error that lies in what the scanner cannot see.",
         "Without any texture it is the truth's own content, and texture out of place costs more than none.",
+        sees=(
+            "blurred", "shifted", "other_lung", "linear", "nearest", "noise_texture", "checkerboard",
+            "planted_airways", "removed_airways", "planted_nodules", "removed_nodules",
+        ),
     ),
     Metric(
         "truth", "bronchiole_detected", "Bronchioles found", "1", Best.HIGHER,
         "Share of airways that are detected, mean over the diameters below.",
         "A ring drawn where airways use to be is a ring, and one that is invented elsewhere is not counted.",
+        sees=("blurred", "shifted", "other_lung", "linear", "nearest", "noise_texture", "removed_airways"),
+        blind=("checkerboard", "planted_airways", "planted_nodules"),
     ),
     Metric(
         "truth", "bronchiole_detected_<from>-<to>", "Bronchioles found", "1", Best.HIGHER,
         "Share of airways that are detected, of those with a lumen of so many mm.",
         "A ring drawn where airways use to be is a ring, and one that is invented elsewhere is not counted.",
+        sees=("blurred", "other_lung", "linear", "nearest", "noise_texture", "removed_airways"),
+        blind=("checkerboard", "planted_airways", "planted_nodules"),
     ),
     Metric(
         "truth", "smallest_bronchiole", "Smallest bronchiole", "mm", Best.LOWER,
         "Lumen from which on 90 % are detected; never counts as infinite, so medians are taken.",
         "With few airways the interval is the finding.",
         never=True,
+        sees=("blurred", "other_lung", "linear", "nearest", "noise_texture", "removed_airways"),
+        blind=("checkerboard", "planted_airways", "planted_nodules"),
     ),
     Metric(
         "truth", "smallest_bronchiole_low", "Smallest bronchiole, low end of the interval", "mm", Best.LOWER,
         "2.5th percentile over bootstrap draws of the airways.",
         "With few airways it is wide.",
         never=True,
+        sees=("blurred", "other_lung", "linear", "nearest", "noise_texture", "removed_airways"),
+        blind=("checkerboard", "planted_airways", "planted_nodules"),
     ),
     Metric(
         "truth", "smallest_bronchiole_high", "Smallest bronchiole, high end of the interval", "mm", Best.LOWER,
@@ -247,41 +329,77 @@ METRICS = (
         "truth", "wall_error_um", "Error of airway walls", "um", Best.LOWER,
         "Distance of the walls' inner borders, median.",
         "Half of the rays may find no wall at all.",
+        sees=("blurred", "shifted", "other_lung", "linear", "nearest", "noise_texture", "removed_airways"),
+        blind=("checkerboard", "planted_airways", "planted_nodules", "removed_nodules"),
     ),
     Metric(
         "truth", "tumour_border_error_um", "Error of the tumour's border", "um", Best.LOWER,
         "Distance of the borders in the slice's plane; 2000 if the tumour is gone.",
         "Spicules below 0.15 mm do not count.",
+        sees=("shifted", "other_lung", "linear", "nearest", "noise_texture", "removed_nodules"),
+        blind=("checkerboard", "planted_airways", "planted_nodules"),
     ),
     Metric(
         "truth", "small_lost", "Structures lost", "1", Best.LOWER,
         "Share of the truth's solid structures 0.3 to 3 mm thick, vessels mostly, that the image lacks.",
         "One that is thinner by half its area counts as lost, and walls and septa are too thin to count.",
+        sees=("blurred", "shifted", "other_lung", "linear", "nearest", "noise_texture", "removed_nodules"),
+        blind=("checkerboard", "planted_airways", "planted_nodules"),
     ),
     Metric(
         "truth", "small_invented", "Structures invented", "1", Best.LOWER,
         "Share of the image's solid structures 0.3 to 3 mm thick that the truth lacks.",
         "One that is more than twice as large counts as invented, and dense texture hits something by chance.",
+        sees=("shifted", "other_lung", "planted_nodules"),
+        blind=("blurred", "checkerboard", "removed_airways", "removed_nodules"),
     ),
     Metric(
         "truth", "small_lost_<from>-<to>", "Structures lost", "1", Best.LOWER,
         "The same of structures so many mm thick; the thinnest are below a clinical pixel.",
         "One that is thinner by half its area counts as lost, and a vessel that tapers has several sizes.",
+        sees=("other_lung", "removed_nodules"),
+        blind=("checkerboard", "planted_airways", "planted_nodules"),
     ),
     Metric(
         "truth", "small_invented_<from>-<to>", "Structures invented", "1", Best.LOWER,
         "The same of structures so many mm thick; the thinnest are below a clinical pixel.",
         "One that is more than twice as large counts as invented, and dense texture hits something by chance.",
+        sees=("other_lung",),
+        blind=("blurred", "checkerboard", "removed_airways"),
+    ),
+    Metric(
+        "truth", "airways_lost", "Airways lost", "1", Best.LOWER,
+        "Share of the truth's airways, dark holes with a wall around, that the image lacks.",
+        "Lumens below about 0.5 mm are not looked for, and one that is narrower by half its area counts as lost.",
+        sees=("blurred", "shifted", "other_lung", "linear", "nearest", "noise_texture", "removed_airways"),
+        blind=("checkerboard", "planted_airways", "planted_nodules"),
+    ),
+    Metric(
+        "truth", "airways_invented", "Airways invented", "1", Best.LOWER,
+        "Airways of the image, dark holes with a wall around, that the truth lacks, for each one of the truth.",
+        "Lumens below about 0.5 mm are not looked for, and one that is more than twice as large counts as invented.",
+        sees=("shifted", "other_lung", "planted_airways"),
+        blind=("blurred", "linear", "nearest", "planted_nodules"),
     ),
     Metric(
         "truth", "lesions_lost", "Solid objects lost", "count", Best.LOWER,
         "Solid objects of the truth, into which a 3 mm ball fits, that the image lacks.",
         "Large vessels count, and 0 of few proves little.",
+        sees=("removed_nodules",),
+        blind=(
+            "blurred", "shifted", "linear", "nearest", "noise_texture", "checkerboard", "planted_airways",
+            "removed_airways", "planted_nodules",
+        ),
     ),
     Metric(
         "truth", "lesions_invented", "Solid objects invented", "count", Best.LOWER,
         "Solid objects of the image, into which a 3 mm ball fits, that the truth lacks.",
         "Large vessels count, and 0 of few proves little.",
+        sees=("planted_nodules",),
+        blind=(
+            "blurred", "shifted", "linear", "nearest", "noise_texture", "checkerboard", "planted_airways",
+            "removed_airways", "removed_nodules",
+        ),
     ),
     Metric(
         "downsampled", "psnr", "PSNR", "dB", Best.HIGHER,

@@ -35,8 +35,9 @@ TABLES = {
     "search": "rank the trials of a search",
     "choices": "put into one table which model of each training was chosen",
     "choose": "choose among the models kept of a training",
+    "validate": "show the metrics images whose faults are known",
 }
-"""What is made of all tables, each by a module of its own, which is loaded when it is asked for."""
+"""What is no protocol, each a module of its own, which is loaded when it is asked for."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -56,6 +56,18 @@ class Split:
         back = np.conj(self._transfer) * (scanned * self._inverse)[None, :, None, :]
         return ifft2(back.reshape(self._fine), overwrite_x=True).real
 
+    def estimate(self, scan: np.ndarray, signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """The best linear estimate of a slice from its scan: the Wiener filter, float32 [rows, columns] on the SR grid.
+
+        scan: HU [clinical rows, columns], of mean 0 as the signal is taken to be. signal, noise: power in HU^2 a pixel
+        at the frequencies of the SR slice and of the scan. Best in mean square for a slice of this power whose
+        frequencies know nothing of each other; the slice profile is not part of it.
+        """
+        signal = np.asarray(signal, np.float32).reshape(self._transfer.shape)
+        seen = np.einsum("aibj,aibj->ij", np.abs(self._transfer) ** 2, signal) + SCALE**2 * noise
+        back = np.conj(self._transfer) * signal * (SCALE**2 * fft2(scan) / seen)[None, :, None, :]
+        return ifft2(back.reshape(self._fine)).real.astype(np.float32)
+
 
 def _transfer(number: int, step: float, sigma: float) -> np.ndarray:
     """Transfer function [8 number] along one axis of `physics.scanner.sampling` with `number` pixels of `step` mm, ends

@@ -39,6 +39,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "losses": (TRAINING, "Loss curves"),
     "panels": (TRAINING, "Sample panels over the training"),
     "metrics": (EVALUATION, "Metrics of each method"),
+    "metrics_validation": (EVALUATION, "What each metric sees"),
     "bronchioles": (EVALUATION, "Bronchiole resolution"),
     "hallucination": (EVALUATION, "Hallucination maps"),
     "uncertainty": (EVALUATION, "Draws and their uncertainty"),
@@ -46,7 +47,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "efficiency": (EVALUATION, "Quality against cost"),
     "tiling": (EVALUATION, "Tiles that cannot be seen"),
 }
-"""First word of a figure's file name -> section of the report and title; others are in the evaluation."""
+"""First word of a figure's file name, or all of it -> section of the report and title; others are in the evaluation."""
 
 AS_TABLE = ("volumes",)
 """Kinds of figures that the page has as tables of its own."""
@@ -80,7 +81,8 @@ def show_figures(paths: list[Path], captions: Path, settings: dict[str, Any]) ->
     order = list(KINDS)
     kinds: dict[str, list[Path]] = {}
     for path in paths:
-        kinds.setdefault(path.stem.partition("_")[0], []).append(path)
+        kind = path.stem if path.stem in KINDS else path.stem.partition("_")[0]
+        kinds.setdefault(kind, []).append(path)
     for kind in AS_TABLE:
         kinds.pop(kind, None)
     shown, left_out = [], {}
@@ -94,7 +96,7 @@ def show_figures(paths: list[Path], captions: Path, settings: dict[str, Any]) ->
 
 def _show(path: Path, kind: str, captions: Path, settings: dict[str, Any]) -> Shown:
     section, title = KINDS.get(kind, (EVALUATION, kind.replace("-", " ").capitalize()))
-    rest = path.stem.partition("_")[2]
+    rest = path.stem.removeprefix(kind).removeprefix("_")
     if kind == "patches":
         case, _, modality = rest.rpartition("_")
         title += f": {case}, {MODALITY_NAMES.get(modality, modality)}"

@@ -78,6 +78,8 @@ def list_left_out(
         lines.append(f"bronchioles and hallucination of {_names(unknown)}: truth, labels and airways are not all known")
     if not experiment.evaluate.validate_simulation:
         lines.append("validation of the simulated lung and scanner: not asked for (evaluate.validate_simulation)")
+    if not experiment.evaluate.validate_metrics:
+        lines.append("validation of the metrics: not asked for (evaluate.validate_metrics)")
     if experiment.superresolve.slices != "all":
         lines.append(f"slices: only {experiment.superresolve.slices} are super-resolved (superresolve.slices)")
     if not trained:

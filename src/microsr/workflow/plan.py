@@ -690,15 +690,19 @@ class Plan:
             "comparison": {name: self._draw_comparison(name) for name in self.comparisons},
             "metrics": {name: self._draw_metrics(words) for name, words in self.metric_figures.items()},
             "hallucination": self._draw_hallucination(),
-            "validation": {
-                name: Drawing({"table": [f"<results>/tables/{name}.csv"]}) for name in self._validation_files
-            },
+            "validation": self._draw_validation("validation"),
+            "metrics_validation": self._draw_validation("metrics_validation"),
             "bronchioles": self._draw_bronchioles(),
             "efficiency": self._draw_efficiency(),
             "uncertainty": self._draw_uncertainty(),
             "reliability": self._draw_reliability(),
         }
         return of_tables | of_results | (self._draw_trainings() if self.trainings else {})
+
+    def _draw_validation(self, name: str) -> dict[str, Drawing]:
+        """A validation, where it is asked for."""
+        asked = name in self._validations
+        return {name: Drawing({"table": [f"<results>/tables/{name}.csv"]})} if asked else {}
 
     def _draw_comparison(self, name: str) -> Drawing:
         tested = self.comparisons[name]
@@ -822,7 +826,7 @@ class Plan:
     @property
     def tables(self) -> list[str]:
         """The files of all tables that are results, those for a paper too."""
-        names = [f"{name}.csv" for name in ("volumes", "metrics", "summary", "paired", *self._validation_files)]
+        names = [f"{name}.csv" for name in ("volumes", "metrics", "summary", "paired", *sorted(self._validations))]
         names += [f"{name}.{ending}" for name in TYPESET for ending in ("tex", "md")]
         names += [f"{name}.csv" for name in (*self.domains, "tiling")] if self.trainings else []
         names += ["efficiency.csv"] if self.networks_differ else []
@@ -833,9 +837,13 @@ class Plan:
         return [f"<results>/tables/{name}" for name in names]
 
     @property
-    def _validation_files(self) -> list[str]:
-        """Table and figure of the validation, where it is asked for: the lung that it measures is made for it alone."""
-        return ["validation"] if self.experiment.evaluate.validate_simulation else []
+    def _validations(self) -> set[str]:
+        """Tables and figures of the validations that are asked for: the lungs that they measure are made for them
+        alone.
+        """
+        asked = self.experiment.evaluate
+        found = {"validation": asked.validate_simulation, "metrics_validation": asked.validate_metrics}
+        return {name for name, wanted in found.items() if wanted}
 
     # The report
 

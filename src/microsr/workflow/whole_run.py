@@ -33,6 +33,7 @@ TYPICAL = {
     "evaluate_distribution": 8.0,
     "learn_features": 48.0,
     "validate_simulation": 13.0,
+    "validate_metrics": 120.0,
     "write_report": 10.0,
     "draw_comparison": 5.0,
     "draw_hallucination": 5.0,

@@ -29,6 +29,7 @@ KEYS = {
     Stream.START_NOISE: {(3,): [7, 3, 12]},
     Stream.SCANNERS: {(0x9E83486D,): [7, 0x9E83486D, 13]},  # the CRC-32 of a case's name
     Stream.PAIRS: {(3,): [7, 3, 14]},
+    Stream.CANDIDATES: {(): [7, 0, 23]},
     Stream.SEARCH: {(0x9E83486D,): [7, 0x9E83486D, 20]},  # the CRC-32 of a trial's name
     Stream.TEXTURE_WINDOWS: {(): [7]},
     Stream.CASE: {("ab",): [7, 0x9E83486D]},  # the CRC-32 of these letters

@@ -30,6 +30,7 @@ ALLOWED = {
     "evaluate.summarise": {"core", "evaluation"},
     "evaluate.search": {"core", "evaluation"},
     "evaluate.choices": {"core", "evaluation"},
+    "evaluate.validate": IMPORTED | {"preprocessing", "simulation", "networks", "evaluation"},
     "evaluate.choose": IMPORTED | {"preprocessing", "networks", "inference", "evaluation"},
     "report": {"core", "volume", "physics", "preprocessing", "evaluation", "figures", "report"},
 }

@@ -9,6 +9,8 @@ from microsr.evaluation.structures import (
     BORDER_SEARCH_MM,
     SIZES_MM,
     Objects,
+    airway_holes,
+    airways,
     border_distances,
     lesions,
     lumen_borders,
@@ -52,6 +54,31 @@ def test_the_border_of_a_round_lumen_is_its_radius():
     borders = lumen_borders(airway(0.9), crossing(0.9).iloc[0], SPACING)
     assert len(borders) == 16
     assert borders == pytest.approx(np.full(16, 0.9), abs=0.05)
+
+
+def test_an_airway_is_a_hole_with_a_wall_around():
+    lung = np.ones((SIDE, SIDE), bool)
+    ring, hole = airway(0.5), np.minimum(-860, -860 - 140 * disc(64, 60, 0.5))
+    half = np.where(np.arange(SIDE) < 61, ring, hole)
+    found = airway_holes(ring, lung, SPACING)
+    assert found[64, 60] and np.count_nonzero(found) * SPACING**2 == pytest.approx(np.pi * 0.4**2, rel=0.3)
+    assert not airway_holes(hole, lung, SPACING).any() and not airway_holes(half, lung, SPACING).any()
+    assert not airway_holes(airway(0.15), lung, SPACING).any(), "too small"
+    assert not airway_holes(ring, ~lung, SPACING).any(), "not in the lung"
+
+
+def test_an_airway_is_lost_where_it_was_and_invented_where_it_is_not():
+    """In the image one is where the truth has it, one has moved by more than its radius, and two are new."""
+    lung = np.ones((SIDE, SIDE), bool)
+    kept, was, moved, new, other = (
+        airway(0.4, row=row, column=column) for row, column in ((30, 30), (30, 90), (42, 90), (90, 30), (90, 90))
+    )
+
+    def together(*rings):
+        return sum(ring + 860 for ring in rings) - 860
+
+    assert airways(together(kept, moved, new, other), together(kept, was), lung, SPACING).tolist() == [1, 3, 2]
+    assert airways(together(kept, was), together(kept, was), lung, SPACING).tolist() == [0, 0, 2]
 
 
 def test_the_lumen_of_a_tilted_airway_is_an_ellipse_that_is_followed_to_its_ends():

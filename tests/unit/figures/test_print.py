@@ -12,7 +12,7 @@ import pytest
 from printing import faults, read_page
 
 from microsr.config import CycleGANMethod, Inset, Train
-from microsr.evaluation.catalogue import HEADLINE
+from microsr.evaluation.catalogue import CANDIDATES, HEADLINE, METRICS
 from microsr.evaluation.protocols.uncertainty import CURVES
 from microsr.evaluation.tables import COLUMNS
 from microsr.figures.charts.bronchioles import draw_bronchioles
@@ -20,6 +20,8 @@ from microsr.figures.charts.domain import draw_domain
 from microsr.figures.charts.efficiency import SHOWN, draw_efficiency
 from microsr.figures.charts.losses import draw_losses
 from microsr.figures.charts.metrics import draw_metrics
+from microsr.figures.charts.metrics_validation import COLUMNS as VALIDATED
+from microsr.figures.charts.metrics_validation import draw_metrics_validation
 from microsr.figures.charts.reliability import draw_reliability
 from microsr.figures.charts.validation import draw_validation
 from microsr.figures.charts.volumes import draw_volumes
@@ -135,6 +137,18 @@ def patches():
     return draw_patches(volume, np.ones(volume.shape), index, [0, 1, 2])
 
 
+def metrics_validation():
+    """Long numbers in every cell, of metrics with long names, and none."""
+    values = {"psnr": 1234.5, "lesions_invented": -0.000123, "texture_in_airways": np.nan}
+    rows = [
+        ("seed 1", candidate, metric.protocol, metric.key, values.get(metric.key, 0.0571), 0.1 * place, "as good")
+        for metric in METRICS
+        if metric.protocol in ("no_reference", "truth") and "<" not in metric.key
+        for place, candidate in enumerate(["truth", *CANDIDATES])
+    ]
+    return draw_metrics_validation(pd.DataFrame(rows, columns=VALIDATED))
+
+
 def domain():
     rows = []
     for name, mean in (("clinical", -687.0), ("pooled_micro", -663.0)):
@@ -204,6 +218,7 @@ FIGURES = {
     "patches": patches,
     "domain": domain,
     "validation": validation,
+    "metrics_validation": metrics_validation,
     "volumes": lambda: volumes(4),
     "volumes, many": lambda: volumes(60),
 }

@@ -100,3 +100,19 @@ def test_what_a_twentieth_of_the_largest_gain_passes_is_measured_and_what_less_p
 
 def test_root_mean_squares_say_hu():
     assert measured_rmse(9.0) == 3 and null_rmse(16.0) == 4
+
+
+def test_the_best_linear_estimate_without_noise_is_what_the_scanner_measures(image):
+    """Of a signal with the same power at all frequencies, with a kernel whose gain is nowhere below the cut-off."""
+    kernel = KERNELS["lung"]
+    split = Split(kernel, SPACING, SHAPE)
+    found = split.estimate(scan(image, kernel), np.ones(image.shape), np.zeros(SHAPE))
+    inside = np.s_[40:-40, 40:-40]
+    assert found[inside] == pytest.approx(split.measured(image)[inside], abs=0.05 * float(image.std()))
+
+
+def test_noise_makes_the_best_linear_estimate_smaller(image):
+    split = Split(KERNELS["lung"], SPACING, SHAPE)
+    seen, power = scan(image, KERNELS["lung"]), np.full(image.shape, 100.0**2)
+    quiet, loud = (np.std(split.estimate(seen, power, np.full(SHAPE, noise**2))) for noise in (1.0, 100.0))
+    assert loud < 0.2 * quiet

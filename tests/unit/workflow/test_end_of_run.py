@@ -18,9 +18,13 @@ EVERYTHING = {name: {"path": f"{name}.nii"} for name in ("clinical", "micro", "t
 SETTINGS = {
     "experiment": "x",
     "train": {"repeats": 3},
-    "evaluate": {"further_protocols": ["distribution", "downsampled", "repeatability"], "validate_simulation": True},
+    "evaluate": {
+        "further_protocols": ["distribution", "downsampled", "repeatability"],
+        "validate_simulation": True,
+        "validate_metrics": True,
+    },
     "methods": {"proposed": {}, "other": {"train": {"network": "compact"}}, "bicubic": {"kind": "bicubic"}},
-}
+}  # fmt: skip
 
 
 def told(settings=None, without=(), training=(), nulls=(), cases=("test1",)) -> list[str]:
@@ -52,7 +56,8 @@ def test_an_experiment_that_makes_everything_leaves_nothing_out():
          ["metrics repeatability of c0, c1, c2, c3, c4 and 2 more: no second scan in the sheet"]),
         ({"without": ["repeat"], "settings": {"evaluate": {"further_protocols": ["distribution"]}}},
          ["metrics downsampled, repeatability: not asked for (evaluate.further_protocols)",
-          "validation of the simulated lung and scanner: not asked for (evaluate.validate_simulation)"]),
+          "validation of the simulated lung and scanner: not asked for (evaluate.validate_simulation)",
+          "validation of the metrics: not asked for (evaluate.validate_metrics)"]),
         ({"training": ["micro"]}, ["uCT of train1 in training: none in the sheet"]),
         ({"training": ["clinical"]}, ["clinical CT of train1 in training: none in the sheet"]),
         ({"settings": {"train": {"repeats": 2}}},

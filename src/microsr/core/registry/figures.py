@@ -51,6 +51,11 @@ FIGURES: dict[str, Entry] = {
         category="Data",
         title="simulation beside the literature",
     ),
+    "metrics_validation": Entry(
+        "microsr.figures.charts.metrics_validation",
+        help="the metrics on images whose faults are known",
+        title="what each metric sees",
+    ),
     "volumes": Entry(
         "microsr.figures.charts.volumes",
         help="pixels, slices and pixel size of every volume (the paper's Table 1)",

@@ -135,7 +135,7 @@ def _open(
 
 
 def _shares(counts: np.ndarray) -> tuple[float, float]:
-    """Shares lost and invented, of counts of `structures.small_solids`; NaN of nothing."""
+    """Shares lost and invented, of counts as of `structures.small_solids`; NaN of nothing."""
     lost, present, invented, shown = counts
     return lost / present if present else float("nan"), invented / shown if shown else float("nan")
 
@@ -151,7 +151,7 @@ class _Measures:
         self.thick = Moments(), Moments()
         self.multiscale: list[tuple[float, int]] = []
         self.by_tissue = {t: (Moments(), Moments()) for t in LUNG_TISSUES}
-        self.solids = np.zeros((len(structures.SIZES_MM) - 1, 4), int)
+        self.solids, self.airways = np.zeros((len(structures.SIZES_MM) - 1, 4), int), np.zeros(3, int)
         self.walls: list[np.ndarray] = []
         self.borders: list[np.ndarray] = []
         self.bronchioles: list[pd.DataFrame] = []
@@ -175,8 +175,9 @@ class _Measures:
         alike.add(metrics.ssim_values(image, true, lung, self.data_range))
 
     def compare_structures(self, image: np.ndarray, true: np.ndarray, lung: np.ndarray) -> None:
-        """Solid objects in the lung, in-plane."""
+        """Solid objects and airways in the lung, in-plane."""
         self.solids += structures.small_solids(image, true, lung, self.spacing[0])
+        self.airways += structures.airways(image, true, lung, self.spacing[0])
 
     def compare_tissues(self, image: np.ndarray, true: np.ndarray, tissues: np.ndarray) -> None:
         """Pixel by pixel in each tissue of the label volume, and the tumour's border."""
@@ -236,4 +237,7 @@ class _Measures:
             lost, invented = _shares(counts)
             found.append((f"small_lost_{low:g}-{high:g}", lost, "1"))
             found.append((f"small_invented_{low:g}-{high:g}", invented, "1"))
+        lost, invented, present = self.airways
+        lost, invented = _shares(np.array([lost, present, invented, present]))
+        found += [("airways_lost", lost, "1"), ("airways_invented", invented, "1")]
         return [*found, ("lesions_lost", lesions[0], "count"), ("lesions_invented", lesions[1], "count")]

@@ -22,8 +22,8 @@ from microsr.core.progress import logger
 from microsr.core.provenance import write_run
 from microsr.evaluation.evaluate import evaluate
 from microsr.evaluation.protocols.truth import Reference
-from microsr.evaluation.selection.choice import mean_ranks
-from microsr.evaluation.selection.choices import BEGIN
+from microsr.evaluation.selection.ranks import mean_ranks
+from microsr.evaluation.selection.tabulate_choices import BEGIN
 from microsr.evaluation.tables import read_table
 from microsr.inference.superresolve import superresolve
 from microsr.inference.upsamplers import Generator

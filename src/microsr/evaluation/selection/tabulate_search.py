@@ -18,7 +18,7 @@ import pandas as pd
 from microsr.core.errors import UserError
 from microsr.core.files import write_csv
 from microsr.core.provenance import write_run
-from microsr.evaluation.selection.choice import mean_ranks
+from microsr.evaluation.selection.ranks import mean_ranks
 from microsr.evaluation.tables import read_table
 
 Trials = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -28,7 +28,7 @@ Trials = Mapping[str, Mapping[str, Mapping[str, Any]]]
 def tabulate(table: pd.DataFrame, trials: Trials, by: Sequence[str]) -> pd.DataFrame:
     """A row a trial, those of a method together, the chosen one first: it has the least mean rank among them.
 
-    table: columns of `evaluation.tables.COLUMNS`. by: metrics, see `choice.mean_ranks`. Returns method, trial, chosen
+    table: columns of `evaluation.tables.COLUMNS`. by: metrics, see `ranks.mean_ranks`. Returns method, trial, chosen
     ("yes" or ""), settings (JSON; {} as they stand), seeds, cases, the mean of each metric and mean_rank.
 
     Raises

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from microsr.core.errors import UserError
-from microsr.evaluation.selection.choice import mean_ranks
-from microsr.evaluation.selection.search import tabulate
+from microsr.evaluation.selection.ranks import mean_ranks
+from microsr.evaluation.selection.tabulate_search import tabulate
 from microsr.evaluation.tables import COLUMNS
 
 BY = ["truth.psnr", "no_reference.spectrum_distance", "no_reference.mean_shift"]

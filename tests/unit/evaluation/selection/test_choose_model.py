@@ -9,8 +9,8 @@ import pytest
 from microsr import config
 from microsr.core.errors import UserError
 from microsr.evaluation import tables
-from microsr.evaluation.selection import choose
-from microsr.evaluation.selection.choices import collect_choices
+from microsr.evaluation.selection import choose_model
+from microsr.evaluation.selection.tabulate_choices import collect_choices
 
 BY = ["truth.psnr", "no_reference.spectrum_distance"]
 GIVES = {"generator.1.pt": (20, 3.0), "generator.2.pt": (30, 1.0), "generator.3.pt": (25, 2.0)}
@@ -20,8 +20,10 @@ GIVES = {"generator.1.pt": (20, 3.0), "generator.2.pt": (30, 1.0), "generator.3.
 @pytest.fixture
 def choosing(tmp_path, monkeypatch):
     """Chooses among models whose metrics are given, on two cases; the table, and the file that is chosen."""
-    monkeypatch.setattr(choose, "Generator", lambda model, *_: model)
-    monkeypatch.setattr(choose, "superresolve", lambda source, image, model, *_, **__: image.write_text(model.name))
+    monkeypatch.setattr(choose_model, "Generator", lambda model, *_: model)
+    monkeypatch.setattr(
+        choose_model, "superresolve", lambda source, image, model, *_, **__: image.write_text(model.name)
+    )
 
     def go(gives):
         def evaluate(names, image, clinical, micro, output, *_):
@@ -29,14 +31,14 @@ def choosing(tmp_path, monkeypatch):
             found = [("truth", "psnr", psnr, "dB"), ("no_reference", "spectrum_distance", spectrum, "log10 power")]
             tables.write_table(output, names, found)
 
-        monkeypatch.setattr(choose, "evaluate", evaluate)
+        monkeypatch.setattr(choose_model, "evaluate", evaluate)
         models = [tmp_path / name for name in gives]
         for model in models:
             model.write_bytes(model.name.encode())
         clinical = tmp_path / "clinical.nii"
         clinical.write_text("a scan")
-        cases = [choose.ValidationCase(name, clinical, [clinical]) for name in ("validation1", "validation2")]
-        choose.choose(
+        cases = [choose_model.ValidationCase(name, clinical, [clinical]) for name in ("validation1", "validation2")]
+        choose_model.choose(
             ("proposed", "pooled", "7"), models, cases, tmp_path / "generator.pt", tmp_path / "choice.csv",
             config.Evaluate(choose_by=BY), config.Scanner(), config.Superresolve(), config.Compute(),
         )  # fmt: skip
@@ -73,21 +75,21 @@ def test_choices_of_all_trainings_stand_in_one_table(choosing, tmp_path):
 
 
 def test_a_validation_case_is_said_in_words():
-    case = choose.case_of(["name=v", "clinical=c", "micro=m1", "micro=m2", "truth=t", "labels=l", "airways=a"])
+    case = choose_model.case_of(["name=v", "clinical=c", "micro=m1", "micro=m2", "truth=t", "labels=l", "airways=a"])
     assert (case.name, case.clinical, case.micro) == ("v", Path("c"), [Path("m1"), Path("m2")])
     assert case.paths == [Path(name) for name in ("c", "m1", "m2", "t", "l", "a")]
-    assert choose.case_of(["name=v", "clinical=c", "micro=m"]).reference is None
+    assert choose_model.case_of(["name=v", "clinical=c", "micro=m"]).reference is None
 
 
 @pytest.mark.parametrize("words", [["name=v", "clinical=c"], ["name=v", "clinical=c", "micro=m", "lables=l"], ["v"]])
 def test_words_that_make_no_case_are_refused(words):
     with pytest.raises(UserError, match=r"--case .*: give name=, clinical= and micro="):
-        choose.case_of(words)
+        choose_model.case_of(words)
 
 
 def test_the_command_has_the_settings_of_its_sections():
     parser = argparse.ArgumentParser()
-    choose.arguments(parser)
+    choose_model.arguments(parser)
     words = (
         "--method m --training_set s --seed 1 --candidates a.pt b.pt --case name=v clinical=c micro=m --by truth.psnr"
     )

@@ -1,0 +1,1 @@
+"""What each metric makes of images whose faults are known."""
