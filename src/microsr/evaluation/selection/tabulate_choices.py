@@ -1,4 +1,4 @@
-"""Puts into one table which model of each training was chosen. In: tables of `selection.choose`. Out: choice.csv."""
+"""Puts into one table which model of each training was chosen. In: tables of `choose_model`. Out: choice.csv."""
 
 from __future__ import annotations
 
