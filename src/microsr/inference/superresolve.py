@@ -221,11 +221,10 @@ def superresolve(
         def magnified(index: int, hu: np.ndarray, random: list[Tensor]) -> Images:
             if draws is None:
                 return _landing(magnify(hu, random, where, torch.int16))
-            others = (upsampler.draw(index, hu.shape, number) for number in draws.numbers[1:])
-            images = draws.summarise(magnify.draws(hu, itertools.chain([random], others), where))
+            images = magnify.several(hu, index, draws.numbers, draws.summarise, where)
             return lambda: images
 
-        _stream(volume, left, draw if draws is None else draws.first, upsampler, magnified, write)
+        _stream(volume, left, draw if draws is None else None, upsampler, magnified, write)
         progress.close()
         for partial in partials.values():
             partial.finish()
@@ -243,18 +242,18 @@ def _is_dicom(volume: Volume, source: Path) -> bool:
 
 
 def _stream(
-    volume: Volume, indices: list[int], draw: int, upsampler: Upsampler,
+    volume: Volume, indices: list[int], draw: int | None, upsampler: Upsampler,
     magnified: Callable[[int, np.ndarray, list[Tensor]], Images], write: Callable[[Images], None],
 ) -> None:  # fmt: skip
     """Super-resolve slices one after the other, while the next ones are read and the ones before are written, in
-    order.
+    order. draw: number of the draw whose noise is made ahead; None: none is.
     """
     reading = threading.Lock()
 
     def load(index: int) -> tuple[np.ndarray, list[Tensor]]:
         with reading:
             hu = np.asarray(volume.array[index])
-        return hu, upsampler.draw(index, hu.shape, draw)
+        return hu, [] if draw is None else upsampler.draw(index, hu.shape, draw)
 
     ahead = AHEAD[upsampler.device]
     with ThreadPoolExecutor(ahead) as readers, ThreadPoolExecutor(1) as writer:

@@ -7,6 +7,7 @@ into: nothing beyond the halo influences a tile, and a generator's noise belongs
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,6 +38,9 @@ PIECE = 512
 LEVELS = torch.from_numpy(ndtri((np.arange(1 << 16) + 0.5) / (1 << 16)).astype(np.float32))
 """Noise takes these values, the standard normal distribution in equal shares: it is drawn as int16 numbers of them,
 which takes a fifth of the time and half the memory."""
+
+WORD = 4
+"""Noise in one number of 64 bits, of which Philox makes as many at a time."""
 
 Region = tuple[slice, slice]
 """Rows and columns of a slice."""
@@ -197,17 +201,24 @@ class Generator:
         """Of method that it is a model of, as in methods.<name>.kind."""
         self.facts = {"upsampler": "generator", "model": self.inputs[Path(model)], "precision": self._precision}
 
-    def draw(self, index: int, size: tuple[int, int], number: int = 0) -> list[Tensor]:
-        """The slice's noise, a function of the model's seed, the slice's index and the draw.
+    def draw(self, index: int, size: tuple[int, int], number: int = 0, part: Region | None = None) -> list[Tensor]:
+        """The slice's noise, or that of a part of it, a function of the model's seed, the slice's index and the draw.
 
-        It is the same on every device.
+        It is the same on every device. part: clinical pixels; None: all.
         """
-        bits = philox_stream(Stream.SLICE_PLANES, self._seed, index, *([number] if number else []))
-        planes = []
-        for shape in ((scale * size[0], scale * size[1]) for scale in self._g1.noise_scales):
-            count = shape[0] * shape[1]
-            drawn = bits.random_raw(-(-count // 4)).astype("<u8", copy=False).view("<i2")[:count]
-            planes.append(torch.from_numpy(drawn).view(1, 1, *shape))
+        numbers = _Int16s(philox_stream(Stream.SLICE_PLANES, self._seed, index, *([number] if number else [])))
+        planes, first = [], 0
+        for scale in self._g1.noise_scales:
+            rows, columns = (_times(span, scale) for span in part or whole_slice(size))
+            high, wide = (scale * n for n in size)
+            if (columns.start, columns.stop) == (0, wide):
+                drawn = numbers.take(first + rows.start * wide, (rows.stop - rows.start) * wide)
+            else:
+                count = columns.stop - columns.start
+                lines = range(first + rows.start * wide + columns.start, first + rows.stop * wide, wide)
+                drawn = np.concatenate([numbers.take(line, count) for line in lines])
+            planes.append(torch.from_numpy(drawn).view(1, 1, rows.stop - rows.start, columns.stop - columns.start))
+            first += -(-high * wide // WORD) * WORD  # each plane begins with a number of 64 bits
         return planes
 
     def prepare(self, image: Tensor, random: list[Tensor]) -> list[Tensor]:
@@ -220,17 +231,48 @@ class Generator:
     def __call__(self, planes: list[Tensor], sides: Sides) -> Tensor:
         """See `Upsampler`."""
         image, features, *drawn = planes
-        noise = [standard_normal(plane, self._levels) for plane in drawn]
+        return next(self.draws([image, features], [drawn], sides))
+
+    def draws(self, planes: list[Tensor], randoms: Iterable[list[Tensor]], sides: Sides) -> Iterator[Tensor]:
+        """A tile's planes without noise, and its noise in each of several draws, to each draw's [1, 1, 8h, 8w] HU.
+
+        What does not hang on the noise is computed once, as far as the network allows it.
+        """
+        image, features = planes
+        a, excess = normalise(image, self._window), image - image.clamp(*self._window)
+        beyond = None
+        if not image.is_cpu or excess.any():  # a GPU would have to wait for the answer
+            beyond = without_halo(bicubic_upsample(excess), sides, SCALE * self.halo)
         with self._autocast():
-            a_sr = self._g1.magnify(normalise(image, self._window), features, noise, sides).float()
-        excess = image - image.clamp(*self._window)
-        a_sr = to_hu(a_sr, self._window)
-        if image.is_cpu and not excess.any():  # a GPU would have to wait for the answer
-            return a_sr
-        return a_sr + without_halo(bicubic_upsample(excess), sides, SCALE * self.halo)
+            shared = self._g1.share(a, features, sides) if hasattr(self._g1, "share") else None
+        for random in randoms:
+            noise = [standard_normal(plane, self._levels) for plane in random]
+            with self._autocast():
+                if shared is None:
+                    a_sr = self._g1.magnify(a, features, noise, sides)
+                else:
+                    a_sr = self._g1.finish(shared, noise, sides)
+            a_sr = to_hu(a_sr.float(), self._window)
+            yield a_sr if beyond is None else a_sr + beyond
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device, torch.bfloat16, enabled=self._precision == "bfloat16")
+
+
+class _Int16s:
+    """The numbers of a Philox, each of 64 bits taken for WORD of int16, from any place on."""
+
+    def __init__(self, bits: np.random.Philox) -> None:
+        self._bits, self._made = bits, 0
+
+    def take(self, first: int, count: int) -> np.ndarray:
+        """int16 [count] from the number `first` on."""
+        step = WORD * WORD  # a turn of Philox
+        start, end = first // step, -(-(first + count) // step)
+        self._bits.advance((start - self._made) % (1 << 256))
+        self._made = end
+        made = self._bits.random_raw((end - start) * WORD).astype("<u8", copy=False).view("<i2")
+        return made[first - start * step :][:count]
 
 
 def standard_normal(drawn: Tensor, levels: Tensor = LEVELS) -> Tensor:
@@ -296,69 +338,93 @@ class Magnifier:
         self._upsampler, self._threads = upsampler, threads if upsampler.device == "cpu" else 1
         self._tile = tile or TILE[upsampler.device]
         self._pool = ThreadPoolExecutor(self._threads, initializer=torch.set_num_threads, initargs=(1,))
-        self._threads_before = torch.get_num_threads()
+        self._threads_before, self._naming = torch.get_num_threads(), threading.Lock()
         keep_freed_memory()
 
+    @torch.inference_mode()
     def __call__(
         self, hu: np.ndarray, random: list[Tensor], region: Region | None = None, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Super-resolve one slice, or a region of it; see `draws`."""
-        return next(self.draws(hu, [random], region, dtype))
+        """Super-resolve one slice, or a region of it.
+
+        hu: [rows, columns] in HU, float or int. random: what the upsampler drew for this slice. Returns [8 rows, 8
+        columns] HU of the region on the upsampler's device, rounded if `dtype` is torch.int16.
+        """
+        region = region or whole_slice(hu.shape)
+        image, around, inner = self._around(hu, region)
+        planes = self._upsampler.prepare(image, [_cut(plane, around, hu.shape) for plane in random])
+        result = torch.empty(_magnified(region), dtype=dtype, device=self._upsampler.device)
+
+        def fill(tile: Tile) -> None:
+            done = self._upsampler([_cut(plane, tile.read, image.shape[-2:]) for plane in planes], self._sides(tile))
+            done = done[0, 0][self._kept(tile)]
+            if dtype == torch.int16:
+                limits = torch.iinfo(torch.int16)
+                done = done.round().clamp_(limits.min, limits.max)
+            result[_place(tile, inner)] = done
+
+        self._work(fill, inner, image)
+        return result
 
     @torch.inference_mode()
-    def draws(
-        self,
-        hu: np.ndarray,
-        randoms: Iterable[list[Tensor]],
-        region: Region | None = None,
-        dtype: torch.dtype = torch.float32,
-    ) -> Iterator[Tensor]:
-        """Super-resolve one slice, or a region of it, several times; what is not random is prepared once.
+    def several(
+        self, hu: np.ndarray, index: int, numbers: Sequence[int],
+        gather: Callable[[Iterator[Tensor]], dict[str, np.ndarray]], region: Region | None = None,
+    ) -> dict[str, np.ndarray]:  # fmt: skip
+        """What `gather` makes of several draws of a slice, or a region of it, by a trained G1.
 
-        hu: [rows, columns] in HU, float or int. randoms: what the upsampler drew for this slice, for each draw. Gives
-        for each [8 rows, 8 columns] HU of the region on the upsampler's device, rounded if `dtype` is torch.int16.
+        hu: as above. index: the slice's number in its volume. numbers: of the draws. gather: from the draws of a tile,
+        [8h, 8w] HU each, to images of it by their names. Returns those of the region. Tile after tile, so that what
+        does not hang on the noise is computed once, and the memory does not grow with the number of draws.
         """
-        size, upsampler = hu.shape, self._upsampler
-        region = region or whole_slice(size)
-        # What influences the region, and the region's place in it.
-        (around,) = tiles(region, size, max(size), upsampler.reach)
+        region = region or whole_slice(hu.shape)
+        image, around, inner = self._around(hu, region)
+        generator, found = self._upsampler, {}
+        planes, size = generator.prepare(image, []), image.shape[-2:]
+
+        def fill(tile: Tile) -> None:
+            read = tuple(_moved(span, start.start) for span, start in zip(tile.read, around, strict=True))
+            randoms = (
+                [p.to(generator.device, non_blocking=True) for p in generator.draw(index, hu.shape, number, read)]
+                for number in numbers
+            )
+            cut = [_cut(plane, tile.read, size) for plane in planes]
+            draws = (draw[0, 0][self._kept(tile)] for draw in generator.draws(cut, randoms, self._sides(tile)))
+            for name, part in gather(draws).items():
+                with self._naming:
+                    whole = found.setdefault(name, np.empty(_magnified(region), part.dtype))
+                whole[_place(tile, inner)] = part
+
+        self._work(fill, inner, image)
+        return found
+
+    def _around(self, hu: np.ndarray, region: Region) -> tuple[Tensor, Region, Region]:
+        """What influences the region, [1, 1, rows, columns] HU, where it is in the slice, and the region in it."""
+        (around,) = tiles(region, hu.shape, max(hu.shape), self._upsampler.reach)
         rows, columns = around.read
         image = torch.from_numpy(np.ascontiguousarray(hu[rows, columns], np.float32))[None, None]
-        inner = tuple(slice(k.start - r.start, k.stop - r.start) for k, r in zip(region, around.read, strict=True))
-        shape = tuple(SCALE * (span.stop - span.start) for span in region)
-        fixed: list[Tensor] = []
-        for random in randoms:
-            own = [_cut(plane, around.read, size) for plane in random]
-            if fixed:
-                planes = [*fixed, *(plane.to(upsampler.device, non_blocking=True) for plane in own)]
-            else:
-                planes = upsampler.prepare(image, own)
-                fixed = planes[: len(planes) - len(own)]
-            result = torch.empty(shape, dtype=dtype, device=upsampler.device)
-            work = [self._pool.submit(self._fill, result, planes, t, inner) for t in self._cut(inner, image.shape[-2:])]
-            for done in work:
-                done.result()
-            yield result
+        inner = tuple(_moved(span, -read.start) for span, read in zip(region, around.read, strict=True))
+        return image, around.read, inner
 
-    def _cut(self, region: Region, size: Sequence[int]) -> list[Tile]:
-        return list(tiles(region, tuple(size), self._tile, self._upsampler.halo))
+    def _work(self, fill: Callable[[Tile], None], inner: Region, image: Tensor) -> None:
+        """Fill all tiles of a region of an image."""
 
-    @torch.inference_mode()
-    def _fill(self, result: Tensor, planes: list[Tensor], tile: Tile, region: Region) -> None:
-        """Put one tile in its place in `result`, which holds the region."""
-        size, halo = tuple(planes[0].shape[-2:]), self._upsampler.halo
-        sides = tile.sides if halo else NO_SIDE
-        done = self._upsampler([_cut(plane, tile.read, size) for plane in planes], sides)[0, 0]
+        @torch.inference_mode()
+        def fill_one(tile: Tile) -> None:
+            fill(tile)
+
+        cut = tiles(inner, tuple(image.shape[-2:]), self._tile, self._upsampler.halo)
+        for done in [self._pool.submit(fill_one, tile) for tile in cut]:
+            done.result()
+
+    def _sides(self, tile: Tile) -> Sides:
+        return tile.sides if self._upsampler.halo else NO_SIDE
+
+    def _kept(self, tile: Tile) -> Region:
+        """What is kept of a tile that has been magnified, without its halo."""
         pairs = zip(tile.keep, tile.read, tile.sides[::2], strict=True)
-        offsets = [k.start - r.start - halo * side for k, r, side in pairs]
-        done = done[
-            tuple(slice(SCALE * o, SCALE * (o + k.stop - k.start)) for o, k in zip(offsets, tile.keep, strict=True))
-        ]
-        if result.dtype == torch.int16:
-            limits = torch.iinfo(torch.int16)
-            done = done.round().clamp_(limits.min, limits.max)
-        place = (slice(k.start - r.start, k.stop - r.start) for k, r in zip(tile.keep, region, strict=True))
-        result[tuple(_times(span, SCALE) for span in place)] = done
+        offsets = [k.start - r.start - self._upsampler.halo * side for k, r, side in pairs]
+        return tuple(slice(SCALE * o, SCALE * (o + k.stop - k.start)) for o, k in zip(offsets, tile.keep, strict=True))
 
     def __enter__(self) -> Magnifier:
         """Itself."""
@@ -377,8 +443,21 @@ def _cut(plane: Tensor, region: Region, size: Sequence[int]) -> Tensor:
     return plane[(..., *(_times(span, scale) for span in region))]
 
 
+def _place(tile: Tile, region: Region) -> Region:
+    """Where a tile lies in the magnified region, in pixels of that."""
+    return tuple(_times(_moved(k, -r.start), SCALE) for k, r in zip(tile.keep, region, strict=True))
+
+
+def _magnified(region: Region) -> tuple[int, int]:
+    return tuple(SCALE * (span.stop - span.start) for span in region)
+
+
 def _times(span: slice, scale: int) -> slice:
     return slice(scale * span.start, scale * span.stop)
+
+
+def _moved(span: slice, by: int) -> slice:
+    return slice(span.start + by, span.stop + by)
 
 
 def upsample_slice(

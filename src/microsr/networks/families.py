@@ -24,7 +24,15 @@ from microsr.core.registry import load_thing
 from microsr.core.registry.families import FAMILIES
 from microsr.core.scale import SCALE
 from microsr.networks.convolution import Conv2d, ConvTranspose2d
-from microsr.networks.layers import InstanceNorm, NoiseConv, ReflectPad, average_pool, bicubic_upsample, fold
+from microsr.networks.layers import (
+    DoublingConv,
+    InstanceNorm,
+    NoiseConv,
+    ReflectPad,
+    average_pool,
+    bicubic_upsample,
+    fold,
+)
 
 Sides = tuple[bool, bool, bool, bool]
 """Of a tile: top, bottom, left, right."""
@@ -71,6 +79,18 @@ class Magnifying(Protocol):
         ...
 
 
+class Sampling(Magnifying, Protocol):
+    """What a G1 offers whose draws share all that does not hang on the noise: it is `finish(share(...), ...)`."""
+
+    def share(self, a: Tensor, features: Tensor, sides: Sides = NO_SIDE) -> list[Tensor]:
+        """What `magnify` makes of A and features of a tile before the noise comes in: tensors [batch, ...]."""
+        ...
+
+    def finish(self, shared: Sequence[Tensor], noise: Sequence[Tensor], sides: Sides = NO_SIDE) -> Tensor:
+        """What was shared and the noise of a tile to its A_SR, as `magnify` does."""
+        ...
+
+
 def _as_made(nets: Networks) -> None:
     """The first weights are PyTorch's, or the networks' own."""
 
@@ -86,6 +106,8 @@ class Family(NamedTuple):
     """Whether the discriminators are spectrally normalised (Miyato et al. 2018) unless told otherwise."""
     initialise: Callable[[Networks], None] = _as_made
     """Gives new networks their first weights."""
+    sampler: Callable[[], nn.Module] | None = None
+    """Makes the G1 of methods of which many draws are wanted (`Sampling`); None: `g1` draws them."""
 
 
 def build(network: str, clinical_size: int, micro_size: int, spectral: bool | None = None) -> Networks:
@@ -115,15 +137,23 @@ def family_of(network: str) -> Family:
     return load_thing(FAMILIES[network])
 
 
-def build_g1(network: str) -> nn.Module:
-    """G1 of a family, as `build` makes it.
+def build_g1(network: str, sampler: bool = False) -> nn.Module:
+    """G1 of a family, or where it has one its G1 for many draws, with weights that wait for those of a file.
 
     Raises
     ------
     KeyError
         There is no such family.
     """
-    return family_of(network).g1()
+    family = family_of(network)
+    return ((sampler and family.sampler) or family.g1)()
+
+
+def new_g1(network: str, clinical_size: int, micro_size: int, sampler: bool = False) -> nn.Module:
+    """The same with its first weights, as `build` gives them."""
+    if sampler and family_of(network).sampler:
+        return build_g1(network, sampler)
+    return build(network, clinical_size, micro_size).g1
 
 
 def _depth(size: int) -> int:
@@ -286,9 +316,7 @@ class LightG1(nn.Module):
         self.head = nn.Sequential(_plain_conv(1, width, 3), *(ResidualBlock(width, norm=False) for _ in range(blocks)))
         inputs = (width, *up[:-1])
         self.noisy = nn.ModuleList(NoiseConv(i, o) for i, o in zip(inputs, up, strict=True))
-        self.up = nn.ModuleList(
-            nn.Sequential(nn.LeakyReLU(0.1, True), _plain_conv(o, o, 3), nn.LeakyReLU(0.1, True)) for o in up
-        )
+        self.up = nn.ModuleList(_between(o) for o in up)
         self.tail = _plain_conv(up[-1], 1, 3)
 
     def forward(self, a: Tensor, noise: Sequence[Tensor]) -> Tensor:
@@ -320,6 +348,84 @@ class LightG1(nn.Module):
         fine = without_halo(self.tail(x), sides, halo)
         # Real patches end at the window's limits too: beyond them, D1 would tell by the values alone.
         return (without_halo(bicubic_upsample(a), sides, SCALE * self.magnify_halo) + fine.float()).clamp(-1, 1)
+
+
+class LightSampler(nn.Module):
+    """As `LightG1`, but the noise comes in beside what is computed of A: a draw costs a narrow path alone.
+
+    The wide path has no noise: residual blocks at the clinical size, then 3 times bilinear doubling and two
+    convolutions. At each doubling the narrow path takes a convolution of the wide one's features, the noise's, and what
+    it had doubled; another convolution follows. Both are added to bicubic.
+    """
+
+    noise_scales = (2, 4, 8)
+    magnify_halo = 4
+    WIDE, NARROW = ((5, 5), (5, 3), (3, 1)), ((4, 3), (4, 2), (2, 1))
+    """Of each path, at each of its sizes: pixels beyond a tile that are wanted, and those that are then doubled (or, in
+    the end, convolved to the image).
+    """
+
+    def __init__(self, width: int, blocks: int, up: tuple[int, int, int], drawn: tuple[int, int, int]) -> None:
+        """up: channels of the wide path at the three sizes; drawn: those of the narrow one."""
+        super().__init__()
+        self.trunk_halo = 1 + 2 * blocks
+        self.halo = self.trunk_halo + self.magnify_halo
+        self.head = nn.Sequential(_plain_conv(1, width, 3), *(ResidualBlock(width, norm=False) for _ in range(blocks)))
+        self.wide = nn.ModuleList(DoublingConv(i, o) for i, o in zip((width, *up[:-1]), up, strict=True))
+        self.noisy = nn.ModuleList(NoiseConv(i, o) for i, o in zip(up, drawn, strict=True))
+        self.narrow = nn.ModuleList(DoublingConv(i, o) for i, o in itertools.pairwise(drawn))
+        self.up = nn.ModuleList(_between(o) for o in up)
+        self.drawn = nn.ModuleList(_between(o) for o in drawn)
+        self.tail, self.drawn_tail = _plain_conv(up[-1], 1, 3), _plain_conv(drawn[-1], 1, 3)
+
+    def forward(self, a: Tensor, noise: Sequence[Tensor]) -> Tensor:
+        """A [batch, 1, h, w] and noise at scales 2, 4, 8 to A_SR [batch, 1, 8h, 8w]."""
+        return self.magnify(a, self.trunk(a), noise)
+
+    def fix(self) -> None:
+        """Take the weights for final, for speed; thereafter it can be neither trained nor saved."""
+        for doubling in (*self.wide, *self.narrow):
+            doubling.fix()
+
+    def trunk(self, a: Tensor) -> Tensor:
+        """A [batch, 1, h, w] to features [batch, width, h, w]."""
+        return self.head(a)
+
+    def magnify(self, a: Tensor, features: Tensor, noise: Sequence[Tensor], sides: Sides = NO_SIDE) -> Tensor:
+        """A, features and noise of a tile to its A_SR; see `LightG1.magnify`."""
+        return self.finish(self.share(a, features, sides), noise, sides)
+
+    def share(self, a: Tensor, features: Tensor, sides: Sides = NO_SIDE) -> list[Tensor]:
+        """The wide path: the image without what is drawn, and what the narrow path takes at each of its sizes."""
+        x, halo, shared = features, self.magnify_halo, []
+        border = tuple(not side for side in sides)
+        layers = zip(self.wide, self.up, self.noisy, self.WIDE, strict=True)
+        for wide, stage, noisy, (needed, doubled) in layers:
+            x = without_halo(stage(wide.doubled(x, border)), sides, 2 * halo, needed)
+            shared.append(without_halo(noisy.of_features(x), sides, 1))
+            x, halo = without_halo(x, sides, needed, doubled), doubled
+        image = without_halo(self.tail(x), sides, halo).float()
+        return [without_halo(bicubic_upsample(a), sides, SCALE * self.magnify_halo) + image, *shared]
+
+    def finish(self, shared: Sequence[Tensor], noise: Sequence[Tensor], sides: Sides = NO_SIDE) -> Tensor:
+        """The narrow path, added to what was shared."""
+        image, *shared = shared
+        y, halo, border = None, 0, tuple(not side for side in sides)
+        layers = zip(shared, noise, self.noise_scales, self.noisy, self.drawn, self.NARROW, strict=True)
+        for own, plane, scale, noisy, stage, (needed, doubled) in layers:
+            plane = without_halo(plane, sides, self.magnify_halo * scale, needed + 1)
+            x = own + without_halo(noisy.of_noise(plane), sides, 1)
+            if y is not None:
+                x += without_halo(y, sides, 2 * halo, needed)
+            y, halo = without_halo(stage(x), sides, needed, doubled), doubled
+            if scale != SCALE:
+                y = self.narrow[self.noise_scales.index(scale)].doubled(y, border)
+        fine = without_halo(self.drawn_tail(y), sides, halo)
+        return (image + fine.float()).clamp(-1, 1)
+
+
+def _between(channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.LeakyReLU(0.1, True), _plain_conv(channels, channels, 3), nn.LeakyReLU(0.1, True))
 
 
 class LightG2(nn.Module):
@@ -395,10 +501,12 @@ EFFICIENT = Family(
     g2=lambda: LightG2(widths=(16, 32, 48)),
     discriminator=lambda depth: LightDiscriminator(depth, width=48),
     spectral_norm=True,
+    sampler=lambda: LightSampler(width=64, blocks=5, up=(48, 32, 16), drawn=(24, 16, 12)),
 )
 COMPACT = Family(
     g1=lambda: LightG1(width=32, blocks=3, up=(24, 16, 12)),
     g2=lambda: LightG2(widths=(12, 24, 32)),
     discriminator=lambda depth: LightDiscriminator(depth, width=32),
     spectral_norm=True,
+    sampler=lambda: LightSampler(width=32, blocks=3, up=(24, 16, 12), drawn=(16, 12, 8)),
 )

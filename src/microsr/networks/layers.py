@@ -132,12 +132,52 @@ def _at_once(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return out, mean, variance
 
 
-class NoiseConv(nn.Conv2d):
+class DoublingConv(nn.Conv2d):
+    """A 3x3 convolution of feature maps, which may double their size first."""
+
+    def __init__(self, inputs: int, outputs: int, planes: int = 0) -> None:
+        """planes: further inputs, which are no features: `NoiseConv`."""
+        super().__init__(inputs + planes, outputs, 3, padding=1)
+        self._features = inputs
+        self.register_buffer("_phases", None, persistent=False)
+
+    def of_features(self, x: Tensor) -> Tensor:
+        """[batch, inputs, h, w] to [batch, outputs, h, w]."""
+        return convolve(x, self.weight[:, : self._features], self.bias, 1)
+
+    def fix(self) -> None:
+        """Take the weights for final: `doubled` is then one convolution at the size of what is doubled."""
+        # In one dimension: a doubled pixel of each phase, convolved by 3 taps, out of the 3 pixels around it.
+        even = [[0.75, 0.25, 0.0], [0.25, 0.75, 0.75], [0.0, 0.0, 0.25]]
+        mixed = torch.tensor([even, [row[::-1] for row in even[::-1]]], device=self.weight.device)
+        phases = torch.einsum("pay,qbx,oiyx->pqoiab", mixed, mixed, self.weight.detach()[:, : self._features])
+        self._phases = phases.flatten(0, 2).contiguous(memory_format=torch.channels_last)
+
+    def doubled(self, x: Tensor, border: tuple[bool, bool, bool, bool]) -> Tensor:
+        """As of `bilinear_double(x)`: [batch, inputs, h, w] to [batch, outputs, 2h, 2w].
+
+        border: where exactly (top, bottom, left, right); elsewhere, after `fix`, two pixels along the edge are not
+        meant.
+        """
+        if self._phases is None:
+            return self.of_features(bilinear_double(x))
+        fine = _interleave(functional.conv2d(x, self._phases, self.bias.repeat(4), padding=1))
+        # At the border neither the doubling nor the convolution sees what `padding` says.
+        ends = (slice(None, 3), slice(None, 2)), (slice(-3, None), slice(-2, None))
+        for number, there in enumerate(border):
+            coarse, edge = ends[number % 2]
+            if there and number < 2:
+                fine[:, :, edge] = self.of_features(bilinear_double(x[:, :, coarse]))[:, :, edge]
+            elif there:
+                fine[..., edge] = self.of_features(bilinear_double(x[..., coarse]))[..., edge]
+        return fine
+
+
+class NoiseConv(DoublingConv):
     """A 3x3 convolution of feature maps and one plane of noise, as of both put together."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs + 1, outputs, 3, padding=1)
-        self.register_buffer("_phases", None, persistent=False)
+        super().__init__(inputs, outputs, planes=1)
 
     @torch.no_grad()
     def strengthen(self, gain: float) -> None:
@@ -147,41 +187,18 @@ class NoiseConv(nn.Conv2d):
     def forward(self, x: Tensor, plane: Tensor) -> Tensor:
         """[batch, inputs, h, w] and [batch, 1, h, w] to [batch, outputs, h, w]."""
         # Put together they would be copied, and an odd number of channels is slow.
-        return self._of_features(x) + self._of_noise(plane)
+        return self.of_features(x) + self.of_noise(plane)
 
-    def _of_features(self, x: Tensor) -> Tensor:
-        return convolve(x, self.weight[:, :-1], self.bias, 1)
-
-    def _of_noise(self, plane: Tensor) -> Tensor:
+    def of_noise(self, plane: Tensor) -> Tensor:
+        """[batch, 1, h, w] to [batch, outputs, h, w]."""
         return functional.conv2d(plane, self.weight[:, -1:], padding=1)
-
-    def fix(self) -> None:
-        """Take the weights for final: `double` is then one convolution at the size of what is doubled."""
-        # In one dimension: a doubled pixel of each phase, convolved by 3 taps, out of the 3 pixels around it.
-        even = [[0.75, 0.25, 0.0], [0.25, 0.75, 0.75], [0.0, 0.0, 0.25]]
-        mixed = torch.tensor([even, [row[::-1] for row in even[::-1]]], device=self.weight.device)
-        phases = torch.einsum("pay,qbx,oiyx->pqoiab", mixed, mixed, self.weight.detach()[:, :-1])
-        self._phases = phases.flatten(0, 2).contiguous(memory_format=torch.channels_last)
 
     def double(self, x: Tensor, plane: Tensor, border: tuple[bool, bool, bool, bool]) -> Tensor:
         """As of `bilinear_double(x)` and the plane: [batch, inputs, h, w] and [batch, 1, 2h, 2w] to [batch, outputs,
-        2h, 2w].
-
-        border: where exactly (top, bottom, left, right); elsewhere, after `fix`, two pixels along the edge are not
-        meant.
+        2h, 2w]; border: as of `doubled`.
         """
-        if self._phases is None:
-            return self(bilinear_double(x), plane)
-        fine = _interleave(functional.conv2d(x, self._phases, self.bias.repeat(4), padding=1))
-        # At the border neither the doubling nor the convolution sees what `padding` says.
-        ends = (slice(None, 3), slice(None, 2)), (slice(-3, None), slice(-2, None))
-        for number, there in enumerate(border):
-            coarse, edge = ends[number % 2]
-            if there and number < 2:
-                fine[:, :, edge] = self._of_features(bilinear_double(x[:, :, coarse]))[:, :, edge]
-            elif there:
-                fine[..., edge] = self._of_features(bilinear_double(x[..., coarse]))[..., edge]
-        return fine.add_(self._of_noise(plane))
+        doubled = self.doubled(x, border)
+        return doubled + self.of_noise(plane) if self._phases is None else doubled.add_(self.of_noise(plane))
 
 
 def _interleave(phases: Tensor) -> Tensor:

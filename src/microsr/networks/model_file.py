@@ -43,6 +43,8 @@ class Facts(BaseModel):
     """Of method, as in methods.<name>.kind; a file that does not say it is of the first kind."""
     network: str
     """Family, as in train.network."""
+    sampler: bool = False
+    """Whether G1 is the family's for many draws; a file that does not say it has the other."""
     window_hu: Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_rising)]
     """HU that G1 sees as -1 and 1."""
     seed: Annotated[int, Field(ge=0)]
@@ -92,7 +94,7 @@ def load_generator(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     saved = _read_model(path)
     facts, network = saved["facts"], saved["facts"]["network"]
     try:
-        g1 = build_g1(network)
+        g1 = build_g1(network, facts.get("sampler", False))
     except KeyError:
         known = ", ".join(FAMILIES)
         raise UserError(f"{path} has a '{network}' network, this program knows {known}; update microsr") from None

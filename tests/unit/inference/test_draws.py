@@ -10,7 +10,7 @@ from microsr.formats.outputs import Partial
 from microsr.inference.draws import Draws
 from microsr.inference.superresolve import superresolve
 from microsr.inference.upsamplers import Generator, upsample_slice
-from microsr.networks.families import build
+from microsr.networks.families import build_g1
 from microsr.networks.model_file import save_generator
 from microsr.volume.storage import Volume, open_volume, write_volume
 
@@ -23,9 +23,18 @@ def model(tmp_path):
 
     def make(kind="posterior"):
         torch.manual_seed(0)
-        g1 = build("compact", 16, 128).g1
-        g1.tail.weight.data *= 10  # so that it matters beside the interpolated image, as when it is trained
-        facts = {"kind": kind, "network": "compact", "window_hu": [-1000.0, 400.0], "seed": 3, "steps": 1}
+        sampler = kind == "posterior"
+        g1 = build_g1("compact", sampler)
+        for tail in (g1.tail, g1.drawn_tail) if sampler else (g1.tail,):
+            tail.weight.data *= 10  # so that it matters beside the interpolated image, as when it is trained
+        facts = {
+            "kind": kind,
+            "network": "compact",
+            "sampler": sampler,
+            "window_hu": [-1000.0, 400.0],
+            "seed": 3,
+            "steps": 1,
+        }
         facts |= {"provenance": {}, "clinical_spacing_mm": None, "micro_spacing_mm": None}
         save_generator(tmp_path / f"{kind}.pt", g1, facts)
         return tmp_path / f"{kind}.pt"
@@ -90,11 +99,36 @@ def test_draws_may_begin_with_a_later_number(model, scan, tmp_path):
 
 
 def test_what_is_not_random_is_computed_once(model, scan, tmp_path, monkeypatch):
-    upsampler, seen = Generator(model()), []
-    prepare = upsampler.prepare
+    upsampler, seen, shared, finished = Generator(model()), [], [], []
+    g1, prepare = upsampler._g1, upsampler.prepare
+    share, finish = g1.share, g1.finish
     monkeypatch.setattr(upsampler, "prepare", lambda *given: seen.append(1) or prepare(*given))
-    superresolve(scan, tmp_path / "sr.ome.zarr", upsampler, draws=Draws(4))
+    monkeypatch.setattr(g1, "share", lambda *given: shared.append(1) or share(*given))
+    monkeypatch.setattr(g1, "finish", lambda *given: finished.append(1) or finish(*given))
+    superresolve(scan, tmp_path / "sr.ome.zarr", upsampler, tile=10, draws=Draws(4))
     assert len(seen) == 3, "once a slice"
+    assert len(shared) == 3 * 4, "once a tile"
+    assert len(finished) == 3 * 4 * 4
+
+
+def test_draws_in_tiles_of_a_region_are_those_of_the_whole(model, scan, tmp_path):
+    upsampler = Generator(model())
+    superresolve(scan, tmp_path / "whole.ome.zarr", upsampler, draws=Draws(3, keep=2))
+    superresolve(scan, tmp_path / "part.ome.zarr", upsampler, tile=5, region="3:15,7:20", draws=Draws(3, keep=2))
+    for what in ("", "_sd", "_draw1"):
+        whole, part = (open_volume(tmp_path / f"{name}{what}.ome.zarr").array[:] for name in ("whole", "part"))
+        assert np.abs(whole[:, 24:120, 56:160].astype(int) - part).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(18, 20), (7, 9)])
+def test_the_noise_of_a_part_of_a_slice_is_cut_from_that_of_all(model, size):
+    upsampler = Generator(model())
+    whole = upsampler.draw(2, size, 5)
+    for rows, columns in (((2, 6), (3, 9)), ((0, size[0]), (0, 4)), ((1, 7), (0, size[1]))):
+        part = upsampler.draw(2, size, 5, (slice(*rows), slice(*columns)))
+        for scale, plane, own in zip((2, 4, 8), whole, part, strict=True):
+            cut = plane[..., scale * rows[0] : scale * rows[1], scale * columns[0] : scale * columns[1]]
+            assert torch.equal(own, cut)
 
 
 def test_a_run_that_was_stopped_goes_on_where_each_volume_was(model, scan, tmp_path, monkeypatch):

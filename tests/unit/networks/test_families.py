@@ -78,6 +78,44 @@ def test_noise_changes_the_light_generators_texture(family):
     assert torch.equal(g1(a, noise_for(g1, 8, 1)), g1(a, noise_for(g1, 8, 1)))
 
 
+@pytest.mark.parametrize("family", ["efficient", "compact"])
+def test_a_sampler_shares_what_does_not_hang_on_the_noise(family):
+    torch.manual_seed(0)
+    g1, a = build_g1(family, sampler=True).eval(), torch.rand(1, 1, 24, 24) * 2 - 1
+    with torch.inference_mode():
+        whole = [g1(a, noise_for(g1, 24, seed)) for seed in (0, 1)]
+        features = g1.trunk(a)
+        shared = g1.share(a, features)
+        again = [g1.finish(shared, noise_for(g1, 24, seed)) for seed in (0, 1)]
+    assert all(torch.equal(one, other) for one, other in zip(whole, again, strict=True))
+    assert not torch.allclose(*whole, atol=1e-3)
+    assert losses.downsample_loss(a, whole[0]).item() < 0.1
+    total = [one.numel() for one in g1.parameters()]
+    assert sum(total) < 1.3 * parameters(build_g1(family))
+
+
+@pytest.mark.parametrize("family", ["efficient", "compact"])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_samplers_tile_is_that_of_the_whole(family, fixed):
+    torch.manual_seed(0)
+    g1, a = build_g1(family, sampler=True).eval(), torch.rand(1, 1, 30, 30) * 2 - 1
+    noise, halo = noise_for(g1, 30), g1.magnify_halo
+    with torch.inference_mode():
+        whole, features = g1(a, noise), g1.trunk(a)
+        if fixed:
+            g1.fix()
+        for top, bottom, left, right in ((6, 18, 0, 12), (14, 30, 8, 30)):
+            sides = (top > 0, bottom < 30, left > 0, right < 30)
+            read = (top - halo * sides[0], bottom + halo * sides[1], left - halo * sides[2], right + halo * sides[3])
+
+            def cut(x, scale=1, read=read):
+                return x[..., scale * read[0] : scale * read[1], scale * read[2] : scale * read[3]]
+
+            planes = [cut(plane, scale) for plane, scale in zip(noise, g1.noise_scales, strict=True)]
+            tile = g1.magnify(cut(a), cut(features), planes, sides)
+            assert torch.allclose(tile, whole[..., 8 * top : 8 * bottom, 8 * left : 8 * right], atol=1e-5)
+
+
 @pytest.mark.parametrize(("family", "spectral", "expected"), [
     ("resnet", None, False), ("resnet", True, True), ("efficient", None, True), ("efficient", False, False),
 ])  # fmt: skip

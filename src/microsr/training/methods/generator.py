@@ -24,6 +24,8 @@ SHOWN = 4
 class GeneratorTraining:
     """G1, alone or with other networks. A method is a class of it with a `step` (`TrainableMethod`)."""
 
+    SAMPLER = False
+
     def __init__(
         self, setup: Setup, generators: Mapping[str, nn.Module], judges: Mapping[str, nn.Module] | None = None
     ) -> None:

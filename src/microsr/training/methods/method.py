@@ -70,6 +70,8 @@ class TrainableMethod(Protocol):
 
     networks: Mapping[str, nn.Module]
     """All of its networks, by the names that errors give them."""
+    SAMPLER: bool
+    """Whether its G1 is the family's for many draws, where there is one (`networks.families.Family.sampler`)."""
 
     @staticmethod
     def open_data(files: Mapping[str, Sequence[Path]], setup: Setup) -> Data:

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from microsr.core.streams import Stream, seed_torch
-from microsr.networks.families import build_g1
+from microsr.networks.families import build_g1, new_g1
 from microsr.training import scores
 from microsr.training.batches import Pairs
 from microsr.training.methods.generator import GeneratorTraining
@@ -28,10 +29,12 @@ DRAWS = 2
 class Posterior(GeneratorTraining):
     """G1 with its random planes, and one training step of it."""
 
+    SAMPLER = True
+
     def __init__(self, setup: Setup, sizes: Sizes) -> None:
         """G1 with its first weights; see `TrainableMethod`."""
         seed_torch(Stream.WEIGHTS, setup.seed)
-        super().__init__(setup, {"G1": build_g1(setup.train.network)})
+        super().__init__(setup, {"G1": new_g1(setup.train.network, *sizes, self.SAMPLER)})
 
     @staticmethod
     def open_data(files: Mapping[str, Sequence[Path]], setup: Setup) -> PairBatches:
@@ -66,6 +69,26 @@ class Posterior(GeneratorTraining):
         planes = [self.planes(self.g1, samples, use, size) for use in range(DRAWS)]
         planes = [torch.cat(own) for own in zip(*planes, strict=True)]
         with self.autocast:
-            features = self.g1.trunk(a)
-            images = self.g1.magnify(a.repeat(DRAWS, 1, 1, 1), features.repeat(DRAWS, 1, 1, 1), planes)
+            images = _draw(self.g1, a, planes)
         return images.unflatten(0, (DRAWS, len(a)))
+
+    @classmethod
+    def gigaflops_per_pair(cls, setup: Setup, sizes: Sizes) -> float:
+        """Of DRAWS draws of a patch, forth and back; see `TrainableMethod`."""
+        with torch.device("meta"), FlopCounterMode(display=False) as counter:
+            g1, side = build_g1(setup.train.network, cls.SAMPLER), sizes[0]
+            planes = [torch.zeros(DRAWS, 1, scale * side, scale * side) for scale in g1.noise_scales]
+            _draw(g1, torch.zeros(1, 1, side, side), planes).sum().backward()
+        return counter.get_total_flops() / 1e9
+
+
+def _draw(g1: nn.Module, a: Tensor, planes: Sequence[Tensor]) -> Tensor:
+    """G1 of A [n, 1, h, w] with DRAWS sets of planes [DRAWS n, ...]: [DRAWS n, 1, 8h, 8w]."""
+
+    def repeat(x: Tensor) -> Tensor:
+        return x.repeat(DRAWS, 1, 1, 1)
+
+    features = g1.trunk(a)
+    if not hasattr(g1, "share"):
+        return g1.magnify(repeat(a), repeat(features), planes)
+    return g1.finish([repeat(x) for x in g1.share(a, features)], planes)
