@@ -35,6 +35,7 @@ COMMANDS = {
     "volumes micro": "volumes micro --input no.nii --case c --output out.ome.zarr",
     "patches": "patches --case c --modality micro --volume no.ome.zarr --seed 1 --output out.npy --index out.csv",
     "pairs": "pairs --case c --volume no.ome.zarr --index no.csv --seed 1 --output out.npy --table out.csv",
+    "scanner": "scanner no.ome.zarr --output out.csv",
     "domain": "domain --clinical no.npy --micro no.npy --output out.csv",
     "evaluate metrics": f"evaluate metrics {NAMES} --clinical no.ome.zarr --micro no.ome.zarr --output out.csv",
     "evaluate downsampled": f"evaluate downsampled {NAMES} --micro no.ome.zarr --output out.csv",

@@ -54,6 +54,34 @@ rule scan_patches:
         " --output {output.scans} --table {output.table} {params.settings} --log {log}"
 
 
+rule measure_scanner:
+    """Measure noise, streaks and slice profile of the clinical CTs, and warn where the settings say something else."""
+    input:
+        clinical=lambda wildcards: PLAN.volumes("clinical", PLAN.training_sets[PLAN.scanners[wildcards.scanner]]),
+    output:
+        table=report(
+            ensure("<results>/tables/{scanner}.csv", non_empty=True),
+            caption="../report/scanner_table.rst",
+            category="Data",
+            labels=lambda wildcards: {"what": f"scanner, {PLAN.scanners[wildcards.scanner]}, table"},
+        ),
+        run="<results>/tables/{scanner}.run.json",
+    log:
+        "<logs>/{scanner}.log",
+    wildcard_constraints:
+        scanner=any_of(PLAN.scanners),
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=more_each_time(2000),
+        runtime=more_each_time(30),
+    params:
+        settings=PLAN.measured_flags,
+        code=code_version("scanner"),
+    shell:
+        "microsr scanner {input.clinical} --output {output.table} {params.settings} --log {log}"
+
+
 rule check_domain:
     """Compare clinical patches with average-pooled uCT patches, and warn if a network would learn the difference."""
     input:

@@ -5,8 +5,9 @@ rule train:
     """Train a method on its patches; its clinical-to-uCT generator is kept.
 
     The state of an unfinished training lies in .state, which Snakemake does not know of and so never deletes: a retry,
-    or the same command after a kill, goes on where the last one stopped. The domain check comes first, so that its
-    warning is read before the hours are spent; a new check does not train anew, unless the old table was deleted.
+    or the same command after a kill, goes on where the last one stopped. The checks of domain and scanner come first, so that
+    their warnings are read before the hours are spent; a new check does not train anew, unless the old table was
+    deleted, or the method learns from the noise in it.
     Beside each file of patches the command reads its record, for the pixel size that the model is made for; it comes
     from the same job, and is no input here since Snakemake's time grows with their number.
     """
@@ -15,7 +16,14 @@ rule train:
         micro=patches("micro"),
         scans=patches("scans"),
         scan_table=patches("scan_table"),
-        domain=ancient(lambda wildcards: PLAN.domain_table(wildcards.training_set)),
+        scanner_table=patches("scanner_table"),
+        checks=ancient(
+            lambda wildcards: [
+                table(wildcards.training_set)
+                for table in (PLAN.domain_table, PLAN.scanner_table)
+                if table(wildcards.training_set) not in PLAN.training_files(**wildcards, held="scanner_table")
+            ]
+        ),
     output:
         generator=ensure(PLAN.trained_models, non_empty=True),
         history=ensure("<results>/models/{method}/{training_set}/history.csv", non_empty=True),
@@ -40,7 +48,7 @@ rule train:
         tasks=NODES if NODES > 1 else None,
         mpi="srun" if NODES > 1 else None,
     params:
-        patches=optional("clinical", "micro", "scans", "scan_table"),
+        patches=optional("clinical", "micro", "scans", "scan_table", "scanner_table"),
         seed=lambda wildcards: PLAN.seed_of(wildcards.training_set),
         window="{} {}".format(*EXPERIMENT.window_hu),
         settings=lambda wildcards: PLAN.training_flags(wildcards.method),

@@ -30,6 +30,7 @@ STEPS = {
     "patches": "extract training patches",
     "pairs": "scan the uCT patches as the clinical scanner would, for methods that learn from pairs",
     "domain": "compare clinical patches with pooled uCT patches before training",
+    "scanner": "measure noise, streaks and slice profile of clinical CTs before training",
     "train": "train a method: the modified CycleGAN, or another kind",
     "superresolve": "super-resolve a clinical CT",
     "gather": "put the parts of a super-resolved volume together that several jobs made",

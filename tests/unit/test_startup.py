@@ -22,6 +22,7 @@ COMMANDS = {
     "patches --help": (),
     "pairs --help": (),
     "domain --help": (),
+    "scanner --help": (),
     "volumes --help": (),
     "volumes clinical --input no.nii --case c --output out.ome.zarr": (),
     "scan --help": (),

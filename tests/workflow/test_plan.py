@@ -254,7 +254,7 @@ def test_leave_one_out_tests_each_model_on_the_case_it_has_not_seen(planned):
 
 def test_the_domain_check_comes_before_training(planned):
     jobs = planned.plan("results/demo/models/proposed/pooled/generator.pt")
-    assert jobs["check_domain"] == 1
+    assert jobs["check_domain"] == jobs["measure_scanner"] == 1
 
 
 def test_without_a_trained_method_nothing_is_trained(planned, tmp_path):

@@ -126,7 +126,7 @@ def test_a_folder_that_was_moved_re_runs_nothing(finished, tmp_path):
             {"evaluate_known", "collect_metrics", "draw_metrics"},
             {"train", "superresolve", "extract_patches"},
         ),
-        ("src/microsr/preprocessing/domain.py", {"check_domain", "draw_domain"}, {"train", "extract_patches"}),
+        ("src/microsr/preprocessing/checks/domain.py", {"check_domain", "draw_domain"}, {"train", "extract_patches"}),
         (
             "src/microsr/evaluation/protocols/repeatability.py",
             {"evaluate_repeatability", "collect_metrics"},

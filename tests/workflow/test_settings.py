@@ -16,6 +16,7 @@ pytestmark = pytest.mark.workflow
 SMOKE = ["--configfile", "experiments/smoke.yaml"]
 SIMULATED = {"simulate_training_case", "simulate_test_case"}
 TRAINED = {"train", "draw_network"}
+SCANNED = {"validate_simulation", "train", "evaluate_known", "measure_scanner"}
 SUPERRESOLVED = {"superresolve", "superresolve_draws", "superresolve_draws_again"}
 METHOD = "methods.proposed."
 
@@ -31,10 +32,10 @@ REACHES: dict[str, tuple[Any, set[str]]] = {
     ),
     "window_hu": ([-1001.0, 400.0], {"train"}),
     **{
-        f"scanner.{key}": (value, SIMULATED | {"validate_simulation", "train", "evaluate_known", "scan_patches"})
+        f"scanner.{key}": (value, SIMULATED | SCANNED | {"scan_patches"})
         for key, value in {"kernel": "D45", "pixel_mm": 0.626, "slice_sigma_mm": 0.3}.items()
     },
-    "scanner.noise_hu": (31.0, SIMULATED | {"validate_simulation", "train", "evaluate_known"}),
+    "scanner.noise_hu": (31.0, SIMULATED | SCANNED),
     **{
         f"simulate.{key}": (value, SIMULATED)
         for key, value in {
@@ -70,7 +71,7 @@ REACHES: dict[str, tuple[Any, set[str]]] = {
     **{
         f"methods.{name}.{key}": (value, {"train"})
         for name, seen_by in (("regression", "drawn"), ("posterior", "stated"))
-        for key, value in {"seen_by": seen_by, "noise_range": [0.6, 2.0]}.items()
+        for key, value in {"seen_by": seen_by, "noise": "measured", "noise_range": [0.6, 2.0]}.items()
     },
     **{
         f"methods.posterior.{key}": (value, {"train"})

@@ -4,6 +4,7 @@ them.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 INDEX_COLUMNS = ["case", "modality", "slice", "row", "column", "size"]
 SCAN_COLUMNS = [*INDEX_COLUMNS, "kernel", "slice_sigma_mm"]
+SCANNER_COLUMNS = ["scan", "region", "quantity", "x", "y", "value", "unit"]
+"""Of the table of `microsr scanner`."""
 
 
 def open_patches(path: Path) -> np.ndarray:
@@ -74,3 +77,43 @@ def read_scans(path: Path) -> pd.DataFrame:
     if not table["kernel"].isin(get_args(KernelName)).all():
         raise UserError(f"{path} names a kernel that there is not; make it with `microsr pairs`")
     return table
+
+
+def read_scanner(path: Path) -> pd.DataFrame:
+    """What was measured of the scanner, SCANNER_COLUMNS, as `microsr scanner` wrote it.
+
+    Raises
+    ------
+    UserError
+        The file is no such table.
+    """
+    texts = {"dtype": {"scan": str, "region": str, "quantity": str}, "keep_default_na": False}
+    table = read_rows(
+        path, SCANNER_COLUMNS, "no table of scanners", "microsr scanner", **texts, na_values={"x": [""], "y": [""]}
+    )
+    quantities = set(zip(table["region"], table["quantity"], strict=True))
+    if not {("stated", "sd"), ("stated", "mtf50"), ("stated", "pixel"), ("noise", "pixel")} <= quantities:
+        raise UserError(f"{path} is no complete table of scanners; make it with `microsr scanner`")
+    return table
+
+
+def read_noise(path: Path) -> list[np.ndarray]:
+    """The measured noise power of each scan, HU^2 [size, size], zero frequency first, from a table of scanners.
+
+    Raises
+    ------
+    UserError
+        The file is no such table, or no scan's noise power was measured.
+    """
+    table, found = read_scanner(path), []
+    for scan, rows in table[table["quantity"] == "power"].groupby("scan", sort=False):
+        size, power = math.isqrt(len(rows)), rows["value"].to_numpy(float)
+        if size * size != len(rows) or not (np.isfinite(power).all() and (power >= 0).all() and power.any()):
+            raise UserError(f"{path} has no whole noise power of {scan}; make it with `microsr scanner`")
+        found.append(power.reshape(size, size))
+    if not found:
+        raise UserError(
+            f"{path} has no noise power, as there was too little even lung or soft tissue to measure it; set "
+            "methods.<name>.noise to stated, and scanner.noise_hu"
+        )
+    return found

@@ -34,6 +34,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "patches": (DATA, "Where patches were taken"),
     "calibration": (DATA, "Calibration of the uCT"),
     "domain": (DATA, "Clinical patches beside pooled uCT patches"),
+    "scanner": (DATA, "The clinical scanner, measured"),
     "validation": (DATA, "The simulated lung and scanner beside the literature"),
     "network": (TRAINING, "Networks and losses"),
     "losses": (TRAINING, "Loss curves"),

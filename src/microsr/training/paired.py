@@ -14,6 +14,7 @@ from microsr import config
 from microsr.core.errors import UserError
 from microsr.core.scale import SCALE
 from microsr.core.streams import Stream, numpy_stream
+from microsr.physics import noise_power
 from microsr.physics.scanner import noise
 from microsr.physics.window import normalise
 from microsr.preprocessing.patch_files import read_scans
@@ -36,12 +37,15 @@ class PairBatches:
         seed: int,
         scanner: config.Scanner,
         noise_range: tuple[float, float] | None = None,
+        measured: Sequence[np.ndarray] = (),
         device: str = "cpu",
     ) -> None:
         """micro: uCT patches, scans and tables: what `microsr pairs` made of them; files, one a case.
 
-        scanner: the stated one. noise_range: range of the noise's SD, times the stated, where each sample is one of the
-        patch's scans at random; None: it is the first, by the stated scanner. device: where the batches are wanted.
+        scanner: the stated one. noise_range: range of the noise's SD, times the stated or measured one, where each
+        sample is one of the patch's scans at random; None: it is the first, by the stated scanner. measured: noise
+        powers, HU^2 [size, size], of which each sample has one at random in place of the scanner's noise; none: it has
+        that. device: where the batches are wanted.
 
         Raises
         ------
@@ -65,7 +69,7 @@ class PairBatches:
             name="paired",
         )  # fmt: skip
         self._batch, self._window, self._seed, self._device = batch_size, window_hu, seed, device
-        self._scanner, self._noise_range = scanner, noise_range
+        self._scanner, self._noise_range, self._measured = scanner, noise_range, measured
 
     def batch(self, step: int, portion: slice | None = None) -> Pairs:
         """The pairs of a step, or of a part of its samples: what the same part of the whole is, bit for bit."""
@@ -83,10 +87,14 @@ class PairBatches:
 
     def _choose_scan(self, case: int, patch: int, random: np.random.Generator) -> tuple[int, np.ndarray]:
         """Which scan of a patch a sample is, and its noise in HU, float32 [rows, columns]."""
-        count, sd, scan = self._scans.counts[case] // self._micro.counts[case], self._scanner.noise_hu, 0
+        count, factor, scan = self._scans.counts[case] // self._micro.counts[case], 1.0, 0
         if self._noise_range is not None:
-            scan, sd = int(random.integers(count)), sd * random.uniform(*self._noise_range)
+            scan, factor = int(random.integers(count)), random.uniform(*self._noise_range)
         number, size = patch * count + scan, self._scans.size
+        if self._measured:
+            power = self._measured[int(random.integers(len(self._measured)))]
+            return number, np.float32(factor) * noise_power.draw(power, (size, size), random)
+        sd = factor * self._scanner.noise_hu
         scanner = self._scanner.model_copy(update={"kernel": self._kernels[case][number]})
         return number, np.float32(sd) * noise((1, size, size), scanner, UNRELATED_MM, random)[0]
 

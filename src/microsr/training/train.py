@@ -29,7 +29,7 @@ from microsr.core.files import write_csv
 from microsr.core.progress import Progress, logger
 from microsr.core.provenance import run_file, write_run
 from microsr.core.registry import load_thing
-from microsr.core.registry.methods import FILES, METHODS
+from microsr.core.registry.methods import METHODS
 from microsr.core.scale import SCALE
 from microsr.networks.devices import choose_algorithms, choose_device, choose_precision
 from microsr.networks.families import build_g1
@@ -51,6 +51,7 @@ PATCHES = {
     "micro": "uCT patches (.npy)",
     "scans": "scans of the uCT patches (.npy)",
     "scan_table": "scanners of these scans (.csv)",
+    "scanner_table": "scanner that was measured on clinical CTs (.csv)",
 }
 """What files of patches may hold, by the flag that gives them."""
 
@@ -97,7 +98,7 @@ def train(
     generator.pt, of a training that keeps several candidates, generator.1.pt, generator.2.pt, ...
 
     files: patch files (int16 [patches, rows, columns], HU), one a case, by what they hold: those that the method's data
-    asks for (`core.registry.methods.FILES`). state: folder for unfinished trainings.
+    asks for (`config.TrainedMethod.files`). state: folder for unfinished trainings.
     scanner: needed by a method that learns from its noise. attempt: see `sole_attempt`. Started by torchrun, each
     process takes its share of the work and the first one writes.
 
@@ -133,7 +134,7 @@ def train(
         }
         if method.needs_scanner(settings):
             described["scanner"] = scanner.model_dump()
-        patches = [file for name in FILES[method.data] for file in files[name]]
+        patches = [file for name in method.files for file in files[name]]
         identity = identify(described, patches, code_version("train"))
         folder = processes.tell(state_folder(state, identity) if processes.first else None)
         with sole_attempt(folder, attempt) if processes.first else contextlib.nullcontext():
@@ -141,12 +142,13 @@ def train(
             if not processes.first:
                 return
             steps = settings.start_steps + settings.epochs * data.steps_per_epoch
-            g1 = build_g1(settings.network)
+            g1 = build_g1(settings.network, model.SAMPLER)
             micro_mm = spacing_of(files["micro"])
             clinical_mm = spacing_of(files["clinical"]) if files.get("clinical") else micro_mm and SCALE * micro_mm
             facts = {
                 "kind": method.kind,
                 "network": settings.network,
+                "sampler": model.SAMPLER,
                 "window_hu": list(window_hu),
                 "seed": seed,
                 "clinical_spacing_mm": clinical_mm,
@@ -345,7 +347,7 @@ def main(namespace: argparse.Namespace) -> None:
     """Run `microsr train`."""
     method = config.method_from_flags(namespace)
     files = {name: getattr(namespace, name) for name in PATCHES}
-    for name in FILES[method.data]:
+    for name in method.files:
         if not files[name]:
             raise UserError(f"--{name} must be given: kind {method.kind} learns from {PATCHES[name]}")
     train(

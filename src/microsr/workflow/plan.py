@@ -29,7 +29,6 @@ from microsr.config import (
 from microsr.config.sheet import Case
 from microsr.core.errors import UserError
 from microsr.core.registry.figures import FIGURES
-from microsr.core.registry.methods import FILES
 from microsr.core.registry.protocols import PROTOCOLS
 from microsr.core.urls import url
 
@@ -366,8 +365,10 @@ class Plan:
 
     def training_files(self, method: str, training_set: str, held: str) -> list[str]:
         """The files that a method learns from, by what they hold, one of PATCH_FILES; none where it needs none such."""
-        if held not in FILES[self.experiment.trained_methods[method].data]:
+        if held not in self.experiment.trained_methods[method].files:
             return []
+        if held == "scanner_table":
+            return [self.scanner_table(training_set)]
         modality, file = PATCH_FILES[held]
         return [f"<results>/patches/{case}/{file}" for case in self.having(modality, self.training_sets[training_set])]
 
@@ -384,6 +385,24 @@ class Plan:
     def domain_table(self, training_set: str) -> str:
         """The domain check of a training set, however often it is trained on."""
         return next(f"<results>/tables/{name}.csv" for name, s in self.domains.items() if s == base(training_set))
+
+    @cached_property
+    def scanners(self) -> dict[str, str]:
+        """The training set of each measurement of scanners, by the name of its table and figure."""
+        return number_names("scanner", map(base, self.training_sets)) if self.trained_methods else {}
+
+    def scanner_table(self, training_set: str) -> str:
+        """What was measured on a training set's clinical CTs, however often it is trained on."""
+        return next(f"<results>/tables/{name}.csv" for name, s in self.scanners.items() if s == base(training_set))
+
+    @property
+    def measured_flags(self) -> str:
+        """Words that say what is stated of the scanner, and whether all that learns from noise learns from measured
+        noise.
+        """
+        learning = [method for method in self.experiment.trained_methods.values() if method.uses_noise]
+        used = learning and all("scanner_table" in method.files for method in learning)
+        return f"--used {'measured' if used else 'stated'} {flags(self.experiment.scanner)}"
 
     def network_flags(self, method: str) -> str:
         """Words that give a method and its training, as Fig. 1 shows them."""
@@ -794,6 +813,10 @@ class Plan:
                 name: Drawing({"table": [f"<results>/tables/{name}.csv"]}, what=f"domain check, {training_set}")
                 for name, training_set in self.domains.items()
             },
+            "scanner": {
+                name: Drawing({"table": [f"<results>/tables/{name}.csv"]}, what=f"scanner, {training_set}")
+                for name, training_set in self.scanners.items()
+            },
             "patches": {
                 f"patches_{case}_{modality}": Drawing(
                     {
@@ -828,7 +851,7 @@ class Plan:
         """The files of all tables that are results, those for a paper too."""
         names = [f"{name}.csv" for name in ("volumes", "metrics", "summary", "paired", *sorted(self._validations))]
         names += [f"{name}.{ending}" for name in TYPESET for ending in ("tex", "md")]
-        names += [f"{name}.csv" for name in (*self.domains, "tiling")] if self.trainings else []
+        names += [f"{name}.csv" for name in (*self.domains, *self.scanners, "tiling")] if self.trainings else []
         names += ["efficiency.csv"] if self.networks_differ else []
         names += ["search.csv"] if self.trials else []
         names += ["choice.csv"] if self.candidates > 1 and self.trainings else []

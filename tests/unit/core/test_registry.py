@@ -31,7 +31,7 @@ from microsr.formats.further import Format, further_format
 from microsr.formats.readers import read_only_format
 from microsr.formats.writers import ENDINGS
 from microsr.inference.upsamplers import Upsampler, interpolation
-from microsr.networks.families import Family, Magnifying, build_g1
+from microsr.networks.families import Family, Magnifying, Sampling, build_g1
 from microsr.preprocessing.patch_files import SCAN_COLUMNS
 from microsr.training.losses import Loss
 from microsr.training.methods.method import Data, Setup, TrainableMethod
@@ -59,6 +59,9 @@ def test_each_family_makes_a_g1_that_offers_what_it_must():
     for name, place in FAMILIES.items():
         assert isinstance(load_thing(place), Family)
         check(build_g1(name), Magnifying)
+        if load_thing(place).sampler:
+            check(build_g1(name, sampler=True), Sampling)
+            check(build_g1(name, sampler=True), Magnifying)
 
 
 def test_each_upsampler_offers_what_it_must():

@@ -16,6 +16,7 @@ ALLOWED = {
     "patches": {"core", "volume", "preprocessing"},
     "pairs": {"core", "volume", "physics", "preprocessing"},
     "domain": {"core", "volume", "physics", "preprocessing"},
+    "scanner": IMPORTED | {"preprocessing"},
     "train": {"core", "physics", "networks", "preprocessing", "training"},
     "superresolve": IMPORTED | {"preprocessing", "networks", "inference"},
     "gather": {"inference"},
@@ -56,7 +57,7 @@ COLLECTING = {"evaluation.catalogue", "evaluation.collect", "evaluation.summary"
 """What makes one table of all protocols' tables."""
 # Modules of an allowed package that a step must not have, as they are of another step.
 OTHERS = {
-    "train": {"preprocessing.patches", "preprocessing.domain", "preprocessing.volumes", "volume.storage"},
+    "train": {"preprocessing.patches", "preprocessing.checks.domain", "preprocessing.volumes", "volume.storage"},
     "evaluate": COLLECTING
     | {"preprocessing.patches", "evaluation.tissue_features"}
     | protocols_but("no_reference", "truth"),
@@ -64,8 +65,8 @@ OTHERS = {
     "evaluate.distribution": COLLECTING | {"preprocessing.patches"} | protocols_but("distribution"),
     "features": {"evaluation.catalogue", "evaluation.tables", "preprocessing.patches", "evaluation.metrics"},
     "superresolve": {"preprocessing.volumes", "preprocessing.patches", "inference.export"},
-    "patches": {"preprocessing.volumes", "preprocessing.domain"},
-    "pairs": {"preprocessing.patches", "preprocessing.volumes", "preprocessing.domain"},
+    "patches": {"preprocessing.volumes", "preprocessing.checks.domain"},
+    "pairs": {"preprocessing.patches", "preprocessing.volumes", "preprocessing.checks.domain"},
     "simulate": {"simulation.validation.validate", "formats.readers"},
 }
 

@@ -23,6 +23,7 @@ from microsr.figures.charts.metrics import draw_metrics
 from microsr.figures.charts.metrics_validation import COLUMNS as VALIDATED
 from microsr.figures.charts.metrics_validation import draw_metrics_validation
 from microsr.figures.charts.reliability import draw_reliability
+from microsr.figures.charts.scanner import draw_scanner
 from microsr.figures.charts.validation import draw_validation
 from microsr.figures.charts.volumes import draw_volumes
 from microsr.figures.network import draw_network
@@ -161,6 +162,17 @@ def domain():
     return draw_domain(pd.DataFrame(rows, columns=["domain", "quantity", "x", "value"]).assign(unit=""))
 
 
+def scanner():
+    rows = [("", "stated", "sd", 30.0), ("", "stated", "mtf50", 8.5), ("", "stated", "pixel", 0.625)]
+    rows += [("", "stated", "slice_sigma", 0.29)]
+    for scan, sd in (("train1", 62.0), ("train2", 55.0)):
+        known = {"sd": sd, "sd_low": 50.0, "sd_high": 70.0, "slice_sigma": 0.3, "streaks": 1.4, "direction": -4.0}
+        rows += [(scan, "noise", quantity, value) for quantity, value in (known | {"pixel": 0.576}).items()]
+        rows += [(scan, region, "sd", sd + more) for region, more in (("lung", 0), ("soft_tissue", 6))]
+        rows += [(scan, "noise", "power", float(value)) for value in np.random.default_rng(0).uniform(0, 9, 256)]
+    return draw_scanner(pd.DataFrame(rows, columns=["scan", "region", "quantity", "value"]))
+
+
 def validation():
     rows = []
     for kernel in ("B30", "D45", "lung"):
@@ -217,6 +229,7 @@ FIGURES = {
     "efficiency, many": lambda: efficiency(MANY),
     "patches": patches,
     "domain": domain,
+    "scanner": scanner,
     "validation": validation,
     "metrics_validation": metrics_validation,
     "volumes": lambda: volumes(4),

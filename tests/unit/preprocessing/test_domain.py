@@ -8,7 +8,7 @@ import pytest
 
 from microsr import cli
 from microsr.core.errors import UserError
-from microsr.preprocessing.domain import check, compare, disagreeing, profile
+from microsr.preprocessing.checks.domain import check, compare, disagreeing, profile
 
 
 @pytest.fixture

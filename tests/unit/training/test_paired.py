@@ -111,3 +111,14 @@ def test_a_table_of_scans_that_is_none_is_refused(tmp_path):
     table.write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="has no column case"):
         read_scans(table)
+
+
+def test_measured_noise_keeps_its_size_and_direction_however_patches_are_turned(tmp_path):
+    along = np.fft.fftfreq(16)
+    power = np.exp(-((along / 0.08) ** 2))[None] * np.exp(-((along / 0.3) ** 2))[:, None]  # drawn out along the rows
+    data = batches(tmp_path, 99.0, window_hu=(-2000.0, 2000.0), batch_size=48, measured=[400 * power / power.mean()])
+    found = torch.cat([2000 * (p.a - p.b[..., ::8, ::8])[:, 0] for p in map(data.batch, range(12))])
+    assert found.std().item() == pytest.approx(20, rel=0.05), "not the stated 99 HU"
+    beside = (found[..., 1:] * found[..., :-1]).mean() / found.square().mean()
+    below = (found[:, 1:] * found[:, :-1]).mean() / found.square().mean()
+    assert beside > 0.8 > 0.5 > below

@@ -278,6 +278,7 @@ def test_a_repeated_training_has_the_same_cases_and_another_seed():
         assert {tuple(made.training_sets[training]) for training in again} == {tuple(made.training_sets[name])}
         assert {base(training) for training in again} == {name}
         assert {made.domain_table(training) for training in again} == {made.domain_table(name)}
+        assert {made.scanner_table(training) for training in again} == {made.scanner_table(name)}
     assert len(made.training_sets) == 9
     assert made.seed_of("none") == "none"
 
@@ -517,11 +518,24 @@ def test_a_protocol_has_a_figure_where_a_case_has_its_metrics():
 
 
 def test_figures_of_trainings_are_drawn_where_something_is_trained():
-    of_trainings = {"network", "network_cyclegan", "losses", "tiling", "domain", "panels", "patches_train1_micro"}
+    of_trainings = {
+        "network",
+        "network_cyclegan",
+        "losses",
+        "tiling",
+        "domain",
+        "scanner",
+        "panels",
+        "patches_train1_micro",
+    }
     made, untrained = plan(), plan(methods={"bicubic": {"kind": "bicubic"}})
     assert of_trainings <= set(made.figure_names) and not of_trainings & set(untrained.figure_names)
-    assert set(made.tables) - set(untrained.tables) == {"<results>/tables/domain.csv", "<results>/tables/tiling.csv"}
-    assert untrained.domains == untrained.networks == untrained.sampled_models == {} and untrained.models == []
+    more = {f"<results>/tables/{name}.csv" for name in ("domain", "scanner", "tiling")}
+    assert set(made.tables) - set(untrained.tables) == more
+    assert (
+        untrained.domains == untrained.scanners == untrained.networks == untrained.sampled_models == {}
+        and untrained.models == []
+    )
 
 
 def test_patches_are_drawn_of_each_training_volume():
@@ -556,8 +570,18 @@ def test_every_figure_is_for_screen_and_print_and_no_file_is_named_twice():
     assert {f"<results>/tables/{name}.{kind}" for name in TYPESET for kind in ("tex", "md")} <= set(made.tables)
 
 
+def test_measured_noise_is_what_its_methods_learn_from():
+    kinds = {"m": {"kind": "posterior", "noise": "measured"}, "s": {"kind": "regression"}}
+    made = plan(methods=kinds, protocols=["per_case", "pooled"])
+    assert made.training_files("m", "pooled", "scanner_table") == ["<results>/tables/scanner_pooled.csv"]
+    assert made.training_files("s", "pooled", "scanner_table") == []
+    assert made.measured_flags.startswith("--used stated ") and "--noise_hu 30" in made.measured_flags
+    assert plan(methods={"m": kinds["m"]}).measured_flags.startswith("--used measured ")
+
+
 def test_each_training_set_has_one_domain_check():
     made = plan(protocols=["per_case", "pooled"], train={"repeats": 2})
+    assert made.scanners == {"scanner": "case-train1", "scanner_case-train2": "case-train2", "scanner_pooled": "pooled"}
     assert made.domains == {"domain": "case-train1", "domain_case-train2": "case-train2", "domain_pooled": "pooled"}
     assert made.domain_table("pooled.seed2") == "<results>/tables/domain_pooled.csv"
 

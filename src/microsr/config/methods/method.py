@@ -8,7 +8,7 @@ from pydantic import AfterValidator, model_validator
 
 from microsr.config.section import Section
 from microsr.config.train import Train
-from microsr.core.registry.methods import METHODS, Data
+from microsr.core.registry.methods import FILES, METHODS, Data
 from microsr.core.registry.upsamplers import UPSAMPLERS
 
 KIND = "cyclegan"
@@ -59,6 +59,11 @@ class TrainedMethod(Method):
     def data(self) -> Data:
         """What it learns from."""
         return METHODS[self.kind].data
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What the files hold that it learns from."""
+        return FILES[self.data]
 
     @property
     def uses_noise(self) -> bool:

@@ -16,13 +16,23 @@ class PairedMethod(TrainedMethod):
     """Scanner of a sample's scan. stated: section scanner; drawn: one of the patch's scans (section pairs) at random,
     with noise of an SD drawn from noise_range: so the model need not know the scanner.
     """
+    noise: Literal["stated", "measured"] = "stated"
+    """Noise of a sample's scan. stated: SD scanner.noise_hu, with the grain of the scan's kernel, which has no
+    direction; measured: SD and two-dimensional spectrum, streaks included, of one of the training set's clinical CTs
+    (microsr scanner).
+    """
     noise_range: Span = (0.5, 2.0)
-    """Where scanners are drawn: range of the noise's SD, times scanner.noise_hu."""
+    """Where scanners are drawn: range of the noise's SD, times scanner.noise_hu or the measured SD."""
 
     @property
     def uses_noise(self) -> bool:
         """Whether training depends on the scanner's noise."""
         return True
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What the files hold that it learns from."""
+        return (*super().files, *(["scanner_table"] if self.noise == "measured" else []))
 
 
 class RegressionMethod(PairedMethod):

@@ -44,6 +44,9 @@ FIGURES: dict[str, Entry] = {
     "domain": Entry(
         "microsr.figures.charts.domain", help="clinical patches beside average-pooled uCT patches", category="Data"
     ),
+    "scanner": Entry(
+        "microsr.figures.charts.scanner", help="noise, streaks and slice profile of the clinical CTs", category="Data"
+    ),
     "metrics": Entry("microsr.figures.charts.metrics", help="metrics of all methods"),
     "validation": Entry(
         "microsr.figures.charts.validation",

@@ -12,8 +12,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from microsr.core.streams import Stream, seed_torch
-from microsr.networks.families import build_g1
+from microsr.networks.families import new_g1
 from microsr.networks.layers import NoiseConv
+from microsr.preprocessing.patch_files import read_noise
 from microsr.training.batches import Pairs
 from microsr.training.losses import start_loss
 from microsr.training.methods.generator import GeneratorTraining
@@ -27,7 +28,7 @@ class Regression(GeneratorTraining):
     def __init__(self, setup: Setup, sizes: Sizes) -> None:
         """G1 with its first weights; see `TrainableMethod`."""
         seed_torch(Stream.WEIGHTS, setup.seed)
-        g1 = build_g1(setup.train.network)
+        g1 = new_g1(setup.train.network, *sizes)
         silence(g1)
         super().__init__(setup, {"G1": g1})
 
@@ -55,5 +56,6 @@ def open_pairs(files: Mapping[str, Sequence[Path]], setup: Setup) -> PairBatches
         files["micro"], files["scans"], files["scan_table"], patches_per_case=settings.patches_per_case,
         batch_size=settings.batch_size, augment=settings.augment, window_hu=setup.window_hu, seed=setup.seed,
         scanner=setup.scanner, noise_range=method.noise_range if method.seen_by == "drawn" else None,
+        measured=[power for table in files.get("scanner_table") or () for power in read_noise(table)],
         device=setup.processes.device,
     )  # fmt: skip

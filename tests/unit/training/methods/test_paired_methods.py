@@ -112,6 +112,14 @@ def test_a_sampler_of_a_network_that_draws_nothing_is_refused():
         config.load(settings)
 
 
+def test_regression_begins_without_a_checkerboard():
+    settings = SETTINGS.model_copy(update={"network": "resnet"})
+    g1 = made(Regression, settings).g1.eval()
+    with torch.inference_mode():
+        image = g1(torch.full((1, 1, 24, 24), -0.8), [])
+    assert image[..., 40:-40, 40:-40].std() < 1e-3
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """Pairs of one case, in files."""
@@ -134,7 +142,7 @@ def test_a_training_from_pairs_gives_a_model_that_magnifies(kind, files, tmp_pat
         seed=5, compute=config.Compute(device="cpu"), scanner=config.Scanner(),
     )  # fmt: skip
     facts = torch.load(model / "generator.pt", weights_only=True)["facts"]
-    assert (facts["kind"], facts["steps"]) == (kind, 4)
+    assert (facts["kind"], facts["steps"], facts["sampler"]) == (kind, 4, kind == "posterior")
     assert (facts["clinical_spacing_mm"], facts["micro_spacing_mm"]) == pytest.approx((0.64, 0.08))
     hu = np.random.default_rng(1).normal(-700, 150, (12, 14)).astype(np.float32)
     images = [upsample_slice(hu, 0, Generator(model / "generator.pt"), draw=draw) for draw in (0, 1)]

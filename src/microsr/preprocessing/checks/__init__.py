@@ -1,0 +1,1 @@
+"""What is measured on data before any training, with a plain warning: nothing is stopped by it."""
