@@ -247,7 +247,7 @@ def test_a_figure_is_fit_for_print(name, tmp_path):
     assert page.fonts > 0 and page.embedded == page.fonts and b"Type3" not in page.kinds
     assert all(dpi >= 299 for dpi in page.dpi)
     assert bool(page.dpi) == (
-        name.partition(",")[0] in ("comparison", "hallucination", "tiling", "patches", "uncertainty")
+        name.partition(",")[0] in ("comparison", "hallucination", "tiling", "patches", "scanner", "uncertainty")
     )
 
 
