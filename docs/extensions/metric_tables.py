@@ -51,7 +51,7 @@ def renewed(page: str) -> str:
         section = re.compile(rf"(^{heading}\n(?:(?!^## |^\|).*\n)*)(?:^\|.*\n)+", re.MULTILINE)
         page, number = section.subn(lambda found, text=text: found[1] + text, page)
         if number != 1:
-            raise ValueError(f"{PAGE}: no table under the heading '{heading}'")
+            raise ValueError(f"{PAGE}: no table under the heading '{heading.lstrip('# ')}'")
     return page
 
 

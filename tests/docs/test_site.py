@@ -179,7 +179,7 @@ def test_the_tables_of_metrics_are_those_of_the_catalogue():
     """Name, unit, what is best and what fools it, of every metric; else run docs/extensions/metric_tables.py."""
     made, page = metric_tables(), (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
     assert made.renewed(page) == page
-    rows = re.findall(r"^\| `([a-z_<>-]+)` \| [^|]+ \| ([^|]+) \| [^|]+ \| [^|]+ \|$", page, re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z0-9_<>-]+)` \| [^|]+ \| ([^|]+) \| [^|]+ \| [^|]+ \|$", page, re.MULTILINE)
     assert rows == [(metric.key, metric.better.removeprefix("best: ")) for metric in METRICS]
 
 
