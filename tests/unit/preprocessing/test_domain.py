@@ -128,9 +128,14 @@ def test_each_limit_is_where_it_says(quantity, within, beyond):
     assert disagreeing(alike | {quantity: beyond}) == [quantity]
 
 
+def test_histograms_of_bone_are_told_apart(rng, tmp_path):
+    value = run(tmp_path, clinical(rng, mean=1500, sd=200), micro(rng, mean=1500, pooled_sd=50))
+    assert value["difference", "histogram"] < 0.5
+
+
 def test_histogram_is_the_share_of_pixels_in_each_bin():
     patch = np.full((1, 8, 8), -850)
-    patch[0, 0, 0], patch[0, 0, 1] = -3024, 3071
+    patch[0, 0, 0], patch[0, 0, 1] = -3024, 4500
     found = profile(iter([patch]))
     assert found.histogram.sum() == pytest.approx(1)
     assert found.histogram[0] == found.histogram[-1] == 1 / 64

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ["domain", "quantity", "x", "value", "unit"]
-HISTOGRAM_EDGES_HU = np.arange(-1200, 601, 25)
+HISTOGRAM_EDGES_HU = np.arange(-1200, 4001, 25)
 """Histogram bins, HU; values beyond them count in the first and last."""
 
 MEAN_LIMIT_HU = 50.0
