@@ -36,7 +36,7 @@ def desk(finished: Workflow, tmp_path_factory) -> Path:
     (folder / "p02").mkdir()
     shutil.copy(simulated / "clinical.nii.gz", folder / "p02/chest.nii.gz")
     (folder / "case1/specimen.mha").touch()
-    for experiment in ("real", "paper"):
+    for experiment in ("real", "paper", "bone"):
         _pretend_files_of(folder / f"experiments/{experiment}.tsv", folder / "data")
     for name in ("L-sharp", "B-soft"):
         (folder / f"data/clinical/kernelpair_A0001_{name}.nii.gz").touch()

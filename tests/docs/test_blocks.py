@@ -89,7 +89,7 @@ def check_sheet(text: str, folder: Path) -> None:
         if "/" in cell:
             (folder / cell).parent.mkdir(parents=True, exist_ok=True)
             (folder / cell).touch()
-    assert read_sheet(config.Cases(sheet=str(sheet), data_root=str(folder)))
+    assert read_sheet(config.Cases(sheet=str(sheet), data_root=str(folder)), scan_micro=True)
 
 
 @pytest.mark.parametrize("page", [page.name for page in PAGES if page.name not in OTHERS_TEST])

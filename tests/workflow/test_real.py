@@ -1,4 +1,6 @@
-"""Real volumes, end to end, with next to no training: experiments/real.yaml and experiments/matched.yaml cut short."""
+"""Real volumes, end to end, with next to no training: experiments/real.yaml, matched.yaml and bone.yaml cut
+short.
+"""
 
 import csv
 import json
@@ -11,7 +13,7 @@ import pytest
 from microsr.volume import storage
 
 pytestmark = [pytest.mark.workflow, pytest.mark.nightly]
-SHORT = "methods: {cyclegan: null}\ntrain: {epochs: 1, patches_per_case: 16}\npatches: {per_case: 40}\n"
+SHORT = "methods: {cyclegan: null}\ntrain: {epochs: 1, patches_per_case: 16, start_steps: 0}\npatches: {per_case: 40}\n"
 
 
 def run_short(workflow, experiment, shared_data):
@@ -29,6 +31,11 @@ def real(copied_workflow, shared_data):
 @pytest.fixture(scope="module")
 def matched(copied_workflow, shared_data):
     return run_short(copied_workflow, "matched", shared_data)
+
+
+@pytest.fixture(scope="module")
+def bone(copied_workflow, shared_data):
+    return run_short(copied_workflow, "bone", shared_data)
 
 
 @pytest.fixture(params=["real", "matched"])
@@ -111,3 +118,25 @@ def test_nothing_that_is_written_names_the_patient(real, shared_data):
         if file.suffix in (".json", ".csv", ".tsv", ".yaml", ".log"):
             text = file.read_text(encoding="utf-8")
             assert not [name for name in private if name in text], file
+
+
+def test_the_scan_of_bone_has_its_truth_in_its_place_and_slices_that_were_not_trained_on(bone):
+    names = [f"{case}/{kind}" for case in ("joint-upper", "joint-lower") for kind in ("clinical", "micro")]
+    volumes = {name: storage.open_volume(bone / f"volumes/{name}.ome.zarr") for name in [*names, "joint-upper/truth"]}
+    clinical, truth = volumes["joint-upper/clinical"], volumes["joint-upper/truth"]
+    assert truth.point((0, -0.5, -0.5)) == pytest.approx(clinical.point((0, -0.5, -0.5)), abs=1e-3)
+    pooled = truth.array[:].astype(float).reshape(len(truth.array), 29, 8, 48, 8).mean(axis=(2, 4))
+    assert np.corrcoef(pooled.ravel(), clinical.array[:].ravel())[0, 1] > 0.9
+    upper, lower = (
+        [v.point((z, 0, 0))[2] for name, v in volumes.items() if part in name for z in (0, len(v.array) - 1)]
+        for part in ("upper", "lower")
+    )
+    assert min(upper) - max(lower) > 0.5, "mm between them"
+
+
+def test_metrics_of_bone_are_those_with_a_truth_and_none_of_lungs(bone):
+    metrics = pd.read_csv(bone / "tables/metrics.csv")
+    truth = metrics.query("protocol == 'truth' and metric == 'psnr'").set_index("method")["value"]
+    assert {"bicubic", "proposed", "noise_free", "thick_truth"} <= set(truth.index)
+    assert truth["thick_truth"] > truth["bicubic"] > 15
+    assert not metrics["metric"].str.contains("airway|lumen|vessel|bronchiole|lesion").any()

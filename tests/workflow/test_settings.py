@@ -102,7 +102,9 @@ REACHES: dict[str, tuple[Any, set[str]]] = {
     "evaluate.data_range_hu": (1401.0, {"evaluate_known", "evaluate_downsampled"}),
     "figures.slice": (1, {"draw_comparison", "draw_hallucination", "draw_tiling"}),
     "figures.insets": ([{"row": 1, "column": 2, "size": 25}], {"draw_comparison", "draw_hallucination"}),
-    "figures.display_window_hu": ([-1000.0, 201.0], {"draw_comparison", "draw_hallucination", "draw_tiling"}),
+    "figures.display_window_hu": (
+        [-1000.0, 201.0], {"draw_comparison", "draw_hallucination", "draw_tiling", "draw_patches"},
+    ),
 }  # fmt: skip
 
 # `compute`: re-runs nothing, but for parts, which changes the jobs.

@@ -823,6 +823,7 @@ class Plan:
                         "volume": [f"<results>/volumes/{case}/{modality}.ome.zarr"],
                         "index": [f"<results>/patches/{case}/{modality}.csv"],
                     },
+                    flags(self.experiment.figures, without=["slice", "insets"]),
                     what=f"patches of {case}, {modality}",
                 )
                 for modality in ("clinical", "micro")

@@ -322,7 +322,8 @@ def test_coverage_counts_the_patches_over_each_pixel(index):
 def test_the_patch_figure_shows_the_fullest_slices_with_squares_where_patches_are(lung, index):
     clinical, mask, _ = lung
     assert fullest_slices(index, 2) == [1, 2]
-    figure = draw_patches(clinical, mask, index, [1, 2])
+    figure = draw_patches(clinical, mask, index, [1, 2], (-900.0, 100.0))
+    assert figure.axes[0].images[0].get_clim() == (-900, 100)
     panels = figure.axes[:2]
     assert [axes.get_title(loc="left") for axes in panels] == ["slice 1: 3 patches", "slice 2: 2 patches"]
     assert np.array_equal(panels[0].images[0].get_array(), clinical.array[1])

@@ -135,7 +135,7 @@ def patches():
     places = [(z, row, column) for z in range(3) for row, column in itertools.product((2, 8, 14), (4, 12, 20))]
     index = pd.DataFrame(places, columns=["slice", "row", "column"]).assign(case="train1", modality="clinical", size=16)
     volume = Volume(np.repeat(CLINICAL.array, 3, 0), CLINICAL.spacing)
-    return draw_patches(volume, np.ones(volume.shape), index, [0, 1, 2])
+    return draw_patches(volume, np.ones(volume.shape), index, [0, 1, 2], (-1000.0, 200.0))
 
 
 def metrics_validation():

@@ -15,6 +15,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from microsr import config
 from microsr.core.errors import UserError
 from microsr.figures.figure import Record
 from microsr.figures.style import COLOURS, PAGE, bare, new_figure, orient_radiologically, save, scale_bar, styled
@@ -26,25 +27,25 @@ SLICES = 3
 SQUARES = 6
 PIXELS = 700
 """Most pixels of a panel along a side; larger slices are averaged by areas."""
-WINDOW_HU = (-1000.0, 400.0)
 COVERAGE = LinearSegmentedColormap.from_list(
     "coverage", [(0.94, 0.89, 0.26, 0.1), (0.95, 0.66, 0.0, 0.5), (0.84, 0.30, 0.0, 0.7)]
 )
 
 
-def make_patches(volume: Path, index: Path, output: Path) -> list[int]:
+def make_patches(volume: Path, index: Path, output: Path, settings: config.Figures | None = None) -> list[int]:
     """Write the picture of where patches were taken and return the slices drawn.
 
     volume: in the working format, with a mask. index: the patches' .csv (case, modality, slice, row, column, size).
-    output: path without extension.
+    output: path without extension. settings: its display window counts.
     """
+    window = (settings or config.Figures()).display_window_hu
     table = read_index(index)
     source, mask = open_volume(volume), open_mask(volume)
     ends = (table["slice"] + 1, table["row"] + table["size"], table["column"] + table["size"])
     if any(end.max() > limit for end, limit in zip(ends, source.shape, strict=True)):
         raise UserError(f"{index} lists patches beyond {volume}; give the volume that they were taken from")
     chosen = fullest_slices(table)
-    save(draw_patches(source, mask, table, chosen), output)
+    save(draw_patches(source, mask, table, chosen, window), output)
     return chosen
 
 
@@ -65,9 +66,11 @@ def coverage(table: pd.DataFrame, shape: tuple[int, int]) -> np.ndarray:
 
 
 @styled
-def draw_patches(volume: Volume, mask: np.ndarray, table: pd.DataFrame, slices: list[int]) -> Figure:
-    """Draw the given slices with mask outline, coverage, centres of all patches and a few of the squares; axes in
-    mm.
+def draw_patches(
+    volume: Volume, mask: np.ndarray, table: pd.DataFrame, slices: list[int], window: tuple[float, float]
+) -> Figure:
+    """Draw the given slices, grey in `window` (HU), with mask outline, coverage, centres of all patches and a few of
+    the squares; axes in mm.
     """
     edge, gap, heading, foot = 0.04, 0.06, 0.42, 0.5
     side = (PAGE - 2 * edge - gap * (SLICES - 1)) / SLICES
@@ -94,7 +97,7 @@ def draw_patches(volume: Volume, mask: np.ndarray, table: pd.DataFrame, slices: 
         shape = (rows // factor * factor, columns // factor * factor)
         extent = (0, shape[1] * x, shape[0] * y, 0)
         grey = average_pool(np.asarray(volume.array[z], np.float32), factor)
-        axes.imshow(grey, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], extent=extent)
+        axes.imshow(grey, cmap="gray", vmin=window[0], vmax=window[1], extent=extent)
         heat = axes.imshow(
             np.ma.masked_equal(average_pool(layer, factor), 0), cmap=COVERAGE, vmin=0, vmax=most, extent=extent
         )
@@ -141,9 +144,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `microsr figures patches`."""
     parser.add_argument("--volume", required=True, type=Path, help="volume with its mask (OME-Zarr)")
     parser.add_argument("--index", required=True, type=Path, help="index of its patches (.csv)")
+    config.add_flags(parser, config.Figures, without=["slice", "insets"])
 
 
 def draw(ns: argparse.Namespace) -> Record:
     """Draw the figure from its command line."""
-    slices = make_patches(ns.volume, ns.index, ns.output)
-    return Record({}, [ns.volume, ns.index], {"slices": slices, "slices_read": {ns.volume: slices}})
+    settings = config.from_flags(ns, config.Figures)
+    slices = make_patches(ns.volume, ns.index, ns.output, settings)
+    return Record(
+        {"display_window_hu": settings.display_window_hu},
+        [ns.volume, ns.index],
+        {"slices": slices, "slices_read": {ns.volume: slices}},
+    )
