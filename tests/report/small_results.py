@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent.parent
 METHODS = {"proposed": -700, "bicubic": -500, "cyclegan": -300}
 """Each method's volume has one value in the lung, so that what is shown can be told from its pixels."""
 TRUTH, CLINICAL, BODY = -100, -900, 30
+SD = 75
 
 
 @dataclass
@@ -39,6 +40,8 @@ class Results:
         "hallucination",
     )
     note: str | None = None
+    draws: tuple[int, ...] = ()
+    """HU of the draws of a sampler, of which there is an SD too, SD."""
 
     def arguments(self) -> list[str]:
         """Write what is not there yet, and give the arguments of `microsr report page` but for the output."""
@@ -81,6 +84,13 @@ class Results:
             write_volume(paths[-1], Volume(np.where(magnified, TRUTH, BODY), **place))
             read[paths[-1]] = [1]
             words.append(f"truth={paths[-1]}")
+        further = {f"draw/Draw {n}": hu for n, hu in enumerate(self.draws, start=1)} | (
+            {"sd/SD": SD} if self.draws else {}
+        )
+        for word, hu in further.items():
+            path = folder / "sampler" / training_set / f"{case}_{word.replace('/', '_')}.ome.zarr"
+            write_volume(path, Volume(np.where(magnified, hu, 0)[[1]], **place, attributes={"slices": [1]}))
+            words.append(f"{word}={path}")
         record = self.folder / f"figures/comparison_{case}.run.json"
         shown = {"slice": 1, "insets": [{"row": 8, "column": 12, "size": 6}], "slices_read": read}
         write_run(record, "figures.comparison", {"title": f"{case} (<made> & up)"}, paths, time.time(), **shown)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from browsing import Opened, level
 from selenium.webdriver.common.keys import Keys
-from small_results import BODY, CLINICAL, METHODS, TRUTH
+from small_results import BODY, CLINICAL, METHODS, SD, TRUTH
 
 LUNG, SOFT, FIGURE = (-1350, 150), (-160, 240), (-1000, 200)
 CONTROLS = {"button", "radio", "checkbox", "slider", "combobox", "link", "DisclosureTriangle", "application"}
@@ -140,6 +140,36 @@ def test_left_and_right_of_the_divider_can_be_chosen(opened):
     opened.choose("#second", "Truth")
     assert near(opened.grey(0.4), level(METHODS["cyclegan"], *LUNG)) and near(opened.grey(0.6), level(TRUTH, *LUNG))
     assert (opened.text("#left-name"), opened.text("#right-name")) == ("CycleGAN", "Truth")
+
+
+def test_draws_flicker_through_one_another_at_the_reader_s_pace(chromium, results):
+    opened = Opened(chromium, results(draws=(-800, -600, -400)).report())
+    opened.click("[name=mode][value=draws]")
+    assert opened.text("#left-name") == "Draw 1" and near(opened.grey(), level(-800, *LUNG)), "not by itself"
+    opened.press("n")
+    assert opened.text("#left-name") == "Draw 2" and near(opened.grey(), level(-600, *LUNG))
+    opened.press(Keys.HOME, on="#pace")
+    assert opened.text("#pace-shown") == "0.4 s"
+    opened.click("#blink")
+    seen = set()
+    opened.wait(lambda: seen.add(opened.text("#left-name")) or len(seen) == 3, "the other draws")
+    assert seen == {"Draw 1", "Draw 2", "Draw 3"} and opened.text("#blink") == "Stop flickering"
+    opened.click("#blink")
+    assert opened.text("#blink") == "Start flickering"
+
+
+def test_the_sd_has_a_window_of_its_own_under_the_divider_too(chromium, results):
+    opened = Opened(chromium, results(draws=(-800, -600)).report())
+    opened.choose("#second", "SD")
+    assert near(opened.grey(0.6), level(SD, 0, 300)) and near(opened.grey(0.4), level(CLINICAL, *LUNG))
+    opened.press("s")
+    assert near(opened.grey(0.6), level(SD, 0, 300)) and near(opened.grey(0.4), level(CLINICAL, *SOFT))
+
+
+def test_without_draws_nothing_offers_to_flicker_them(opened):
+    assert not opened.js("return document.querySelector('[name=mode][value=draws]').checkVisibility()")
+    opened.press("n")
+    assert opened.text("#left-name") == "Clinical CT"
 
 
 def test_blinking_alternates_two_images_until_it_is_stopped(opened):

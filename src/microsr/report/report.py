@@ -59,7 +59,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--view", action="append", nargs="+", default=[], metavar=("RECORD", "KIND=PATH"),
         help="a comparison: the figure's record, then clinical=PATH, method/NAME=PATH for each method, perhaps "
-        "truth=PATH",
+        "truth=PATH, and of a sampler draw/NAME=PATH and sd/NAME=PATH",
     )  # fmt: skip
     sub.add_argument("--more_views", type=int, default=0, help="comparisons that are not among them")
     sub.add_argument("--figures", required=True, nargs="+", type=Path, metavar="FIGURE", help=".png figures")

@@ -11,7 +11,7 @@ import base64
 import json
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from microsr.volume.storage import Volume, open_mask, open_volume
 
 MOST_PIXELS = 4_000_000
 """Super-resolved pixels of all images of all views together: at most 8 MB of HU, about 5 MB of the page."""
+SPREAD_HU = (0, 300)
+"""SD of draws that is black and white, whatever the reader's window."""
 FEWEST = 8
 """Clinical pixels along each side of a region, at least."""
 GREYS = [f"#{grey:02x}{grey:02x}{grey:02x}" for grey in range(256)]
@@ -38,22 +40,35 @@ GREYS = [f"#{grey:02x}{grey:02x}{grey:02x}" for grey in range(256)]
 @dataclass(frozen=True)
 class Source:
     """What a comparison figure compares: its record, the clinical CT, the volume of each method, and the truth if there
-    is one.
+    is one. draws, sd: of a sampler, by what each is called.
     """
 
     record: Path
     clinical: Path
     methods: dict[str, Path]
     truth: Path | None = None
+    draws: dict[str, Path] = field(default_factory=dict)
+    sd: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def superresolved(self) -> dict[str, Path]:
+        """All volumes that hold slices of their own: of methods, draws and SD."""
+        return self.methods | self.draws | self.sd
 
 
 @dataclass(frozen=True)
 class Layer:
-    """An image of a view: HU, int16 [rows, columns], with `scale` pixels to a clinical pixel."""
+    """An image of a view: HU, int16 [rows, columns], with `scale` pixels to a clinical pixel.
+
+    draw: whether it is one of several draws that flicker through one another. window: HU that are black and white, of
+    an image that is not shown in the reader's window.
+    """
 
     name: str
     hu: np.ndarray
     scale: int
+    draw: bool = False
+    window: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +86,7 @@ class View:
 
 def read_source(words: list[str]) -> Source:
     """What follows a flag --view: the figure's record, clinical=PATH, method/NAME=PATH for each method in order,
-    perhaps truth=PATH.
+    perhaps truth=PATH, and of a sampler draw/NAME=PATH and sd/NAME=PATH.
 
     Raises
     ------
@@ -79,20 +94,24 @@ def read_source(words: list[str]) -> Source:
         A word is of another kind, or the clinical CT or every method is missing.
     """
     record, *pairs = words
-    clinical, truth, methods = None, None, {}
+    clinical, truth = None, None
+    named: dict[str, dict[str, Path]] = {"method": {}, "draw": {}, "sd": {}}
     for pair in pairs:
-        kind, _, path = pair.partition("=")
-        if kind == "clinical" and path:
+        word, _, path = pair.partition("=")
+        kind, _, name = word.partition("/")
+        if word == "clinical" and path:
             clinical = Path(path)
-        elif kind == "truth" and path:
+        elif word == "truth" and path:
             truth = Path(path)
-        elif kind.startswith("method/") and path:
-            methods[kind.removeprefix("method/")] = Path(path)
+        elif kind in named and name and path:
+            named[kind][name] = Path(path)
         else:
-            raise UserError(f"--view: '{pair}' must be clinical=PATH, method/NAME=PATH or truth=PATH")
-    if clinical is None or not methods:
+            raise UserError(
+                f"--view: '{pair}' must be clinical=PATH, method/NAME=PATH, truth=PATH, draw/NAME=PATH or sd/NAME=PATH"
+            )
+    if clinical is None or not named["method"]:
         raise UserError(f"--view {record}: clinical=PATH and a method/NAME=PATH must follow it")
-    return Source(Path(record), clinical, methods, truth)
+    return Source(Path(record), clinical, named["method"], truth, named["draw"], named["sd"])
 
 
 def make_views(sources: list[Source], most: int = MOST_PIXELS) -> tuple[list[View], dict[Path, list[int]]]:
@@ -114,24 +133,28 @@ def make_views(sources: list[Source], most: int = MOST_PIXELS) -> tuple[list[Vie
         clinical = open_volume(source.clinical)
         _check_holds(source.clinical, clinical, index, source.record)
         lung = np.asarray(open_mask(source.clinical)[index]) > 0
-        share = most // (len(sources) * (len(source.methods) + (source.truth is not None)))
-        field = region(lung, clinical.spacing, shown["insets"], share)
-        layers = [_layer("Clinical CT", clinical, index, field, 1)]
+        share = most // (len(sources) * (len(source.superresolved) + (source.truth is not None)))
+        shown_field = region(lung, clinical.spacing, shown["insets"], share)
+        layers = [_layer("Clinical CT", clinical, index, shown_field, 1)]
         read.setdefault(source.clinical, []).append(index)
-        for name, path in source.methods.items():
+        held: dict[str, Layer] = {}
+        for name, path in source.superresolved.items():
             volume = open_volume(path)
             place = _position(path, volume.attributes.get("slices", []), index)
-            layers.append(_layer(method_name(name), volume, place, field, SCALE))
+            held[name] = _layer(method_name(name), volume, place, shown_field, SCALE)
             read.setdefault(path, []).append(place)
+        layers += [held[name] for name in source.methods]
         if source.truth is not None:
             place = shown["truth"][0] if shown["truth"] else index
             truth = open_volume(source.truth)
             _check_holds(source.truth, truth, place, source.record)
-            layers.append(_layer("Truth", truth, place, field, SCALE))
+            layers.append(_layer("Truth", truth, place, shown_field, SCALE))
             read.setdefault(source.truth, []).append(place)
-        rows, columns = field.shape
+        layers += [replace(held[name], draw=True) for name in source.draws]
+        layers += [replace(held[name], window=SPREAD_HU) for name in source.sd]
+        rows, columns = shown_field.shape
         x, y = clinical.spacing[:2]
-        whole = field == lung_field(lung, clinical.spacing, shown["insets"])
+        whole = shown_field == lung_field(lung, clinical.spacing, shown["insets"])
         shown_region = f"the lung and {MARGIN_MM:g} mm around it" if whole else "a part of what the figure shows"
         views.append(
             View(
@@ -196,6 +219,8 @@ def view_json(view: View) -> dict[str, Any]:
                 "rows": layer.hu.shape[0],
                 "columns": layer.hu.shape[1],
                 "repeat": SCALE // layer.scale,
+                "draw": layer.draw,
+                "window": layer.window,
                 "data": pack(layer.hu),
             }
             for layer in view.layers

@@ -48,6 +48,8 @@ PATCH_FILES = {
     "scan_table": ("micro", "micro_scans.csv"),
 }
 """Modality and file, of each case, of what a training may learn from."""
+SPREAD = "SD of draws (0 to 300)"
+"""What the report calls the SD of draws, which has a window of its own."""
 VIEWED = 6
 """At most so many comparisons can be looked into in the report; each makes it larger."""
 SHOWN_DRAWS = 3
@@ -881,7 +883,13 @@ class Plan:
         tested = self.comparisons[name]
         methods = {f"method/{m}": f"superresolved/{m}/{self._trained_on(m, tested)}" for m in self.experiment.methods}
         truth = {"truth": f"volumes/{tested.case}/truth"} if self.cases[tested.case].truth else {}
-        return {"clinical": f"volumes/{tested.case}/clinical"} | methods | truth
+        spread = {}
+        for method in list(self.means)[:1]:  # of several means the first: each draw makes the report larger
+            stem = f"superresolved/{method}/{self._trained_on(method, tested)}"
+            kept = self.kept_with_mean[:SHOWN_DRAWS]
+            spread |= {f"draw/Draw {number}": f"{stem}_{draw}" for number, draw in enumerate(kept, start=1)}
+            spread |= {f"sd/{SPREAD}": f"{stem}_sd"}
+        return {"clinical": f"volumes/{tested.case}/clinical"} | methods | truth | spread
 
     @property
     def view_words(self) -> str:

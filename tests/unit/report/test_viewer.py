@@ -8,8 +8,18 @@ import pytest
 from microsr.config import Inset
 from microsr.core.errors import UserError
 from microsr.figures.pictures.comparison import Field
-from microsr.report.viewer import Source, bokeh_item, bokeh_script, make_views, pack, region, sides, view_json
-from microsr.volume.storage import IDENTITY, Volume, magnified_geometry, write_volume
+from microsr.report.viewer import (
+    Source,
+    bokeh_item,
+    bokeh_script,
+    make_views,
+    pack,
+    read_source,
+    region,
+    sides,
+    view_json,
+)
+from microsr.volume.storage import IDENTITY, Volume, magnified_geometry, open_volume, write_volume
 
 
 def unpacked(text: str, shape: tuple[int, int]) -> np.ndarray:
@@ -97,6 +107,26 @@ def test_all_images_show_the_figure_s_slice_turned_as_radiologists_see_it(files)
     plain = view_json(view)
     assert [layer["repeat"] for layer in plain["layers"]] == [8, 1, 1]
     assert np.array_equal(unpacked(plain["layers"][0]["data"], (12, 16)), clinical.hu)
+
+
+def test_draws_and_their_sd_come_last_each_told_for_what_it_is(files):
+    volume = open_volume(files / "proposed")
+    for name in ("draw", "sd"):
+        facts = {"direction": volume.direction, "origin": volume.origin, "attributes": volume.attributes}
+        write_volume(files / name, Volume(volume.array[:] + (5 if name == "sd" else 3), volume.spacing, **facts))
+    words = [str(files / "comparison.run.json"), f"clinical={files / 'clinical'}", f"truth={files / 'truth.ome.zarr'}"]
+    words += [f"method/proposed={files / 'proposed'}", f"draw/Draw 1={files / 'draw'}", f"sd/SD={files / 'sd'}"]
+    (view,), read = make_views([read_source(words)])
+    names = ["Clinical CT", "Proposed", "Truth", "Draw 1", "SD"]
+    assert [layer.name for layer in view.layers] == names
+    assert np.array_equal(view.layers[3].hu, view.layers[1].hu + 3)
+    plain = view_json(view)["layers"]
+    assert [layer["draw"] for layer in plain] == [False, False, False, True, False]
+    assert [layer["window"] for layer in plain] == [None, None, None, None, (0, 300)]
+    assert files / "sd" in read
+    for wrong in ("draw/=x", "other/a=x", "sd/SD="):
+        with pytest.raises(UserError, match="draw/NAME=PATH or sd/NAME=PATH"):
+            read_source([*words, wrong])
 
 
 def test_what_the_record_says_must_be_in_the_volumes(files):

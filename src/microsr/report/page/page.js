@@ -5,9 +5,9 @@
   const views = JSON.parse($("views").textContent);
   const lessMotion = matchMedia("(prefers-reduced-motion: reduce)");
   const PRESETS = [["Lung", "l", -600, 1500], ["Soft tissue", "s", 40, 400]];
-  const BLINK_MS = 700;  // below three flashes a second
+  const BLINK_MS = 700;  // below three flashes a second; draws: at the reader's pace, which is below it too
   const minus = (number, digits = 0) => number.toFixed(digits).replace("-", "−");
-  const state = { view: 0, mode: "divider", image: 1, first: 0, second: 1, second_is_shown: false, divider: 0.5, level: 0, width: 1, at: null };
+  const state = { view: 0, mode: "divider", image: 1, first: 0, second: 1, second_is_shown: false, drawn: 0, pace: BLINK_MS, divider: 0.5, level: 0, width: 1, at: null };
   let layers = [], timer = null;
 
   await Bokeh.embed.embed_item(JSON.parse($("item").textContent), "plot");
@@ -36,8 +36,20 @@
       }
       for (let n = 1; n < repeat; n++) hu.copyWithin(target + n * wide, target, target + wide);
     }
-    return { name: layer.name, rows: rows * repeat, columns: wide, hu };
+    return { name: layer.name, rows: rows * repeat, columns: wide, hu, draw: layer.draw, window: layer.window };
   }
+
+  // An image with a window of its own is put into the one that is set, so that its black and white stay.
+  function values(layer) {
+    if (!layer.window) return layer.hu;
+    const { low, high } = grey, [black, white] = layer.window;
+    if (layer.low !== low || layer.high !== high) {
+      const times = (high - low) / (white - black);
+      Object.assign(layer, { low, high, values: layer.hu.map((hu) => Math.max(-32768, Math.min(32767, low + (hu - black) * times))) });
+    }
+    return layer.values;
+  }
+  const draws = () => layers.filter((layer) => layer.draw);
 
   async function showView(number) {
     const view = views[number];
@@ -47,6 +59,8 @@
     for (const key of ["image", "first", "second"]) state[key] = Math.min(state[key], last);
     fillControls(names);
     pixels = new Pixels(layers[0].hu.length, [layers[0].rows, layers[0].columns]);
+    $("draws").hidden = draws().length < 2;
+    if (state.mode === "draws" && draws().length < 2) setMode("divider");
     source.data = { image: [pixels], x: [0], y: [0], width: [view.width], height: [view.height] };
     $("where").textContent = `${view.title}: ${view.where}`;
     $("side-left").textContent = view.sides.slice(0, 1);
@@ -98,14 +112,18 @@
 
   // What is shown
 
-  const shownImage = () => state.mode === "one" ? state.image : state.second_is_shown ? state.second : state.first;
+  function shownImage() {
+    if (state.mode === "one") return state.image;
+    if (state.mode === "draws") return layers.indexOf(draws()[state.drawn % draws().length]);
+    return state.second_is_shown ? state.second : state.first;
+  }
 
   function draw() {
     if (!pixels) return;
     const divided = state.mode === "divider";
     if (divided) {
       const { start, end } = plot.x_range, place = start + state.divider * (end - start);
-      const { rows, columns } = layers[0], left = layers[state.first].hu, right = layers[state.second].hu;
+      const { rows, columns } = layers[0], left = values(layers[state.first]), right = values(layers[state.second]);
       const cut = Math.min(columns, Math.max(0, Math.round(place / views[state.view].width * columns)));
       for (let at = 0; at < rows * columns; at += columns) {
         pixels.set(left.subarray(at, at + cut), at);
@@ -113,7 +131,7 @@
       }
       line.location = place;
     } else {
-      pixels.set(layers[shownImage()].hu);
+      pixels.set(values(layers[shownImage()]));
     }
     line.visible = divided;
     source.change.emit();
@@ -138,8 +156,8 @@
       $("readout").textContent = "Point at the image to read HU.";
       return;
     }
-    const values = layers.map((layer) => `${layer.name} ${minus(layer.hu[row * columns + column])}`);
-    $("readout").textContent = `x ${x.toFixed(1)}, y ${(view.height - y).toFixed(1)} mm. HU: ${values.join(", ")}`;
+    const told = layers.map((layer) => `${layer.name} ${minus(layer.hu[row * columns + column])}`);
+    $("readout").textContent = `x ${x.toFixed(1)}, y ${(view.height - y).toFixed(1)} mm. HU: ${told.join(", ")}`;
   }
 
   function setWindow(level, width) {
@@ -155,21 +173,25 @@
       const [, , l, w] = PRESETS[button.dataset.preset];
       button.setAttribute("aria-pressed", l === level && w === width);
     }
+    if (layers.some((layer) => layer.window)) draw();
   }
 
   function stopBlinking() {
     clearInterval(timer);
     timer = null;
     $("blink").setAttribute("aria-pressed", "false");
-    $("blink").textContent = lessMotion.matches ? "Change the image" : "Start blinking";
+    $("blink").textContent = lessMotion.matches ? "Change the image" : state.mode === "draws" ? "Start flickering" : "Start blinking";
   }
-  function swap() { state.second_is_shown = !state.second_is_shown; draw(); }
+  function swap() {
+    if (state.mode === "draws") state.drawn += 1; else state.second_is_shown = !state.second_is_shown;
+    draw();
+  }
   function blink() {
     if (lessMotion.matches) { swap(); return; }
     if (timer !== null) { stopBlinking(); draw(); return; }
-    timer = setInterval(swap, BLINK_MS);
+    timer = setInterval(swap, state.mode === "draws" ? state.pace : BLINK_MS);
     $("blink").setAttribute("aria-pressed", "true");
-    $("blink").textContent = "Stop blinking";
+    $("blink").textContent = state.mode === "draws" ? "Stop flickering" : "Stop blinking";
     swap();
   }
 
@@ -179,9 +201,12 @@
     state.second_is_shown = false;
     document.querySelector(`[name=mode][value=${mode}]`).checked = true;
     $("one").hidden = mode !== "one";
+    const two = mode === "divider" || mode === "blink", moves = mode === "blink" || mode === "draws";
     $("pair").hidden = mode === "one";
-    $("blink").hidden = mode !== "blink";
-    $("still").hidden = mode !== "blink" || !lessMotion.matches;
+    for (const label of document.querySelectorAll("#pair label.line")) label.hidden = !two;
+    $("blink").hidden = !moves;
+    $("still").hidden = !moves || !lessMotion.matches;
+    $("paces").hidden = mode !== "draws" || lessMotion.matches;
     $("divider").hidden = mode !== "divider";
     $("first-name").textContent = mode === "blink" ? "First" : "Left";
     $("second-name").textContent = mode === "blink" ? "Second" : "Right";
@@ -228,6 +253,11 @@
   }
   $("divider").addEventListener("input", () => setDivider($("divider").value / 1000));
   $("blink").addEventListener("click", blink);
+  $("pace").addEventListener("input", () => {
+    state.pace = Number($("pace").value);
+    $("pace-shown").textContent = `${(state.pace / 1000).toFixed(1)} s`;
+    if (timer !== null) { clearInterval(timer); timer = setInterval(swap, state.pace); }
+  });
   $("in").addEventListener("click", () => zoom(1.5));
   $("out").addEventListener("click", () => zoom(1 / 1.5));
   $("whole").addEventListener("click", whole);
@@ -259,6 +289,7 @@
   const KEYS = {
     d: () => setMode("divider"),
     b: () => { if (state.mode !== "blink") setMode("blink"); blink(); },
+    n: () => { if (draws().length > 1) { if (state.mode !== "draws") setMode("draws"); stopBlinking(); swap(); } },
     "+": () => zoom(1.5), "=": () => zoom(1.5), "-": () => zoom(1 / 1.5), 0: whole,
   };
   for (const [, key, level, width] of PRESETS) KEYS[key] = () => setWindow(level, width);
