@@ -52,6 +52,8 @@ def facts() -> tuple[dict[str, str], str, str]:
         "src/microsr/__init__.py": re.search(r'__version__ = "(.+)"', read("src/microsr/__init__.py"))[1],
         "CITATION.cff": str(citation["version"]),
         "CHANGELOG.md": newest[1],
+        "README.md": re.search(r"microsr-([\d.]+)-py3", read("README.md"))[1],
+        "docs/getting-started.md": re.search(r"microsr-([\d.]+)-py3", read("docs/getting-started.md"))[1],
     }
     return versions, newest[2], str(citation.get("date-released", "none"))
 

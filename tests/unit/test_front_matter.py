@@ -137,7 +137,8 @@ def release(tmp_path, monkeypatch):
     """The release check, on files that a test may change."""
     monkeypatch.syspath_prepend(ROOT / ".ci")
     check = importlib.import_module("release_check")
-    for name in ("pyproject.toml", "CITATION.cff", "CHANGELOG.md", "src/microsr/__init__.py"):
+    pages = ("CITATION.cff", "CHANGELOG.md", "README.md", "docs/getting-started.md")
+    for name in ("pyproject.toml", "src/microsr/__init__.py", *pages):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     monkeypatch.setattr(check, "ROOT", tmp_path)
