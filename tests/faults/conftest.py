@@ -120,6 +120,10 @@ def steps(finished, runner, tmp_path_factory) -> Steps:
         *(f"{figure}.{ending}" for ending in ("png", "pdf", "run.json")),
     ]
     others.append(Step("draw_efficiency", tuple(command), (table.format("metrics"), run), tuple(outputs)))
+    micro = "results/smoke/simulated/train1/micro.nii.gz"
+    scan = micro.replace("micro", "scan")
+    command = ("scan", micro, "--case", "train1", "--seed", "1", "--output", scan)
+    others.append(Step("scan_training_case", command, (micro,), (scan, f"{scan}.run.json")))
     others += steps_of_choices(found["evaluate_known"].command, found["train"].outputs)
     for step in [*parts, *others]:
         found[step.rule] = step

@@ -14,6 +14,8 @@ from steps import Step, contents, repeat
 from workflows import ROOT
 
 from microsr.core.files import remove
+from microsr.core.registry.figures import FIGURES
+from microsr.core.registry.protocols import PROTOCOLS
 
 pytestmark = pytest.mark.workflow
 SAME_COMMAND = {
@@ -22,6 +24,11 @@ SAME_COMMAND = {
     "summarise_condition": "summarise_metrics",
     "typeset_condition": "typeset_table",
     "scan_again": "simulate_test_case",
+    "scan_test_case": "scan_training_case",
+    "superresolve_draws_again": "superresolve_draws",
+    "superresolve_draws_part": "superresolve_part",
+    "superresolve_draws_again_part": "superresolve_part",
+    "gather_draws": "gather",
 }
 """Rules whose command is that of another rule, with less or with other files."""
 CHEAP = 1.5
@@ -38,6 +45,9 @@ def rules() -> list[str]:
     for file in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")]:
         text = file.read_text(encoding="utf-8")
         found |= set(re.findall(r"^\s*(?:use )?rule (?:\w+ as )?(\w+)(?::| with:)", text, re.MULTILINE))
+    # Those of a registry have no name in the text.
+    found |= {f"draw_{kind}" for kind, figure in FIGURES.items() if ".png" in figure.endings}
+    found |= {f"evaluate_{protocol}" for protocol in PROTOCOLS}
     return sorted(found - WITHOUT_RESULT - NOT_PREPARED - set(SAME_COMMAND))
 
 
