@@ -45,7 +45,7 @@ def make_inputs(folder: Path, size: int, slices: int) -> None:
         for sampler in (True, False):
             torch.manual_seed(0)
             own = facts | {"network": network, "sampler": sampler}
-            save_generator(folder / f"{network}-{sampler}.pt", build_g1(network, sampler), own)
+            save_generator(folder / f"{network}-{sampler}.pt", build_g1(network, 8, sampler), own)
 
 
 def work(folder: Path, model: str, draws: int, slices: int) -> None:
@@ -73,7 +73,7 @@ def counted(network: str, sampler: bool, draws: int) -> float:
         return [torch.zeros(1, 1, 64 * scale, 64 * scale) for scale in scales]
 
     with torch.device("meta"), torch.inference_mode():
-        g1, a = build_g1(network, sampler), torch.zeros(1, 1, 64, 64)
+        g1, a = build_g1(network, 8, sampler), torch.zeros(1, 1, 64, 64)
         with FlopCounterMode(display=False) as once:
             features = g1.trunk(a)
             shared = g1.share(a, features) if sampler else None

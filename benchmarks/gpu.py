@@ -31,7 +31,7 @@ import SimpleITK as sitk
 import torch
 
 from microsr import config
-from microsr.core.scale import SCALE
+from microsr.config import DEFAULT_SCALE as SCALE
 from microsr.inference.superresolve import superresolve
 from microsr.inference.upsamplers import Generator
 from microsr.networks.devices import choose_algorithms, choose_device
@@ -133,7 +133,7 @@ def block(network: str, device: str, quick: bool) -> Row:
         sitk.WriteImage(image, str(scan))
         torch.manual_seed(0)
         facts = {"network": network, "window_hu": [-1000.0, 400.0], "seed": 1, "steps": 1, "provenance": {}}
-        save_generator(model, build_g1(network), facts | {"clinical_spacing_mm": None, "micro_spacing_mm": None})
+        save_generator(model, build_g1(network, 8), facts | {"clinical_spacing_mm": None, "micro_spacing_mm": None})
         generator, began = Generator(model, device), time.perf_counter()
         superresolve(scan, output, generator, threads=torch.get_num_threads())
         seconds = time.perf_counter() - began

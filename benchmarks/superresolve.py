@@ -43,8 +43,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from microsr.config import DEFAULT_SCALE as SCALE
 from microsr.core.progress import logger
-from microsr.core.scale import SCALE
 from microsr.inference.superresolve import superresolve
 from microsr.inference.upsamplers import Bicubic, Generator
 from microsr.networks.devices import choose_device, choose_precision
@@ -69,7 +69,7 @@ def make_inputs(folder: Path, size: int, slices: int) -> None:
     for network in NETWORKS:
         torch.manual_seed(0)
         spacings = {"clinical_spacing_mm": None, "micro_spacing_mm": None}
-        save_generator(folder / f"{network}.pt", build_g1(network), facts | spacings | {"network": network})
+        save_generator(folder / f"{network}.pt", build_g1(network, 8), facts | spacings | {"network": network})
 
 
 def by_microsr(folder: Path, arguments: argparse.Namespace, way: Bicubic | Generator) -> Path:
@@ -184,7 +184,7 @@ def write_rate(folder: Path, megabytes: int = 1024) -> float:
 
 def gigaflops(network: str, size: int) -> float:
     """Of G1 on one slice."""
-    g1, piece = build_g1(network), 64
+    g1, piece = build_g1(network, 8), 64
     noise = draw_noise(g1.noise_scales, 1, (piece, piece), torch.Generator(), "cpu")
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         g1(torch.zeros(1, 1, piece, piece), noise)

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from microsr import config
-from microsr.core.scale import SCALE
+from microsr.config import DEFAULT_SCALE as SCALE
 from microsr.networks.convolution import Conv2d, ConvTranspose2d
 from microsr.networks.devices import choose_device, choose_precision
 from microsr.networks.families import Networks, build, draw_noise
@@ -90,8 +90,8 @@ class Textbook:
         loss = loss + w.adversarial * losses.generator_adversarial_loss(d2(b_lr))
         loss = loss + w.cycle * (losses.cycle_loss(a, a_cycle) + losses.cycle_loss(b, b_cycle))
         loss = loss + w.downsample * losses.downsample_loss(a, a_sr) + w.upsample * losses.upsample_loss(b, b_lr)
-        loss = loss + w.clinical_ssim * (1 - ssim(a, losses.average_pool(a_sr)))
-        loss = loss + w.micro_ssim * (1 - ssim(b, losses.nearest_upsample(b_lr)))
+        loss = loss + w.clinical_ssim * (1 - ssim(a, losses.average_pool(a_sr, 8)))
+        loss = loss + w.micro_ssim * (1 - ssim(b, losses.nearest_upsample(b_lr, 8)))
         self.generators.zero_grad()
         loss.backward()
         self.generators.step()

@@ -9,8 +9,7 @@ AGAIN = any_of(scan for scan in PLAN.scans if scan not in CASES)
 if PARTS == 1:
 
     rule superresolve:
-        """Magnify the chosen slices of a clinical CT eight times in-plane, with a trained generator or by
-        interpolation."""
+        """Magnify the chosen slices of a clinical CT in-plane, with a trained generator or by interpolation."""
         input:
             volume=volume_to_superresolve,
             model=generator,

@@ -53,7 +53,7 @@ rule import_micro:
         scan=lambda wildcards: PLAN.scan_flags(wildcards.case, "micro"),
         like=optional("like"),
         mask=lambda wildcards: PLAN.mask_flags(wildcards.case, "micro"),
-        settings=flags(EXPERIMENT.volumes.micro),
+        settings=f"--scale {EXPERIMENT.scale} {flags(EXPERIMENT.volumes.micro)}",
         code=code_version("volumes"),
     shell:
         "microsr volumes micro --case {wildcards.case} {params.scan} {params.like} {params.mask}"
@@ -136,9 +136,10 @@ rule downsample_micro:
         mem_mb=more_each_time(2000),
         runtime=more_each_time(60),
     params:
+        scale=EXPERIMENT.scale,
         code=code_version("volumes.downsample"),
     shell:
-        "microsr volumes downsample --micro {input.micro} --output {output.volume} --log {log}"
+        "microsr volumes downsample --micro {input.micro} --scale {params.scale} --output {output.volume} --log {log}"
 
 
 rule tabulate_volumes:

@@ -34,7 +34,13 @@ NAMES = {
         "pop": "type",
         "tolist": "numbers",
     },
-    **{"str": "sizes", "f_bavail": "free", "lower": "tissue", "IN_WORDS": "form", "name__": "kind", "SCALE": "number"},
+    **{
+        "str": "sizes",
+        "f_bavail": "free",
+        "lower": "tissue",
+        "IN_WORDS": "form",
+        "name__": "kind",
+    },
     **{"removeprefix": "number", "samplesperpixel": "number", "dtype": "type", "shape": "size", "Tissue": "number"},
     **{
         "journal": "value",

@@ -181,6 +181,7 @@ def _model(path: Path) -> dict[str, Any]:
         "kind": "model",
         "method": facts.pop("kind", "cyclegan"),
         "network": facts.pop("network"),
+        "scale": g1.scale,
         "parameters": sum(p.numel() for p in g1.parameters()),
         "halo": g1.halo,
         **facts,

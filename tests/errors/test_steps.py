@@ -137,7 +137,7 @@ def test_a_figure_of_hallucinations_needs_maps_of_the_same_methods(tmp_path):
 
 def test_an_inset_beyond_the_slice_is_refused():
     with pytest.raises(UserError, match=r"figures.insets: the first one does not lie in the slice of 2 rows"):
-        hallucination._crop(np.zeros((16, 16)), Inset(row=1, column=1, size=8))
+        hallucination._crop(np.zeros((16, 16)), Inset(row=1, column=1, size=8), 8)
 
 
 @pytest.mark.parametrize("sides", [{"size": 0, "tile": 4}, {"size": 4, "tile": 0}])

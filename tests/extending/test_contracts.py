@@ -18,7 +18,6 @@ from microsr.config.sheet import Scan, simulated_cases
 from microsr.core.registry.figures import FIGURES
 from microsr.core.registry.methods import METHODS
 from microsr.core.registry.protocols import ASKED_FOR, PROTOCOLS
-from microsr.core.scale import SCALE
 from microsr.formats.readers import read_scan
 from microsr.formats.writers import ENDINGS, kind_of, open_writer
 from microsr.inference.upsamplers import Generator, Magnifier, interpolation, upsample_slice
@@ -37,6 +36,7 @@ from microsr.workflow.plan import Plan, Result
 NETWORKS = get_args(config.Train.model_fields["network"].annotation)
 WEIGHTS = [key for key, field in config.Losses.model_fields.items() if field.annotation is float]
 FORMATS = [kind for kind in config.EXPORTED if kind != "dicom"]  # whose place is in text, rounded
+SCALES = pytest.mark.parametrize("scale", config.SCALES)
 SIZES = (8, 64)
 NO_LOSS = dict.fromkeys(WEIGHTS, 0.0)
 
@@ -72,11 +72,11 @@ def noise_for(network, size):
     return draw_noise(network.noise_scales, 1, (size, size), torch.Generator().manual_seed(0), "cpu")
 
 
-def model_file(network, folder):
+def model_file(network, folder, scale=8):
     """A model with random weights, large enough to matter, and instance norm statistics as if some patches had been
     seen.
     """
-    g1 = build(network, 16, 128).g1
+    g1 = build(network, 16, 16 * scale).g1
     with torch.no_grad():
         for _ in range(3):
             g1(torch.randn(2, 1, 16, 16), [plane.repeat(2, 1, 1, 1) for plane in noise_for(g1, 16)])
@@ -152,7 +152,7 @@ def test_a_step_of_a_method_trains_the_g1_that_it_saves(kind, tmp_path):
     found = model.step(0, data.batch(0), 1e-3)
     assert len(found) > 1 and found.pop("skipped") == 0
     assert all(value.isfinite() and value.ndim == 0 for value in found.values())
-    g1 = build_g1("compact", model.SAMPLER)
+    g1 = build_g1("compact", 8, model.SAMPLER)
     g1.load_state_dict(model.generator())
     assert any(not torch.equal(before[name], weight) for name, weight in g1.state_dict().items())
     assert 0 < model.gigaflops_per_pair(model.setup, SIZES) < 1000
@@ -177,7 +177,7 @@ def test_what_the_board_shows_of_a_method_changes_nothing(kind, tmp_path):
     shown, plain, data = in_training(kind), in_training(kind), data_of(kind, tmp_path)
     examples = data.examples()
     image = shown.superresolve(examples)
-    assert image.shape == (len(examples), 1, *(SCALE * side for side in examples.shape[-2:]))
+    assert image.shape == (len(examples), 1, *(8 * side for side in examples.shape[-2:]))
     assert torch.equal(image, shown.superresolve(examples)), "always the same noise"
     for model in (shown, plain):
         model.step(0, data.batch(0), 1e-3)
@@ -196,10 +196,12 @@ def test_a_batch_of_a_method_in_parts_is_the_whole_but_for_rounding(kind, tmp_pa
 # Families of networks
 
 
+@SCALES
 @pytest.mark.parametrize("network", NETWORKS)
-def test_networks_magnify_shrink_and_judge(network):
-    g1, g2, d1, d2 = build(network, 8, 64)
-    a, b = torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 64, 64)
+def test_networks_magnify_shrink_and_judge(network, scale):
+    g1, g2, d1, d2 = build(network, 8, 8 * scale)
+    a, b = torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8 * scale, 8 * scale)
+    assert g1.scale == scale and all(noise <= scale for noise in g1.noise_scales)
     with torch.inference_mode():
         assert g1(a, noise_for(g1, 8)).shape == b.shape
         assert g2(b, noise_for(g2, 8)).shape == a.shape
@@ -215,22 +217,26 @@ def test_a_step_trains_all_four_networks(network):
     assert not any(torch.equal(old, flat(one)) for old, one in zip(before, model.nets, strict=True))
 
 
+@pytest.mark.parametrize("scale", [2, 8, 16])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_nothing_beyond_the_halo_influences_a_pixel(network):
-    g1 = build(network, 8, 64).g1.eval()
+def test_nothing_beyond_the_halo_influences_a_pixel(network, scale):
+    g1 = build(network, 8, 8 * scale).g1.eval()
     assert g1.halo >= g1.trunk_halo + g1.magnify_halo
     size = 2 * g1.halo + 3
     centre = size // 2
-    a = torch.randn(1, 1, size, size).requires_grad_()
-    g1(a, noise_for(g1, size))[0, 0, 8 * centre : 8 * centre + 8, 8 * centre : 8 * centre + 8].sum().backward()
+    a = (0.2 * torch.randn(1, 1, size, size)).requires_grad_()  # far from where A_SR is clamped
+    pixel = slice(scale * centre, scale * (centre + 1))
+    g1(a, noise_for(g1, size))[0, 0, pixel, pixel].sum().backward()
     assert (a.grad[0, 0].nonzero() - centre).abs().max() <= g1.halo
 
 
+@pytest.mark.parametrize("scale", [2, 8, 16])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_tiles_of_a_network_do_not_show(network, slice_hu, tmp_path):
-    way = Generator(model_file(network, tmp_path)[0], "cpu", "float32")
+def test_tiles_of_a_network_do_not_show(network, scale, slice_hu, tmp_path):
+    slice_hu = slice_hu if scale == 8 else slice_hu[:26, :33]
+    way = Generator(model_file(network, tmp_path, scale)[0], "cpu", "float32")
     whole = upsample_slice(slice_hu, 4, way, 1000)
-    assert whole.shape == (400, 488) and whole.std() > 10
+    assert whole.shape == tuple(scale * n for n in slice_hu.shape) and whole.std() > 10
     assert np.abs(whole - upsample_slice(slice_hu, 4, way, 16)).max() < 2e-3
 
 
@@ -238,30 +244,33 @@ def test_tiles_of_a_network_do_not_show(network, slice_hu, tmp_path):
 def test_a_saved_generator_is_read_again(network, tmp_path):
     path, g1 = model_file(network, tmp_path)
     found, facts = load_generator(path)
+    assert found.scale == g1.scale
     assert facts["network"] == network and torch.equal(flat(found), flat(g1))
 
 
 # Upsamplers
 
 
+@SCALES
 @pytest.mark.parametrize("name", config.INTERPOLATIONS)
-def test_tiles_of_an_upsampler_do_not_show(name, slice_hu):
-    way = interpolation(name)
+def test_tiles_of_an_upsampler_do_not_show(name, scale, slice_hu):
+    way = interpolation(name, scale)
     whole = upsample_slice(slice_hu, 4, way, 1000)
-    assert whole.shape == (400, 488) and whole.std() > 10
+    assert whole.shape == (50 * scale, 61 * scale) and whole.std() > 10
     assert np.abs(whole - upsample_slice(slice_hu, 4, way, 16)).max() < 2e-3
     with Magnifier(way, 17) as magnify:
         part = magnify(slice_hu, way.draw(4, slice_hu.shape), (slice(12, 48), slice(2, 60))).numpy()
-    assert np.abs(part - whole[96:384, 16:480]).max() < 2e-3
+    assert np.abs(part - whole[12 * scale : 48 * scale, 2 * scale : 60 * scale]).max() < 2e-3
     assert way.facts["upsampler"] == name
 
 
+@SCALES
 @pytest.mark.parametrize("name", config.INTERPOLATIONS)
-def test_what_an_upsampler_makes_overlays_its_input(name):
+def test_what_an_upsampler_makes_overlays_its_input(name, scale):
     y, x = np.mgrid[:30, :40].astype(np.float32)
     blob = 1000 * np.exp(-((y - 13.3) ** 2 + (x - 21.7) ** 2) / 18)
-    fine = upsample_slice(blob.astype(np.float32), 0, interpolation(name))
-    y, x = ((np.indices(fine.shape) + 0.5) / SCALE - 0.5) * fine / fine.sum()
+    fine = upsample_slice(blob.astype(np.float32), 0, interpolation(name, scale))
+    y, x = ((np.indices(fine.shape) + 0.5) / scale - 0.5) * fine / fine.sum()
     assert (y.sum(), x.sum()) == pytest.approx((13.3, 21.7), abs=0.05)
 
 

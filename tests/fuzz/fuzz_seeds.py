@@ -354,7 +354,7 @@ def model_files(folder: Path) -> dict[str, bytes]:
     from microsr.networks.model_file import save_generator
 
     torch.manual_seed(0)
-    save_generator(folder / "generator.pt", build_g1("compact"), FACTS)
+    save_generator(folder / "generator.pt", build_g1("compact", 8), FACTS)
     return {"generator.pt": (folder / "generator.pt").read_bytes()}
 
 

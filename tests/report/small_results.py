@@ -68,7 +68,7 @@ class Results:
         paths = [self.folder / f"volumes/{case}/clinical.ome.zarr"]
         write_volume(paths[0], clinical, lung)
         magnified = lung.repeat(8, 1).repeat(8, 2)
-        place = magnified_geometry(clinical)
+        place = magnified_geometry(clinical, 8)
         read = {}
         for name, hu in self.methods.items():
             paths.append(folder / name / ("none" if name == "bicubic" else training_set) / f"{case}.ome.zarr")

@@ -18,8 +18,8 @@ torch.set_num_threads(
 def small_resnet(monkeypatch):
     """The published networks with an eighth of their channels and one block: the same layers, in seconds."""
     small = families.RESNET._replace(
-        g1=lambda: families.ResnetG1(8, 1),
-        g2=lambda: families.ResnetG2(8, 1),
+        g1=lambda scale: families.ResnetG1(scale, 8, 1),
+        g2=lambda scale: families.ResnetG2(scale, 8, 1),
         discriminator=lambda depth: families.PatchDiscriminator(depth, 8),
     )
     monkeypatch.setattr(families, "RESNET", small)

@@ -24,8 +24,10 @@ PAPER = ["-n", "--configfile", "experiments/paper.yaml"]
         ("experiments: demo", "experiments: unknown key; allowed here: experiment, "),
         (
             "patches: {clinical_size: 32, micro_size: 100}",
-            "patches: micro_size is 100, must be 8 x clinical_size = 256",
+            "patches.micro_size is 100, must be scale x patches.clinical_size = 8 x 32 = 256",
         ),
+        ("scale: 4", "patches.micro_size is 128, must be scale x patches.clinical_size = 4 x 16 = 64"),
+        ("scale: 3", "scale: Input should be 2, 4, 8 or 16, not 3"),
         ("superresolve: {slices: some}", "superresolve.slices: "),
         ("simulate: {test_cases: 0}", "simulate.test_cases: "),
         ("protocols: [pooled, half]", "protocols.1: "),

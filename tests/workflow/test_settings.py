@@ -30,6 +30,11 @@ REACHES: dict[str, tuple[Any, set[str]]] = {
         SIMULATED | {"extract_patches", "scan_patches", "learn_features", "train", "evaluate_known"}
         | {"evaluate_distribution", "evaluate_repeatability", "evaluate_downsampled", "evaluate_uncertainty"},
     ),
+    "scale": (
+        4,
+        SIMULATED
+        | {"import_micro", "scan_patches", "superresolve", "downsample_micro"},
+    ),
     "window_hu": ([-1001.0, 400.0], {"train"}),
     **{
         f"scanner.{key}": (value, SIMULATED | SCANNED | {"scan_patches"})
@@ -61,7 +66,7 @@ REACHES: dict[str, tuple[Any, set[str]]] = {
         }.items()
     },
     "patches.clinical_size": (12, {"extract_patches"}),
-    "patches.micro_size": (96, {"extract_patches"}),
+    "patches.micro_size": (48, {"extract_patches"}),
     "patches.per_case": (9, {"extract_patches"}),
     "patches.inside": (0.7, {"extract_patches"}),
     **{

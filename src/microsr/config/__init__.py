@@ -5,7 +5,15 @@ The only place that knows a key or a default. `config.yaml` and the overlays in 
 workflow before any job.
 """
 
-from microsr.config.arguments import add_flags, add_method_flags, flags, from_flags, method_from_flags, named_paths
+from microsr.config.arguments import (
+    add_flags,
+    add_method_flags,
+    add_scale,
+    flags,
+    from_flags,
+    method_from_flags,
+    named_paths,
+)
 from microsr.config.cases import OF_CASES, REFERENCES, Cases, MicroScan, Scanner, Simulate
 from microsr.config.compute import OF_TRAINING, Compute
 from microsr.config.evaluate import OF_PLAN, Evaluate
@@ -27,12 +35,27 @@ from microsr.config.methods.pairs import PairedMethod, PosteriorMethod, Regressi
 from microsr.config.pairs import Pairs
 from microsr.config.patches import Patches
 from microsr.config.search import Search, trials_of, with_trials
-from microsr.config.section import IN_WORDS, NAME, SLICES, SPACING, Count, Fraction, Name, Positive, Section, Weight
+from microsr.config.section import (
+    DEFAULT_SCALE,
+    IN_WORDS,
+    NAME,
+    SCALES,
+    SLICES,
+    SPACING,
+    Count,
+    Fraction,
+    Name,
+    Positive,
+    Scale,
+    Section,
+    Weight,
+)
 from microsr.config.superresolve import EXPORTED, Superresolve
 from microsr.config.train import ENOUGH_SEEDS, Train
 from microsr.config.volumes import Calibration, ClinicalVolume, MicroVolume, Volumes
 
 __all__ = [
+    "DEFAULT_SCALE",
     "ENOUGH_SEEDS",
     "EXPORTED",
     "INTERPOLATIONS",
@@ -44,6 +67,7 @@ __all__ = [
     "OF_PLAN",
     "OF_TRAINING",
     "REFERENCES",
+    "SCALES",
     "SLICES",
     "SPACING",
     "Calibration",
@@ -69,6 +93,7 @@ __all__ = [
     "Positive",
     "PosteriorMethod",
     "RegressionMethod",
+    "Scale",
     "Scanner",
     "Search",
     "Section",
@@ -81,6 +106,7 @@ __all__ = [
     "Weight",
     "add_flags",
     "add_method_flags",
+    "add_scale",
     "describe",
     "flags",
     "from_flags",

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from microsr.config.loading import describe
 from microsr.config.methods import KIND, KINDS, Method, TrainedMethod
-from microsr.config.section import SLICES, Section
+from microsr.config.section import DEFAULT_SCALE, SCALES, SLICES, Section
 from microsr.core.errors import UserError
 from microsr.core.registry.methods import METHODS
 
@@ -50,6 +50,13 @@ def add_flags(parser: argparse.ArgumentParser, model: type[Section], without: Se
 def _add_flag(parser: argparse.ArgumentParser, key: str, description: str) -> None:
     text = description.replace("%", "%%")
     parser.add_argument(f"--{key}", dest=f"setting:{key}", metavar="VALUE", type=_value, help=text)
+
+
+def add_scale(parser: argparse.ArgumentParser, default: int | None = DEFAULT_SCALE, more: str = "") -> None:
+    """Give `parser` the flag --scale; more: what its help says beside the values and the default."""
+    said = ", ".join(map(str, SCALES))
+    text = f"clinical pixel / pixel of the super-resolved grid: {said}" + (f" (default: {default})" if default else "")
+    parser.add_argument("--scale", type=int, choices=SCALES, default=default, help=text + more)
 
 
 def add_method_flags(parser: argparse.ArgumentParser) -> None:

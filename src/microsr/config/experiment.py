@@ -14,7 +14,7 @@ from microsr.config.methods import KIND, AnyMethod, MeanMethod, TrainedMethod, d
 from microsr.config.pairs import Pairs
 from microsr.config.patches import Patches
 from microsr.config.search import Search
-from microsr.config.section import Name, Section
+from microsr.config.section import DEFAULT_SCALE, Name, Scale, Section
 from microsr.config.superresolve import Superresolve
 from microsr.config.train import Train
 from microsr.config.volumes import Volumes
@@ -31,6 +31,8 @@ class Experiment(Section):
     """Seed of every random stream (simulation, patches, training, noise inputs)."""
     window_hu: tuple[float, float] = (-1000.0, 400.0)
     """Intensity window that networks see as [-1, 1], HU (open in the paper)."""
+    scale: Scale = DEFAULT_SCALE
+    """In-plane magnification, from the clinical CT's pixels to those that networks give (paper: 8)."""
     cases: Cases = Field(default_factory=Cases)
     scanner: Scanner = Field(default_factory=Scanner)
     scan: MicroScan = Field(default_factory=MicroScan)
@@ -107,6 +109,16 @@ class Experiment(Section):
                     f"methods.{name}.of is {of}, must be the name of a method of kind posterior "
                     f"({', '.join(sampled) or 'there is none'})"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _patch_sizes(self) -> Experiment:
+        wanted = self.scale * self.patches.clinical_size
+        if self.patches.micro_size != wanted:
+            raise ValueError(
+                f"patches.micro_size is {self.patches.micro_size}, must be scale x patches.clinical_size = "
+                f"{self.scale} x {self.patches.clinical_size} = {wanted}"
+            )
         return self
 
     @model_validator(mode="after")

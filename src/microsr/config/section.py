@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 SLICES = r"^[0-9]{0,9}:[0-9]{0,9}$"
@@ -18,9 +18,14 @@ IN_WORDS = {
 }
 Name = Annotated[str, Field(pattern=NAME)]
 Positive = Annotated[float, Field(gt=0)]
+SCALES = (2, 4, 8, 16)
+"""Factors by which a slice may be magnified in-plane: networks double its sides, once or several times."""
+DEFAULT_SCALE = 8
+"""The paper's (Zheng et al. 2020, section 2)."""
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
+Scale = Annotated[Literal[*SCALES], BeforeValidator(lambda given: int(given) if given in map(str, SCALES) else given)]
 
 
 class Section(BaseModel):

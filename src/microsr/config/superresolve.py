@@ -23,7 +23,7 @@ class Superresolve(Section):
         | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     ) = "all"
     """Slices of the clinical volume to super-resolve (0 is the first): "all", "first:end" (end excluded) or a list of
-    evenly spaced ones; all of them take 64 times the input's size.
+    evenly spaced ones; all of them take scale^2 times the input's size, 64 at a scale of 8.
     """
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the network's layers; auto: bfloat16 where the hardware has units for it (what it changes:

@@ -89,11 +89,11 @@ class MicroVolume(Section):
     """Import of uCT."""
 
     sampling: Literal["matched", "native"] = "matched"
-    """matched: resampled, anti-aliased, to the clinical pixel size / 8; native: pixels as scanned (see
+    """matched: resampled, anti-aliased, to the clinical pixel size / scale; native: pixels as scanned (see
     area_average).
     """
     matched_spacing_mm: Positive | None = None
-    """matched: target pixel size, mm; null: the pixel size of the same case's clinical CT / 8."""
+    """matched: target pixel size, mm; null: the pixel size of the same case's clinical CT / scale."""
     area_average: Count = 1
     """native: this many pixels along each in-plane axis are averaged into one."""
     calibration: Calibration = Field(default_factory=Calibration)

@@ -65,7 +65,6 @@ NOT_DECISIVE = (
     "core.subcommands",
     "__main__",
     "core.errors",
-    "core.scale",
 )
 """Modules and packages that decide no result by themselves: settings reach a step by value, a stream's name draws the
 same for ever, an attempt at a training changes nothing of it, and each figure and protocol is a step of its own."""

@@ -189,8 +189,8 @@ METRICS = (
     ),
     Metric(
         "no_reference", "checkerboard", "Checkerboard", "log10 ratio", Best.DOWN_TO_TRUTH,
-        "Power at multiples of 1/8 cycles per pixel above that around them: a pattern with the period of a clinical "
-        "pixel.",
+        "Power at multiples of 1 / scale cycles per pixel above that around them: a pattern with the period of a "
+        "clinical pixel.",
         "A pattern that changes with the image hides; by chance it is up to 0.2.",
         sees=("linear", "checkerboard"),
         blind=("blurred", "shifted", "noise_texture", "planted_airways", "removed_airways", "planted_nodules"),

@@ -116,7 +116,7 @@ def evaluate(
 ) -> None:
     """Write the metrics of one super-resolved volume as a tidy .csv.
 
-    superresolved: HU, 8 times the clinical size in-plane, its attribute `slices` the clinical slices that it holds.
+    superresolved: HU, scale times the clinical size in-plane, its attribute `slices` the clinical slices that it holds.
     reference: the truth on the same grid, all clinical slices; None: no metrics of protocol truth. maps: where to write
     the hallucinations (see `evaluation.protocols.truth.rows`). With airways in the reference, the crossings go to
     <output stem>.bronchioles.csv.

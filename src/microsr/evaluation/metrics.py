@@ -12,14 +12,11 @@ import math
 
 import numpy as np
 
-from microsr.core.scale import SCALE
 from microsr.physics.moments import Moments
 from microsr.physics.pooling import average_pool
 from microsr.physics.scanner import Kernel, project, sampling
 from microsr.physics.spectrum import ROUNDING_POWER, radial_power
 
-CLINICAL_NYQUIST = 1 / (2 * SCALE)
-"""Nyquist limit of the clinical grid, cycles per super-resolved pixel: finer structure cannot come from the input."""
 SSIM_SIGMA = 1.5
 """Width of SSIM's Gaussian weights, pixels (Wang et al. 2004)."""
 SSIM_REACH = 6
@@ -31,18 +28,25 @@ MS_SSIM_TILE = 1024
 AIR_HU = -1000.0
 
 
-def magnify(mask: np.ndarray) -> np.ndarray:
-    """A clinical mask [rows, columns] on the super-resolved grid, by nearest neighbour: bool [8 rows, 8 columns]."""
-    return np.repeat(np.repeat(np.asarray(mask) != 0, SCALE, axis=0), SCALE, axis=1)
+def magnify(mask: np.ndarray, scale: int) -> np.ndarray:
+    """A clinical mask [rows, columns] on the super-resolved grid, by nearest neighbour: bool [scale * rows, scale *
+    columns].
+    """
+    return np.repeat(np.repeat(np.asarray(mask) != 0, scale, axis=0), scale, axis=1)
 
 
 def pooled_difference(superresolved: np.ndarray, clinical: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Average-pooled SR minus the clinical input, HU, at each pixel of one slice's lung mask.
 
-    superresolved: HU [8 rows, 8 columns]; clinical, mask: [rows, columns]. Returns one dimension.
+    superresolved: HU [scale * rows, scale * columns]; clinical, mask: [rows, columns]. Returns one dimension.
     """
     inside = np.asarray(mask) != 0
-    return average_pool(superresolved)[inside] - np.asarray(clinical, float)[inside]
+    return _pooled(superresolved, inside)[inside] - np.asarray(clinical, float)[inside]
+
+
+def _pooled(superresolved: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """f of an SR slice: its means over the clinical pixels, of which `like` has as many."""
+    return average_pool(superresolved, len(superresolved) // len(like))
 
 
 def consistency_rmse(differences: Moments) -> float:
@@ -56,15 +60,16 @@ def consistency_rmse(differences: Moments) -> float:
     return float(np.sqrt(differences.mean_square))
 
 
-def scan_in_plane(superresolved: np.ndarray, kernel: Kernel, spacing: tuple[float, float]) -> np.ndarray:
+def scan_in_plane(superresolved: np.ndarray, kernel: Kernel, spacing: tuple[float, float], scale: int) -> np.ndarray:
     """An SR slice as the scanner sees it in-plane: blurred by the kernel's PSF, sampled at the pixels' centres.
 
-    superresolved: HU [8 rows, 8 columns]; spacing: clinical pixel size (x, y), mm. Returns float32 HU [rows, columns].
+    superresolved: HU [scale * rows, scale * columns]; spacing: clinical pixel size (x, y), mm. Returns float32 HU
+    [rows, columns].
     """
-    shape = (n // SCALE for n in superresolved.shape)
+    shape = (n // scale for n in superresolved.shape)
     axes = [(np.arange(n) * step, n, step) for n, step in zip(shape, spacing[::-1], strict=True)]
     rows, columns = (coarse for coarse, _, _ in axes)
-    fine_rows, fine_columns = ((np.arange(SCALE * n) - (SCALE - 1) / 2) * step / SCALE for _, n, step in axes)
+    fine_rows, fine_columns = ((np.arange(scale * n) - (scale - 1) / 2) * step / scale for _, n, step in axes)
     return project(np.asarray(superresolved, np.float32)[None], kernel, rows, columns, fine_rows, fine_columns)[0]
 
 
@@ -100,32 +105,35 @@ def mean_shift(differences: Moments) -> float:
     return differences.mean
 
 
-def spectrum_distance(superresolved: np.ndarray, micro: np.ndarray) -> float:
+def spectrum_distance(superresolved: np.ndarray, micro: np.ndarray, scale: int) -> float:
     """How much the fine texture's strength differs from real uCT: mean absolute difference of log10 radial power.
 
-    Over the rings above the clinical Nyquist limit (1/16 cycles per SR pixel) up to 1/2; no unit: 1 means a factor of
-    10 in power on average. Lower is better, 0 is uCT's own texture. superresolved, micro: 2-D power spectra of the same
-    size from `physics.spectrum.mean_power`. What fools it: it sees how much structure of each size there is, not where
-    it is nor what it looks like, so noise shaped like uCT scores 0; the uCT's own noise counts as structure; below the
-    rounding to whole HU nothing is seen, which bounds the distance of very smooth images; and the rings end at 1/2
-    cycles per pixel, so that a checkerboard of single pixels, in the corner of the spectrum, is left to `checkerboard`.
+    Over the rings above the clinical Nyquist limit (1 / (2 scale) cycles per SR pixel: finer structure cannot come from
+    the input) up to 1/2; no unit: 1 means a factor of 10 in power on average. Lower is better, 0 is uCT's own texture.
+    superresolved, micro: 2-D power spectra of the same size from `physics.spectrum.mean_power`. What fools it: it sees
+    how much structure of each size there is, not where it is nor what it looks like, so noise shaped like uCT scores 0;
+    the uCT's own noise counts as structure; below the rounding to whole HU nothing is seen, which bounds the distance
+    of very smooth images; and the rings end at 1/2 cycles per pixel, so that a checkerboard of single pixels, in the
+    corner of the spectrum, is left to `checkerboard`.
     """
     if superresolved.shape != micro.shape:
         raise ValueError(f"spectra of different windows cannot be compared: {superresolved.shape}, {micro.shape}")
     frequencies, own = radial_power(superresolved)
     _, reference = radial_power(micro)
-    return float(np.mean(np.abs(own - reference)[frequencies > CLINICAL_NYQUIST]))
+    return float(np.mean(np.abs(own - reference)[frequencies > 1 / (2 * scale)]))
 
 
-def checkerboard(power: np.ndarray) -> float:
-    """How far a pattern that repeats every 8, 4 or 2 pixels stands out: the highest peak of log10 power, 0 = none.
+def checkerboard(power: np.ndarray, scale: int) -> float:
+    """How far a pattern that repeats every 2, 4, ... pixels, up to the scale, stands out: the highest peak of log10
+    power, 0 = none.
 
-    Up-sampling by strides leaves a pattern that repeats with the stride, hence power at multiples of 1/8 cycles per
-    pixel along rows, columns and both. Each such point is compared with what its neighbourhood predicts for it; 1 means
-    ten times the power. Best is what chance gives, up to about 0.2, and 0.3 from a dozen windows. power: 2-D power
-    spectrum of windows of a multiple of 8 pixels, at least 32, from `physics.spectrum.mean_power`. What fools it: a
-    pattern that changes with the image hides (nearest-neighbour up-sampling, all of blocks, gets about 0.5), small
-    windows show a weak one less (64 against 128: half a unit), and a true lattice at such a frequency would count.
+    Up-sampling by strides leaves a pattern that repeats with the stride, hence power at multiples of 1 / scale cycles
+    per pixel along rows, columns and both. Each such point is compared with what its neighbourhood predicts for it; 1
+    means ten times the power. Best is what chance gives, up to about 0.2, and 0.3 from a dozen windows. power: 2-D
+    power spectrum of windows of a multiple of the scale, at least 32 pixels, from `physics.spectrum.mean_power`. What
+    fools it: a pattern that changes with the image hides (nearest-neighbour up-sampling, all of blocks, gets about
+    0.5), small windows show a weak one less (64 against 128: half a unit), and a true lattice at such a frequency would
+    count.
 
     There are three predictions, and the highest counts: a quadratic surface through log10 power around the point,
     for which power laws and Gaussian fall-off are no peak, and the means along its row and its column, for which
@@ -136,9 +144,9 @@ def checkerboard(power: np.ndarray) -> float:
     logarithm = np.log10(np.maximum(power, ROUNDING_POWER))
     neighbourhoods = _neighbourhoods(max(2, size // 32))
     highest = 0.0
-    for u, v in np.ndindex(SCALE, SCALE):
+    for u, v in np.ndindex(scale, scale):
         if (u, v) != (0, 0):
-            point = np.array([u, v]) * size // SCALE
+            point = np.array([u, v]) * size // scale
             values = (logarithm[tuple((point + offsets).T % size)] @ weights for offsets, weights in neighbourhoods)
             highest = max(highest, logarithm[tuple(point)] - max(values))
     return float(highest)

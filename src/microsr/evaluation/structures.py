@@ -50,8 +50,6 @@ SIZES_MM = (0.3, 0.625, 1.0, LESION_MM)
 """Edges of the sizes, by thickness, of the solid structures that are counted in-plane. The first size is below a usual
 clinical pixel; what is thinner than that is no longer solid after the blur.
 """
-LESION_POOL = 4
-"""Lesions are looked for on pixels of this many SR pixels."""
 KEPT = 0.5
 """An object is found in the other image if at least this share of it is solid there."""
 
@@ -247,9 +245,14 @@ def objects_by_size(solid: np.ndarray, spacing: float) -> list[np.ndarray]:
     return found[::-1]
 
 
-def pool(image: np.ndarray) -> np.ndarray:
-    """Means of blocks of LESION_POOL x LESION_POOL pixels, [rows, columns] -> float32: what `lesions` takes."""
-    return average_pool(image, LESION_POOL, np.float32)
+def pooling(scale: int) -> int:
+    """Pixels of an SR slice along one of those that lesions are looked for on: half a clinical pixel."""
+    return scale // 2
+
+
+def pool(image: np.ndarray, scale: int) -> np.ndarray:
+    """Means of blocks of half a clinical pixel, [rows, columns] -> float32: what `lesions` takes."""
+    return average_pool(image, pooling(scale), np.float32)
 
 
 def lesions(

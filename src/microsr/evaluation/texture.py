@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import minimum_filter, uniform_filter
 
-from microsr.core.scale import SCALE
 from microsr.physics.moments import Moments
 from microsr.physics.tissues import SOLID_HU
 
@@ -40,18 +39,20 @@ def airway_places(clinical: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def detail_at(superresolved: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """What a plane through each 8x8 block does not explain, HU, in the blocks of the clinical pixels `places`; 1-D.
+    """What a plane through each clinical pixel's block does not explain, HU, in the blocks of the clinical pixels
+    `places`; 1-D.
 
-    superresolved: HU [8 rows, 8 columns]. Scaled by sqrt(64/61) for the plane's three coefficients, so that white noise
-    of standard deviation s has root mean square s. A gradient across the block is no texture; a wave shorter than the
-    block is.
+    superresolved: HU [scale * rows, scale * columns]. Scaled by sqrt(n / (n - 3)), n pixels a block, for the plane's
+    three coefficients, so that white noise of standard deviation s has root mean square s. A gradient across the block
+    is no texture; a wave shorter than the block is.
     """
     rows, columns = places.shape
-    blocks = np.reshape(superresolved, (rows, SCALE, columns, SCALE)).transpose(0, 2, 1, 3)[places]
-    values = blocks.reshape(len(blocks), SCALE * SCALE)
-    y, x = np.indices((SCALE, SCALE)) - (SCALE - 1) / 2
-    plane, _ = np.linalg.qr(np.column_stack([np.ones(SCALE * SCALE), y.ravel(), x.ravel()]))
-    return ((values - values @ plane @ plane.T) * np.sqrt(SCALE**2 / (SCALE**2 - 3))).ravel()
+    scale = len(superresolved) // rows
+    blocks = np.reshape(superresolved, (rows, scale, columns, scale)).transpose(0, 2, 1, 3)[places]
+    values = blocks.reshape(len(blocks), scale * scale)
+    y, x = np.indices((scale, scale)) - (scale - 1) / 2
+    plane, _ = np.linalg.qr(np.column_stack([np.ones(scale * scale), y.ravel(), x.ravel()]))
+    return ((values - values @ plane @ plane.T) * np.sqrt(scale**2 / (scale**2 - 3))).ravel()
 
 
 def _spread(detail: Moments) -> float:

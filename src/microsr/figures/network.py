@@ -17,7 +17,6 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon, Rectang
 from microsr import config
 from microsr.config import CycleGANMethod, Train, TrainedMethod
 from microsr.core.errors import UserError
-from microsr.core.scale import SCALE
 from microsr.evaluation.names import method_name
 from microsr.figures.figure import Record
 from microsr.figures.style import GREY, PAGE, new_figure, save, styled
@@ -80,7 +79,7 @@ def draw_network(method: TrainedMethod, train: Train, patches: tuple[int, int], 
     axes.text(
         0.12,
         height - 0.1,
-        f"{name}{train.network} networks, ×{SCALE} in-plane",
+        f"{name}{train.network} networks, ×{patches[1] // patches[0]} in-plane",
         fontsize=9,
         fontweight="bold",
         va="top",
@@ -99,6 +98,7 @@ def draw_network(method: TrainedMethod, train: Train, patches: tuple[int, int], 
     _legend(
         axes,
         0.14 * len(beyond),
+        patches[1] // patches[0],
         bool(upper_losses),
         bool(lower_losses),
         bool(method.mix_fraction),
@@ -153,7 +153,7 @@ def _row(axes: Axes, y: float, names: tuple[str, str, str], patches: tuple[int, 
     generators = [(FIRST, up), *([(SECOND, not up)] if cycle else [])]
     for (x, magnifies), left, right in zip(generators, places, places[1:], strict=False):
         _arrow(axes, (left[0] + reach[left[2]] + 0.03, y), (x - 0.43, y))
-        _generator(axes, x, y, magnifies)
+        _generator(axes, x, y, magnifies, patches[1] // patches[0])
         _arrow(axes, (x + 0.43, y), (right[0] - reach[right[2]] - 0.03, y))
 
 
@@ -173,13 +173,13 @@ def _patch(axes: Axes, x: float, y: float, grid: str, name: str, side: float | N
     axes.text(x, y, name, ha="center", va="center", fontsize=7.5 if side < HIGH else 9, zorder=4, bbox=backing)
 
 
-def _generator(axes: Axes, x: float, y: float, magnifies: bool) -> None:
+def _generator(axes: Axes, x: float, y: float, magnifies: bool, scale: int) -> None:
     """G1 widens from the clinical to the uCT grid, G2 narrows."""
     left, right = (0.24, 0.4) if magnifies else (0.4, 0.24)
     corners = [(x - 0.4, y - left), (x - 0.4, y + left), (x + 0.4, y + right), (x + 0.4, y - right)]
     axes.add_patch(Polygon(corners, facecolor=GENERATOR[0], edgecolor=GENERATOR[1], linewidth=1.0, joinstyle="round"))
     axes.text(x, y + 0.07, "$G_1$" if magnifies else "$G_2$", ha="center", va="center", fontsize=10)
-    axes.text(x, y - 0.13, f"{'×' if magnifies else '÷'}{SCALE}", ha="center", va="center", fontsize=6.5, color=GREY)
+    axes.text(x, y - 0.13, f"{'×' if magnifies else '÷'}{scale}", ha="center", va="center", fontsize=6.5, color=GREY)
 
 
 def _losses(axes: Axes, y: float, side: int, proposed: list, cycle: tuple[str, float, str]) -> None:
@@ -282,7 +282,9 @@ def _mix(axes: Axes, low_row: float, top_row: float, fraction: float) -> None:
     )
 
 
-def _legend(axes: Axes, raised: float, upper: bool, lower: bool, mix: bool, adversarial: bool, cycle: bool) -> None:
+def _legend(
+    axes: Axes, raised: float, scale: int, upper: bool, lower: bool, mix: bool, adversarial: bool, cycle: bool
+) -> None:
     x, y = 0.12, 0.32 + raised
     for colours, text, wanted in (
         (PROPOSED, "proposed loss", upper or lower),
@@ -296,8 +298,8 @@ def _legend(axes: Axes, raised: float, upper: bool, lower: bool, mix: bool, adve
             axes.add_patch(Rectangle((x, y), 0.14, 0.1, facecolor=colours[0], edgecolor=colours[1], linewidth=0.8))
             axes.text(x + 0.19, y + 0.05, text, va="center", fontsize=6)
             x += 0.42 + 0.043 * len(text)
-    functions = [f"f: average pooling, {SCALE}×{SCALE} to 1"] * (upper or mix) + [
-        f"g: nearest neighbour, 1 to {SCALE}×{SCALE}"
+    functions = [f"f: average pooling, {scale}×{scale} to 1"] * (upper or mix) + [
+        f"g: nearest neighbour, 1 to {scale}×{scale}"
     ] * lower
     axes.text(0.12, 0.16 + raised, "   ".join(functions), va="center", fontsize=6)
 

@@ -1,4 +1,4 @@
-"""Super-resolve a clinical CT, 8 times in-plane, with any of `microsr.inference.upsamplers`.
+"""Super-resolve a clinical CT in-plane with any of `microsr.inference.upsamplers`.
 
 In: any readable scan, or an imported volume. Out: a volume in the format of the output's ending, slice after slice, in
 memory that does not grow with their number; a run that was stopped goes on where it was. Reading, the networks, and
@@ -31,7 +31,6 @@ from microsr.core.code_version import code_version
 from microsr.core.errors import UserError
 from microsr.core.progress import Progress, logger
 from microsr.core.provenance import checksum, write_run
-from microsr.core.scale import SCALE
 from microsr.formats.outputs import FORMATS, Partial, kind_of
 from microsr.formats.readers import read_scan
 from microsr.inference.draws import Draws, Images
@@ -46,12 +45,6 @@ UNLIKE = 0.15
 """Pixel sizes that differ by more than this share are worth a warning: so much do scans of one protocol differ."""
 AHEAD = {"cpu": 1, "cuda": 4}
 """Slices that are read, and their noise drawn, ahead of the network."""
-DESCRIPTION = {
-    "description": "Super-resolved CT, not for diagnosis",
-    "derivation": f"Super-resolved {SCALE} times in-plane; what is finer than the scan resolves is plausible, "
-    "not measured",
-}
-"""What a DICOM viewer shows of the output."""
 NOT_HERE = ("formats", "draws")
 """Settings of the step that are a matter of the pipeline; --draws has more to say here."""
 WAITING = 2
@@ -188,7 +181,7 @@ def superresolve(
         )
     contents = {"draw": {"draw": draw}} if draws is None else draws.contents()
     paths = {"draw": output} if draws is None else draws.paths(output)
-    shape = (len(wanted), *(SCALE * (p.stop - p.start) for p in where))
+    shape = (len(wanted), *(upsampler.scale * (p.stop - p.start) for p in where))
     block = tuple(len(wanted) * k // part[1] for k in (part[0] - 1, part[0]))
     inputs = {source: checksum(source), **upsampler.inputs}
     fingerprint = {
@@ -203,7 +196,7 @@ def superresolve(
         partials = {}
         for what, own in contents.items():
             facts = upsampler.facts | own
-            geometry = _geometry(volume, wanted, where, facts)
+            geometry = _geometry(volume, wanted, where, upsampler.scale, facts)
             writer = Partial(paths[what], kind, shape, geometry, fingerprint | own, block=block, **origin)
             partials[what] = stack.enter_context(writer)
         done = min(partial.done for partial in partials.values())
@@ -284,10 +277,19 @@ def _landing(image: Tensor) -> Images:
     return wait
 
 
-def _geometry(volume: Volume, wanted: list[int], region: Region, facts: dict[str, Any]) -> dict[str, Any]:
+def describe_output(scale: int) -> dict[str, str]:
+    """What a DICOM viewer shows of the output."""
+    return {
+        "description": "Super-resolved CT, not for diagnosis",
+        "derivation": f"Super-resolved {scale} times in-plane; what is finer than the scan resolves is plausible, "
+        "not measured",
+    }
+
+
+def _geometry(volume: Volume, wanted: list[int], region: Region, scale: int, facts: dict[str, Any]) -> dict[str, Any]:
     """Geometry and attributes of the output."""
     corner = volume.point((wanted[0], region[0].start, region[1].start))
-    geometry = magnified_geometry(replace(volume, array=None, origin=tuple(float(v) for v in corner)))
+    geometry = magnified_geometry(replace(volume, array=None, origin=tuple(float(v) for v in corner)), scale)
     x, y, z = geometry["spacing"]
     if len(wanted) > 1:
         geometry["spacing"] = (x, y, z * (wanted[1] - wanted[0]))
@@ -295,7 +297,7 @@ def _geometry(volume: Volume, wanted: list[int], region: Region, facts: dict[str
     place = {} if (region[0].start, region[1].start) == (0, 0) else {"corner": [part.start for part in region]}
     facts = {"unit": volume.unit} | facts
     unit = facts.pop("unit")
-    attributes = kept | {"slices": wanted} | place | DESCRIPTION | facts
+    attributes = kept | {"scale": scale, "slices": wanted} | place | describe_output(scale) | facts
     return geometry | {"unit": unit, "attributes": attributes}
 
 
@@ -319,6 +321,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "folder of DICOM slices",
     )
     parser.add_argument("--format", choices=FORMATS, help="format of the output, where its ending does not say it")
+    config.add_scale(parser, None, "; of a model and of a known volume their own, and refused if it is another")
     parser.add_argument("--region", help="rows and columns first:end,first:end, clinical pixels (default: all)")
     parser.add_argument("--series", help="DICOM SeriesInstanceUID, or path of a data set in HDF5, if there are several")
     parser.add_argument("--spacing", help="mm as XxYxZ; overrides the scan's")
@@ -364,7 +367,12 @@ def main(namespace: argparse.Namespace) -> None:
     elif namespace.known:
         upsampler = Known(namespace.known, volume, scan)
     else:
-        upsampler = interpolation(namespace.upsampler)
+        upsampler = interpolation(namespace.upsampler, namespace.scale or config.DEFAULT_SCALE)
+    if namespace.scale not in (None, upsampler.scale):
+        raise UserError(
+            f"{namespace.model or namespace.known} is for a scale of {upsampler.scale}, not of {namespace.scale}; give "
+            "one of that scale, or leave --scale out"
+        )
     part = (1, 1) if namespace.part is None else (namespace.part, compute.parts)
     if not 1 <= part[0] <= part[1]:
         raise UserError(f"--part {part[0]} does not exist: there are {part[1]} parts, from 1 on")

@@ -1,4 +1,4 @@
-"""Ways of super-resolving a slice, 8 times in-plane, in tiles that cannot be seen: interpolation and a trained G1.
+"""Ways of super-resolving a slice, in-plane, in tiles that cannot be seen: interpolation and a trained G1.
 
 Anything that up-samples is an `Upsampler`. What it makes of a slice does not depend on the tiles that the slice is cut
 into: nothing beyond the halo influences a tile, and a generator's noise belongs to the slice.
@@ -18,10 +18,10 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
+from microsr.config import DEFAULT_SCALE
 from microsr.core.provenance import checksum
 from microsr.core.registry import load_thing
 from microsr.core.registry.upsamplers import UPSAMPLERS
-from microsr.core.scale import SCALE
 from microsr.core.streams import Stream, philox_stream
 from microsr.networks.devices import choose_device, choose_precision, keep_freed_memory
 from microsr.networks.families import NO_SIDE, Sides, without_halo
@@ -49,6 +49,8 @@ Region = tuple[slice, slice]
 class Upsampler(Protocol):
     """A way of super-resolving slices."""
 
+    scale: int
+    """Pixels that it makes of a clinical one, along a side."""
     halo: int
     """Clinical pixels around a tile that influence it, once the whole slice is prepared."""
     reach: int
@@ -78,23 +80,28 @@ class Upsampler(Protocol):
         ...
 
     def __call__(self, planes: list[Tensor], sides: Sides) -> Tensor:
-        """A tile's planes, with a halo on some sides, to the tile's [1, 1, 8h, 8w] HU, float32, without the halo."""
+        """A tile's planes, with a halo on some sides, to the tile's [1, 1, scale * h, scale * w] HU, float32, without
+        the halo.
+        """
         ...
 
 
 class Interpolation:
     """An upsampler on the CPU that needs no model: a class of it has a name, a halo and `magnify`."""
 
+    name: str
+    halo: int
     spacing_mm = None
     device = "cpu"
     inputs = {}  # noqa: RUF012
 
-    def __init__(self, name: str, halo: int) -> None:
-        self.halo = self.reach = halo
-        self.facts = {"upsampler": name}
+    def __init__(self, scale: int = DEFAULT_SCALE) -> None:
+        """scale: pixels to make of a clinical one, along a side."""
+        self.scale, self.reach = scale, self.halo
+        self.facts = {"upsampler": self.name}
 
     def magnify(self, image: Tensor) -> Tensor:
-        """A slice or a region of one [1, 1, h, w] in HU to [1, 1, 8h, 8w] HU, float32."""
+        """A slice or a region of one [1, 1, h, w] in HU to [1, 1, scale * h, scale * w] HU, float32."""
         raise NotImplementedError
 
     def draw(self, index: int, size: tuple[int, int], number: int = 0) -> list[Tensor]:
@@ -107,39 +114,34 @@ class Interpolation:
 
     def __call__(self, planes: list[Tensor], sides: Sides) -> Tensor:
         """See `Upsampler`."""
-        return without_halo(self.magnify(planes[0]), sides, SCALE * self.halo)
+        return without_halo(self.magnify(planes[0]), sides, self.scale * self.halo)
 
 
 class Bicubic(Interpolation):
     """Cubic convolution, the paper's first baseline."""
 
-    def __init__(self) -> None:
-        super().__init__("bicubic", halo=2)
+    name, halo = "bicubic", 2
 
     def magnify(self, image: Tensor) -> Tensor:
         """See `Interpolation`."""
-        return bicubic_upsample(image)
+        return bicubic_upsample(image, self.scale)
 
 
 class Nearest(Interpolation):
-    """Each clinical pixel as a block of 8 x 8: what there is without any interpolation."""
+    """Each clinical pixel as a block of scale x scale: what there is without any interpolation."""
 
-    def __init__(self) -> None:
-        super().__init__("nearest", halo=0)
+    name, halo = "nearest", 0
 
     def magnify(self, image: Tensor) -> Tensor:
         """See `Interpolation`."""
-        return nearest_upsample(image.float())
-
-
-BICUBIC = Bicubic()
-NEAREST = Nearest()
+        return nearest_upsample(image.float(), self.scale)
 
 
 class Known(Interpolation):
     """Takes the slices of a volume that is there already, as the truth: so it is judged as a method's result is.
 
-    path: the volume, HU, on the super-resolved grid of all slices of the scan `clinical`, which is at `clinical_path`.
+    path: the volume, HU, on the super-resolved grid of all slices of the scan `clinical`, which is at `clinical_path`;
+    its scale is the ratio of their sizes.
 
     Raises
     ------
@@ -147,11 +149,13 @@ class Known(Interpolation):
         It is not in HU, or does not lie where the scan does.
     """
 
+    name, halo = "known", 0
+
     def __init__(self, path: Path, clinical: Volume, clinical_path: Path) -> None:
-        super().__init__("known", halo=0)
         self._volume = open_volume(path)
         alignment.check_unit(self._volume, path)
-        alignment.check_input(self._volume, path, clinical, clinical_path, list(range(clinical.shape[0])))
+        slices = list(range(clinical.shape[0]))
+        super().__init__(alignment.check_input(self._volume, path, clinical, clinical_path, slices))
         self.inputs = {path: checksum(path)}
         self.facts |= {"volume": self.inputs[path]}
 
@@ -168,9 +172,9 @@ class Known(Interpolation):
         return planes[1]
 
 
-def interpolation(name: str) -> Upsampler:
-    """The upsampler of this name, one of `core.registry.upsamplers`."""
-    return load_thing(UPSAMPLERS[name])
+def interpolation(name: str, scale: int = DEFAULT_SCALE) -> Upsampler:
+    """The upsampler of this name, one of `core.registry.upsamplers`, for a scale."""
+    return load_thing(UPSAMPLERS[name])(scale)
 
 
 class Generator:
@@ -193,7 +197,7 @@ class Generator:
         self._g1.to(self.device, memory_format=torch.channels_last)
         self._levels = LEVELS.to(self.device)
         self._window, self._seed = tuple(facts["window_hu"]), facts["seed"]
-        self.halo = self._g1.magnify_halo
+        self.scale, self.halo = self._g1.scale, self._g1.magnify_halo
         self.reach = self.halo + self._g1.trunk_halo
         self.spacing_mm = facts["clinical_spacing_mm"]
         self.inputs = {Path(model): checksum(Path(model))}
@@ -234,7 +238,8 @@ class Generator:
         return next(self.draws([image, features], [drawn], sides))
 
     def draws(self, planes: list[Tensor], randoms: Iterable[list[Tensor]], sides: Sides) -> Iterator[Tensor]:
-        """A tile's planes without noise, and its noise in each of several draws, to each draw's [1, 1, 8h, 8w] HU.
+        """A tile's planes without noise, and its noise in each of several draws, to each draw's
+        [1, 1, scale * h, scale * w] HU.
 
         What does not hang on the noise is computed once, as far as the network allows it.
         """
@@ -242,7 +247,7 @@ class Generator:
         a, excess = normalise(image, self._window), image - image.clamp(*self._window)
         beyond = None
         if not image.is_cpu or excess.any():  # a GPU would have to wait for the answer
-            beyond = without_halo(bicubic_upsample(excess), sides, SCALE * self.halo)
+            beyond = without_halo(bicubic_upsample(excess, self.scale), sides, self.scale * self.halo)
         with self._autocast():
             shared = self._g1.share(a, features, sides) if hasattr(self._g1, "share") else None
         for random in randoms:
@@ -347,13 +352,13 @@ class Magnifier:
     ) -> Tensor:
         """Super-resolve one slice, or a region of it.
 
-        hu: [rows, columns] in HU, float or int. random: what the upsampler drew for this slice. Returns [8 rows, 8
-        columns] HU of the region on the upsampler's device, rounded if `dtype` is torch.int16.
+        hu: [rows, columns] in HU, float or int. random: what the upsampler drew for this slice. Returns [scale *
+        rows, scale * columns] HU of the region on the upsampler's device, rounded if `dtype` is torch.int16.
         """
         region = region or whole_slice(hu.shape)
         image, around, inner = self._around(hu, region)
         planes = self._upsampler.prepare(image, [_cut(plane, around, hu.shape) for plane in random])
-        result = torch.empty(_magnified(region), dtype=dtype, device=self._upsampler.device)
+        result = torch.empty(_magnified(region, self._upsampler.scale), dtype=dtype, device=self._upsampler.device)
 
         def fill(tile: Tile) -> None:
             done = self._upsampler([_cut(plane, tile.read, image.shape[-2:]) for plane in planes], self._sides(tile))
@@ -361,7 +366,7 @@ class Magnifier:
             if dtype == torch.int16:
                 limits = torch.iinfo(torch.int16)
                 done = done.round().clamp_(limits.min, limits.max)
-            result[_place(tile, inner)] = done
+            result[_place(tile, inner, self._upsampler.scale)] = done
 
         self._work(fill, inner, image)
         return result
@@ -374,8 +379,8 @@ class Magnifier:
         """What `gather` makes of several draws of a slice, or a region of it, by a trained G1.
 
         hu: as above. index: the slice's number in its volume. numbers: of the draws. gather: from the draws of a tile,
-        [8h, 8w] HU each, to images of it by their names. Returns those of the region. Tile after tile, so that what
-        does not hang on the noise is computed once, and the memory does not grow with the number of draws.
+        [scale * h, scale * w] HU each, to images of it by their names. Returns those of the region. Tile after tile, so
+        that what does not hang on the noise is computed once, and the memory does not grow with the number of draws.
         """
         region = region or whole_slice(hu.shape)
         image, around, inner = self._around(hu, region)
@@ -392,8 +397,8 @@ class Magnifier:
             draws = (draw[0, 0][self._kept(tile)] for draw in generator.draws(cut, randoms, self._sides(tile)))
             for name, part in gather(draws).items():
                 with self._naming:
-                    whole = found.setdefault(name, np.empty(_magnified(region), part.dtype))
-                whole[_place(tile, inner)] = part
+                    whole = found.setdefault(name, np.empty(_magnified(region, generator.scale), part.dtype))
+                whole[_place(tile, inner, generator.scale)] = part
 
         self._work(fill, inner, image)
         return found
@@ -424,7 +429,8 @@ class Magnifier:
         """What is kept of a tile that has been magnified, without its halo."""
         pairs = zip(tile.keep, tile.read, tile.sides[::2], strict=True)
         offsets = [k.start - r.start - self._upsampler.halo * side for k, r, side in pairs]
-        return tuple(slice(SCALE * o, SCALE * (o + k.stop - k.start)) for o, k in zip(offsets, tile.keep, strict=True))
+        scale = self._upsampler.scale
+        return tuple(slice(scale * o, scale * (o + k.stop - k.start)) for o, k in zip(offsets, tile.keep, strict=True))
 
     def __enter__(self) -> Magnifier:
         """Itself."""
@@ -443,13 +449,13 @@ def _cut(plane: Tensor, region: Region, size: Sequence[int]) -> Tensor:
     return plane[(..., *(_times(span, scale) for span in region))]
 
 
-def _place(tile: Tile, region: Region) -> Region:
+def _place(tile: Tile, region: Region, scale: int) -> Region:
     """Where a tile lies in the magnified region, in pixels of that."""
-    return tuple(_times(_moved(k, -r.start), SCALE) for k, r in zip(tile.keep, region, strict=True))
+    return tuple(_times(_moved(k, -r.start), scale) for k, r in zip(tile.keep, region, strict=True))
 
 
-def _magnified(region: Region) -> tuple[int, int]:
-    return tuple(SCALE * (span.stop - span.start) for span in region)
+def _magnified(region: Region, scale: int) -> tuple[int, int]:
+    return tuple(scale * (span.stop - span.start) for span in region)
 
 
 def _times(span: slice, scale: int) -> slice:
@@ -466,7 +472,7 @@ def upsample_slice(
     """Super-resolve one slice.
 
     hu: float or int [rows, columns] in HU. index: the slice's number in its volume. draw: see `Upsampler.draw`. Returns
-    float32 [8 rows, 8 columns] HU, the same for every `tile` up to float rounding.
+    float32 [scale * rows, scale * columns] HU, the same for every `tile` up to float rounding.
     """
     with Magnifier(upsampler, tile) as magnify:
         return magnify(hu, upsampler.draw(index, hu.shape, draw)).cpu().numpy()

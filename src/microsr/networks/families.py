@@ -1,9 +1,10 @@
 """Generators and discriminators, in families behind one key: `resnet` (the paper's class), `efficient`, `compact`, and
 any in a module of its own (`core.registry.families`, docs/extending.md).
 
-G1 takes clinical patches [batch, 1, h, w] to uCT scale [batch, 1, 8h, 8w], G2 the reverse; both in [-1, 1]. A generator
-may take noise: one random plane at each of its `noise_scales`, given from outside so that a result never depends on
-hidden state and a slice's noise does not depend on how it is cut into tiles.
+G1 takes clinical patches [batch, 1, h, w] to uCT scale [batch, 1, scale * h, scale * w], G2 the reverse; both in [-1,
+1]; `scale` is a power of two, which a family's networks are made for. A generator may take noise: one random plane at
+each of its `noise_scales`, given from outside so that a result never depends on hidden state and a slice's noise does
+not depend on how it is cut into tiles.
 
 G1 works in two parts, so that a slice can be magnified in tiles without computing much twice: `trunk` at the clinical
 size, which is cheap to hold for a whole slice, and `magnify`, which takes tiles of it. `trunk_halo` and `magnify_halo`
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,6 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from microsr.core.registry import load_thing
 from microsr.core.registry.families import FAMILIES
-from microsr.core.scale import SCALE
 from microsr.networks.convolution import Conv2d, ConvTranspose2d
 from microsr.networks.layers import (
     DoublingConv,
@@ -51,6 +51,8 @@ class Networks(NamedTuple):
 class Magnifying(Protocol):
     """What a G1 must offer, beside being an nn.Module: it is `magnify(a, trunk(a), noise)`."""
 
+    scale: int
+    """Pixels of A_SR along one of A."""
     noise_scales: Sequence[int]
     """Of each random plane that it takes, the size in clinical pixels' sizes; nothing is drawn inside."""
     trunk_halo: int
@@ -65,13 +67,13 @@ class Magnifying(Protocol):
         ...
 
     def magnify(self, a: Tensor, features: Tensor, noise: Sequence[Tensor] = (), sides: Sides = NO_SIDE) -> Tensor:
-        """A, features and noise of a tile, with a halo on `sides`, to its A_SR [batch, 1, 8h, 8w] without the halo, in
-        [-1, 1].
+        """A, features and noise of a tile, with a halo on `sides`, to its A_SR [batch, 1, scale * h, scale * w]
+        without the halo, in [-1, 1].
         """
         ...
 
     def __call__(self, a: Tensor, noise: Sequence[Tensor] = ()) -> Tensor:
-        """A [batch, 1, h, w] to A_SR [batch, 1, 8h, 8w]; both in [-1, 1]."""
+        """A [batch, 1, h, w] to A_SR [batch, 1, scale * h, scale * w]; both in [-1, 1]."""
         ...
 
     def fix(self) -> None:
@@ -98,26 +100,29 @@ def _as_made(nets: Networks) -> None:
 class Family(NamedTuple):
     """How the networks of a family are made; what each G1 must offer: `Magnifying`."""
 
-    g1: Callable[[], nn.Module]
-    g2: Callable[[], nn.Module]
+    g1: Callable[[int], nn.Module]
+    """Takes the scale."""
+    g2: Callable[[int], nn.Module]
+    """Takes the scale."""
     discriminator: Callable[[int], nn.Module]
     """Takes the number of stride-2 layers."""
     spectral_norm: bool
     """Whether the discriminators are spectrally normalised (Miyato et al. 2018) unless told otherwise."""
     initialise: Callable[[Networks], None] = _as_made
     """Gives new networks their first weights."""
-    sampler: Callable[[], nn.Module] | None = None
-    """Makes the G1 of methods of which many draws are wanted (`Sampling`); None: `g1` draws them."""
+    sampler: Callable[[int], nn.Module] | None = None
+    """Takes the scale. Makes the G1 of methods of which many draws are wanted (`Sampling`); None: `g1` draws them."""
 
 
 def build(network: str, clinical_size: int, micro_size: int, spectral: bool | None = None) -> Networks:
-    """The networks of a family, for patches of the given sizes (pixels along a side), freshly initialised.
+    """The networks of a family, for patches of the given sizes (pixels along a side), freshly initialised; their scale
+    is the ratio of the sizes.
 
     spectral: whether the discriminators are spectrally normalised; None: as the family has it.
     """
     family = family_of(network)
-    sizes = (micro_size, clinical_size)
-    nets = Networks(family.g1(), family.g2(), *(family.discriminator(_depth(size)) for size in sizes))
+    sizes, scale = (micro_size, clinical_size), micro_size // clinical_size
+    nets = Networks(family.g1(scale), family.g2(scale), *(family.discriminator(_depth(size)) for size in sizes))
     family.initialise(nets)
     if family.spectral_norm if spectral is None else spectral:
         for module in itertools.chain(nets.d1.modules(), nets.d2.modules()):
@@ -137,8 +142,9 @@ def family_of(network: str) -> Family:
     return load_thing(FAMILIES[network])
 
 
-def build_g1(network: str, sampler: bool = False) -> nn.Module:
-    """G1 of a family, or where it has one its G1 for many draws, with weights that wait for those of a file.
+def build_g1(network: str, scale: int, sampler: bool = False) -> nn.Module:
+    """G1 of a family for a scale, or where it has one its G1 for many draws, with weights that wait for those of a
+    file.
 
     Raises
     ------
@@ -146,14 +152,24 @@ def build_g1(network: str, sampler: bool = False) -> nn.Module:
         There is no such family.
     """
     family = family_of(network)
-    return ((sampler and family.sampler) or family.g1)()
+    return ((sampler and family.sampler) or family.g1)(scale)
 
 
 def new_g1(network: str, clinical_size: int, micro_size: int, sampler: bool = False) -> nn.Module:
     """The same with its first weights, as `build` gives them."""
     if sampler and family_of(network).sampler:
-        return build_g1(network, sampler)
+        return build_g1(network, micro_size // clinical_size, sampler)
     return build(network, clinical_size, micro_size).g1
+
+
+def doublings(scale: int) -> int:
+    """How often a side is doubled to be `scale`, a power of two, times as long."""
+    return scale.bit_length() - 1
+
+
+def _widths(widths: Sequence[Any], number: int) -> tuple[Any, ...]:
+    """The first `number` of some widths, the last of them as often as is needed."""
+    return (*widths[:number], *widths[-1:] * (number - len(widths)))
 
 
 def _depth(size: int) -> int:
@@ -204,26 +220,28 @@ class ResidualBlock(nn.Module):
 
 
 class ResnetG1(nn.Module):
-    """7x7 convolution, 9 residual blocks of 64 at the clinical size, 3 pixel shuffles by 2, 7x7 convolution, tanh."""
+    """7x7 convolution, 9 residual blocks of 64 at the clinical size, a pixel shuffle by 2 for each doubling, 7x7
+    convolution, tanh.
+    """
 
     noise_scales = ()
     halo = 25
     magnify_halo = 3
 
-    def __init__(self, width: int = 64, blocks: int = 9) -> None:
+    def __init__(self, scale: int, width: int = 64, blocks: int = 9) -> None:
         super().__init__()
-        self.trunk_halo = 3 + 2 * blocks
+        self.scale, self.trunk_halo = scale, 3 + 2 * blocks
         layers = [*_conv(1, width, 7), InstanceNorm(width), nn.ReLU(True)]
         layers += [ResidualBlock(width, norm=True) for _ in range(blocks)]
         self._trunk_layers = len(layers)
         inputs = width
-        for _ in range(3):
+        for _ in range(doublings(scale)):
             layers += [*_conv(inputs, width, 3), nn.PixelShuffle(2), InstanceNorm(width // 4), nn.ReLU(True)]
             inputs = width // 4
         self.body = nn.Sequential(*layers, *_conv(inputs, 1, 7), nn.Tanh())
 
     def forward(self, a: Tensor, noise: Sequence[Tensor] = ()) -> Tensor:
-        """A [batch, 1, h, w] to A_SR [batch, 1, 8h, 8w]; takes no noise."""
+        """A [batch, 1, h, w] to A_SR [batch, 1, scale * h, scale * w]; takes no noise."""
         return self.magnify(a, self.trunk(a))
 
     def fix(self) -> None:
@@ -247,11 +265,11 @@ class ResnetG1(nn.Module):
 
 
 class ResnetG2(nn.Module):
-    """CycleGAN's generator with 9 residual blocks, then 3 stride-2 convolutions to the clinical size, 7x7, tanh."""
+    """CycleGAN's generator with 9 residual blocks, then stride-2 convolutions to the clinical size, 7x7, tanh."""
 
     noise_scales = ()
 
-    def __init__(self, width: int = 64, blocks: int = 9) -> None:
+    def __init__(self, scale: int, width: int = 64, blocks: int = 9) -> None:
         super().__init__()
 
         def layer(channels: int, *convolution: nn.Module) -> list[nn.Module]:
@@ -271,15 +289,13 @@ class ResnetG2(nn.Module):
             *(ResidualBlock(4 * width, norm=True) for _ in range(blocks)),
             *up(4 * width),
             *up(2 * width),
-            *down(width),
-            *down(2 * width),
-            *down(4 * width),
-            *_conv(8 * width, 1, 7),
+            *itertools.chain(*(down(width * 2**k) for k in range(doublings(scale)))),
+            *_conv(width * scale, 1, 7),
             nn.Tanh(),
         )
 
     def forward(self, b: Tensor, noise: Sequence[Tensor] = ()) -> Tensor:
-        """B [batch, 1, 8h, 8w] to B_LR [batch, 1, h, w]; takes no noise."""
+        """B [batch, 1, scale * h, scale * w] to B_LR [batch, 1, h, w]; takes no noise."""
         return self.body(b)
 
 
@@ -302,16 +318,20 @@ class PatchDiscriminator(nn.Module):
 
 
 class LightG1(nn.Module):
-    """Residual blocks at the clinical size, then 3 times: bilinear doubling, noise, two convolutions; added to bicubic.
+    """Residual blocks at the clinical size, then for each doubling: bilinear interpolation, noise, two convolutions;
+    added to bicubic.
 
     No normalisation and no sub-pixel step, so neither tiles nor a checkerboard can show.
     """
 
-    noise_scales = (2, 4, 8)
     magnify_halo = 3
 
-    def __init__(self, width: int, blocks: int, up: tuple[int, int, int]) -> None:
+    def __init__(self, scale: int, width: int, blocks: int, up: Sequence[int]) -> None:
+        """up: width after each doubling; further ones have the last."""
         super().__init__()
+        number = doublings(scale)
+        up = _widths(up, number)
+        self.scale, self.noise_scales = scale, tuple(2 ** (k + 1) for k in range(number))
         self.halo, self.trunk_halo = 6 + 2 * blocks, 1 + 2 * blocks
         self.head = nn.Sequential(_plain_conv(1, width, 3), *(ResidualBlock(width, norm=False) for _ in range(blocks)))
         inputs = (width, *up[:-1])
@@ -320,7 +340,7 @@ class LightG1(nn.Module):
         self.tail = _plain_conv(up[-1], 1, 3)
 
     def forward(self, a: Tensor, noise: Sequence[Tensor]) -> Tensor:
-        """A [batch, 1, h, w] and noise at scales 2, 4, 8 to A_SR [batch, 1, 8h, 8w]."""
+        """A [batch, 1, h, w] and noise at scales 2, 4, ... to A_SR [batch, 1, scale * h, scale * w]."""
         return self.magnify(a, self.trunk(a), noise)
 
     def fix(self) -> None:
@@ -340,34 +360,44 @@ class LightG1(nn.Module):
         """
         x, halo = features, self.magnify_halo
         border = tuple(not side for side in sides)
-        layers = zip(self.noisy, self.up, noise, self.noise_scales, (3, 2, 1), strict=True)
-        for noisy, stage, plane, scale, needed in layers:
+        number = len(self.noise_scales)
+        layers = zip(self.noisy, self.up, noise, self.noise_scales, strict=True)
+        for k, (noisy, stage, plane, scale) in enumerate(layers):
+            # A doubling and two convolutions need 3 fine pixels around what is kept, the tail 1.
+            needed = min(self.magnify_halo, number - k)
             plane = without_halo(plane, sides, self.magnify_halo * scale, 2 * halo)
             x = without_halo(stage(noisy.double(x, plane, border)), sides, 2 * halo, needed)
             halo = needed
         fine = without_halo(self.tail(x), sides, halo)
         # Real patches end at the window's limits too: beyond them, D1 would tell by the values alone.
-        return (without_halo(bicubic_upsample(a), sides, SCALE * self.magnify_halo) + fine.float()).clamp(-1, 1)
+        return (
+            without_halo(bicubic_upsample(a, self.scale), sides, self.scale * self.magnify_halo) + fine.float()
+        ).clamp(-1, 1)
 
 
 class LightSampler(nn.Module):
     """As `LightG1`, but the noise comes in beside what is computed of A: a draw costs a narrow path alone.
 
-    The wide path has no noise: residual blocks at the clinical size, then 3 times bilinear doubling and two
-    convolutions. At each doubling the narrow path takes a convolution of the wide one's features, the noise's, and what
-    it had doubled; another convolution follows. Both are added to bicubic.
+    The wide path has no noise: residual blocks at the clinical size, then for each doubling bilinear interpolation and
+    two convolutions. At each doubling the narrow path takes a convolution of the wide one's features, the noise's, and
+    what it had doubled; another convolution follows. Both are added to bicubic.
     """
 
-    noise_scales = (2, 4, 8)
     magnify_halo = 4
     WIDE, NARROW = ((5, 5), (5, 3), (3, 1)), ((4, 3), (4, 2), (2, 1))
-    """Of each path, at each of its sizes: pixels beyond a tile that are wanted, and those that are then doubled (or, in
-    the end, convolved to the image).
+    """Of each path, at each of its last three sizes, and at those before as at the first of these: pixels beyond a tile
+    that are wanted, and those that are then doubled (or, in the end, convolved to the image).
     """
 
-    def __init__(self, width: int, blocks: int, up: tuple[int, int, int], drawn: tuple[int, int, int]) -> None:
-        """up: channels of the wide path at the three sizes; drawn: those of the narrow one."""
+    def __init__(self, scale: int, width: int, blocks: int, up: Sequence[int], drawn: Sequence[int]) -> None:
+        """up: channels of the wide path after each doubling; drawn: those of the narrow one; further ones have
+        the last.
+        """
         super().__init__()
+        number = doublings(scale)
+        up, drawn = _widths(up, number), _widths(drawn, number)
+        self._around = tuple(_widths(pairs[::-1], number)[::-1] for pairs in (self.WIDE, self.NARROW))
+        self.scale, self.noise_scales = scale, tuple(2 ** (k + 1) for k in range(number))
         self.trunk_halo = 1 + 2 * blocks
         self.halo = self.trunk_halo + self.magnify_halo
         self.head = nn.Sequential(_plain_conv(1, width, 3), *(ResidualBlock(width, norm=False) for _ in range(blocks)))
@@ -379,7 +409,7 @@ class LightSampler(nn.Module):
         self.tail, self.drawn_tail = _plain_conv(up[-1], 1, 3), _plain_conv(drawn[-1], 1, 3)
 
     def forward(self, a: Tensor, noise: Sequence[Tensor]) -> Tensor:
-        """A [batch, 1, h, w] and noise at scales 2, 4, 8 to A_SR [batch, 1, 8h, 8w]."""
+        """A [batch, 1, h, w] and noise at scales 2, 4, ... to A_SR [batch, 1, scale * h, scale * w]."""
         return self.magnify(a, self.trunk(a), noise)
 
     def fix(self) -> None:
@@ -399,26 +429,26 @@ class LightSampler(nn.Module):
         """The wide path: the image without what is drawn, and what the narrow path takes at each of its sizes."""
         x, halo, shared = features, self.magnify_halo, []
         border = tuple(not side for side in sides)
-        layers = zip(self.wide, self.up, self.noisy, self.WIDE, strict=True)
+        layers = zip(self.wide, self.up, self.noisy, self._around[0], strict=True)
         for wide, stage, noisy, (needed, doubled) in layers:
             x = without_halo(stage(wide.doubled(x, border)), sides, 2 * halo, needed)
             shared.append(without_halo(noisy.of_features(x), sides, 1))
             x, halo = without_halo(x, sides, needed, doubled), doubled
         image = without_halo(self.tail(x), sides, halo).float()
-        return [without_halo(bicubic_upsample(a), sides, SCALE * self.magnify_halo) + image, *shared]
+        return [without_halo(bicubic_upsample(a, self.scale), sides, self.scale * self.magnify_halo) + image, *shared]
 
     def finish(self, shared: Sequence[Tensor], noise: Sequence[Tensor], sides: Sides = NO_SIDE) -> Tensor:
         """The narrow path, added to what was shared."""
         image, *shared = shared
         y, halo, border = None, 0, tuple(not side for side in sides)
-        layers = zip(shared, noise, self.noise_scales, self.noisy, self.drawn, self.NARROW, strict=True)
+        layers = zip(shared, noise, self.noise_scales, self.noisy, self.drawn, self._around[1], strict=True)
         for own, plane, scale, noisy, stage, (needed, doubled) in layers:
             plane = without_halo(plane, sides, self.magnify_halo * scale, needed + 1)
             x = own + without_halo(noisy.of_noise(plane), sides, 1)
             if y is not None:
                 x += without_halo(y, sides, 2 * halo, needed)
             y, halo = without_halo(stage(x), sides, needed, doubled), doubled
-            if scale != SCALE:
+            if scale != self.scale:
                 y = self.narrow[self.noise_scales.index(scale)].doubled(y, border)
         fine = without_halo(self.drawn_tail(y), sides, halo)
         return (image + fine.float()).clamp(-1, 1)
@@ -429,12 +459,15 @@ def _between(channels: int) -> nn.Sequential:
 
 
 class LightG2(nn.Module):
-    """Three stride-2 convolutions and a residual block with noise, added to the average-pooled image."""
+    """Stride-2 convolutions and a residual block with noise, added to the average-pooled image."""
 
     noise_scales = (1,)
 
-    def __init__(self, widths: tuple[int, int, int]) -> None:
+    def __init__(self, scale: int, widths: Sequence[int]) -> None:
+        """widths: after each halving, the last one at the clinical size; further ones before them have the first."""
         super().__init__()
+        self.scale = scale
+        widths = _widths(widths[::-1], doublings(scale))[::-1]
         layers: list[nn.Module] = []
         for inputs, outputs in zip((1, *widths[:-1]), widths, strict=True):
             layers += [_plain_conv(inputs, outputs, 5, stride=2), nn.LeakyReLU(0.1, True)]
@@ -445,9 +478,9 @@ class LightG2(nn.Module):
         )
 
     def forward(self, b: Tensor, noise: Sequence[Tensor]) -> Tensor:
-        """B [batch, 1, 8h, 8w] and noise at scale 1 (of the clinical size) to B_LR [batch, 1, h, w]."""
+        """B [batch, 1, scale * h, scale * w] and noise at scale 1 (of the clinical size) to B_LR [batch, 1, h, w]."""
         x = self.tail(self.noisy(self.down(b), noise[0]))
-        return average_pool(b.float()) + x.float()
+        return average_pool(b.float(), self.scale) + x.float()
 
 
 class LightDiscriminator(nn.Module):
@@ -497,16 +530,16 @@ def _initialise_resnet(nets: Networks) -> None:
 # Arithmetic of a training step, quality and time of the three: docs/training.md.
 RESNET = Family(ResnetG1, ResnetG2, PatchDiscriminator, spectral_norm=False, initialise=_initialise_resnet)
 EFFICIENT = Family(
-    g1=lambda: LightG1(width=64, blocks=5, up=(48, 32, 16)),
-    g2=lambda: LightG2(widths=(16, 32, 48)),
+    g1=lambda scale: LightG1(scale, width=64, blocks=5, up=(48, 32, 16)),
+    g2=lambda scale: LightG2(scale, widths=(16, 32, 48)),
     discriminator=lambda depth: LightDiscriminator(depth, width=48),
     spectral_norm=True,
-    sampler=lambda: LightSampler(width=64, blocks=5, up=(48, 32, 16), drawn=(24, 16, 12)),
+    sampler=lambda scale: LightSampler(scale, width=64, blocks=5, up=(48, 32, 16), drawn=(24, 16, 12)),
 )
 COMPACT = Family(
-    g1=lambda: LightG1(width=32, blocks=3, up=(24, 16, 12)),
-    g2=lambda: LightG2(widths=(12, 24, 32)),
+    g1=lambda scale: LightG1(scale, width=32, blocks=3, up=(24, 16, 12)),
+    g2=lambda scale: LightG2(scale, widths=(12, 24, 32)),
     discriminator=lambda depth: LightDiscriminator(depth, width=32),
     spectral_norm=True,
-    sampler=lambda: LightSampler(width=32, blocks=3, up=(24, 16, 12), drawn=(16, 12, 8)),
+    sampler=lambda scale: LightSampler(scale, width=32, blocks=3, up=(24, 16, 12), drawn=(16, 12, 8)),
 )

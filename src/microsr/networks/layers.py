@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
-from microsr.core.scale import SCALE
 from microsr.networks.convolution import convolve
 
 EPSILON = 1e-5
@@ -327,16 +326,16 @@ def _matrix(size: int, scale: int, device: torch.device) -> Tensor:
     return _cubic(lines, scale)[:, 0, :, 0].T.contiguous()
 
 
-def bicubic_upsample(image: Tensor, scale: int = SCALE) -> Tensor:
+def bicubic_upsample(image: Tensor, scale: int) -> Tensor:
     """Cubic convolution (Keys 1981, a = -1/2) to scale times the size, in float32."""
     return _Bicubic.apply(image.float(), scale)
 
 
-def nearest_upsample(image: Tensor, scale: int = SCALE) -> Tensor:
+def nearest_upsample(image: Tensor, scale: int) -> Tensor:
     """g: each pixel repeated scale x scale times (Zheng et al. 2020, l_upsample)."""
     return functional.interpolate(image, scale_factor=scale, mode="nearest")
 
 
-def average_pool(image: Tensor, scale: int = SCALE) -> Tensor:
+def average_pool(image: Tensor, scale: int) -> Tensor:
     """f: the mean of each scale x scale block (Zheng et al. 2020, l_downsample)."""
     return functional.avg_pool2d(image, scale)

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from microsr import config
 from microsr.core.errors import UserError
-from microsr.core.scale import SCALE
 from microsr.networks.families import FAMILIES, build_g1
 
 STATE, MODEL, VERSION = "microsr training state", "microsr generator", 2
@@ -84,7 +83,8 @@ def save_generator(path: Path, g1: nn.Module, facts: dict[str, Any]) -> None:
 
 
 def load_generator(path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """G1 in evaluation mode on the CPU, and the `Facts` it was saved with; runs no code from the file.
+    """G1 in evaluation mode on the CPU, of the scale that the file says, and the `Facts` it was saved with; runs no
+    code from the file.
 
     Raises
     ------
@@ -92,9 +92,12 @@ def load_generator(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         The file is missing, damaged, foreign, of another format version, or does not fit this program's networks.
     """
     saved = _read_model(path)
-    facts, network = saved["facts"], saved["facts"]["network"]
+    facts, network, scale = saved["facts"], saved["facts"]["network"], saved["architecture"].get("scale")
+    if scale not in config.SCALES:
+        known = ", ".join(map(str, config.SCALES))
+        raise UserError(f"{path} has the scale {scale}, this program knows {known}; update microsr, or train it again")
     try:
-        g1 = build_g1(network, facts.get("sampler", False))
+        g1 = build_g1(network, scale, facts.get("sampler", False))
     except KeyError:
         known = ", ".join(FAMILIES)
         raise UserError(f"{path} has a '{network}' network, this program knows {known}; update microsr") from None
@@ -124,7 +127,7 @@ def _architecture(network: str, g1: nn.Module) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in g1.parameters()),
         "halo": g1.halo,
         "noise_scales": list(g1.noise_scales),
-        "scale": SCALE,
+        "scale": g1.scale,
     }
 
 

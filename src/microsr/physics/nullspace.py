@@ -4,12 +4,12 @@ In: a slice on the super-resolved grid and the scanner's kernel. Out: two images
 super-resolved slice has in the null space and the truth has not was made up (hallucination maps: Bhadra et al., IEEE
 TMI 40(11), 2021).
 
-The in-plane scan H is a blur by the PSF and a sampling at every 8th pixel (between pixels). On a slice whose ends are
-joined both are diagonal or folding in frequency: each clinical frequency q collects the 64 fine frequencies that alias
-to it, weighted by the transfer function T. So H's singular value decomposition is known exactly, with singular values
-s(q) = sqrt(sum |T|^2) / 8 over the aliases, whatever the kernel; no iteration is needed, and the kernel need not be
-separable. Joining the ends differs from `physics.scanner.project`, which cuts the PSF off there, in a margin of one PSF
-(1 to 3 mm) of the field only, which holds no lung.
+The in-plane scan H is a blur by the PSF and a sampling at every 8th pixel (between pixels; 8 stands for the scale). On
+a slice whose ends are joined both are diagonal or folding in frequency: each clinical frequency q collects the 64 fine
+frequencies that alias to it, weighted by the transfer function T. So H's singular value decomposition is known exactly,
+with singular values s(q) = sqrt(sum |T|^2) / 8 over the aliases, whatever the kernel; no iteration is needed, and the
+kernel need not be separable. Joining the ends differs from `physics.scanner.project`, which cuts the PSF off there, in
+a margin of one PSF (1 to 3 mm) of the field only, which holds no lung.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from __future__ import annotations
 import numpy as np
 from scipy.fft import fft, fft2, ifft2
 
-from microsr.core.scale import SCALE
 from microsr.physics.scanner import Kernel, sampling
 
 CUTOFF = 0.05
@@ -28,17 +27,18 @@ a contrast of 600 HU."""
 class Split:
     """The orthogonal projector onto what the scanner measures of one slice.
 
-    kernel: the scanner's. spacing: clinical pixel size (x, y), mm. shape: clinical (rows, columns).
+    kernel: the scanner's. spacing: clinical pixel size (x, y), mm. shape: clinical (rows, columns). scale: pixels of
+    the SR grid along a clinical one.
     """
 
-    def __init__(self, kernel: Kernel, spacing: tuple[float, float], shape: tuple[int, int]) -> None:
-        self._fine = tuple(SCALE * n for n in shape)
+    def __init__(self, kernel: Kernel, spacing: tuple[float, float], shape: tuple[int, int], scale: int) -> None:
+        self._scale, self._fine = scale, tuple(scale * n for n in shape)
         transfer = np.zeros(self._fine, np.complex64)
         for weight, sigma in zip(kernel.weights, kernel.sigmas, strict=True):
-            down, across = (_transfer(n, step, sigma) for n, step in zip(shape, spacing[::-1], strict=True))
+            down, across = (_transfer(n, step, sigma, scale) for n, step in zip(shape, spacing[::-1], strict=True))
             transfer += np.outer(weight * down, across)
         # [alias, clinical frequency] along each axis
-        self._transfer = transfer.reshape(SCALE, shape[0], SCALE, shape[1])
+        self._transfer = transfer.reshape(scale, shape[0], scale, shape[1])
         square = np.sum(np.abs(self._transfer) ** 2, axis=(0, 2))
         kept = square >= CUTOFF**2 * square.max()
         self._inverse = np.where(kept, 1 / np.where(kept, square, 1), 0).astype(np.float32)
@@ -64,19 +64,19 @@ class Split:
         frequencies know nothing of each other; the slice profile is not part of it.
         """
         signal = np.asarray(signal, np.float32).reshape(self._transfer.shape)
-        seen = np.einsum("aibj,aibj->ij", np.abs(self._transfer) ** 2, signal) + SCALE**2 * noise
-        back = np.conj(self._transfer) * signal * (SCALE**2 * fft2(scan) / seen)[None, :, None, :]
+        seen = np.einsum("aibj,aibj->ij", np.abs(self._transfer) ** 2, signal) + self._scale**2 * noise
+        back = np.conj(self._transfer) * signal * (self._scale**2 * fft2(scan) / seen)[None, :, None, :]
         return ifft2(back.reshape(self._fine)).real.astype(np.float32)
 
 
-def _transfer(number: int, step: float, sigma: float) -> np.ndarray:
-    """Transfer function [8 number] along one axis of `physics.scanner.sampling` with `number` pixels of `step` mm, ends
-    joined.
+def _transfer(number: int, step: float, sigma: float, scale: int) -> np.ndarray:
+    """Transfer function [scale * number] along one axis of `physics.scanner.sampling` with `number` pixels of `step`
+    mm, ends joined.
     """
-    places = (np.arange(SCALE * number) - (SCALE - 1) / 2) * step / SCALE
+    places = (np.arange(scale * number) - (scale - 1) / 2) * step / scale
     middle = number // 2
     weights = sampling(np.array([middle * step]), places, sigma)[0]
-    return np.conj(fft(np.roll(weights.astype(float), -SCALE * middle)))
+    return np.conj(fft(np.roll(weights.astype(float), -scale * middle)))
 
 
 def measured_rmse(mean_square: float) -> float:

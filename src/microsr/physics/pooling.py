@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import DTypeLike
 
-from microsr.core.scale import SCALE
 
-
-def average_pool(image: np.ndarray, size: int = SCALE, dtype: DTypeLike = np.float64) -> np.ndarray:
+def average_pool(image: np.ndarray, size: int, dtype: DTypeLike = np.float64) -> np.ndarray:
     """f() of Zheng et al. 2020: mean of each size x size block, [..., rows, columns] -> [..., rows // size, columns //
     size].
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from microsr import config
 from microsr.core.errors import UserError
 from microsr.core.files import replacing
 from microsr.core.progress import logger
 from microsr.core.provenance import write_run
-from microsr.core.scale import SCALE
 from microsr.physics.pooling import average_pool
 from microsr.volume import alignment
 from microsr.volume.storage import Volume, create_volume, open_mask, open_volume
@@ -26,26 +26,26 @@ SLICES = 8
 """Slices taken unless told otherwise: enough for a mean, and seconds of work for every method."""
 
 
-def downsample(micro: Path, output: Path, number: int = SLICES) -> None:
-    """Write a clinical-like volume: `number` evenly spaced slices of a uCT (all, if it has fewer), averaged over 8x8
-    pixels.
+def downsample(micro: Path, output: Path, number: int = SLICES, scale: int = config.DEFAULT_SCALE) -> None:
+    """Write a clinical-like volume: `number` evenly spaced slices of a uCT (all, if it has fewer), averaged over
+    scale x scale pixels.
 
-    micro: HU, with the specimen mask; rows and columns beyond a multiple of 8 are left out. The result's mask holds the
-    pixels that lie wholly inside the specimen, its attribute `micro_slices` the uCT slices, and its geometry magnified
-    by 8 (`volume.storage.magnified_geometry`) lies on the uCT's pixels.
+    micro: HU, with the specimen mask; rows and columns beyond a multiple of the scale are left out. The result's mask
+    holds the pixels that lie wholly inside the specimen, its attribute `micro_slices` the uCT slices, and its geometry
+    magnified by the scale (`volume.storage.magnified_geometry`) lies on the uCT's pixels.
 
     Raises
     ------
     UserError
-        The uCT is not in HU, or no 8x8 block lies inside its specimen.
+        The uCT is not in HU, or no such block lies inside its specimen.
     """
     started = time.time()
     volume, mask = open_volume(micro), open_mask(micro)
     alignment.check_unit(volume, micro)
-    usable = [z for z in range(volume.shape[0]) if pooled_mask(np.asarray(mask[z])).any()]
+    usable = [z for z in range(volume.shape[0]) if pooled_mask(np.asarray(mask[z]), scale).any()]
     if not usable:
         raise UserError(
-            f"{micro}: no {SCALE}x{SCALE} block lies inside its specimen; correct its mask, or use another uCT"
+            f"{micro}: no {scale}x{scale} block lies inside its specimen; correct its mask, or use another uCT"
         )
     chosen = spread_evenly(usable[0], usable[-1], number)
     step = chosen[1] - chosen[0] if len(chosen) > 1 else 1
@@ -53,31 +53,33 @@ def downsample(micro: Path, output: Path, number: int = SLICES) -> None:
     facts = {k: v for k, v in volume.attributes.items() if k in ("case", "independent_slices")}
     geometry = Volume(
         array=None,
-        spacing=(SCALE * x, SCALE * y, step * z),
-        origin=tuple(float(v) for v in volume.point((chosen[0], (SCALE - 1) / 2, (SCALE - 1) / 2))),
+        spacing=(scale * x, scale * y, step * z),
+        origin=tuple(float(v) for v in volume.point((chosen[0], (scale - 1) / 2, (scale - 1) / 2))),
         direction=volume.direction,
         unit=volume.unit,
         attributes={**facts, "modality": "downsampled", "micro_slices": chosen},
     )
-    shape = (len(chosen), *(n // SCALE for n in volume.shape[1:]))
+    shape = (len(chosen), *(n // scale for n in volume.shape[1:]))
     with replacing(output) as part:
         voxels, inside = create_volume(part, shape, geometry, mask=True)
         for i, z in enumerate(chosen):
-            mean = average_pool(np.asarray(volume.array[z]))
+            mean = average_pool(np.asarray(volume.array[z]), scale)
             voxels[i] = np.rint(mean).astype(np.int16)
-            inside[i] = pooled_mask(np.asarray(mask[z]))
+            inside[i] = pooled_mask(np.asarray(mask[z]), scale)
     logger.info("uCT slices %s to %dx%d pixels", chosen, *shape[1:])
-    write_run(output, "volumes.downsample", {"slices": number}, [micro], started, micro_slices=chosen)
+    write_run(output, "volumes.downsample", {"slices": number, "scale": scale}, [micro], started, micro_slices=chosen)
 
 
-def crop(image: np.ndarray) -> np.ndarray:
-    """An image [rows, columns] without the rows and columns beyond a multiple of 8."""
-    return image[: image.shape[0] // SCALE * SCALE, : image.shape[1] // SCALE * SCALE]
+def crop(image: np.ndarray, scale: int) -> np.ndarray:
+    """An image [rows, columns] without the rows and columns beyond a multiple of the scale."""
+    return image[: image.shape[0] // scale * scale, : image.shape[1] // scale * scale]
 
 
-def pooled_mask(mask: np.ndarray) -> np.ndarray:
-    """Which 8x8 blocks of a mask [rows, columns] lie wholly inside it: bool [rows // 8, columns // 8]."""
-    return average_pool(np.asarray(mask) != 0) == 1
+def pooled_mask(mask: np.ndarray, scale: int) -> np.ndarray:
+    """Which scale x scale blocks of a mask [rows, columns] lie wholly inside it: bool [rows // scale, columns //
+    scale].
+    """
+    return average_pool(np.asarray(mask) != 0, scale) == 1
 
 
 def spread_evenly(first: int, last: int, number: int) -> list[int]:
@@ -94,6 +96,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `microsr volumes downsample`."""
     parser.add_argument("--micro", type=Path, required=True, help="imported uCT (OME-Zarr with its specimen mask)")
     parser.add_argument("--output", type=Path, required=True, help="volume in the working format (<name>.ome.zarr)")
+    config.add_scale(parser)
     parser.add_argument("--number", type=int, default=SLICES, help="slices, evenly spaced (default: %(default)s)")
 
 
@@ -101,4 +104,4 @@ def run(ns: argparse.Namespace) -> None:
     """Run `microsr volumes downsample`."""
     if ns.number < 1:
         raise UserError(f"--number is {ns.number}, must be at least 1")
-    downsample(ns.micro, ns.output, ns.number)
+    downsample(ns.micro, ns.output, ns.number, ns.scale)

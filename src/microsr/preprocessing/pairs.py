@@ -24,7 +24,6 @@ from microsr.core.errors import UserError
 from microsr.core.files import replacing, reserve, write_csv
 from microsr.core.progress import Progress, logger
 from microsr.core.provenance import write_run
-from microsr.core.scale import SCALE
 from microsr.core.streams import Stream, numpy_stream
 from microsr.physics.scanner import KERNELS, REACH, project, sampling
 from microsr.preprocessing.patch_files import SCAN_COLUMNS, read_index
@@ -47,6 +46,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--output", required=True, type=Path, help="scans of the patches (.npy)")
     parser.add_argument("--table", required=True, type=Path, help="scanner of each scan (.csv)")
+    config.add_scale(parser)
     config.add_flags(parser, config.Pairs)
     config.add_flags(parser, config.Scanner, without=["noise_hu"])
 
@@ -54,7 +54,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(ns: argparse.Namespace) -> None:
     """Run the step from its command line."""
     settings, scanner = config.from_flags(ns, config.Pairs), config.from_flags(ns, config.Scanner)
-    scan_patches(ns.case, ns.volume, ns.index, ns.seed, ns.output, ns.table, settings, scanner)
+    scan_patches(ns.case, ns.volume, ns.index, ns.seed, ns.output, ns.table, settings, scanner, ns.scale)
 
 
 def scan_patches(
@@ -66,13 +66,14 @@ def scan_patches(
     table: Path,
     settings: config.Pairs,
     scanner: config.Scanner,
+    scale: int = config.DEFAULT_SCALE,
 ) -> None:
     """Scan each patch of a uCT volume without noise, `settings.scanners` times.
 
     volume: in the working format, HU. index: of its patches, as `microsr patches` writes it. output: .npy, int16 HU
-    [scan, row, column], the scans of the first patch first. table: .csv with SCAN_COLUMNS, a row for each scan. Eight
-    of the volume's pixels are taken for one of the scanner's, whatever they measure, as a network takes them; all of
-    the volume is scaled alike. The scanners drawn depend on seed and case alone.
+    [scan, row, column], the scans of the first patch first. table: .csv with SCAN_COLUMNS, a row for each scan. As
+    many of the volume's pixels as `scale` says are taken for one of the scanner's, whatever they measure, as a network
+    takes them; all of the volume is scaled alike. The scanners drawn depend on seed and case alone.
 
     Raises
     ------
@@ -81,12 +82,12 @@ def scan_patches(
     """
     started = time.time()
     source, places = open_volume(volume), read_index(index)
-    _check(source, places, volume, index)
+    _check(source, places, volume, index, scale)
     scanners = draw_scanners(len(places), settings, scanner, numpy_stream(Stream.SCANNERS, seed, _number(case)))
     count, size = settings.scanners, int(places["size"].iloc[0])
-    view = View(source, scanner.pixel_mm, max(sigma for _, sigma in scanners))
+    view = View(source, scanner.pixel_mm, max(sigma for _, sigma in scanners), scale)
     _tell(case, source, view, scanner)
-    shape = (len(scanners), size // SCALE, size // SCALE)
+    shape = (len(scanners), size // scale, size // scale)
     corners = places[["slice", "row", "column"]].to_numpy()
     with replacing(output) as temporary:
         scans = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.int16, shape=shape)
@@ -102,7 +103,8 @@ def scan_patches(
         kernel=[kernel for kernel, _ in scanners], slice_sigma_mm=[round(sigma, 4) for _, sigma in scanners]
     )
     write_csv(table, rows[SCAN_COLUMNS])
-    chosen = settings.model_dump(mode="json") | scanner.model_dump(mode="json", exclude={"noise_hu"}) | {"seed": seed}
+    chosen = settings.model_dump(mode="json") | scanner.model_dump(mode="json", exclude={"noise_hu"})
+    chosen |= {"seed": seed, "scale": scale}
     write_run([output, table], "pairs", chosen, [volume, index], started, case=case)
 
 
@@ -122,30 +124,30 @@ def draw_scanners(
 class View:
     """A uCT volume as scanners see it, patch by patch. Of its slices it holds as many as the widest profile spans."""
 
-    def __init__(self, source: Volume, pixel_mm: float, widest_sigma_mm: float) -> None:
-        """source: HU. pixel_mm: of the scanner; lengths in the volume are scaled so that an eighth of it is a pixel."""
-        self.scale = pixel_mm / SCALE / source.spacing[0]
+    def __init__(self, source: Volume, pixel_mm: float, widest_sigma_mm: float, scale: int) -> None:
+        """source: HU. pixel_mm: of the scanner; lengths in the volume are enlarged so that `scale` pixels are one."""
+        self.enlarged = pixel_mm / scale / source.spacing[0]
         """The scanner's lengths over the volume's own."""
-        self._pixel, self._fine = pixel_mm, pixel_mm / SCALE
+        self._scale, self._pixel, self.fine_mm = scale, pixel_mm, pixel_mm / scale
         independent = source.attributes.get("independent_slices") or source.shape[0] == 1
-        self.slice_mm = None if independent else source.spacing[2] * self.scale
-        """Distance of the slices, scaled; None: they have none, or there is one."""
+        self.slice_mm = None if independent else source.spacing[2] * self.enlarged
+        """Distance of the slices, enlarged; None: they have none, or there is one."""
         self.depth_mm = 0.0 if independent else source.shape[0] * self.slice_mm
         self._size = source.shape
         held = 1 if independent else 2 * math.ceil(REACH * widest_sigma_mm / self.slice_mm) + 3
         self._slice = functools.lru_cache(held)(lambda z: np.asarray(source.array[z]))
 
     def scan(self, corner: Sequence[int], size: int, scanners: Sequence[tuple[str, float]]) -> np.ndarray:
-        """The patch of `size` pixels at `corner` (slice, row, column), int16 HU [scanner, size / 8, size / 8].
+        """The patch of `size` pixels at `corner` (slice, row, column), int16 HU [scanner, size / scale, size / scale].
 
-        A clinical pixel is the scanner's at the centre of 8 x 8 pixels of the patch. Slice profile and point-spread
-        function see all of the volume around it; beyond the volume there is nothing, and the weights of what is there
-        are scaled to sum 1.
+        A clinical pixel is the scanner's at the centre of scale x scale pixels of the patch. Slice profile and
+        point-spread function see all of the volume around it; beyond the volume there is nothing, and the weights of
+        what is there are scaled to sum 1.
         """
         z, *first = (int(n) for n in corner)
         profiles = np.stack([self._profile(z, sigma) for _, sigma in scanners])
         kernels = [KERNELS[name] for name, _ in scanners]
-        margin = 1 + math.ceil(REACH * max(max(kernel.sigmas) for kernel in kernels) / self._fine)
+        margin = 1 + math.ceil(REACH * max(max(kernel.sigmas) for kernel in kernels) / self.fine_mm)
         rows, columns = (
             np.arange(max(start - margin, 0), min(start + size + margin, length))
             for start, length in zip(first, self._size[1:], strict=True)
@@ -154,8 +156,8 @@ class View:
         box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
         stack = np.stack([self._slice(int(n))[box] for n in seen]).astype(np.float32)
         planes = np.tensordot(profiles[:, seen], stack, axes=1)
-        fine = [(axis - start + 0.5) * self._fine for axis, start in zip((rows, columns), first, strict=True)]
-        pixels = (np.arange(size // SCALE) + 0.5) * self._pixel
+        fine = [(axis - start + 0.5) * self.fine_mm for axis, start in zip((rows, columns), first, strict=True)]
+        pixels = (np.arange(size // self._scale) + 0.5) * self._pixel
         scans = [
             project(plane[None], kernel, pixels, pixels, *fine) for plane, kernel in zip(planes, kernels, strict=True)
         ]
@@ -173,7 +175,7 @@ def _number(case: str) -> int:
     return zlib.crc32(case.encode())
 
 
-def _check(source: Volume, places: pd.DataFrame, volume: Path, index: Path) -> None:
+def _check(source: Volume, places: pd.DataFrame, volume: Path, index: Path, scale: int) -> None:
     if source.unit != "HU":
         raise UserError(
             f"{volume} has unit '{source.unit}', scans need HU; "
@@ -182,7 +184,7 @@ def _check(source: Volume, places: pd.DataFrame, volume: Path, index: Path) -> N
     sizes = places["size"].unique()
     ends = places[["row", "column"]].to_numpy() + places[["size"]].to_numpy()
     beyond = (places["slice"] >= source.shape[0]).any() or (ends > source.shape[1:]).any()
-    if len(sizes) > 1 or sizes[0] % SCALE or beyond:
+    if len(sizes) > 1 or sizes[0] % scale or beyond:
         raise UserError(f"{index} lists other patches than uCT patches of {volume}; make both with this experiment")
 
 
@@ -201,9 +203,9 @@ def _tell(case: str, source: Volume, view: View, scanner: config.Scanner) -> Non
             "there is",
             *(case, view.depth_mm, 2 * width),
         )
-    if abs(view.scale - 1) > UNLIKE:
+    if abs(view.enlarged - 1) > UNLIKE:
         logger.warning(
-            "case %s: its uCT pixels are of %.3g mm, and taken for an eighth of the scanner's, %.3g mm: the scans show "
-            "its structures %.2g times as large as they are",
-            *(case, source.spacing[0], scanner.pixel_mm / SCALE, view.scale),
+            "case %s: its uCT pixels are of %.3g mm, and taken for %.3g mm, the scanner's %.3g mm / scale: the scans "
+            "show its structures %.2g times as large as they are",
+            *(case, source.spacing[0], view.fine_mm, scanner.pixel_mm, view.enlarged),
         )

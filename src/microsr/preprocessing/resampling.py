@@ -1,4 +1,4 @@
-"""uCT on another grid: anti-aliased resampling to the clinical pixel size / 8, or plain averaging of pixels.
+"""uCT on another grid: anti-aliased resampling to the clinical pixel size / scale, or plain averaging of pixels.
 
 Both are separable, one weight matrix an axis, so that a volume goes through slice by slice.
 """

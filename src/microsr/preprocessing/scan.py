@@ -26,7 +26,6 @@ from microsr.core.errors import UserError
 from microsr.core.files import replacing
 from microsr.core.progress import Progress, logger
 from microsr.core.provenance import absolute, checksums_beside, write_run
-from microsr.core.scale import SCALE
 from microsr.core.streams import Stream, numpy_stream
 from microsr.formats.outputs import FORMATS, Writer, check_replaceable, kind_of, open_writer
 from microsr.formats.readers import read_scan
@@ -54,12 +53,12 @@ NO_HU = 10_000
 WHOLE = 1e-6
 """Share of a pixel by which a field may fall short of holding it."""
 KNOWN = {
-    "truth": f"uCT at 1/{SCALE} of the clinical pixel",
-    "thick_truth": f"uCT at 1/{SCALE} of the clinical pixel, averaged over the slice profile",
+    "truth": "uCT at 1/{scale} of the clinical pixel",
+    "thick_truth": "uCT at 1/{scale} of the clinical pixel, averaged over the slice profile",
     "noise_free": "simulated clinical CT of a uCT volume, without noise",
     "repeat": "simulated clinical CT of a uCT volume, scanned again",
 }
-"""What may be written beside the clinical CT, and how it is described."""
+"""What may be written beside the clinical CT, and how it is described, with the scale filled in."""
 OF_A_SCAN = ("sampling", "matched_spacing_mm", "area_average")
 """Settings of the import of uCT that decide nothing here."""
 
@@ -76,9 +75,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--format", choices=FORMATS, help="of the clinical CT; default: what its ending says")
     for name, what in KNOWN.items():
-        parser.add_argument(f"--{name}", type=Path, help=f"also write this: {what}")
+        parser.add_argument(f"--{name}", type=Path, help=f"also write this: {what.format(scale='scale')}")
     parser.add_argument("--case", default="scan", help="name of the case; decides, with the seed, the noise")
     parser.add_argument("--seed", type=int, default=1, help="seed of the noise (default: 1)")
+    config.add_scale(parser)
     config.add_flags(parser, config.MicroScan, without=["micro"])
     config.add_flags(parser, config.Scanner)
     config.add_flags(parser, config.MicroVolume, without=OF_A_SCAN)
@@ -92,6 +92,7 @@ def main(namespace: argparse.Namespace) -> None:
         scan_from_flags(namespace), outputs, namespace.case, namespace.seed,
         config.from_flags(namespace, config.MicroVolume), config.from_flags(namespace, config.Scanner),
         config.from_flags(namespace, config.MicroScan).slice_spacing_mm, namespace.format, namespace.mask_file,
+        namespace.scale,
     )  # fmt: skip
 
 
@@ -105,14 +106,15 @@ def scan_micro(
     slice_mm: float,
     kind: str | None = None,
     mask: str | None = None,
+    scale: int = config.DEFAULT_SCALE,
 ) -> None:
     """Scan a uCT volume as a clinical scanner would, and write the scan and what is known of it, all of it or nothing.
 
     outputs: where to, by "clinical" and names in KNOWN; formats by the paths' endings, that of the clinical CT by
     `kind` if given. settings: its calibration counts, and the mask that this looks at; mask: that in a file. slice_mm:
-    distance of the clinical slices. Pixels and slices start at the edges of the volume, and none reaches beyond it.
-    Where slice profile and point-spread function do, there is nothing, and the weights of what is there are scaled to
-    sum 1. Case and seed decide the noise.
+    distance of the clinical slices. scale: clinical pixel / pixel of the truth. Pixels and slices start at the edges of
+    the volume, and none reaches beyond it. Where slice profile and point-spread function do, there is nothing, and the
+    weights of what is there are scaled to sum 1. Case and seed decide the noise.
 
     Raises
     ------
@@ -126,7 +128,8 @@ def scan_micro(
     outputs["clinical"].parent.mkdir(parents=True, exist_ok=True)
     with checksums_beside([scan.path, *([mask] if mask is not None else [])]) as checksums:
         volume = read_scan(scan, outputs["clinical"].parent)
-        view = View(volume, scanner, slice_mm, scan.path, any(name in outputs for name in ("truth", "thick_truth")))
+        known = any(name in outputs for name in ("truth", "thick_truth"))
+        view = View(volume, scanner, slice_mm, scan.path, known, scale)
         hu, facts = _open_hu(volume, settings, scan, mask, outputs["clinical"].parent)
         made_of = sorted(checksums().values()) if "dicom" in kinds.values() else None
         like = {name: view.describe(name, case, scanner, facts, volume) for name in outputs}
@@ -141,7 +144,7 @@ def scan_micro(
             "%d slices of %d x %d, %.4g x %.4g x %.4g mm, of a uCT of %.4g mm",
             *(slices, columns, rows, *view.spacing, volume.spacing[0]),
         )
-        chosen = {"scan": scan.model_dump(), "case": case, "seed": seed, "slice_spacing_mm": slice_mm}
+        chosen = {"scan": scan.model_dump(), "case": case, "seed": seed, "slice_spacing_mm": slice_mm, "scale": scale}
         chosen |= settings.model_dump(mode="json", exclude=set(OF_A_SCAN)) | scanner.model_dump(mode="json")
         written = {name: str(path) for name, path in outputs.items()}
         write_run(list(outputs.values()), "scan", chosen, checksums(), started, calibration=facts, outputs=written)
@@ -150,8 +153,8 @@ def scan_micro(
 class View:
     """Where the clinical voxels of a scan lie in a uCT volume, and what of it each is made of.
 
-    scanner, slice_mm: as for `scan_micro`. where: the file, for messages. known: whether the truth is asked for, which
-    has pixels of an eighth of the scanner's.
+    scanner, slice_mm: as for `scan_micro`. where: the file, for messages. known: whether the truth is asked for,
+    `scale` of whose pixels are one of the scanner's.
 
     Raises
     ------
@@ -159,7 +162,16 @@ class View:
         The volume has no distance of slices, or is coarser or smaller than what is asked for.
     """
 
-    def __init__(self, volume: Volume, scanner: config.Scanner, slice_mm: float, where: str, known: bool) -> None:
+    def __init__(
+        self,
+        volume: Volume,
+        scanner: config.Scanner,
+        slice_mm: float,
+        where: str,
+        known: bool,
+        scale: int = config.DEFAULT_SCALE,
+    ) -> None:
+        self._scale = scale
         if volume.attributes.get("independent_slices") or volume.shape[0] == 1:
             raise UserError(
                 f"{where}: its slices have no neighbours, so a clinical slice, which is thicker, cannot be made of "
@@ -175,11 +187,11 @@ class View:
                     f"{self.spacing[axis]:g}: a scan of it would make no detail; choose {setting} of at least "
                     f"{volume.spacing[axis]:.4g}"
                 )
-        fine, voxel = scanner.pixel_mm / SCALE, max(volume.spacing[:2])
+        fine, voxel = scanner.pixel_mm / scale, max(volume.spacing[:2])
         if known and fine < UPSAMPLING * voxel:
             raise UserError(
-                f"{where}: its voxels of {voxel:g} mm are coarser than the truth's, {fine:g} mm (pixel_mm / {SCALE}); "
-                f"choose pixel_mm of at least {SCALE * voxel:.4g}, or leave the truth out"
+                f"{where}: its voxels of {voxel:g} mm are coarser than the truth's, {fine:g} mm (pixel_mm / {scale}); "
+                f"choose pixel_mm of at least {scale * voxel:.4g}, or leave the truth out"
             )
         lengths = np.multiply(volume.shape[::-1], volume.spacing)
         columns, rows, slices = (int(n) for n in np.floor(lengths / self.spacing + WHOLE))
@@ -201,20 +213,20 @@ class View:
         self.project = Projection(KERNELS[scanner.kernel], y, x, places[1], places[0])
         """In-plane scan of a uCT slice."""
         self._columns, self._rows = (
-            bands(interpolation_weights(n, _centres(SCALE * count, fine, s) / s, fine / s))
+            bands(interpolation_weights(n, _centres(scale * count, fine, s) / s, fine / s))
             for n, count, s in zip(sizes[:2], (columns, rows), old[:2], strict=True)
         )
         origin = volume.point((z[0] / old[2], y[0] / old[1], x[0] / old[0]))
         self._place = Volume(None, self.spacing, tuple(map(float, origin)), volume.direction)
 
     def magnify(self, image: np.ndarray) -> np.ndarray:
-        """A uCT slice at the truth's pixels, float32 [SCALE * rows, SCALE * columns]."""
+        """A uCT slice at the truth's pixels, float32 [scale * rows, scale * columns]."""
         return in_plane(image, self._rows, self._columns)
 
     def shape_of(self, name: str) -> tuple[int, int, int]:
         """Shape of an output."""
         slices, rows, columns = self.shape
-        return (slices, SCALE * rows, SCALE * columns) if name.endswith("truth") else self.shape
+        return (slices, self._scale * rows, self._scale * columns) if name.endswith("truth") else self.shape
 
     def describe(
         self, name: str, case: str, scanner: config.Scanner, calibration: dict[str, Any], source: Volume
@@ -227,16 +239,17 @@ class View:
             f"Simulated scan of a uCT volume, voxels {source.spacing[0]:.4g} mm: kernel {scanner.kernel}, pixels "
             f"{x:.4g} mm, slices of {width:.3g} mm every {z:.4g} mm, noise {scanner.noise_hu:g} HU"
         )
+        said = KNOWN.get(name, "simulated clinical CT of a uCT volume, no patient")
         attributes = {
             "case": case,
             "modality": name,
-            "description": KNOWN.get(name, "simulated clinical CT of a uCT volume, no patient"),
+            "description": said.format(scale=self._scale),
             "derivation": made,
             "scanned": scanner.model_dump(mode="json"),
             "calibration": calibration,
-            "source": {"slice_thickness": x / SCALE if name == "truth" else width},
+            "source": {"slice_thickness": x / self._scale if name == "truth" else width},
         }
-        place = replace(held, **magnified_geometry(held)) if name.endswith("truth") else held
+        place = replace(held, **magnified_geometry(held, self._scale)) if name.endswith("truth") else held
         return replace(place, unit="HU", attributes=attributes)
 
 

@@ -2,7 +2,8 @@
 that of a specimen, and truth volumes.
 
 In: what readers.read_scan reads. Out: a volume in the working format, and <name>.run.json beside it. uCT is resampled
-to the clinical pixel size / 8 (`matched`) or kept (`native`); Table 1 of the paper comes from the headers kept here.
+to the clinical pixel size / scale (`matched`) or kept (`native`); Table 1 of the paper comes from the headers kept
+here.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from microsr.core.errors import UserError
 from microsr.core.files import replacing, write_csv
 from microsr.core.progress import Progress, logger
 from microsr.core.provenance import checksums_beside, write_run
-from microsr.core.scale import SCALE
 from microsr.formats.readers import read_scan
 from microsr.preprocessing import resampling
 from microsr.preprocessing.calibration import Mapping, Sample, fit
@@ -152,11 +152,12 @@ def import_micro(
     output: Path,
     like: Path | None = None,
     mask: str | None = None,
+    scale: int = config.DEFAULT_SCALE,
 ) -> None:
     """Import a uCT volume: int16 HU-like values, mask inside, sampled as set.
 
-    like: the same case's clinical volume, whose pixel size / 8 is the target of `matched` where none is set. mask: the
-    label volume, on the grid of the scan, where `settings.mask` is file.
+    like: the same case's clinical volume, whose pixel size / scale is the target of `matched` where none is set. mask:
+    the label volume, on the grid of the scan, where `settings.mask` is file.
 
     Raises
     ------
@@ -167,7 +168,7 @@ def import_micro(
     with checksums_beside([scan.path, *(path for path in (like, mask) if path is not None)]) as checksums:
         volume = _open_scan(scan, output)
         check_micro(volume, scan.path)
-        axes = _sampling(volume, settings, like, scan.path)
+        axes = _sampling(volume, settings, like, scale, scan.path)
         padding = Padding(volume.array, (0, volume.attributes["source"].get("padding") or 0))
         given = given_mask(settings, mask, scan, volume, output.parent)
         specimen, mapping = outline_and_calibrate(volume, settings, padding, scan.path, output.parent, given)
@@ -290,7 +291,9 @@ def _find_specimen(
     return Slices(lambda z: at_full_size(outline[z], array.shape[1:]), array.shape, bool)
 
 
-def _sampling(volume: Volume, settings: MicroVolume, like: Path | None, where: str) -> tuple[Axis, Axis, Axis]:
+def _sampling(
+    volume: Volume, settings: MicroVolume, like: Path | None, scale: int, where: str
+) -> tuple[Axis, Axis, Axis]:
     """New grid along x, y and z."""
     sizes, independent = volume.shape[::-1], bool(volume.attributes.get("independent_slices"))
     keep = resampling.identity_axis(sizes[2], volume.spacing[2])
@@ -301,7 +304,7 @@ def _sampling(volume: Volume, settings: MicroVolume, like: Path | None, where: s
         )
         axes = (x, y, keep)
     else:
-        target = _target(settings, like, where)
+        target = _target(settings, like, scale, where)
         coarsest = max(volume.spacing[: 2 if independent else 3])
         if target < UPSAMPLING * coarsest:
             raise UserError(
@@ -317,7 +320,7 @@ def _sampling(volume: Volume, settings: MicroVolume, like: Path | None, where: s
     return axes
 
 
-def _target(settings: MicroVolume, like: Path | None, where: str) -> float:
+def _target(settings: MicroVolume, like: Path | None, scale: int, where: str) -> float:
     if settings.matched_spacing_mm is not None:
         return settings.matched_spacing_mm
     if like is None:
@@ -328,7 +331,7 @@ def _target(settings: MicroVolume, like: Path | None, where: str) -> float:
     x, y, _ = open_volume(like).spacing
     if abs(x / y - 1) > 0.01:
         raise UserError(f"{like}: its pixels are not square ({x:g} x {y:g} mm); set volumes.micro.matched_spacing_mm")
-    return x / SCALE
+    return x / scale
 
 
 def _fill(
@@ -406,6 +409,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         elif name == "micro":
             sub.add_argument("--like", type=Path, help="clinical volume that gives the matched pixel size")
             sub.add_argument("--mask_file", help="label volume on the scan's grid; for mask file")
+            config.add_scale(sub)
             config.add_flags(sub, MicroVolume)
     summary = "a uCT average-pooled to a clinical-like volume"
     sub = commands.add_parser("downsample", help=summary, description=summary, allow_abbrev=False)
@@ -429,7 +433,7 @@ def main(ns: argparse.Namespace) -> None:
     if ns.command == "clinical":
         import_clinical(scan, ns.case, config.from_flags(ns, ClinicalVolume), ns.output, ns.mask_file)
     elif ns.command == "micro":
-        import_micro(scan, ns.case, config.from_flags(ns, MicroVolume), ns.output, ns.like, ns.mask_file)
+        import_micro(scan, ns.case, config.from_flags(ns, MicroVolume), ns.output, ns.like, ns.mask_file, ns.scale)
     else:
         import_as_is(scan, ns.case, ns.command, ns.output)
 

@@ -23,9 +23,9 @@ from bokeh.resources import Resources
 
 from microsr.config import Inset
 from microsr.core.errors import UserError, brief
-from microsr.core.scale import SCALE
 from microsr.evaluation.names import method_name
 from microsr.figures.pictures.comparison import MARGIN_MM, Field, lung_field
+from microsr.volume.alignment import scale_of
 from microsr.volume.storage import Volume, open_mask, open_volume
 
 MOST_PIXELS = 4_000_000
@@ -134,21 +134,23 @@ def make_views(sources: list[Source], most: int = MOST_PIXELS) -> tuple[list[Vie
         _check_holds(source.clinical, clinical, index, source.record)
         lung = np.asarray(open_mask(source.clinical)[index]) > 0
         share = most // (len(sources) * (len(source.superresolved) + (source.truth is not None)))
-        shown_field = region(lung, clinical.spacing, shown["insets"], share)
+        volumes = {name: open_volume(path) for name, path in source.superresolved.items()}
+        scale = scale_of(next(iter(volumes.values())), clinical)
+        shown_field = region(lung, clinical.spacing, shown["insets"], share, scale)
         layers = [_layer("Clinical CT", clinical, index, shown_field, 1)]
         read.setdefault(source.clinical, []).append(index)
         held: dict[str, Layer] = {}
         for name, path in source.superresolved.items():
-            volume = open_volume(path)
+            volume = volumes[name]
             place = _position(path, volume.attributes.get("slices", []), index)
-            held[name] = _layer(method_name(name), volume, place, shown_field, SCALE)
+            held[name] = _layer(method_name(name), volume, place, shown_field, scale)
             read.setdefault(path, []).append(place)
         layers += [held[name] for name in source.methods]
         if source.truth is not None:
             place = shown["truth"][0] if shown["truth"] else index
             truth = open_volume(source.truth)
             _check_holds(source.truth, truth, place, source.record)
-            layers.append(_layer("Truth", truth, place, shown_field, SCALE))
+            layers.append(_layer("Truth", truth, place, shown_field, scale))
             read.setdefault(source.truth, []).append(place)
         layers += [replace(held[name], draw=True) for name in source.draws]
         layers += [replace(held[name], window=SPREAD_HU) for name in source.sd]
@@ -160,7 +162,7 @@ def make_views(sources: list[Source], most: int = MOST_PIXELS) -> tuple[list[Vie
             View(
                 title=shown["title"] or str(clinical.attributes.get("case", source.record.stem)),
                 where=f"slice {index}, {columns * x:.3g} × {rows * y:.3g} mm ({shown_region}), "
-                f"pixels of {x:.3g} and {x / SCALE:.3g} mm",
+                f"pixels of {x:.3g} and {x / scale:.3g} mm",
                 size=(columns * x, rows * y),
                 sides=sides(clinical.direction),
                 training_set=shown["training_set"],
@@ -170,16 +172,16 @@ def make_views(sources: list[Source], most: int = MOST_PIXELS) -> tuple[list[Vie
     return views, {path: sorted(set(slices)) for path, slices in read.items()}
 
 
-def region(lung: np.ndarray, spacing: tuple[float, ...], insets: list[Inset], most: int) -> Field:
+def region(lung: np.ndarray, spacing: tuple[float, ...], insets: list[Inset], most: int, scale: int) -> Field:
     """The region that the comparison figure shows, or of it a square of at most `most` super-resolved pixels.
 
-    lung: bool [rows, columns], clinical pixels. insets: of the figure.
+    lung: bool [rows, columns], clinical pixels. insets: of the figure. scale: SR pixels along a clinical one.
     """
     shown = lung_field(lung, spacing, insets)
     rows, columns = shown.shape
-    if rows * columns * SCALE**2 <= most:
+    if rows * columns * scale**2 <= most:
         return shown
-    side = max(FEWEST, int((most / SCALE**2) ** 0.5))
+    side = max(FEWEST, int((most / scale**2) ** 0.5))
     height, width = min(rows, side), min(columns, side)
     if insets:
         middle = (insets[0].row + insets[0].size // 2, insets[0].column + insets[0].size // 2)
@@ -218,7 +220,7 @@ def view_json(view: View) -> dict[str, Any]:
                 "name": layer.name,
                 "rows": layer.hu.shape[0],
                 "columns": layer.hu.shape[1],
-                "repeat": SCALE // layer.scale,
+                "repeat": max(one.scale for one in view.layers) // layer.scale,
                 "draw": layer.draw,
                 "window": layer.window,
                 "data": pack(layer.hu),

@@ -26,17 +26,20 @@ from microsr.core import provenance
 from microsr.core.errors import UserError
 from microsr.core.files import replacing, write_csv
 from microsr.core.progress import Progress, logger
-from microsr.core.scale import SCALE
 from microsr.core.streams import Stream, numpy_stream
 from microsr.formats.dicom_series import write_series
 from microsr.formats.writers import write_nifti
 from microsr.physics import scanner
+from microsr.physics.pooling import average_pool
 from microsr.simulation.grid import Grid
 from microsr.simulation.lung import AIR_HU, BLOOD_HU, Lung
 from microsr.volume.storage import Volume, magnified_geometry
 
 BLOCK_PIXELS = 5_000_000
 """Fine pixels drawn at a time, whole planes, at least one; bounds the memory (about 40 bytes each)."""
+DRAWN = 8
+"""Fine pixels, at least, along a clinical one, and planes from one clinical slice to the next: what is scanned is drawn
+this finely whatever the scale, so that a scan does not depend on it (a scale of 16 draws its own pixels)."""
 STREAMS = 5
 """Of a case: anatomy, noise, uCT, noise of the repeated scan, place of a specimen."""
 MICRO_NOISE = 0.03
@@ -59,6 +62,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lung", help="name of the case whose lung is scanned again: then only the scan is made")
     parser.add_argument("--seed", required=True, type=int, help="seed of the experiment")
     parser.add_argument("--output", required=True, type=Path, help="folder for the case's files")
+    config.add_scale(parser)
     config.add_flags(parser, config.Simulate)
     config.add_flags(parser, config.Scanner)
 
@@ -67,13 +71,19 @@ def main(ns: argparse.Namespace) -> None:
     """Run the step from its command line."""
     settings, scanned_by = config.from_flags(ns, config.Simulate), config.from_flags(ns, config.Scanner)
     if ns.lung is not None:
-        scan_again(ns.output, ns.case, ns.lung, ns.seed, settings, scanned_by)
+        scan_again(ns.output, ns.case, ns.lung, ns.seed, settings, scanned_by, ns.scale)
     else:
-        simulate(ns.output, ns.case, ns.split, ns.seed, settings, scanned_by)
+        simulate(ns.output, ns.case, ns.split, ns.seed, settings, scanned_by, ns.scale)
 
 
 def scan_again(
-    output: Path, case: str, lung: str, seed: int, settings: config.Simulate, scanned_by: config.Scanner
+    output: Path,
+    case: str,
+    lung: str,
+    seed: int,
+    settings: config.Simulate,
+    scanned_by: config.Scanner,
+    scale: int = config.DEFAULT_SCALE,
 ) -> None:
     """Scan the lung of another case, `lung`, with this scanner: clinical.nii.gz, noise_free.nii.gz and run.json.
 
@@ -83,10 +93,10 @@ def scan_again(
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     anatomy, noise, *_ = numpy_stream(Stream.CASE, seed, lung).spawn(STREAMS)
-    still, _ = scan_slab(_make_lung(settings, scanned_by, anatomy), settings, scanned_by, with_truth=False)
+    still, _ = scan_slab(_make_lung(settings, scanned_by, anatomy), settings, scanned_by, scale, with_truth=False)
     _write(output / "clinical.nii.gz", with_noise(still, scanned_by, noise))
     _write(output / "noise_free.nii.gz", _round_hu(still))
-    chosen = {"case": case, "lung": lung, "seed": seed}
+    chosen = {"case": case, "lung": lung, "seed": seed, "scale": scale}
     chosen |= settings.model_dump(mode="json") | scanned_by.model_dump(mode="json")
     provenance.write_run(output / "run.json", "simulate", chosen, [], started)
     logger.info("%s: the lung of %s again, %s in %.0f s", case, lung, still.shape, time.time() - started)
@@ -104,9 +114,15 @@ def _make_lung(settings: config.Simulate, scanned_by: config.Scanner, anatomy: n
 
 
 def simulate(
-    output: Path, case: str, split: str, seed: int, settings: config.Simulate, scanned_by: config.Scanner
+    output: Path,
+    case: str,
+    split: str,
+    seed: int,
+    settings: config.Simulate,
+    scanned_by: config.Scanner,
+    scale: int = config.DEFAULT_SCALE,
 ) -> None:
-    """Simulate one case and write its files into the folder `output`.
+    """Simulate one case and write its files into the folder `output`; scale: clinical pixel / pixel of the truth.
 
     Raises
     ------
@@ -119,7 +135,7 @@ def simulate(
     anatomy, first, micro_rng, second, place = numpy_stream(Stream.CASE, seed, case).spawn(STREAMS)
     lung = _make_lung(settings, scanned_by, anatomy)
     grid = specimen_grid(lung, settings, place)
-    still, known = scan_slab(lung, settings, scanned_by, with_truth=split != "train")
+    still, known = scan_slab(lung, settings, scanned_by, scale, with_truth=split != "train")
     clinical = with_noise(still, scanned_by, first)
     _write(output / "clinical.nii.gz", clinical)
     with replacing(output / "dicom") as temporary:
@@ -141,7 +157,7 @@ def simulate(
         "specimen_centre_mm": [float(axis.mean()) for axis in (grid.x, grid.y, grid.z)],
         "micro_grey": scale,
     }
-    chosen = {"case": case, "split": split, "seed": seed}
+    chosen = {"case": case, "split": split, "seed": seed, "scale": scale}
     chosen |= settings.model_dump(mode="json") | scanned_by.model_dump(mode="json")
     provenance.write_run(output / "run.json", "simulate", chosen, [], started, drawn=facts)
     logger.info("%s: clinical %s, uCT %s in %.0f s", case, clinical.shape, micro.shape, time.time() - started)
@@ -160,19 +176,25 @@ class Known:
 
 
 def scan_slab(
-    lung: Lung, settings: config.Simulate, scanned_by: config.Scanner, with_truth: bool = True
+    lung: Lung,
+    settings: config.Simulate,
+    scanned_by: config.Scanner,
+    scale: int = config.DEFAULT_SCALE,
+    with_truth: bool = True,
 ) -> tuple[Volume, Known | None]:
     """The clinical CT of the lung's slab without noise, float32 HU, and what it shows; None unless `with_truth`.
 
     In-plane the tissue is blurred by the kernel's point-spread function and then sampled at the pixels' centres, so
     that what lies above the Nyquist limit aliases as it does in a scanner; across slices it is weighted by the slice
-    profile.
+    profile. The truth's pixels, `scale` to a clinical one, are the means of the fine ones that are drawn, and their
+    tissue is the one that most of these have.
     """
     n, slices, spacing = settings.clinical_size, settings.clinical_slices, settings.slice_spacing_mm
-    fine, step = scanned_by.pixel_mm / SCALE, spacing / SCALE
+    drawn = max(DRAWN, scale)
+    fine, step, block_side = scanned_by.pixel_mm / drawn, spacing / DRAWN, drawn // scale
     beyond = int(np.ceil(3 * scanned_by.slice_sigma_mm / step))
-    planes = (slices - 1) * SCALE + 1 + 2 * beyond
-    grid = Grid.around((0, 0, 0), (fine, fine, step), (planes, n * SCALE, n * SCALE))
+    planes = (slices - 1) * DRAWN + 1 + 2 * beyond
+    grid = Grid.around((0, 0, 0), (fine, fine, step), (planes, n * drawn, n * drawn))
     pixels = Grid.around((0, 0, 0), (scanned_by.pixel_mm,) * 2 + (spacing,), (slices, n, n))
     kernel = scanner.KERNELS[scanned_by.kernel]
     profile = scanner.sampling(pixels.z, grid.z, scanned_by.slice_sigma_mm)
@@ -181,8 +203,8 @@ def scan_slab(
     still = Volume(scan, spacing=pixels.spacing, origin=origin)
     known = None
     if with_truth:
-        magnified = magnified_geometry(still)
-        truth, thick = (Volume(np.empty((slices, n * SCALE, n * SCALE), np.int16), **magnified) for _ in range(2))
+        magnified = magnified_geometry(still, scale)
+        truth, thick = (Volume(np.empty((slices, n * scale, n * scale), np.int16), **magnified) for _ in range(2))
         known = Known(truth, thick, Volume(np.empty(truth.shape, np.uint8), **magnified, unit="label"))
     sums, means = scanner.Sums(profile), scanner.Sums(profile)
     progress = Progress(planes, "planes")
@@ -195,15 +217,29 @@ def scan_slab(
             if known is None:
                 continue
             for index, mean in means.add(plane, canvas.hu[plane - block.start]):
-                known.thick.array[index] = np.rint(mean)
-            index, between = divmod(plane - beyond, SCALE)
+                known.thick.array[index] = np.rint(_means(mean, block_side))
+            index, between = divmod(plane - beyond, DRAWN)
             if between == 0 and 0 <= index < slices:
-                known.truth.array[index] = np.rint(canvas.hu[plane - block.start])
-                known.labels.array[index] = canvas.labels[plane - block.start]
+                known.truth.array[index] = np.rint(_means(canvas.hu[plane - block.start], block_side))
+                known.labels.array[index] = _commonest(canvas.labels[plane - block.start], block_side)
         progress.advance(block.stop - block.start)
         del canvas, scanned
     progress.close()
     return still, known
+
+
+def _means(image: np.ndarray, side: int) -> np.ndarray:
+    """An image averaged over blocks of `side` x `side` pixels."""
+    return image if side == 1 else average_pool(image, side)
+
+
+def _commonest(labels: np.ndarray, side: int) -> np.ndarray:
+    """The label that most of each block of `side` x `side` pixels have, of equals the smallest code: uint8."""
+    if side == 1:
+        return labels
+    codes = np.unique(labels)
+    shares = np.stack([average_pool(labels == code, side, np.float32) for code in codes])
+    return codes[shares.argmax(axis=0)]
 
 
 def _blocks(grid: Grid) -> list[slice]:

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from microsr import config
 from microsr.core.errors import UserError
-from microsr.core.scale import SCALE
 from microsr.core.streams import Stream, numpy_stream
 from microsr.networks.layers import average_pool
 from microsr.physics.scanner import noise
@@ -203,16 +202,18 @@ class Batches:
         Raises
         ------
         UserError
-            A file holds no patches, or others than int16 of one size, which is for uCT 8 times the clinical one.
+            A file holds no patches, or others than int16 of one size, or the sizes are in no ratio of SCALES.
         """
         samples = patches_per_case * max(len(clinical), len(micro))
         self.steps_per_epoch = math.ceil(samples / batch_size)
         samples = self.steps_per_epoch * batch_size
         stream = functools.partial(PatchStream, samples=samples, augment=augment, window_hu=window_hu, seed=seed)
         stored_clinical, stored_micro = open_stored(clinical, device), open_stored(micro, device)
-        if stored_micro.size != SCALE * stored_clinical.size:
+        self._scale, rest = divmod(stored_micro.size, stored_clinical.size)
+        if rest or self._scale not in config.SCALES:
+            known = ", ".join(map(str, config.SCALES))
             raise UserError(
-                f"{micro[0]} holds patches of {stored_micro.size} pixels, not {SCALE} times the {stored_clinical.size} "
+                f"{micro[0]} holds patches of {stored_micro.size} pixels, not {known} times the {stored_clinical.size} "
                 f"of {clinical[0]}; make both with the same settings of `microsr patches`"
             )
         self._clinical = stream(stored_clinical, name="clinical")
@@ -234,7 +235,7 @@ class Batches:
         is_mix = np.array([is_mixed(sample, self._mix) for sample in step * self._batch + chosen], bool)
         mixed = self._on_device(np.flatnonzero(is_mix))
         clinical, micro = self._clinical.take(epoch, positions), self._micro.take(epoch, positions)
-        pooled = average_pool(self._mixed.take(epoch, positions[is_mix]))
+        pooled = average_pool(self._mixed.take(epoch, positions[is_mix]), self._scale)
         return Batch(clinical.index_copy(0, mixed, pooled), clinical, micro)
 
     def pairs(self, step: int, portion: slice | None = None) -> Pairs:
@@ -242,7 +243,7 @@ class Batches:
         epoch, step_of_epoch = divmod(step, self.steps_per_epoch)
         chosen = np.arange(self._batch)[portion or slice(None)]
         b = self._start.take(epoch, step_of_epoch * self._batch + chosen)
-        a = average_pool(b)
+        a = average_pool(b, self._scale)
         if self._start_noise is not None:
             a = self._with_noise(a, self._start_noise, step * self._batch + chosen)
         return Pairs(a, b)

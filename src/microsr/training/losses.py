@@ -1,7 +1,8 @@
 """The losses of the modified CycleGAN (Zheng et al. 2020, section 2), always computed in float32.
 
 Images are [batch, 1, rows, columns], normalised to [-1, 1] by the intensity window. A is a clinical patch, B a uCT
-patch, A_SR = G1(A) and B_LR = G2(B). f is average pooling by 8, g nearest-neighbour up-sampling by 8.
+patch, A_SR = G1(A) and B_LR = G2(B). f is average pooling by the
+scale, g nearest-neighbour up-sampling by it; it is the ratio of the images' sizes, 8 in the paper.
 """
 
 from __future__ import annotations
@@ -51,24 +52,34 @@ def _pixel_distance(a: Tensor, b: Tensor, norm: str) -> Tensor:
     return functional.mse_loss(a, b) if norm == "mse" else functional.l1_loss(a, b)
 
 
+def _pooled_to(a: Tensor, a_sr: Tensor) -> Tensor:
+    """f(A_SR), of the size of A, in float32."""
+    return average_pool(a_sr.float(), a_sr.shape[-1] // a.shape[-1])
+
+
+def _magnified_to(b: Tensor, b_lr: Tensor) -> Tensor:
+    """g(B_LR), of the size of B, in float32."""
+    return nearest_upsample(b_lr.float(), b.shape[-1] // b_lr.shape[-1])
+
+
 def downsample_loss(a: Tensor, a_sr: Tensor, norm: str = "mse") -> Tensor:
     """MSE(A, f(A_SR)) (Zheng et al. 2020, l_downsample); norm "l1" is the authors' later choice."""
-    return _pixel_distance(a.float(), average_pool(a_sr.float()), norm)
+    return _pixel_distance(a.float(), _pooled_to(a, a_sr), norm)
 
 
 def upsample_loss(b: Tensor, b_lr: Tensor, norm: str = "mse") -> Tensor:
     """MSE(B, g(B_LR)) (Zheng et al. 2020, l_upsample)."""
-    return _pixel_distance(b.float(), nearest_upsample(b_lr.float()), norm)
+    return _pixel_distance(b.float(), _magnified_to(b, b_lr), norm)
 
 
 def clinical_ssim_loss(a: Tensor, a_sr: Tensor) -> Tensor:
     """1 - SSIM(A, f(A_SR)) (Zheng et al. 2020, l_clinical-SSIM; formula from docs/paper.md)."""
-    return 1 - ssim(a, average_pool(a_sr.float()))
+    return 1 - ssim(a, _pooled_to(a, a_sr))
 
 
 def micro_ssim_loss(b: Tensor, b_lr: Tensor) -> Tensor:
     """1 - SSIM(B, g(B_LR)) (Zheng et al. 2020, l_micro-SSIM; formula from docs/paper.md)."""
-    return 1 - ssim(b, nearest_upsample(b_lr.float()))
+    return 1 - ssim(b, _magnified_to(b, b_lr))
 
 
 def cycle_loss(image: Tensor, cycled: Tensor) -> Tensor:

@@ -114,8 +114,9 @@ class Board:
         self._write(lambda writer: [writer.add_scalar(name, value, step) for name, value in scalars.items()])
 
     def show_panel(self, a: Tensor, a_sr: Tensor, step: int) -> None:
-        """Clinical patches [n, 1, h, w] and below them A_SR [n, 1, 8h, 8w], both in [-1, 1]."""
-        rows = [torch.cat(list(images[:, 0].float().cpu()), dim=1) for images in (nearest_upsample(a), a_sr)]
+        """Clinical patches [n, 1, h, w] and below them A_SR [n, 1, scale * h, scale * w], both in [-1, 1]."""
+        magnified = nearest_upsample(a, a_sr.shape[-1] // a.shape[-1])
+        rows = [torch.cat(list(images[:, 0].float().cpu()), dim=1) for images in (magnified, a_sr)]
         picture = ((torch.cat(rows) + 1) / 2).clamp(0, 1).nan_to_num()[None]
         self._write(lambda writer: writer.add_image("clinical_and_superresolved", picture, step))
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from microsr import config
 from microsr.core.errors import UserError
-from microsr.core.scale import SCALE
 from microsr.core.streams import Stream, numpy_stream
 from microsr.physics import noise_power
 from microsr.physics.scanner import noise
@@ -57,9 +56,10 @@ class PairBatches:
         self._micro, self._scans = open_stored(micro, device), open_stored(scans, device)
         self.sizes = self._scans.size, self._micro.size
         self._kernels = [read_scans(table)["kernel"].to_numpy() for table in tables]
+        scale, rest = divmod(self._micro.size, self._scans.size)
         counts = zip(micro, scans, self._micro.counts, self._scans.counts, map(len, self._kernels), strict=True)
         for patches, file, many, seen, told in counts:
-            if seen % many or seen != told or self._micro.size != SCALE * self._scans.size:
+            if seen % many or seen != told or rest or scale not in config.SCALES:
                 raise UserError(
                     f"{file} holds {seen} scans of {self._scans.size} pixels, and its table {told}: they are not those "
                     f"of {many} patches of {self._micro.size} pixels ({patches}); make them with `microsr pairs`"

@@ -11,12 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from microsr.networks.families import doublings
 from microsr.networks.layers import average_pool, keep_type
-
-POOLS = (1, 2, 4, 8)
-"""Sides of the squares whose means are scored; the largest is a clinical pixel."""
-NEIGHBOURHOOD = 8
-"""Side of a neighbourhood: a clinical pixel."""
 
 
 def almost_fair(distance_to_truth: Tensor, distance_between: Tensor, draws: int, alpha: float) -> Tensor:
@@ -45,27 +41,30 @@ def _length(values: Tensor) -> Tensor:
     return (values.square().sum(-1) + 1e-12).sqrt()
 
 
-def pool_score(draws: Tensor, truth: Tensor, alpha: float) -> Tensor:
-    """CRPS of the means over squares of each of POOLS, averaged over them."""
+def pool_score(draws: Tensor, truth: Tensor, alpha: float, scale: int) -> Tensor:
+    """CRPS of the means over squares of 1, 2, 4, ... pixels a side, up to a clinical pixel (`scale`), averaged over
+    them.
+    """
     draws, truth, found = draws.float(), truth.float(), []
-    for side in POOLS:
+    for side in (2**k for k in range(doublings(scale) + 1)):
         pooled = average_pool(draws.flatten(0, 1), side).unflatten(0, draws.shape[:2])
         found.append(_score(pooled.unsqueeze(-1), average_pool(truth, side).unsqueeze(-1), alpha))
     return torch.stack(found).mean()
 
 
-def neighbourhood_score(draws: Tensor, truth: Tensor, alpha: float) -> Tensor:
-    """Energy score of neighbourhoods, NEIGHBOURHOOD pixels a side, laid every half of it: how pixels go together.
+def neighbourhood_score(draws: Tensor, truth: Tensor, alpha: float, scale: int) -> Tensor:
+    """Energy score of neighbourhoods, a clinical pixel (`scale` pixels) a side, laid every half of it: how pixels go
+    together.
 
     Divided by the square root of their number, so that it is of the size of a pixel's CRPS.
     """
 
     def cut(images: Tensor) -> Tensor:
-        blocks = functional.unfold(images.float(), NEIGHBOURHOOD, stride=NEIGHBOURHOOD // 2)
+        blocks = functional.unfold(images.float(), scale, stride=scale // 2)
         return blocks.transpose(1, 2)
 
     of_draws = cut(draws.flatten(0, 1)).unflatten(0, draws.shape[:2])
-    return _score(of_draws, cut(truth), alpha, NEIGHBOURHOOD)
+    return _score(of_draws, cut(truth), alpha, scale)
 
 
 def spectrum_score(draws: Tensor, truth: Tensor, alpha: float) -> Tensor:

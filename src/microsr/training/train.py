@@ -30,14 +30,13 @@ from microsr.core.progress import Progress, logger
 from microsr.core.provenance import run_file, write_run
 from microsr.core.registry import load_thing
 from microsr.core.registry.methods import METHODS
-from microsr.core.scale import SCALE
 from microsr.networks.devices import choose_algorithms, choose_device, choose_precision
 from microsr.networks.families import build_g1
 from microsr.networks.model_file import read_archive, save_generator, write_archive
 from microsr.training.attempts import sole_attempt
 from microsr.training.checkpoint import explain_fresh, identify, load_state, save_state, state_folder
 from microsr.training.distributed import Agreement, join
-from microsr.training.methods.method import Data, Setup, TrainableMethod
+from microsr.training.methods.method import Data, Setup, TrainableMethod, scale_of
 from microsr.training.monitor import Board, History, divergence_error
 
 HISTORY_ROWS = 500
@@ -142,9 +141,10 @@ def train(
             if not processes.first:
                 return
             steps = settings.start_steps + settings.epochs * data.steps_per_epoch
-            g1 = build_g1(settings.network, model.SAMPLER)
+            scale = scale_of(data.sizes)
+            g1 = build_g1(settings.network, scale, model.SAMPLER)
             micro_mm = spacing_of(files["micro"])
-            clinical_mm = spacing_of(files["clinical"]) if files.get("clinical") else micro_mm and SCALE * micro_mm
+            clinical_mm = spacing_of(files["clinical"]) if files.get("clinical") else micro_mm and scale * micro_mm
             facts = {
                 "kind": method.kind,
                 "network": settings.network,

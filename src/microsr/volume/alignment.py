@@ -4,12 +4,13 @@ checks first.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 
+from microsr.config import SCALES
 from microsr.core.errors import UserError
-from microsr.core.scale import SCALE
 from microsr.volume.storage import Volume, magnified_geometry
 
 TOLERANCE = 0.1
@@ -47,11 +48,29 @@ def held_slices(sr: Volume, sr_path: Path, clinical: Volume, clinical_path: Path
     return slices
 
 
-def check_input(sr: Volume, sr_path: Path, clinical: Volume, clinical_path: Path, slices: list[int]) -> None:
-    """Refuse a super-resolved volume that does not lie where its input does; arguments as for `held_slices`."""
-    grid = Volume(array=None, **magnified_geometry(clinical))
-    shape = (clinical.shape[0], SCALE * clinical.shape[1], SCALE * clinical.shape[2])
+def scale_of(fine: Volume, clinical: Volume) -> int:
+    """By how much the pixels of `fine` are smaller than those of `clinical`: the factor, one of SCALES, that is nearest
+    to the ratio of their columns; whether it is their ratio `check_input` tells.
+    """
+    ratio = fine.shape[2] / clinical.shape[2]
+    return min(SCALES, key=lambda scale: abs(math.log(scale / ratio)))
+
+
+def check_input(sr: Volume, sr_path: Path, clinical: Volume, clinical_path: Path, slices: list[int]) -> int:
+    """Refuse a super-resolved volume that does not lie where its input does; arguments as for `held_slices`.
+
+    Returns its scale (`scale_of`).
+
+    Raises
+    ------
+    UserError
+        As `check_overlay`.
+    """
+    scale = scale_of(sr, clinical)
+    grid = Volume(array=None, **magnified_geometry(clinical, scale))
+    shape = (clinical.shape[0], scale * clinical.shape[1], scale * clinical.shape[2])
     check_overlay(sr, sr_path, grid, shape, clinical_path, slices)
+    return scale
 
 
 def check_overlay(

@@ -26,7 +26,6 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from microsr import config
 from microsr.core.errors import UserError, brief
-from microsr.core.scale import SCALE
 from microsr.volume.orientation import Reversed, nearest_axes, stored_order
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -120,7 +119,7 @@ class Volume:
         return replace(self, array=self.array[start:stop], origin=origin)
 
 
-def magnified_geometry(volume: Volume, scale: int = SCALE) -> dict[str, Any]:
+def magnified_geometry(volume: Volume, scale: int) -> dict[str, Any]:
     """Spacing, origin and direction of `volume` magnified in-plane: it covers the same area, so that the two overlay.
 
     The first pixel's centre moves by half the difference of the pixel sizes.

@@ -223,7 +223,7 @@ class Plan:
 
     @property
     def matches_clinical(self) -> bool:
-        """Whether a uCT is resampled to the pixel size of the same case's clinical CT / 8."""
+        """Whether a uCT is resampled to the pixel size of the same case's clinical CT / scale."""
         micro = self.experiment.volumes.micro
         return micro.sampling == "matched" and micro.matched_spacing_mm is None
 
@@ -252,7 +252,8 @@ class Plan:
         experiment = self.experiment
         _, _, micro = self.scan_flags(case, "micro").partition("--input ")
         settings = flags(experiment.volumes.micro, without=["sampling", "matched_spacing_mm", "area_average"])
-        words = [micro, self.mask_flags(case, "micro"), settings, flags(experiment.scanner)]
+        scale = f"--scale {experiment.scale}"
+        words = [micro, self.mask_flags(case, "micro"), scale, settings, flags(experiment.scanner)]
         return " ".join(filter(None, [*words, flags(experiment.scan, without=["micro"])]))
 
     def mask_files(self, case: str, modality: str) -> list[str]:
@@ -266,8 +267,9 @@ class Plan:
         return "" if path is None else f"--mask_file {shlex.quote(path)}"
 
     def simulation_flags(self, case: str) -> str:
-        """Words that say how a lung is simulated and scanned."""
-        return f"{flags(self.experiment.simulate, without=OF_CASES)} {self.scanner_flags(case)}"
+        """Words that say how a lung is simulated and scanned, and how fine its truth is."""
+        experiment = self.experiment
+        return f"--scale {experiment.scale} {flags(experiment.simulate, without=OF_CASES)} {self.scanner_flags(case)}"
 
     def scanner_flags(self, case: str) -> str:
         """Words that give the scanner that a case was scanned with, as far as it is known."""
@@ -377,7 +379,8 @@ class Plan:
     @property
     def pairs_flags(self) -> str:
         """Words that say by which scanners uCT patches are scanned; the noise is left to the trainings."""
-        return f"{flags(self.experiment.pairs)} {flags(self.experiment.scanner, without=['noise_hu'])}"
+        experiment = self.experiment
+        return f"--scale {experiment.scale} {flags(experiment.pairs)} {flags(experiment.scanner, without=['noise_hu'])}"
 
     @cached_property
     def domains(self) -> dict[str, str]:
@@ -504,18 +507,18 @@ class Plan:
         return {name: (case, volume) for case in self.cases for name, volume in self.scans_of(case).items()}
 
     def superresolve_flags(self, scan: str, method: str) -> str:
-        """Words that give the slices of a scan to super-resolve (of a down-sampled uCT, which has a few, all), the
-        precision, and the draws: a repeated scan has random planes of its own.
+        """Words that give the scale, the slices of a scan to super-resolve (of a down-sampled uCT, which has a few,
+        all), the precision, and the draws: a repeated scan has random planes of its own.
         """
         settings, apart = self.experiment.superresolve, scan.endswith((".repeat", ".redrawn"))
-        drawn = ""
+        scale, drawn = f"--scale {self.experiment.scale}", ""
         if method in self.means:
             drawn = f" --draws {settings.draws}" + (f" --keep {self.kept_draws}" if scan in self.cases else "")
         if apart:
             drawn += f" --draw {settings.draws if method in self.means else 1}"
         if self.scans[scan][1] == "downsampled":
-            return f"--slices all {flags(settings, without=['slices', 'formats', 'draws'])}{drawn}"
-        return f"{flags(settings, without=['formats', 'draws'])}{drawn}"
+            return f"{scale} --slices all {flags(settings, without=['slices', 'formats', 'draws'])}{drawn}"
+        return f"{scale} {flags(settings, without=['formats', 'draws'])}{drawn}"
 
     @property
     def kept_draws(self) -> int:

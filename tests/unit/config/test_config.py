@@ -92,7 +92,7 @@ def test_defaults_that_the_paper_fixes():
         ({"experiment": "x", "train": {"epochs": 0}}, r"train\.epochs: .*not 0"),
         ({"experiment": "x", "train": {"network": "unet"}}, r"train\.network: .*'resnet' or 'compact'"),
         ({"experiment": "x", "patches": {"clinical_size": 16}},
-         r"patches: micro_size is 256, must be 8 x clinical_size = 128"),
+         r"patches\.micro_size is 256, must be scale x patches\.clinical_size = 8 x 16 = 128"),
         ({"experiment": "x", "window_hu": [400, -1000]}, r"window_hu must rise"),
         ({"experiment": "x", "protocols": ["pooled", "pooled"]}, "lists one twice"),
         ({"experiment": "x", "volumes": {"micro": {"calibration": {"low_percentile": 98}}}},

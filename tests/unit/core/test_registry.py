@@ -58,10 +58,10 @@ def public(protocol):
 def test_each_family_makes_a_g1_that_offers_what_it_must():
     for name, place in FAMILIES.items():
         assert isinstance(load_thing(place), Family)
-        check(build_g1(name), Magnifying)
+        check(build_g1(name, 8), Magnifying)
         if load_thing(place).sampler:
-            check(build_g1(name, sampler=True), Sampling)
-            check(build_g1(name, sampler=True), Magnifying)
+            check(build_g1(name, 8, sampler=True), Sampling)
+            check(build_g1(name, 8, sampler=True), Magnifying)
 
 
 def test_each_upsampler_offers_what_it_must():
@@ -193,7 +193,7 @@ def test_a_format_that_is_read_only_is_read_and_not_written(monkeypatch, tmp_pat
 def test_what_is_nowhere_is_no_format():
     assert further_format("shout") is None
     with pytest.raises(KeyError):
-        build_g1("transformer")
+        build_g1("transformer", 8)
 
 
 @pytest.mark.parametrize("file", sorted(SOURCE.rglob("*.py")), ids=lambda file: file.relative_to(SOURCE).as_posix())

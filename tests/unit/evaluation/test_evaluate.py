@@ -61,13 +61,13 @@ class Case:
     def run(self, superresolved, truth=True, truth_geometry=None, sr_geometry=None, attributes=None, unit="HU"):
         """Metrics of `superresolved` [len(slices), 192, 192] as a dictionary."""
         first = self.ct.slices(self.slices[0], self.slices[0] + 1)
-        geometry = magnified_geometry(first) | (sr_geometry or {})
+        geometry = magnified_geometry(first, 8) | (sr_geometry or {})
         attributes = {"slices": self.slices} if attributes is None else attributes
         write_volume(self.folder / "clinical", self.ct, self.mask)
         write_volume(self.folder / "sr", Volume(superresolved, **geometry, attributes=attributes))
         write_volume(self.folder / "micro", Volume(self.micro, (0.078,) * 3, unit=unit), self.specimen)
         write_volume(
-            self.folder / "truth", Volume(self.truth, **(magnified_geometry(self.ct) | (truth_geometry or {})))
+            self.folder / "truth", Volume(self.truth, **(magnified_geometry(self.ct, 8) | (truth_geometry or {})))
         )
         path = self.folder / "out" / "x.csv"
         paths = [self.folder / name for name in ("sr", "clinical", "micro", "truth")]
@@ -126,7 +126,7 @@ def test_chosen_slices_are_compared_with_their_own_input_and_truth(tmp_path, sli
 
 def scanned(slices, weights):
     """What the whole scanner makes of SR slices that go on above and below as they end."""
-    planes = np.stack([metrics.scan_in_plane(image, KERNELS["lung"], SPACING[:2]) for image in slices])
+    planes = np.stack([metrics.scan_in_plane(image, KERNELS["lung"], SPACING[:2], 8) for image in slices])
     around = np.pad(planes, ((1, 1), (0, 0), (0, 0)), mode="edge")
     return np.rint(sum(w * around[i : i + len(planes)] for i, w in enumerate(weights)))
 
@@ -200,7 +200,7 @@ def test_the_truth_is_compared_in_memory_that_does_not_grow_with_the_slices(case
     def peak(slices):
         images = np.resize(case.truth, (slices, 192, 192))
         for name in ("sr", "truth"):
-            write_volume(case.folder / name, Volume(images, **magnified_geometry(case.ct)))
+            write_volume(case.folder / name, Volume(images, **magnified_geometry(case.ct, 8)))
         sr, mask, reference = (
             open_volume(case.folder / "sr"),
             np.ones((slices, 24, 24)),

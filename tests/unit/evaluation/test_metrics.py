@@ -66,16 +66,16 @@ def test_moments_of_parts_are_those_of_the_whole():
 def test_average_pool_is_the_mean_of_each_8x8_block():
     image = np.zeros((16, 8))
     image[0, 0], image[15, 7] = 64, 128
-    assert average_pool(image).tolist() == [[1.0], [2.0]]
+    assert average_pool(image, 8).tolist() == [[1.0], [2.0]]
 
 
 def test_average_pool_does_not_overflow_int16():
-    assert average_pool(np.full((2, 8, 8), 30000, np.int16)).tolist() == [[[30000.0]], [[30000.0]]]
+    assert average_pool(np.full((2, 8, 8), 30000, np.int16), 8).tolist() == [[[30000.0]], [[30000.0]]]
 
 
 def test_magnified_mask_covers_the_same_tissue():
     mask = np.array([[0, 1], [0, 0]], np.uint8)
-    large = magnify(mask)
+    large = magnify(mask, 8)
     assert large.shape == (16, 16) and large[:8, 8:].all() and large.sum() == 64
 
 
@@ -102,7 +102,7 @@ def test_errors_of_both_signs_cancel_in_the_shift_but_not_in_consistency():
 
 def test_texture_with_zero_mean_in_each_clinical_pixel_costs_no_consistency(rng):
     texture = rng.normal(0, 100, (24, 24))
-    texture -= np.kron(average_pool(texture), np.ones((8, 8)))
+    texture -= np.kron(average_pool(texture, 8), np.ones((8, 8)))
     assert consistency_rmse(difference(texture, np.zeros((3, 3)))) == pytest.approx(0, abs=1e-9)
 
 
@@ -115,49 +115,49 @@ def test_only_the_lung_counts():
 
 def test_spectrum_distance_of_uct_to_itself_is_zero_and_to_other_windows_of_it_small(alveoli):
     power = power_of(alveoli)
-    assert spectrum_distance(power, power) == 0
-    assert spectrum_distance(power_of(alveoli[::-1].T), power) < 0.1
+    assert spectrum_distance(power, power, 8) == 0
+    assert spectrum_distance(power_of(alveoli[::-1].T), power, 8) < 0.1
 
 
 def test_spectrum_distance_of_white_noise_of_double_amplitude_is_log10_of_4(rng):
     noise = rng.normal(0, 30, (SIDE, SIDE))
-    assert spectrum_distance(power_of(2 * noise), power_of(noise)) == pytest.approx(np.log10(4), abs=1e-6)
-    assert spectrum_distance(power_of(noise), power_of(2 * noise)) == pytest.approx(np.log10(4), abs=1e-6)
+    assert spectrum_distance(power_of(2 * noise), power_of(noise), 8) == pytest.approx(np.log10(4), abs=1e-6)
+    assert spectrum_distance(power_of(noise), power_of(2 * noise), 8) == pytest.approx(np.log10(4), abs=1e-6)
 
 
 def test_spectrum_distance_of_the_bicubic_version_is_large(alveoli):
-    bicubic = zoom(average_pool(alveoli), 8, order=3, mode="nearest", grid_mode=True)
-    assert spectrum_distance(power_of(np.rint(bicubic)), power_of(alveoli)) > 2
+    bicubic = zoom(average_pool(alveoli, 8), 8, order=3, mode="nearest", grid_mode=True)
+    assert spectrum_distance(power_of(np.rint(bicubic)), power_of(alveoli), 8) > 2
 
 
 def test_spectrum_distance_ignores_what_the_clinical_ct_resolves(alveoli):
     n = 128
     power = power_of(alveoli)
     step = np.rint(np.hypot(*np.meshgrid(*[np.fft.fftfreq(n) * n] * 2)))
-    assert spectrum_distance(np.where(step <= n // 16, 1000 * power, power), power) == 0
-    changed = spectrum_distance(np.where(step == n // 16 + 1, 10 * power, power), power)
+    assert spectrum_distance(np.where(step <= n // 16, 1000 * power, power), power, 8) == 0
+    changed = spectrum_distance(np.where(step == n // 16 + 1, 10 * power, power), power, 8)
     assert changed == pytest.approx(1 / (n // 2 - n // 16))
 
 
 def test_spectra_of_different_windows_are_not_compared(alveoli):
     with pytest.raises(ValueError, match="different windows"):
-        spectrum_distance(power_of(alveoli, 64), power_of(alveoli, 128))
+        spectrum_distance(power_of(alveoli, 64), power_of(alveoli, 128), 8)
 
 
 def test_no_checkerboard_in_noise_smooth_images_alveoli_and_flat_images(rng, alveoli):
     noise = rng.normal(0, 500, (SIDE, SIDE))
     natural = [noise, gaussian_filter(noise, 1), gaussian_filter(4 * noise, 4), alveoli, np.full((SIDE, SIDE), -800)]
     slope = np.add.outer(np.arange(SIDE), 2 * np.arange(SIDE))
-    bicubic = zoom(average_pool(alveoli + noise), 8, order=3, mode="nearest", grid_mode=True)
+    bicubic = zoom(average_pool(alveoli + noise, 8), 8, order=3, mode="nearest", grid_mode=True)
     for image in [*natural, slope, bicubic]:
         for size in (128, 64):
-            assert checkerboard(power_of(np.rint(image), size)) < 0.35
+            assert checkerboard(power_of(np.rint(image), size), 8) < 0.35
 
 
 def test_smooth_spectra_have_no_peak_however_steep():
     squared = np.add.outer(np.fft.fftfreq(64) ** 2, np.fft.fftfreq(64) ** 2)
-    assert checkerboard(1e80 * np.exp(-4 * np.pi**2 * 4**2 * squared / 2)) < 1e-6
-    assert checkerboard(1e6 * np.maximum(squared, 1e-9) ** -1.5) < 0.1
+    assert checkerboard(1e80 * np.exp(-4 * np.pi**2 * 4**2 * squared / 2), 8) < 1e-6
+    assert checkerboard(1e6 * np.maximum(squared, 1e-9) ** -1.5, 8) < 0.1
 
 
 @pytest.mark.parametrize("period", [8, 4, 2])
@@ -165,19 +165,19 @@ def test_a_pattern_of_the_stride_is_seen_in_alveoli(alveoli, rng, period):
     repeats = SIDE // period
     pattern = np.tile(rng.normal(0, 10, (period, period)), (repeats, repeats))
     for size in (128, 64, 32):
-        assert checkerboard(power_of(np.rint(alveoli + pattern), size)) > 1
+        assert checkerboard(power_of(np.rint(alveoli + pattern), size), 8) > 1
 
 
 @pytest.mark.parametrize("signs", ["rows", "columns", "both"])
 def test_a_checkerboard_of_single_pixels_is_seen_along_rows_columns_and_both(alveoli, signs):
     row, column = np.indices((SIDE, SIDE))
     wave = (-1.0) ** {"rows": row, "columns": column, "both": row + column}[signs]
-    assert checkerboard(power_of(alveoli + 10 * wave)) > 1
+    assert checkerboard(power_of(alveoli + 10 * wave), 8) > 1
 
 
 def test_a_pattern_of_another_period_is_no_checkerboard(alveoli):
     wave = 30 * np.cos(2 * np.pi * np.arange(SIDE) / 5) * np.ones((SIDE, 1))
-    assert checkerboard(power_of(alveoli + wave)) < 0.35
+    assert checkerboard(power_of(alveoli + wave), 8) < 0.35
 
 
 def test_checkerboard_is_ten_times_the_power_for_each_unit(rng):
@@ -186,8 +186,8 @@ def test_checkerboard_is_ten_times_the_power_for_each_unit(rng):
     weaker, stronger = power.copy(), power.copy()
     weaker[n // 4, n // 8] = 10**2 * 30**2
     stronger[n // 4, n // 8] = 10**3 * 30**2
-    assert checkerboard(weaker) == pytest.approx(2, abs=0.1)
-    assert checkerboard(stronger) - checkerboard(weaker) == pytest.approx(1)
+    assert checkerboard(weaker, 8) == pytest.approx(2, abs=0.1)
+    assert checkerboard(stronger, 8) - checkerboard(weaker, 8) == pytest.approx(1)
 
 
 def test_psnr_of_a_known_error():
@@ -248,11 +248,11 @@ def test_an_image_scanned_by_the_scanner_itself_is_consistent(rng):
     image = 300 * np.cos(2 * np.pi * frequency * fine) * np.ones((256, 1)) - 800
     seen = 300 * float(kernel.mtf(frequency)) * np.cos(2 * np.pi * frequency * coarse) * np.ones((32, 1)) - 800
     middle = np.s_[6:-6, 6:-6]
-    assert np.abs(scan_in_plane(image, kernel, spacing) - seen)[middle].max() < 0.5
+    assert np.abs(scan_in_plane(image, kernel, spacing, 8) - seen)[middle].max() < 0.5
     noise = rng.normal(0, 20, seen.shape)
-    found = consistency_scan_rmse(Moments().add((scan_in_plane(image, kernel, spacing) - seen - noise)[middle]))
+    found = consistency_scan_rmse(Moments().add((scan_in_plane(image, kernel, spacing, 8) - seen - noise)[middle]))
     assert found == pytest.approx(20, rel=0.1)
-    sharper = (scan_in_plane(image, KERNELS["lung"], spacing) - seen)[middle]
+    sharper = (scan_in_plane(image, KERNELS["lung"], spacing, 8) - seen)[middle]
     assert np.abs(sharper).max() == pytest.approx(300 * (1 - float(kernel.mtf(frequency))), rel=0.2)
 
 

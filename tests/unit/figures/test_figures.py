@@ -47,7 +47,7 @@ def lung():
     hu[:, np.hypot(rows - 20, columns - 34) < 1.5] = -300
     clinical = Volume(hu, (0.6, 0.6, 1.0), origin=(5.0, 6.0, 7.0))
     fine = hu.repeat(8, 1).repeat(8, 2) + np.arange(8 * 48) % 2
-    return clinical, mask, Volume(fine, **magnified_geometry(clinical))
+    return clinical, mask, Volume(fine, **magnified_geometry(clinical, 8))
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def files(lung, tmp_path):
     write_volume(tmp_path / "truth", truth)
     for name, shift in (("proposed", 10), ("bicubic", 20)):
         array = truth.array[[2, 0]] + shift
-        geometry = magnified_geometry(clinical)
+        geometry = magnified_geometry(clinical, 8)
         write_volume(tmp_path / name, Volume(array, **geometry, attributes={"slices": [2, 0]}))
     return tmp_path
 

@@ -100,7 +100,7 @@ def hallucination(methods):
 def tiling(methods):
     image = FINE.array[0]
     rows = {name: (image, np.full(image.shape, 2e-4), np.abs(image)) for name in methods}
-    return draw_tiling(rows, dict.fromkeys(methods, 14), CLINICAL, (-1000, 200), 32)
+    return draw_tiling(rows, dict.fromkeys(methods, 14), CLINICAL, (-1000, 200), 32, 8)
 
 
 def uncertainty():

@@ -80,7 +80,7 @@ def derive(folder, volume, source=None, **attributes):
 def enlarged(volume):
     """Eight times the rows and columns of a volume, in its place."""
     array = volume.array.repeat(8, axis=1).repeat(8, axis=2)
-    return Volume(array, **magnified_geometry(volume), attributes={"slices": list(range(volume.shape[0]))})
+    return Volume(array, **magnified_geometry(volume, 8), attributes={"slices": list(range(volume.shape[0]))})
 
 
 @pytest.fixture

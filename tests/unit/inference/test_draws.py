@@ -24,7 +24,7 @@ def model(tmp_path):
     def make(kind="posterior"):
         torch.manual_seed(0)
         sampler = kind == "posterior"
-        g1 = build_g1("compact", sampler)
+        g1 = build_g1("compact", 8, sampler)
         for tail in (g1.tail, g1.drawn_tail) if sampler else (g1.tail,):
             tail.weight.data *= 10  # so that it matters beside the interpolated image, as when it is trained
         facts = {

@@ -47,8 +47,8 @@ def clinical(request):
 
 def superresolved(clinical, path, shift=(0.0, 0.0)):
     """Bicubic super-resolution; shift: clinical pixels (row, column) by which its geometry is wrong."""
-    up = bicubic_upsample(torch.from_numpy(clinical.array.astype(np.float32))[:, None])[:, 0].numpy()
-    geometry = magnified_geometry(clinical)
+    up = bicubic_upsample(torch.from_numpy(clinical.array.astype(np.float32))[:, None], 8)[:, 0].numpy()
+    geometry = magnified_geometry(clinical, 8)
     geometry["origin"] = tuple(geometry["origin"] + clinical.point((0, *shift)) - clinical.point((0, 0, 0)))
     write_volume(path, Volume(up, **geometry, attributes={"slices": list(range(6))}))
     return path

@@ -171,7 +171,7 @@ def test_a_further_draw_has_other_noise_and_says_its_number(scan, tmp_path, trai
 
 def test_slices_of_a_known_volume_stand_in_a_method_s_place(scan, tmp_path):
     truth = np.random.default_rng(1).integers(-1000, 0, (6, 160, 192)).astype(np.int16)
-    write_volume(tmp_path / "truth.ome.zarr", Volume(truth, **magnified_geometry(open_input(scan))))
+    write_volume(tmp_path / "truth.ome.zarr", Volume(truth, **magnified_geometry(open_input(scan), 8)))
     words = ["--known", str(tmp_path / "truth.ome.zarr"), "--slices", "[1, 4]"]
     cli.main(["superresolve", str(scan), *words, "--output", str(tmp_path / "sr.ome.zarr")])
     sr = open_volume(tmp_path / "sr.ome.zarr")

@@ -152,7 +152,7 @@ def known(tmp_path):
     """A truth, its scan, and the way to take the former."""
     clinical = Volume(np.full((3, 20, 30), -800, np.int16), (0.7, 0.7, 1.0))
     truth = np.random.default_rng(0).integers(-1000, 400, (3, 160, 240)).astype(np.int16)
-    write_volume(tmp_path / "truth", Volume(truth, **magnified_geometry(clinical)))
+    write_volume(tmp_path / "truth", Volume(truth, **magnified_geometry(clinical, 8)))
     return truth, clinical, Known(tmp_path / "truth", clinical, tmp_path / "clinical")
 
 
@@ -169,7 +169,7 @@ def test_what_is_known_of_another_scan_or_in_another_unit_is_refused(known, tmp_
     truth, clinical, _ = known
     with pytest.raises(UserError, match=r"truth and .*clinical do not overlay"):
         Known(tmp_path / "truth", Volume(clinical.array, (0.8, 0.7, 1.0)), tmp_path / "clinical")
-    write_volume(tmp_path / "grey", Volume(truth, **magnified_geometry(clinical) | {"unit": "grey"}))
+    write_volume(tmp_path / "grey", Volume(truth, **magnified_geometry(clinical, 8) | {"unit": "grey"}))
     with pytest.raises(UserError, match="grey has unit 'grey'"):
         Known(tmp_path / "grey", clinical, tmp_path / "clinical")
 

@@ -38,7 +38,7 @@ def test_the_papers_networks_have_the_published_size():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_nothing_beyond_the_halo_influences_a_pixel(family):
     torch.manual_seed(0)
-    g1 = build_g1(family).eval()
+    g1 = build_g1(family, 8).eval()
     size = 2 * g1.halo + 3
     centre = size // 2
     a = torch.randn(1, 1, size, size).requires_grad_()
@@ -65,7 +65,7 @@ def test_a_constant_patch_starts_without_a_checkerboard(family):
 def test_light_generators_start_near_bicubic(family):
     torch.manual_seed(0)
     a = torch.rand(1, 1, 16, 16)
-    g1 = build_g1(family)
+    g1 = build_g1(family, 8)
     out = g1(a, noise_for(g1, 16))
     assert losses.downsample_loss(a, out).item() < 0.1
 
@@ -73,7 +73,7 @@ def test_light_generators_start_near_bicubic(family):
 @pytest.mark.parametrize("family", ["efficient", "compact"])
 def test_noise_changes_the_light_generators_texture(family):
     torch.manual_seed(0)
-    g1, a = build_g1(family), torch.zeros(1, 1, 8, 8)
+    g1, a = build_g1(family, 8), torch.zeros(1, 1, 8, 8)
     assert not torch.equal(g1(a, noise_for(g1, 8, 0)), g1(a, noise_for(g1, 8, 1)))
     assert torch.equal(g1(a, noise_for(g1, 8, 1)), g1(a, noise_for(g1, 8, 1)))
 
@@ -81,7 +81,7 @@ def test_noise_changes_the_light_generators_texture(family):
 @pytest.mark.parametrize("family", ["efficient", "compact"])
 def test_a_sampler_shares_what_does_not_hang_on_the_noise(family):
     torch.manual_seed(0)
-    g1, a = build_g1(family, sampler=True).eval(), torch.rand(1, 1, 24, 24) * 2 - 1
+    g1, a = build_g1(family, 8, sampler=True).eval(), torch.rand(1, 1, 24, 24) * 2 - 1
     with torch.inference_mode():
         whole = [g1(a, noise_for(g1, 24, seed)) for seed in (0, 1)]
         features = g1.trunk(a)
@@ -91,14 +91,14 @@ def test_a_sampler_shares_what_does_not_hang_on_the_noise(family):
     assert not torch.allclose(*whole, atol=1e-3)
     assert losses.downsample_loss(a, whole[0]).item() < 0.1
     total = [one.numel() for one in g1.parameters()]
-    assert sum(total) < 1.3 * parameters(build_g1(family))
+    assert sum(total) < 1.3 * parameters(build_g1(family, 8))
 
 
 @pytest.mark.parametrize("family", ["efficient", "compact"])
 @pytest.mark.parametrize("fixed", [False, True])
 def test_a_samplers_tile_is_that_of_the_whole(family, fixed):
     torch.manual_seed(0)
-    g1, a = build_g1(family, sampler=True).eval(), torch.rand(1, 1, 30, 30) * 2 - 1
+    g1, a = build_g1(family, 8, sampler=True).eval(), torch.rand(1, 1, 30, 30) * 2 - 1
     noise, halo = noise_for(g1, 30), g1.magnify_halo
     with torch.inference_mode():
         whole, features = g1(a, noise), g1.trunk(a)

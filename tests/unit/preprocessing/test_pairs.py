@@ -122,7 +122,9 @@ def test_slices_without_neighbours_are_scanned_one_by_one(tmp_path, caplog):
     flat = speckled((3, 60, 60), attributes={"independent_slices": True})
     scans, _ = scanned(tmp_path / "flat", flat, [(1, 10, 12)])
     assert caplog.text.count("without a slice profile") == 1
-    alone = View(Volume(flat.array[1:2], flat.spacing), STATED.pixel_mm, 0.29).scan((0, 10, 12), 32, [("lung", 0.29)])
+    alone = View(Volume(flat.array[1:2], flat.spacing), STATED.pixel_mm, 0.29, 8).scan(
+        (0, 10, 12), 32, [("lung", 0.29)]
+    )
     assert np.array_equal(scans, alone)
 
 

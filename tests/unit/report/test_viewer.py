@@ -42,21 +42,23 @@ def lung():
 
 
 def test_the_region_is_that_of_the_figure_where_it_fits(lung):
-    assert region(lung, (1.0, 1.0, 1.0), [], 10**6) == Field(15, 45, 5, 55)
+    assert region(lung, (1.0, 1.0, 1.0), [], 10**6, 8) == Field(15, 45, 5, 55)
     beyond = Inset(row=2, column=70, size=8)
-    assert region(lung, (1.0, 1.0, 1.0), [beyond], 10**6) == Field(0, 45, 5, 80)
+    assert region(lung, (1.0, 1.0, 1.0), [beyond], 10**6, 8) == Field(0, 45, 5, 80)
 
 
 def test_a_region_that_is_too_large_is_a_square_about_the_first_inset_within_the_figure(lung):
     inset = Inset(row=24, column=40, size=8)
-    found = region(lung, (1.0, 1.0, 1.0), [inset], 64 * 16 * 16)
+    found = region(lung, (1.0, 1.0, 1.0), [inset], 64 * 16 * 16, 8)
     assert found == Field(20, 36, 36, 52)
-    edge = region(lung, (1.0, 1.0, 1.0), [Inset(row=24, column=10, size=4)], 64 * 20 * 20)
+    edge = region(lung, (1.0, 1.0, 1.0), [Inset(row=24, column=10, size=4)], 64 * 20 * 20, 8)
     assert edge == Field(16, 36, 5, 25)
-    low = region(lung, (1.0, 1.0, 1.0), [Inset(row=38, column=24, size=4)], 64 * 20 * 20)
+    low = region(lung, (1.0, 1.0, 1.0), [Inset(row=38, column=24, size=4)], 64 * 20 * 20, 8)
     assert low == Field(27, 47, 16, 36), "as far as the inset, which lies beyond the lung's margin"
-    assert region(lung, (1.0, 1.0, 1.0), [], 64 * 10 * 10) == Field(25, 35, 25, 35), "without insets about the middle"
-    assert region(lung, (1.0, 1.0, 1.0), [], 1).shape == (8, 8)
+    assert region(lung, (1.0, 1.0, 1.0), [], 64 * 10 * 10, 8) == Field(25, 35, 25, 35), (
+        "without insets about the middle"
+    )
+    assert region(lung, (1.0, 1.0, 1.0), [], 1, 8).shape == (8, 8)
 
 
 def test_letters_are_for_axial_slices_only():
@@ -76,7 +78,7 @@ def files(tmp_path):
     clinical = Volume(hu, (0.5, 0.5, 1.0), direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1), attributes={"case": "a"})
     write_volume(tmp_path / "clinical", clinical, mask)
     fine = hu.repeat(8, 1).repeat(8, 2)
-    place = magnified_geometry(clinical)
+    place = magnified_geometry(clinical, 8)
     write_volume(tmp_path / "proposed", Volume(fine[[2, 1]] + 1, **place, attributes={"slices": [2, 1]}))
     write_volume(tmp_path / "truth.ome.zarr", Volume(fine + 2, **place))
     record = {

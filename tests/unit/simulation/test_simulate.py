@@ -328,7 +328,7 @@ def test_the_thick_truth_is_what_the_scan_sees_in_plane_and_only_noise_is_lackin
     images = ("clinical", "noise_free", "thick_truth", "truth")
     clinical, still, thick, thin = (sitk.GetArrayFromImage(sitk.ReadImage(str(case / f"{n}.nii.gz"))) for n in images)
     seen, other = (
-        np.stack([scan_in_plane(image, KERNELS[SCANNER.kernel], (0.625, 0.625)) for image in truth])
+        np.stack([scan_in_plane(image, KERNELS[SCANNER.kernel], (0.625, 0.625), 8) for image in truth])
         for truth in (thick, thin)
     )
     middle = np.s_[:, 2:-2, 2:-2]

@@ -48,7 +48,7 @@ def names(folder):
 def model(tmp_path):
     """A model file with the smallest G1."""
     path = tmp_path / "generator.pt"
-    save_generator(path, build_g1("compact"), FACTS)
+    save_generator(path, build_g1("compact", 8), FACTS)
     return path
 
 
@@ -105,12 +105,12 @@ def test_a_full_disk_is_an_os_error_that_leaves_the_states_and_the_model_as_they
     with full_disk(1000) as disk:
         for step in (1, 2):
             save_state(disk, step, state_of(step))
-        save_generator(disk / "generator.pt", build_g1("compact"), FACTS)
+        save_generator(disk / "generator.pt", build_g1("compact", 8), FACTS)
         before = {path.name: path.read_bytes() for path in disk.iterdir()}
         with pytest.raises(OSError, match=r"No space left|File too large"):
             save_state(disk, 3, state_of(3, numbers=500_000))
         with pytest.raises(OSError, match=r"No space left|File too large"):
-            save_generator(disk / "generator.pt", build_g1("resnet"), FACTS | {"network": "resnet"})
+            save_generator(disk / "generator.pt", build_g1("resnet", 8), FACTS | {"network": "resnet"})
         assert {path.name: path.read_bytes() for path in disk.iterdir()} == before
         assert same(load_state(disk, "cpu"), 2)
         save_state(disk, 4, state_of(4))
@@ -356,7 +356,7 @@ def test_a_training_that_does_not_say_what_made_it_is_named_all_the_same(content
 
 @pytest.mark.parametrize("network", FAMILIES)
 def test_a_model_file_alone_gives_back_g1_and_its_facts(network, tmp_path):
-    path, facts, g1 = tmp_path / "generator.pt", FACTS | {"network": network}, build_g1(network)
+    path, facts, g1 = tmp_path / "generator.pt", FACTS | {"network": network}, build_g1(network, 8)
     save_generator(path, g1, facts)
     loaded, found = load_generator(path)
     assert found == facts and not loaded.training
@@ -367,7 +367,7 @@ def test_a_model_file_alone_gives_back_g1_and_its_facts(network, tmp_path):
 
 def test_a_model_file_describes_itself_to_other_programs(model):
     saved = torch.load(model, weights_only=True)
-    g1 = build_g1("compact")
+    g1 = build_g1("compact", 8)
     assert (saved["format"], saved["version"], saved["facts"]) == ("microsr generator", 2, FACTS)
     assert saved["architecture"] == {
         "network": "compact", "class": type(g1).__name__,
@@ -437,7 +437,7 @@ def test_a_model_file_without_one_of_its_facts_is_refused(key, model):
     change(model, facts=facts)
     refused(model, f"facts.{key}: is missing; train it again")
     with pytest.raises(ValidationError):
-        save_generator(model, build_g1("compact"), facts)
+        save_generator(model, build_g1("compact", 8), facts)
 
 
 @pytest.mark.parametrize(
@@ -483,8 +483,6 @@ def test_an_unknown_network_is_refused(model):
         ("parameters", 7),
         ("halo", 13),
         ("noise_scales", [2, 4]),
-        ("scale", 4),
-        ("scale", None),
     ],
 )
 def test_another_architecture_than_this_programs_is_refused_with_both_named(key, theirs, model):
@@ -494,6 +492,19 @@ def test_another_architecture_than_this_programs_is_refused_with_both_named(key,
     with pytest.raises(UserError) as error:
         load_generator(model)
     assert f"whose {key} is {theirs}, in this program it is {own}; use the microsr that trained it" in str(error.value)
+
+
+@pytest.mark.parametrize("scale", [3, None, "8"])
+def test_a_scale_that_no_network_has_is_refused(scale, model):
+    architecture = torch.load(model, weights_only=True)["architecture"]
+    change(model, architecture=architecture | {"scale": scale})
+    refused(model, f"has the scale {scale}, this program knows 2, 4, 8, 16; update microsr, or train it again")
+
+
+def test_weights_of_another_scale_than_the_file_says_are_refused(model):
+    architecture = torch.load(model, weights_only=True)["architecture"]
+    change(model, architecture=architecture | {"scale": 4})
+    refused(model, "was trained with a compact G1 whose parameters is")
 
 
 def test_weights_that_do_not_fit_are_refused(model):

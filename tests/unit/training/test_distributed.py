@@ -55,7 +55,7 @@ def alone(request, patches, tmp_path_factory):
 def assert_same(found, alone):
     """But for rounding, which Adam magnifies, measured by how far the training has come."""
     torch.manual_seed(3)
-    start = flat(build_g1("compact"))
+    start = flat(build_g1("compact", 8))
     assert (alone[0] - start).norm() > 0.05
     assert (found[0] - alone[0]).norm() < 2e-2 * (alone[0] - start).norm()
     pd.testing.assert_frame_equal(found[1], alone[1], rtol=1e-2, atol=1e-3)

@@ -18,7 +18,7 @@ def random_image(size, seed=0):
 
 def test_f_is_the_mean_of_each_8x8_block():
     image = torch.arange(256.0).reshape(1, 1, 16, 16)
-    pooled = losses.average_pool(image)
+    pooled = losses.average_pool(image, 8)
     # First block: rows 0 to 7 of 16, columns 0 to 7: mean of 16 r + c = 16 * 3.5 + 3.5.
     assert pooled.shape == (1, 1, 2, 2)
     assert pooled[0, 0, 0, 0] == 59.5
@@ -27,14 +27,14 @@ def test_f_is_the_mean_of_each_8x8_block():
 
 def test_g_repeats_each_pixel_8x8_times():
     small = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
-    large = losses.nearest_upsample(small)
+    large = losses.nearest_upsample(small, 8)
     assert large.shape == (1, 1, 16, 16)
     assert (large[0, 0, :8, 8:] == 2).all() and (large[0, 0, 8:, :8] == 3).all()
 
 
 def test_pooling_undoes_nearest_upsampling():
     a = random_image(6)
-    assert torch.allclose(losses.average_pool(losses.nearest_upsample(a)), a)
+    assert torch.allclose(losses.average_pool(losses.nearest_upsample(a, 8), 8), a)
 
 
 def test_downsample_loss_is_the_squared_difference_of_block_means():
@@ -97,11 +97,11 @@ def test_ssim_fits_its_window_to_small_patches_and_is_finite_with_gradient(size)
 
 def test_ssim_losses_are_zero_for_consistent_pairs_and_pool_or_upsample_as_the_paper_says():
     a, b_lr = random_image(16), random_image(4)
-    assert losses.clinical_ssim_loss(a, losses.nearest_upsample(a)).item() == pytest.approx(0, abs=1e-5)
-    assert losses.micro_ssim_loss(losses.nearest_upsample(b_lr), b_lr).item() == pytest.approx(0, abs=1e-5)
+    assert losses.clinical_ssim_loss(a, losses.nearest_upsample(a, 8)).item() == pytest.approx(0, abs=1e-5)
+    assert losses.micro_ssim_loss(losses.nearest_upsample(b_lr, 8), b_lr).item() == pytest.approx(0, abs=1e-5)
     b = random_image(128)
-    assert losses.clinical_ssim_loss(a, b).item() == pytest.approx(1 - losses.ssim(a, losses.average_pool(b)).item())
-    a_up = losses.nearest_upsample(a)
+    assert losses.clinical_ssim_loss(a, b).item() == pytest.approx(1 - losses.ssim(a, losses.average_pool(b, 8)).item())
+    a_up = losses.nearest_upsample(a, 8)
     assert losses.micro_ssim_loss(b, a).item() == pytest.approx(1 - losses.ssim(b, a_up).item())
 
 

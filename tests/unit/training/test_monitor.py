@@ -212,7 +212,7 @@ def test_a_panel_is_of_the_first_clinical_patches_above_and_their_sr_below(files
     grey = picture.reshape(128, 256, -1)[..., 0].astype(float)
     assert step == 7
     for k in range(4):
-        above = (losses.nearest_upsample(a)[k, 0] + 1) / 2 * 255
+        above = (losses.nearest_upsample(a, 8)[k, 0] + 1) / 2 * 255
         np.testing.assert_allclose(grey[:64, 64 * k : 64 * (k + 1)], above, atol=1.01)
         np.testing.assert_allclose(grey[64:, 64 * k : 64 * (k + 1)], 255 * k / 3, atol=1.01)
 

@@ -1,5 +1,6 @@
 """Scores of draws: the closed forms, what is best, and that gradients are finite where draws meet."""
 
+import functools
 import math
 
 import pytest
@@ -7,7 +8,9 @@ import torch
 
 from microsr.training.scores import neighbourhood_score, pool_score, spectrum_score
 
-SCORES = pytest.mark.parametrize("score", [pool_score, neighbourhood_score, spectrum_score])
+POOLS, NEIGHBOURHOODS = (functools.partial(score, scale=8) for score in (pool_score, neighbourhood_score))
+COARSE = [functools.partial(score, scale=2) for score in (pool_score, neighbourhood_score)]
+SCORES = pytest.mark.parametrize("score", [POOLS, NEIGHBOURHOODS, spectrum_score, *COARSE])
 
 
 def normal(*shape, seed=0):
@@ -58,7 +61,7 @@ def test_what_a_clinical_pixel_holds_is_scored():
     truth = torch.zeros(50, 1, 16, 16)
     own = normal(2, 50, 1, 16, 16)
     together = normal(2, 50, 1, 2, 2, seed=1).repeat_interleave(8, -1).repeat_interleave(8, -2)
-    assert pool_score(together, truth, 1.0) > 1.5 * pool_score(own, truth, 1.0)
+    assert POOLS(together, truth, 1.0) > 1.5 * POOLS(own, truth, 1.0)
 
 
 @SCORES

@@ -63,7 +63,7 @@ def test_a_pair_is_a_uct_patch_and_what_the_scanner_makes_of_it(patches):
     clean, noisy = batches(patches, start_noise=None), batches(patches)
     for step in (0, 1, 5):
         a, b = clean.pairs(step)
-        assert torch.equal(a, average_pool(b))
+        assert torch.equal(a, average_pool(b, 8))
         noise = noisy.pairs(step).a - a
         assert torch.equal(noisy.pairs(step).b, b)
         assert float(noise.std()) * 700 == pytest.approx(SCANNER.noise_hu, rel=0.2)
@@ -177,4 +177,4 @@ def test_the_gain_strengthens_the_planes_and_nothing_else():
                 expected[:, -1] *= 4
             assert torch.equal(other.state_dict()[name], expected), name
     assert all(equal(a.state_dict(), b.state_dict()) for a, b in zip(plain[2:], strong[2:], strict=True))
-    assert build_g1("compact").noise_scales == plain.g1.noise_scales
+    assert build_g1("compact", 8).noise_scales == plain.g1.noise_scales

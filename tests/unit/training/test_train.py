@@ -62,7 +62,7 @@ def test_every_fourth_clinical_input_is_an_average_pooled_uct_patch(patch_files)
     stream = batches(patch_files)
     pooled = torch.cat(
         [
-            losses.average_pool(normalise(torch.from_numpy(np.load(f).astype(np.float32)), WINDOW)[:, None])
+            losses.average_pool(normalise(torch.from_numpy(np.load(f).astype(np.float32)), WINDOW)[:, None], 8)
             for f in patch_files["micro"]
         ]
     )

@@ -89,7 +89,7 @@ def test_a_magnified_volume_covers_the_same_area(volume):
     """Pixel / 8; the outer edge of the first pixel stays, so its centre moves by (1 - 1/8) / 2 of a pixel towards
     it.
     """
-    geometry = magnified_geometry(volume)
+    geometry = magnified_geometry(volume, 8)
     assert geometry["spacing"] == pytest.approx((0.0625, 0.075, 2.0)) and geometry["direction"] == TURNED
     fine = Volume(np.zeros((2, 24, 32)), **geometry)
     assert fine.point((0, -0.5, -0.5)) == pytest.approx(volume.point((0, -0.5, -0.5)))

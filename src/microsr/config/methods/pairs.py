@@ -54,8 +54,8 @@ class PosteriorMethod(PairedMethod):
     alpha: Fraction = 0.95
     """Almost fair scores: 1 is fair, less holds the draws from falling together (Lang et al. 2024)."""
     pools: Weight = 1.0
-    """Weight of the CRPS of means over 1, 2, 4 and 8 pixels a side."""
+    """Weight of the CRPS of means over 1, 2, 4, ... pixels a side, up to a clinical one."""
     neighbourhoods: Weight = 1.0
-    """Weight of the energy score of 8 x 8 neighbourhoods."""
+    """Weight of the energy score of neighbourhoods of a clinical pixel (8 x 8 at a scale of 8)."""
     spectrum: Weight = 0.5
     """Weight of the score of Fourier modes."""

@@ -25,7 +25,6 @@ from torchmetrics.image.kid import KernelInceptionDistance
 from microsr.core.errors import UserError
 from microsr.core.progress import logger
 from microsr.core.provenance import write_run
-from microsr.core.scale import SCALE
 from microsr.core.streams import Stream, numpy_stream
 from microsr.evaluation import tables
 from microsr.evaluation.tissue_features import cut, load
@@ -117,14 +116,14 @@ def evaluate(
     for image, path in zip([volume, *references], [superresolved, *micro], strict=True):
         alignment.check_unit(image, path)
     slices = alignment.held_slices(volume, superresolved, ct, clinical)
-    alignment.check_input(volume, superresolved, ct, clinical, slices)
+    scale = alignment.check_input(volume, superresolved, ct, clinical, slices)
     lung = mask, slices
     halves = [_halves(open_mask(path)) for path in micro]
-    size, counts = _size(lung, halves, superresolved, micro)
+    size, counts = _size(lung, halves, scale, superresolved, micro)
 
     stream = numpy_stream(Stream.FEATURE_WINDOWS, SEED)
-    places = _places(ct.array, lung, counts[0], size // SCALE, WINDOWS, stream)
-    places = np.column_stack([np.searchsorted(slices, places[:, 0]), SCALE * places[:, 1:]])
+    places = _places(ct.array, lung, counts[0], size // scale, WINDOWS, stream)
+    places = np.column_stack([np.searchsorted(slices, places[:, 0]), scale * places[:, 1:]])
     described = network.describe(cut(volume.array, places, size))
     real = [
         _micro_features(network, references, [h[i] for h in halves], counts[1 + i :: 2], size, stream) for i in (0, 1)
@@ -158,13 +157,13 @@ def _halves(mask: Any) -> tuple[Region, Region]:
 
 
 def _size(
-    lung: Region, halves: list[tuple[Region, Region]], path: Path, micro: list[Path]
+    lung: Region, halves: list[tuple[Region, Region]], scale: int, path: Path, micro: list[Path]
 ) -> tuple[int, list[np.ndarray]]:
     """The largest window that has room in the lung and in each half of each specimen, and the positions on their
     slices.
     """
     for size in SIZES:
-        regions = [(lung, size // SCALE), *((half, size) for pair in halves for half in pair)]
+        regions = [(lung, size // scale), *((half, size) for pair in halves for half in pair)]
         counts = [positions.count_positions(m, side, 1.0, z) for (m, z), side in regions]
         room = [n.sum() / (side / 2) ** 2 for n, (_, side) in zip(counts, regions, strict=True)]
         if min(room) >= ENOUGH_ROOM:

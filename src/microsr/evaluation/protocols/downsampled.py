@@ -17,7 +17,6 @@ from microsr import config
 from microsr.core.errors import UserError
 from microsr.core.progress import Progress
 from microsr.core.provenance import write_run
-from microsr.core.scale import SCALE
 from microsr.evaluation import metrics, tables
 from microsr.physics.moments import Moments
 from microsr.preprocessing.downsample import crop, pooled_mask
@@ -30,8 +29,9 @@ PROTOCOL = "downsampled"
 def evaluate(names: tables.Names, superresolved: Path, micro: Path, output: Path, settings: config.Evaluate) -> None:
     """Write the table of the protocol.
 
-    superresolved: HU, made from the down-sampled uCT. micro: the uCT itself, HU, with its specimen mask. Only 8x8
-    blocks wholly inside the specimen count.
+    superresolved: HU, made from the down-sampled uCT; by how much, its attribute `scale` says (8 if it has none).
+    micro: the uCT itself, HU, with its specimen mask. Only clinical pixels (scale x scale blocks) wholly inside the
+    specimen count.
 
     Raises
     ------
@@ -42,12 +42,13 @@ def evaluate(names: tables.Names, superresolved: Path, micro: Path, output: Path
     image, true, mask = open_volume(superresolved), open_volume(micro), open_mask(micro)
     for volume, path in ((image, superresolved), (true, micro)):
         alignment.check_unit(volume, path)
-    slices = micro_slices(image, superresolved, true, micro)
+    scale = image.attributes.get("scale", config.DEFAULT_SCALE)
+    slices = micro_slices(image, superresolved, true, micro, scale)
     differences, similarity, multiscale = Moments(), Moments(), Moments()
     progress = Progress(len(slices), "slices")
     for i, z in enumerate(slices):
-        pair = np.asarray(image.array[i]), crop(np.asarray(true.array[z]))
-        inside = metrics.magnify(pooled_mask(np.asarray(mask[z])))
+        pair = np.asarray(image.array[i]), crop(np.asarray(true.array[z]), scale)
+        inside = metrics.magnify(pooled_mask(np.asarray(mask[z]), scale), scale)
         if inside.any():
             differences.add(metrics.truth_difference(*pair, inside))
             similarity.add(metrics.ssim_values(*pair, inside, settings.data_range_hu))
@@ -70,7 +71,7 @@ def evaluate(names: tables.Names, superresolved: Path, micro: Path, output: Path
     write_run(output, "evaluate.downsampled", chosen, inputs, started, micro_slices=slices)
 
 
-def micro_slices(image: Volume, image_path: Path, true: Volume, true_path: Path) -> list[int]:
+def micro_slices(image: Volume, image_path: Path, true: Volume, true_path: Path, scale: int) -> list[int]:
     """The uCT slices that a super-resolved volume shows, found from where its slices lie.
 
     Raises
@@ -79,7 +80,7 @@ def micro_slices(image: Volume, image_path: Path, true: Volume, true_path: Path)
         The volumes do not lie on one grid.
     """
     axes = np.reshape(true.direction, (3, 3))
-    shape = tuple(n // SCALE * SCALE for n in true.shape[1:])
+    shape = tuple(n // scale * scale for n in true.shape[1:])
     ends = [(0, 0, 0), (image.shape[0] - 1, image.shape[1] - 1, image.shape[2] - 1)]
     steps = np.array([axes.T @ (image.point(end) - true.origin) / true.spacing for end in ends])[:, ::-1]
     found = np.rint(np.linspace(steps[0, 0], steps[1, 0], image.shape[0])).astype(int).tolist()

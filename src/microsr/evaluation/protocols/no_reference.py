@@ -15,7 +15,6 @@ import numpy as np
 from microsr import config
 from microsr.core.errors import UserError
 from microsr.core.progress import Progress, logger
-from microsr.core.scale import SCALE
 from microsr.core.streams import Stream, numpy_stream
 from microsr.evaluation import metrics, texture
 from microsr.evaluation.tables import Row
@@ -23,14 +22,15 @@ from microsr.physics import spectrum
 from microsr.physics.moments import Moments
 from microsr.physics.scanner import KERNELS
 from microsr.preprocessing import positions
+from microsr.volume.alignment import scale_of
 from microsr.volume.storage import Volume
 
 PROTOCOL = "no_reference"
 WINDOWS = 256
 """Windows drawn from each volume for its spectrum and its histogram."""
 WINDOW_SIZES = (128, 64, 32)
-"""Sides of the windows, pixels: the largest that fits is used. Multiples of 16, so that the clinical Nyquist limit
-and the checkerboard's frequencies fall on exact steps."""
+"""Sides of the windows, pixels: the largest that fits is used, of those of at least four clinical pixels. Multiples of
+32, so that the clinical Nyquist limit and the checkerboard's frequencies fall on exact steps."""
 ENOUGH_ROOM = 8
 """Windows, each half overlapping the next, that must fit into a volume's mask for a size to be taken."""
 WINDOW_SEED = 0
@@ -51,7 +51,7 @@ def slice_rows(
         Nothing of these slices is inside the mask.
     """
     pooled, vessels, airways = (Moments() for _ in range(3))
-    again = _ScannedAgain(clinical, mask, scanner)
+    again = _ScannedAgain(clinical, mask, scanner, scale_of(sr, clinical))
     progress = Progress(len(slices), "slices")
     for i, z in enumerate(slices):
         image, pixels, lung = np.asarray(sr.array[i]), np.asarray(clinical.array[z]), np.asarray(mask[z])
@@ -83,15 +83,15 @@ def slice_rows(
 class _ScannedAgain:
     """Super-resolved slices, scanned again, minus the clinical ones, at the mask's pixels."""
 
-    def __init__(self, clinical: Volume, mask: Any, scanner: config.Scanner) -> None:
-        self._clinical, self._mask, self._kernel = clinical, mask, KERNELS[scanner.kernel]
+    def __init__(self, clinical: Volume, mask: Any, scanner: config.Scanner, scale: int) -> None:
+        self._scale, self._clinical, self._mask, self._kernel = scale, clinical, mask, KERNELS[scanner.kernel]
         self._weights = metrics.slice_weights(clinical.spacing[2], scanner.slice_sigma_mm)
         self._in_plane, self._whole = Moments(), Moments()
         self._last: deque[tuple[int, np.ndarray]] = deque(maxlen=len(self._weights))
 
     def add(self, z: int, image: np.ndarray) -> None:
-        """Scan the slice z, HU [8 rows, 8 columns]; slices come in rising order."""
-        scanned = metrics.scan_in_plane(image, self._kernel, self._clinical.spacing[:2])
+        """Scan the slice z, HU [scale * rows, scale * columns]; slices come in rising order."""
+        scanned = metrics.scan_in_plane(image, self._kernel, self._clinical.spacing[:2], self._scale)
         self._compare(z, scanned, self._in_plane)
         self._last.append((z, scanned))
         reach = len(self._weights) // 2
@@ -127,11 +127,12 @@ def window_rows(
     UserError
         A mask has no room for the smallest window.
     """
-    size, counts = _window_size(mask, slices, sr_path, masks, paths)
+    scale = sr.shape[1] // len(mask[slices[0]])
+    size, counts = _window_size(mask, slices, scale, sr_path, masks, paths)
     logger.info("spectra from %d windows of %dx%d pixels in each volume", WINDOWS, size, size)
     stream = numpy_stream(Stream.TEXTURE_WINDOWS, WINDOW_SEED)
-    places = positions.draw_positions(mask, size // SCALE, 1.0, WINDOWS, stream, counts[0], slices)
-    places = np.column_stack([np.searchsorted(slices, places[:, 0]), SCALE * places[:, 1:]])
+    places = positions.draw_positions(mask, size // scale, 1.0, WINDOWS, stream, counts[0], slices)
+    places = np.column_stack([np.searchsorted(slices, places[:, 0]), scale * places[:, 1:]])
     power, share = _power_and_histogram(sr.array, places, size)
     reference_power, reference_share = np.zeros_like(power), np.zeros_like(share)
     for volume, specimen, count in zip(references, masks, counts[1:], strict=True):
@@ -140,9 +141,9 @@ def window_rows(
         reference_power += one_power / len(references)
         reference_share += one_share / len(references)
     return [
-        (PROTOCOL, "spectrum_distance", metrics.spectrum_distance(power, reference_power), "log10 power"),
+        (PROTOCOL, "spectrum_distance", metrics.spectrum_distance(power, reference_power, scale), "log10 power"),
         (PROTOCOL, "histogram_distance", texture.histogram_distance(share, reference_share), "HU"),
-        (PROTOCOL, "checkerboard", metrics.checkerboard(power), "log10 ratio"),
+        (PROTOCOL, "checkerboard", metrics.checkerboard(power, scale), "log10 ratio"),
     ]
 
 
@@ -157,13 +158,13 @@ def _power_and_histogram(array: Any, places: np.ndarray, size: int) -> tuple[np.
 
 
 def _window_size(
-    mask: Any, slices: list[int], sr_path: Path, masks: list[Any], paths: list[Path]
+    mask: Any, slices: list[int], scale: int, sr_path: Path, masks: list[Any], paths: list[Path]
 ) -> tuple[int, list[np.ndarray]]:
     """The largest window with room in every volume, and the number of its positions on each slice of each volume."""
-    for size in WINDOW_SIZES:
-        counts = [positions.count_positions(mask, size // SCALE, 1.0, slices)]
+    for size in (size for size in WINDOW_SIZES if size >= 4 * scale):
+        counts = [positions.count_positions(mask, size // scale, 1.0, slices)]
         counts += [positions.count_positions(m, size, 1.0) for m in masks]
-        steps = [size // SCALE / 2] + [size / 2] * len(masks)
+        steps = [size // scale / 2] + [size / 2] * len(masks)
         if all(c.sum() >= ENOUGH_ROOM * step**2 for c, step in zip(counts, steps, strict=True)):
             return size, counts
     for count, path, what in zip(counts, [sr_path, *paths], ["clinical"] + ["specimen"] * len(paths), strict=True):

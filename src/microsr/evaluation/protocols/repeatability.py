@@ -21,7 +21,6 @@ from skimage.morphology import skeletonize
 from microsr.core.errors import UserError
 from microsr.core.progress import Progress
 from microsr.core.provenance import write_run
-from microsr.core.scale import SCALE
 from microsr.evaluation import metrics, tables
 from microsr.physics.moments import Moments
 from microsr.physics.pooling import average_pool
@@ -148,15 +147,16 @@ class Comparison:
     lumens: Counts = field(default_factory=Counts)
 
     def add(self, first: np.ndarray, second: np.ndarray, mask: np.ndarray) -> None:
-        """Add one slice: two images in HU, [8 rows, 8 columns], and its clinical mask [rows, columns].
+        """Add one slice: two images in HU, [scale * rows, scale * columns], and its clinical mask [rows, columns].
 
         Structures are looked for one clinical pixel inside the mask's border: the chest wall there is in every image.
         """
         lung = np.asarray(mask) != 0
-        inside = metrics.magnify(lung)
+        scale = len(first) // len(lung)
+        inside = metrics.magnify(lung, scale)
         pair = [np.asarray(image, np.float32) for image in (first, second)]
         self.full.add((pair[0] - pair[1])[inside])
-        self.pooled.add(average_pool(pair[0] - pair[1])[lung])
+        self.pooled.add(average_pool(pair[0] - pair[1], scale)[lung])
         details = [texture(image, inside)[inside] for image in pair]
         self.fine.add(details[0] - details[1])
         self.product.add(details[0] * details[1])
@@ -165,7 +165,7 @@ class Comparison:
         if not self.is_lung:
             return
         smoothed = [gaussian_filter(image, STRUCTURE_SIGMA) for image in pair]
-        core = binary_erosion(inside, iterations=SCALE)
+        core = binary_erosion(inside, iterations=scale)
         count_walls(smoothed, core, self.walls)
         count_lumens(smoothed, core, self.lumens)
 

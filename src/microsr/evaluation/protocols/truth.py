@@ -79,6 +79,7 @@ def rows(
     crossings = None
     if reference.airways is not None:
         crossings = airways.crossings(reference.airways, truth, slices, bronchioles.BINS_MM[-1])
+    scale = sr.shape[1] // len(mask[slices[0]])
     measures = _Measures(sr, settings.data_range_hu, KERNELS[scanner.kernel], np.asarray(mask[slices[0]]).shape)
     volume = create_volume(maps, sr.shape, sr)[0] if maps is not None else None
     progress = Progress(len(slices), "slices")
@@ -86,7 +87,7 @@ def rows(
     def compare_slices() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Compare slice by slice; yields what the lesions, which span slices, need of each."""
         for i, z in enumerate(slices):
-            image, true, lung = np.asarray(sr.array[i]), np.asarray(truth.array[z]), metrics.magnify(mask[z])
+            image, true, lung = np.asarray(sr.array[i]), np.asarray(truth.array[z]), metrics.magnify(mask[z], scale)
             null = measures.compare(image, true, lung)
             if thick is not None:
                 measures.compare_thick(image, np.asarray(thick.array[z]), lung)
@@ -101,11 +102,11 @@ def rows(
                 measures.compare_tissues(image, true, tissues)
                 if crossings is not None:
                     measures.compare_airways(image, true, tissues, crossings[crossings["slice"] == z])
-            pooled = [structures.pool(values) for values in (image, true, inside)]
+            pooled = [structures.pool(values, scale) for values in (image, true, inside)]
             yield pooled[0], pooled[1], pooled[2] > 0.5
             progress.advance()
 
-    spacing = (sr.spacing[2], *(structures.LESION_POOL * s for s in sr.spacing[1::-1]))
+    spacing = (sr.spacing[2], *(structures.pooling(scale) * s for s in sr.spacing[1::-1]))
     if is_lung:
         lesions = structures.lesions(compare_slices(), spacing)
     else:
@@ -146,7 +147,7 @@ class _Measures:
     def __init__(self, sr: Volume, data_range: float, kernel: Any, shape: tuple[int, int]) -> None:
         self.spacing, self.data_range = sr.spacing, data_range
         clinical = tuple(s * sr.shape[1] / shape[0] for s in sr.spacing[:2])
-        self.split = nullspace.Split(kernel, clinical, shape)
+        self.split = nullspace.Split(kernel, clinical, shape, sr.shape[1] // shape[0])
         self.difference, self.similarity, self.measured = Moments(), Moments(), Moments()
         self.thick = Moments(), Moments()
         self.multiscale: list[tuple[float, int]] = []

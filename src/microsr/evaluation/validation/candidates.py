@@ -17,7 +17,6 @@ import torch
 from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter
 
 from microsr import config
-from microsr.core.scale import SCALE
 from microsr.core.streams import Stream, numpy_stream
 from microsr.evaluation.bronchioles import BINS_MM
 from microsr.evaluation.metrics import CLINICAL_NYQUIST
@@ -63,10 +62,16 @@ class Lung:
     airways: Path
 
     @property
+    def scale(self) -> int:
+        """Pixels of the truth along a clinical one."""
+        return self.truth.shape[1] // self.clinical.shape[1]
+
+    @property
     def mask(self) -> np.ndarray:
         """Clinical pixels that lie wholly in the lung, bool."""
         slices, rows, columns = self.clinical.shape
-        return (self.labels != Tissue.OUTSIDE).reshape(slices, rows, SCALE, columns, SCALE).all(axis=(2, 4))
+        scale = self.scale
+        return (self.labels != Tissue.OUTSIDE).reshape(slices, rows, scale, columns, scale).all(axis=(2, 4))
 
 
 def make_candidates(lung: Lung, other: Lung, scanner: config.Scanner) -> dict[str, np.ndarray]:
@@ -75,13 +80,14 @@ def make_candidates(lung: Lung, other: Lung, scanner: config.Scanner) -> dict[st
     rows = pd.DataFrame(crossings(lung.airways, lung.truth, list(range(len(truth))), BINS_MM[-1]))
     tubes, solids = (np.isin(lung.labels, kinds) for kinds in (_TUBES, _SOLIDS))
     scan = torch.from_numpy(lung.clinical.array.astype(np.float32))[:, None]
-    bicubic, nearest = (np.asarray(upsample(scan)[:, 0]) for upsample in (bicubic_upsample, nearest_upsample))
+    ways = (bicubic_upsample, nearest_upsample)
+    bicubic, nearest = (np.asarray(upsample(scan, lung.scale)[:, 0]) for upsample in ways)
     power = _texture_power(other)
     fine = np.where(lung.labels != Tissue.OUTSIDE, _grain(truth.shape, power, random), 0)
     checks = (-1.0) ** np.indices(truth.shape)[1:].sum(axis=0)
     return {
         "blurred": _each(truth, lambda image: gaussian_filter(image, BLUR_MM / lung.truth.spacing[0])),
-        "shifted": np.roll(truth, SCALE // 2, axis=1),
+        "shifted": np.roll(truth, lung.scale // 2, axis=1),
         "other_lung": other.truth.array.astype(np.float32),
         "linear": _linear_estimate(lung, power, scanner),
         "nearest": nearest,
@@ -132,7 +138,7 @@ def _grain(shape: tuple[int, ...], power: Callable, random: np.random.Generator)
 def _linear_estimate(lung: Lung, power: Callable, scanner: config.Scanner) -> np.ndarray:
     """The scan through the Wiener filter of the scanner's in-plane part, slice by slice."""
     scan, kernel = lung.clinical.array.astype(np.float32), KERNELS[scanner.kernel]
-    split = Split(kernel, lung.clinical.spacing[:2], scan.shape[1:])
+    split = Split(kernel, lung.clinical.spacing[:2], scan.shape[1:], lung.scale)
     noise = scanner.noise_hu**2 * sampled_noise_power(kernel, scanner.pixel_mm, scan.shape[1:])
     level = np.median(scan[lung.mask])
     signal = power(_frequencies(lung.truth.shape[1:]))

@@ -22,7 +22,6 @@ from microsr import config
 from microsr.config import Figures, Inset
 from microsr.core.errors import UserError
 from microsr.core.progress import logger
-from microsr.core.scale import SCALE
 from microsr.evaluation.names import method_name
 from microsr.figures.figure import Record
 from microsr.figures.style import (
@@ -40,6 +39,7 @@ from microsr.figures.style import (
 )
 from microsr.physics.pooling import average_pool
 from microsr.preprocessing.positions import admissible
+from microsr.volume.alignment import scale_of
 from microsr.volume.storage import Volume, open_mask, open_volume
 
 MARGIN_MM = 5.0
@@ -75,12 +75,14 @@ class Panel:
     index: int
     scale: int
 
-    def crop(self, field: Field) -> np.ndarray:
-        """The field in HU, float32, on the super-resolved grid: [8 rows, 8 columns]; clinical pixels are repeated."""
+    def crop(self, field: Field, finest: int) -> np.ndarray:
+        """The field in HU, float32, with `finest` pixels to a clinical one along each side; larger pixels are
+        repeated.
+        """
         s = self.scale
         rows, columns = slice(field.top * s, field.bottom * s), slice(field.left * s, field.right * s)
         pixels = np.asarray(self.volume.array[self.index, rows, columns], np.float32)
-        return pixels.repeat(SCALE // s, axis=0).repeat(SCALE // s, axis=1)
+        return pixels.repeat(finest // s, axis=0).repeat(finest // s, axis=1)
 
 
 def make_comparison(
@@ -109,13 +111,13 @@ def make_comparison(
     index = choose_slice(mask, {path: _slices(path, sr) for path, sr in found.values()}, settings.slice)
     panels = [Panel("Clinical CT", volume, index, 1)]
     for name, (path, sr) in found.items():
-        _check_grid(path, sr, clinical, volume)
-        panels.append(Panel(method_name(name), sr, _slices(path, sr).index(index), SCALE))
+        scale = _check_grid(path, sr, clinical, volume)
+        panels.append(Panel(method_name(name), sr, _slices(path, sr).index(index), scale))
         drawn[path] = [panels[-1].index]
     if truth is not None:
         true = open_volume(truth)
-        _check_grid(truth, true, clinical, volume)
-        panels.append(Panel("Truth", true, _slice_at(truth, true, volume, index), SCALE))
+        scale = _check_grid(truth, true, clinical, volume)
+        panels.append(Panel("Truth", true, _slice_at(truth, true, volume, index), scale))
         drawn[truth] = [panels[-1].index]
 
     lung = np.asarray(mask[index]) > 0
@@ -218,6 +220,7 @@ def draw_comparison(
     bands = -(-len(panels) // columns)
     clinical = panels[0].volume
     x, y = clinical.spacing[:2]
+    finest = max(panel.scale for panel in panels)
     fields = [field, *(Field(i.row, i.row + i.size, i.column, i.column + i.size) for i in insets)]
     shapes = [f.shape[0] * y / (f.shape[1] * x) for f in fields]
     column_width = (PAGE - 2 * edge - gap * (columns - 1)) / columns
@@ -235,7 +238,7 @@ def draw_comparison(
                 left = edge + column * (column_width + gap)
                 box = (left / PAGE, (upper - side * shape) / height, side / PAGE, side * shape / height)
                 axes = figure.add_axes(box)
-                _show(axes, panel, shown, field, window, side)
+                _show(axes, panel, shown, field, window, side, finest)
                 if row == 0:
                     _heading(axes, first + column, panel)
                     _mark_insets(axes, insets, field, x, y)
@@ -253,10 +256,12 @@ def draw_comparison(
     return figure
 
 
-def _show(axes, panel: Panel, shown: Field, origin: Field, window: tuple[float, float], side: float) -> None:
-    pixels = panel.crop(shown)
+def _show(
+    axes, panel: Panel, shown: Field, origin: Field, window: tuple[float, float], side: float, finest: int
+) -> None:
+    pixels = panel.crop(shown, finest)
     factor = 1
-    while factor < SCALE and pixels.shape[1] / (2 * factor) >= side * DPI:
+    while factor < finest and pixels.shape[1] / (2 * factor) >= side * DPI:
         factor *= 2
     rows, columns = shown.shape
     averaged = average_pool(pixels, factor)
@@ -301,15 +306,18 @@ def _slices(path: Path, volume: Volume) -> list[int]:
     return slices
 
 
-def _check_grid(path: Path, volume: Volume, clinical_path: Path, clinical: Volume) -> None:
-    wanted = tuple(SCALE * n for n in clinical.shape[1:])
-    spacing = np.multiply(volume.spacing[:2], SCALE)
+def _check_grid(path: Path, volume: Volume, clinical_path: Path, clinical: Volume) -> int:
+    """The scale of a volume on the grid of the clinical CT, magnified."""
+    scale = scale_of(volume, clinical)
+    wanted = tuple(scale * n for n in clinical.shape[1:])
+    spacing = np.multiply(volume.spacing[:2], scale)
     if volume.shape[1:] != wanted or not np.allclose(spacing, clinical.spacing[:2], rtol=1e-3):
         raise UserError(
             f"{path} has {volume.shape[1]} x {volume.shape[2]} pixels of {volume.spacing[0]:.4g} mm; on the grid of "
-            f"{clinical_path} magnified {SCALE} times there are {wanted[0]} x {wanted[1]} of "
-            f"{clinical.spacing[0] / SCALE:.4g} mm; give volumes of the same case"
+            f"{clinical_path} magnified {scale} times there are {wanted[0]} x {wanted[1]} of "
+            f"{clinical.spacing[0] / scale:.4g} mm; give volumes of the same case"
         )
+    return scale
 
 
 def _slice_at(path: Path, volume: Volume, clinical: Volume, index: int) -> int:

@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 from microsr import config
 from microsr.config import Figures, Inset
 from microsr.core.errors import UserError
-from microsr.core.scale import SCALE
 from microsr.evaluation.metrics import magnify
 from microsr.evaluation.names import method_name
 from microsr.figures.figure import Record
@@ -36,7 +35,7 @@ from microsr.figures.style import (
     scale_bar,
     styled,
 )
-from microsr.volume.alignment import check_overlay, held_slices
+from microsr.volume.alignment import check_overlay, held_slices, scale_of
 from microsr.volume.storage import Volume, open_mask, open_volume
 
 ERROR_HU = 400.0
@@ -68,6 +67,7 @@ def make_hallucination(
     ct, mask, true = open_volume(clinical), open_mask(clinical), open_volume(truth)
     volumes = {path: open_volume(path) for path in (*superresolved.values(), *maps.values())}
     slices = {path: held_slices(volume, path, ct, clinical) for path, volume in volumes.items()}
+    scale = scale_of(true, ct)
     for path, volume in volumes.items():
         check_overlay(volume, path, true, true.shape, truth, slices[path])
     index = choose_slice(mask, slices, settings.slice)
@@ -80,9 +80,9 @@ def make_hallucination(
     field = insets[0]
 
     def crop(path: Path) -> np.ndarray:
-        return _crop(volumes[path].array[slices[path].index(index)], field)
+        return _crop(volumes[path].array[slices[path].index(index)], field, scale)
 
-    target, inside = _crop(true.array[index], field), _crop(magnify(lung), field).astype(bool)
+    target, inside = _crop(true.array[index], field, scale), _crop(magnify(lung, scale), field, scale).astype(bool)
     rows = {}
     for name, path in superresolved.items():
         image, null = crop(path), crop(maps[name])
@@ -93,11 +93,11 @@ def make_hallucination(
     return {"slice": index, "field": field.model_dump(), "slices_read": drawn}
 
 
-def _crop(image: Any, field: Inset) -> np.ndarray:
-    rows, columns = (slice(SCALE * first, SCALE * (first + field.size)) for first in (field.row, field.column))
+def _crop(image: Any, field: Inset, scale: int) -> np.ndarray:
+    rows, columns = (slice(scale * first, scale * (first + field.size)) for first in (field.row, field.column))
     found = np.asarray(image[rows, columns], np.float32)
-    if found.shape != (SCALE * field.size,) * 2:
-        raise UserError(f"figures.insets: the first one does not lie in the slice of {len(image) // SCALE} rows")
+    if found.shape != (scale * field.size,) * 2:
+        raise UserError(f"figures.insets: the first one does not lie in the slice of {len(image) // scale} rows")
     return found
 
 
@@ -111,8 +111,9 @@ def draw_hallucination(
 ) -> Figure:
     """Draw clinical CT and truth on the left and a row of image, measurable error and hallucination for each method.
 
-    clinical: HU [size, size]; truth and rows: HU [8 size, 8 size]. volume: gives the pixel size and the direction.
-    Errors share one symmetric colour scale, whose ends are ERROR_HU; the number in a panel is its root mean square.
+    clinical: HU [size, size]; truth and rows: HU [scale * size, scale * size]. volume: gives the pixel size and the
+    direction. Errors share one symmetric colour scale, whose ends are ERROR_HU; the number in a panel is its root mean
+    square.
     """
     edge, gap, head, foot = 0.12, 0.06, 0.22, 0.44
     lines = max(len(rows), 2)

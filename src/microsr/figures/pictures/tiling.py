@@ -19,10 +19,9 @@ from matplotlib.figure import Figure
 from scipy.ndimage import uniform_filter
 
 from microsr import config
-from microsr.config import Figures
+from microsr.config import DEFAULT_SCALE, Figures
 from microsr.core.errors import UserError
 from microsr.core.files import write_csv
-from microsr.core.scale import SCALE
 from microsr.evaluation.names import method_name
 from microsr.figures.figure import Record
 from microsr.figures.pictures.comparison import choose_slice
@@ -86,11 +85,12 @@ def make_tiling(
     index = choose_slice(mask, {clinical: list(range(ct.shape[0]))}, settings.slice)
     row, column = most_lung(np.asarray(mask[index]) > 0, size)
     pixels = np.asarray(ct.array[index])[row : row + size, column : column + size]
-    upsamplers: dict[str, Upsampler] = {"bicubic": Bicubic()}
-    upsamplers |= {name: Generator(path, "cpu", "float32") for name, path in models.items()}
+    upsamplers: dict[str, Upsampler] = {name: Generator(path, "cpu", "float32") for name, path in models.items()}
+    scale = next((upsampler.scale for upsampler in upsamplers.values()), DEFAULT_SCALE)
+    upsamplers = {"bicubic": Bicubic(scale)} | upsamplers
     rows = {name: compare(pixels, index, upsampler, tile) for name, upsampler in upsamplers.items()}
     halos = {name: upsampler.reach for name, upsampler in upsamplers.items()}
-    save(draw_tiling(rows, halos, ct, settings.display_window_hu, tile), output)
+    save(draw_tiling(rows, halos, ct, settings.display_window_hu, tile, scale), output)
     write_csv(table, tabulate(rows, halos, tile), float_format="%.3g")
     return {"slice": index, "row": row, "column": column}
 
@@ -109,7 +109,8 @@ def most_lung(lung: np.ndarray, size: int) -> tuple[int, int]:
 def compare(hu: np.ndarray, index: int, upsampler: Upsampler, tile: int) -> Row:
     """Super-resolve a slice, HU [rows, columns], in one piece, in tiles with a halo, and in tiles each by itself.
 
-    index: the slice's number in its volume. tile: side, clinical pixels. Returns float32 [8 rows, 8 columns] each.
+    index: the slice's number in its volume. tile: side, clinical pixels. Returns float32 [scale * rows, scale *
+    columns] each.
     """
     one = upsample_slice(hu, index, upsampler, max(hu.shape))
     return one, *(np.abs(way(hu, index, upsampler, tile) - one) for way in (upsample_slice, each_alone))
@@ -119,11 +120,12 @@ def each_alone(hu: np.ndarray, index: int, upsampler: Upsampler, tile: int) -> n
     """What `upsample_slice` does not do: super-resolve each tile of a slice as if nothing were around it (same
     noise).
     """
-    found = np.empty([SCALE * n for n in hu.shape], np.float32)
+    scale = upsampler.scale
+    found = np.empty([scale * n for n in hu.shape], np.float32)
     random = upsampler.draw(index, hu.shape)
     with Magnifier(upsampler, tile) as magnify:
         for one in tiles(whole_slice(hu.shape), hu.shape, tile, halo=0):
-            found[_magnify_region(one.keep, SCALE)] = magnify(
+            found[_magnify_region(one.keep, scale)] = magnify(
                 hu[one.keep],
                 [plane[..., *_magnify_region(one.keep, plane.shape[-1] // hu.shape[1])] for plane in random],
             ).numpy()
@@ -146,18 +148,19 @@ def tabulate(rows: dict[str, Row], halos: dict[str, int], tile: int) -> pd.DataF
 
 @styled
 def draw_tiling(
-    rows: dict[str, Row], halos: dict[str, int], volume: Volume, window: tuple[float, float], tile: int
+    rows: dict[str, Row], halos: dict[str, int], volume: Volume, window: tuple[float, float], tile: int, scale: int
 ) -> Figure:
     """Draw a row for each method: in one piece, the difference in tiles with a halo, the difference in tiles alone.
 
-    halos: clinical pixels around a tile that influence it. volume: gives pixel size and direction. The differences
+    halos: clinical pixels around a tile that influence it. volume: the clinical CT, which gives pixel size and
+    direction. scale: pixels of the images along a clinical one. The differences
     share one logarithmic scale, DIFFERENCE_HU; a pixel of print shows the largest difference under it, and a panel says
     the largest of all. Ticks are where tiles meet.
     """
     edge, gap, head, foot, between = 0.15, 0.15, 0.42, 0.42, 0.22
     first = next(iter(rows.values()))[0]
     x, y = volume.spacing[:2]
-    across, down = first.shape[1] / SCALE * x, first.shape[0] / SCALE * y
+    across, down = first.shape[1] / scale * x, first.shape[0] / scale * y
     column_width = (PAGE - 2 * edge - 2 * gap) / 3
     side = fitting(column_width, head + len(rows) * between + foot, len(rows) * down / across)
     panel = side * down / across
@@ -185,7 +188,7 @@ def draw_tiling(
         titles = [f"tiles of {tile} pixels, {how}" for how in (f"halo of {halos[name]}", "each by itself")]
         for column, (title, difference) in enumerate(zip(titles, differences, strict=True), start=1):
             # What is beyond the scale, nothing too, has the colour of its end.
-            shown = np.maximum(_coarsen(difference, int(side * DPI)), DIFFERENCE_HU[0])
+            shown = np.maximum(_coarsen(difference, int(side * DPI), scale), DIFFERENCE_HU[0])
             colours = {"cmap": COLOUR_MAP, "norm": LogNorm(*DIFFERENCE_HU), "interpolation": "nearest"}
             axes = show(row, column, title, shown, **colours)
             axes.set_xticks(np.arange(tile * x, across - x / 2, tile * x), [])
@@ -200,12 +203,12 @@ def draw_tiling(
     return figure
 
 
-def _coarsen(image: np.ndarray, pixels: int) -> np.ndarray:
-    """The largest value of each block of 1, 2, 4 or 8 pixels a side, so that not much more than `pixels` are left along
-    a side.
+def _coarsen(image: np.ndarray, pixels: int, scale: int) -> np.ndarray:
+    """The largest value of each block of 1, 2, 4, ... pixels a side, up to the scale, so that not much more than
+    `pixels` are left along a side.
     """
     factor = 1
-    while factor < SCALE and image.shape[1] > factor * pixels:
+    while factor < scale and image.shape[1] > factor * pixels:
         factor *= 2
     rows, columns = (n // factor for n in image.shape)
     return image.reshape(rows, factor, columns, factor).max(axis=(1, 3))

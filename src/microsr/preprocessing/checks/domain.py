@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from microsr.config import SCALES
 from microsr.core.errors import UserError
 from microsr.core.files import write_csv
 from microsr.core.progress import logger
 from microsr.core.provenance import write_run
-from microsr.core.scale import SCALE
 from microsr.physics.moments import Moments
 from microsr.physics.pooling import average_pool
 from microsr.physics.spectrum import mean_power, radial_power
@@ -86,7 +86,8 @@ def main(ns: argparse.Namespace) -> None:
 def check(clinical: list[Path], micro: list[Path], output: Path) -> pd.DataFrame:
     """Compare clinical patches with average-pooled uCT patches, write the table and say plainly if they disagree.
 
-    clinical: .npy files of int16 HU [patch, size, size]; micro: [patch, 8 size, 8 size]. output: tidy .csv with
+    clinical: .npy files of int16 HU [patch, size, size]; micro: [patch, scale * size, scale *
+    size], the scale one of SCALES. output: tidy .csv with
     COLUMNS. Domains: clinical, pooled_micro, difference (pooled uCT against clinical), limit. Quantities: mean (HU), sd
     (HU; as a difference: ratio), histogram (x: bin centre in HU; as a difference: overlap), spectrum (x: cycles per
     clinical pixel; as a difference: mean absolute from SPECTRUM_FROM), and in domain `difference` the verdict, 1 for
@@ -95,20 +96,21 @@ def check(clinical: list[Path], micro: list[Path], output: Path) -> pd.DataFrame
     Raises
     ------
     UserError
-        A file holds no patches, or the sizes are not in the ratio 8.
+        A file holds no patches, or the sizes are in no ratio of SCALES.
     """
     started = time.time()
     sizes = {path: open_patches(path).shape[1] for path in [*clinical, *micro]}
     size = sizes[clinical[0]]
+    scale = min(SCALES, key=lambda scale: abs(math.log(scale * size / sizes[micro[0]])))
     for path in [*clinical, *micro]:
-        expected = size if path in clinical else SCALE * size
+        expected = size if path in clinical else scale * size
         if sizes[path] != expected:
             raise UserError(
                 f"{path} has patches of {sizes[path]} pixels, {expected} expected beside {clinical[0]} ({size}); "
                 f"make all patches with the same patches.clinical_size and patches.micro_size"
             )
     a = profile(chunk for path in clinical for chunk in _chunks(path))
-    b = profile(average_pool(chunk) for path in micro for chunk in _chunks(path))
+    b = profile(average_pool(chunk, scale) for path in micro for chunk in _chunks(path))
     differences = compare(a, b)
     report(a, b, differences)
     table = _table(a, b, differences)

@@ -17,7 +17,6 @@ from scipy.spatial import Voronoi, cKDTree
 
 from microsr.core.errors import UserError
 from microsr.core.progress import logger
-from microsr.core.scale import SCALE
 from microsr.physics.airways import read_airways
 from microsr.physics.tissues import Tissue
 from microsr.simulation.alveoli import MOUTH_SHARE, Foam
@@ -78,10 +77,16 @@ class SimulatedCase:
             voxels[name] = sitk.GetArrayFromImage(image)
         return cls(**voxels, airways=read_airways(folder / "airways.csv"), slice_mm=float(image.GetSpacing()[2]))
 
+    @property
+    def scale(self) -> int:
+        """Pixels of the truth along a clinical one."""
+        return self.truth.shape[1] // self.clinical.shape[1]
+
     def pure(self, tissue: Tissue, margin: int) -> np.ndarray:
         """Clinical pixels that hold nothing but `tissue`, nor do those up to `margin` pixels away in-plane."""
         slices, rows, columns = self.clinical.shape
-        blocks = (self.labels == tissue).reshape(slices, rows, SCALE, columns, SCALE).all(axis=(2, 4))
+        scale = self.scale
+        blocks = (self.labels == tissue).reshape(slices, rows, scale, columns, scale).all(axis=(2, 4))
         return binary_erosion(blocks, np.ones((1, 3, 3)), iterations=margin) if margin else blocks
 
 
@@ -105,11 +110,11 @@ def check_tissues(cases: list[SimulatedCase]) -> list[Check]:
             checks.append(Check("hu", tissue.name.lower(), float(value(found)), expected, "HU", source))
         else:
             logger.warning("no %s in the cases is large enough to measure its HU", tissue.name.lower())
-    blocks = [np.repeat(np.repeat(c.pure(Tissue.PARENCHYMA, 0), SCALE, 1), SCALE, 2) for c in cases]
+    blocks = [c.pure(Tissue.PARENCHYMA, 0).repeat(c.scale, 1).repeat(c.scale, 2) for c in cases]
     truth = np.concatenate([case.truth[block] for case, block in zip(cases, blocks, strict=True)])
     share = 100 * (truth.mean(dtype=float) - AIR_HU) / (BLOOD_HU - AIR_HU)
     checks.append(Check("tissue_fraction", "parenchyma", share, (12, 16), "%", MIX))
-    lung = [case.labels[:, SCALE // 2 :: SCALE, SCALE // 2 :: SCALE] != Tissue.OUTSIDE for case in cases]
+    lung = [c.labels[:, c.scale // 2 :: c.scale, c.scale // 2 :: c.scale] != Tissue.OUTSIDE for c in cases]
     apart = [(c.clinical.astype(float) - c.repeat)[inside] for c, inside in zip(cases, lung, strict=True)]
     spread = float(np.concatenate(apart).std() / np.sqrt(2))
     source = "Pontana 2015, air at 120 kVp: soft 18, lung kernel 38 HU"

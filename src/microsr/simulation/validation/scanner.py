@@ -21,7 +21,6 @@ from scipy.signal.windows import hann
 
 from microsr import config
 from microsr.core.errors import UserError
-from microsr.core.scale import SCALE
 from microsr.physics.scanner import (
     FLATTEST,
     KERNELS,
@@ -43,6 +42,8 @@ PUBLISHED = {"B30": (3.5, 5.9), "D45": (5.6, 9.4)}
 """MTF50 and MTF10, lp/cm."""
 BIN_MM = 0.03125
 """Width of the bins into which a slanted edge's pixels are sorted: fine, for their own blur to be small."""
+EDGE = 8
+"""Pixels in which the slanted edge is drawn, along a clinical one."""
 ROI = 64
 """Side of a region in which noise is measured, pixels."""
 
@@ -57,7 +58,7 @@ def measure_mtf(kernel: Kernel, pixel_mm: float) -> EdgeSpreadFunctionMTF:
     """
     n = 64
     coarse = Grid.around((0, 0, 0), (pixel_mm,) * 3, (1, n, n))
-    fine = Grid.around((0, 0, 0), (pixel_mm / SCALE,) * 3, (1, n * SCALE, n * SCALE))
+    fine = Grid.around((0, 0, 0), (pixel_mm / EDGE,) * 3, (1, n * EDGE, n * EDGE))
     slant = math.radians(3)
 
     def distance(grid: Grid) -> np.ndarray:

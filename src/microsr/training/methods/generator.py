@@ -15,7 +15,7 @@ from microsr.networks.families import build_g1, draw_noise
 from microsr.networks.layers import InstanceNorm, NoiseConv
 from microsr.training.batches import Batches, Pairs
 from microsr.training.losses import start_loss
-from microsr.training.methods.method import SKIPPED, Setup, Sizes
+from microsr.training.methods.method import SKIPPED, Setup, Sizes, scale_of
 
 SHOWN = 4
 """The use of G1's random planes for what the board shows, beside those of a step."""
@@ -180,7 +180,7 @@ class GeneratorTraining:
     def gigaflops_per_pair(setup: Setup, sizes: Sizes) -> float:
         """Of G1 on a patch, forth and back; see `TrainableMethod`."""
         with torch.device("meta"), FlopCounterMode(display=False) as counter:
-            g1, side = build_g1(setup.train.network), sizes[0]
+            g1, side = build_g1(setup.train.network, scale_of(sizes)), sizes[0]
             planes = [torch.zeros(1, 1, scale * side, scale * side) for scale in g1.noise_scales]
             g1(torch.zeros(1, 1, side, side), planes).sum().backward()
         return counter.get_total_flops() / 1e9

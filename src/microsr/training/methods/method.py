@@ -24,6 +24,11 @@ Sizes = tuple[int, int]
 """Sides of a clinical and a uCT patch, pixels."""
 
 
+def scale_of(sizes: Sizes) -> int:
+    """Pixels of a uCT patch along one of a clinical patch."""
+    return sizes[1] // sizes[0]
+
+
 @dataclass(frozen=True)
 class Setup:
     """What a training is made from, but for its patches."""

@@ -18,7 +18,7 @@ from microsr.networks.families import build_g1, new_g1
 from microsr.training import scores
 from microsr.training.batches import Pairs
 from microsr.training.methods.generator import GeneratorTraining
-from microsr.training.methods.method import Setup, Sizes
+from microsr.training.methods.method import Setup, Sizes, scale_of
 from microsr.training.methods.regression import open_pairs
 from microsr.training.paired import PairBatches
 
@@ -43,15 +43,15 @@ class Posterior(GeneratorTraining):
 
     def step(self, number: int, batch: Pairs, learning_rate: float) -> dict[str, Tensor]:
         """Update G1 by the weighted sum of the scores of its draws; see `TrainableMethod`."""
-        method, share = self.setup.method, len(batch.a)
+        method, share, scale = self.setup.method, len(batch.a), self.g1.scale
         first = number * share * self.processes.count + share * self.processes.rank
         size, found = share // self.setup.accumulate, []
         for k in range(0, share, size):
             a, b = (x[k : k + size].contiguous(memory_format=torch.channels_last) for x in batch)
             draws = self.draws(a, range(first + k, first + k + size))
             values = {
-                "pool_score": scores.pool_score(draws, b, method.alpha),
-                "neighbourhood_score": scores.neighbourhood_score(draws, b, method.alpha),
+                "pool_score": scores.pool_score(draws, b, method.alpha, scale),
+                "neighbourhood_score": scores.neighbourhood_score(draws, b, method.alpha, scale),
                 "spectrum_score": scores.spectrum_score(draws, b, method.alpha),
             }
             weights = (method.pools, method.neighbourhoods, method.spectrum)
@@ -61,7 +61,7 @@ class Posterior(GeneratorTraining):
         return self.finish(values, found, number, learning_rate)
 
     def draws(self, a: Tensor, samples: Sequence[int]) -> Tensor:
-        """Draws of scans [n, 1, h, w], with the random planes of these samples: [DRAWS, n, 1, 8h, 8w].
+        """Draws of scans [n, 1, h, w], with the random planes of these samples: [DRAWS, n, 1, scale * h, scale * w].
 
         What does not depend on the planes is computed once.
         """
@@ -76,14 +76,14 @@ class Posterior(GeneratorTraining):
     def gigaflops_per_pair(cls, setup: Setup, sizes: Sizes) -> float:
         """Of DRAWS draws of a patch, forth and back; see `TrainableMethod`."""
         with torch.device("meta"), FlopCounterMode(display=False) as counter:
-            g1, side = build_g1(setup.train.network, cls.SAMPLER), sizes[0]
+            g1, side = build_g1(setup.train.network, scale_of(sizes), cls.SAMPLER), sizes[0]
             planes = [torch.zeros(DRAWS, 1, scale * side, scale * side) for scale in g1.noise_scales]
             _draw(g1, torch.zeros(1, 1, side, side), planes).sum().backward()
         return counter.get_total_flops() / 1e9
 
 
 def _draw(g1: nn.Module, a: Tensor, planes: Sequence[Tensor]) -> Tensor:
-    """G1 of A [n, 1, h, w] with DRAWS sets of planes [DRAWS n, ...]: [DRAWS n, 1, 8h, 8w]."""
+    """G1 of A [n, 1, h, w] with DRAWS sets of planes [DRAWS n, ...]: [DRAWS n, 1, scale * h, scale * w]."""
 
     def repeat(x: Tensor) -> Tensor:
         return x.repeat(DRAWS, 1, 1, 1)

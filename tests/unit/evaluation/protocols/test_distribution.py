@@ -74,7 +74,7 @@ class Case:
         names = {"case": "c", "method": "m", "training_set": "pooled", "seed": "1"}
         paths = {n: str(self.folder / n) for n in ("superresolved", "clinical", "micro", "features.pt")}
         write_volume(
-            paths["superresolved"], Volume(sr, **magnified_geometry(self.ct), attributes={"slices": list(slices)})
+            paths["superresolved"], Volume(sr, **magnified_geometry(self.ct, 8), attributes={"slices": list(slices)})
         )
         write_volume(paths["clinical"], self.ct, self.lung)
         write_volume(paths["micro"], Volume(self.micro, (0.078,) * 3, unit=unit), self.specimen)

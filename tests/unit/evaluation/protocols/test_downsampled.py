@@ -45,7 +45,7 @@ class Case:
     def evaluate(self, sr, like, slices=None):
         facts = {"slices": list(range(like.shape[0])) if slices is None else slices}
         first = like.slices(facts["slices"][0], facts["slices"][0] + 1)
-        geometry = magnified_geometry(first)
+        geometry = magnified_geometry(first, 8)
         if len(facts["slices"]) > 1:
             step = facts["slices"][1] - facts["slices"][0]
             geometry["spacing"] = (*geometry["spacing"][:2], geometry["spacing"][2] * step)
@@ -95,7 +95,7 @@ def test_memory_does_not_grow_with_the_slices(case, peak_memory):
 
 def test_magnified_the_downsampled_volume_lies_on_the_pixels_of_the_uct(case):
     volume, _ = case.downsample("--number", "3")
-    magnified = Volume(None, **magnified_geometry(volume))
+    magnified = Volume(None, **magnified_geometry(volume, 8))
     for slice_, z in enumerate(volume.attributes["micro_slices"]):
         for row, column in ((0, 0), (79, 95)):
             assert np.allclose(magnified.point((slice_, row, column)), case.volume.point((z, row, column)))
@@ -145,7 +145,7 @@ def test_the_ordinary_step_super_resolves_it(case):
     blurred = case.evaluate(np.asarray(sr.array), volume)
     spread = case.micro[[1, 5, 9], 8:72, 8:88].std()
     assert 0.9 * spread < blurred["rmse"] < 1.1 * spread  # white noise cannot be interpolated
-    assert np.abs(average_pool(np.asarray(sr.array)) - volume.array)[:, 1:9, 1:11].mean() < 10
+    assert np.abs(average_pool(np.asarray(sr.array), 8) - volume.array)[:, 1:9, 1:11].mean() < 10
 
 
 def test_what_does_not_fit_is_refused(case):

@@ -56,8 +56,8 @@ def images(truth):
     """The six, by name."""
     row, column = np.indices((SIDE, SIDE))
     rng = np.random.default_rng(2)
-    scan = average_pool(truth) + rng.normal(0, 20, (SLICES, SIDE // 8, SIDE // 8))
-    bicubic = bicubic_upsample(torch.from_numpy(scan)[:, None])[:, 0].numpy()
+    scan = average_pool(truth, 8) + rng.normal(0, 20, (SLICES, SIDE // 8, SIDE // 8))
+    bicubic = bicubic_upsample(torch.from_numpy(scan)[:, None], 8)[:, 0].numpy()
     shifted = [np.fft.ifft2(fourier_shift(np.fft.fft2(image), (0.5, 0.5))).real for image in truth]
     return {
         "truth": truth,
@@ -91,9 +91,9 @@ EXPECTED = {
 def marks(images, tmp_path_factory):
     """Every metric of every image: {metric: {image: value}}."""
     folder = tmp_path_factory.mktemp("apart")
-    ct = Volume(average_pool(images["truth"]), (0.624, 0.624, 0.6))
+    ct = Volume(average_pool(images["truth"], 8), (0.624, 0.624, 0.6))
     write_volume(folder / "clinical", ct, np.ones(ct.shape))
-    micro = Volume(images["truth"], **magnified_geometry(ct))
+    micro = Volume(images["truth"], **magnified_geometry(ct, 8))
     write_volume(folder / "micro", micro, np.ones(micro.shape))
     texture = Volume(lung(4, 6)[0], (0.078,) * 3)
     write_volume(folder / "texture", texture, np.ones(texture.shape))
@@ -107,7 +107,7 @@ def marks(images, tmp_path_factory):
     found = {}
     for name, image in images.items():
         path = folder / name
-        sr = Volume(image, **magnified_geometry(ct), attributes={"slices": list(range(SLICES))})
+        sr = Volume(image, **magnified_geometry(ct, 8), attributes={"slices": list(range(SLICES))})
         write_volume(path, sr)
         tables = [folder / f"{name}{i}.csv" for i in range(3)]
         downsampled.evaluate(NAMES, path, folder / "micro", tables[0], config.Evaluate())

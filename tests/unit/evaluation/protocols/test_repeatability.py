@@ -140,9 +140,9 @@ def test_two_images_of_noise_score_badly_and_two_bicubic_scans_between():
     rng = np.random.default_rng(3)
     grains = [plain() + 600 * gaussian_filter(rng.standard_normal((SIDE, SIDE)), 1) for _ in range(2)]
     noise = compared(*grains)
-    scan = average_pool(lung(1))
+    scan = average_pool(lung(1), 8)
     scans = [scan + 30 * rng.standard_normal(scan.shape) for _ in range(2)]
-    bicubic = [bicubic_upsample(torch.from_numpy(s)[None, None])[0, 0].numpy() for s in scans]
+    bicubic = [bicubic_upsample(torch.from_numpy(s)[None, None], 8)[0, 0].numpy() for s in scans]
     between = compared(*bicubic)
     assert noise["disagreement_rmse"] > 5 * between["disagreement_rmse"] > 50
     assert noise["texture_correlation"] < 0.05 and 0.5 < between["texture_correlation"] < 0.99
@@ -173,7 +173,7 @@ def test_a_new_draw_and_a_new_scan_are_told_apart(tmp_path):
         names = {"sr": "ac", "repeated": "bd", "redrawn": "ad", "same_draw": "bc"}
         for name, (scan, draw) in names.items():
             image = -850 + of_scan * texture[scan] + of_draw * texture[draw]
-            write_volume(tmp_path / name, Volume(image, **magnified_geometry(ct), attributes={"slices": [0, 1]}))
+            write_volume(tmp_path / name, Volume(image, **magnified_geometry(ct, 8), attributes={"slices": [0, 1]}))
         paths = [tmp_path / name for name in ("sr", "repeated", "clinical", "table.csv")]
         further = {name: tmp_path / name for name in ("redrawn", "same_draw")}
         evaluate(("c", "m", "pooled", "1"), *paths, **further)
@@ -198,7 +198,7 @@ def test_command_line_compares_the_same_slices_and_their_inputs(tmp_path):
 
     def run(first=(1, 2), second=(1, 2), *flags):
         for name, slices, offset in (("superresolved", first, 0), ("repeated", second, 5)):
-            geometry = magnified_geometry(ct.slices(slices[0], slices[0] + 1))
+            geometry = magnified_geometry(ct.slices(slices[0], slices[0] + 1), 8)
             array = np.stack([lung(z) + offset for z in slices])
             write_volume(tmp_path / name, Volume(array, **geometry, attributes={"slices": list(slices)}))
         write_volume(tmp_path / "clinical", ct, mask)

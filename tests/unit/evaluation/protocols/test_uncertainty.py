@@ -136,7 +136,7 @@ def written(tmp_path, number=3, **changed):
     mask[:, :, 16:] = 0
     write_volume(tmp_path / "clinical", ct, changed.get("mask", mask))
     rng = np.random.default_rng(1)
-    geometry = magnified_geometry(ct)
+    geometry = magnified_geometry(ct, 8)
     true = rng.normal(-850, 100, (3, 256, 256)).astype(np.int16)
     write_volume(tmp_path / "truth", Volume(true, **geometry))
     write_volume(tmp_path / "labels", Volume(np.full(true.shape, 1, np.uint8), **geometry | {"unit": "label"}))

@@ -15,8 +15,8 @@ def files(tmp_path):
     space.
     """
     clinical = Volume(np.full((3, 40, 40), -850.0), (0.6, 0.6, 1.0))
-    grid = magnified_geometry(clinical)
-    later = magnified_geometry(clinical.slices(1, 2))
+    grid = magnified_geometry(clinical, 8)
+    later = magnified_geometry(clinical.slices(1, 2), 8)
     slices = {"slices": [1, 2]}
     write_volume(tmp_path / "clinical", clinical, np.ones(clinical.shape))
     write_volume(tmp_path / "truth", Volume(np.full((3, 320, 320), -850.0), **grid))

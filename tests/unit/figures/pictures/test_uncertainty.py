@@ -19,8 +19,8 @@ def files(tmp_path):
     write_volume(tmp_path / "clinical", clinical, np.ones(clinical.shape))
     truth = np.full((3, 320, 320), -850.0)
     truth[2, :48] = 50
-    write_volume(tmp_path / "truth", Volume(truth, **magnified_geometry(clinical)))
-    later = magnified_geometry(clinical.slices(1, 2))
+    write_volume(tmp_path / "truth", Volume(truth, **magnified_geometry(clinical, 8)))
+    later = magnified_geometry(clinical.slices(1, 2), 8)
     for name, value in IMAGES.items():
         facts = later | {"attributes": {"slices": [1, 2], "draws": 16}} | ({"unit": "%"} if name == "solid" else {})
         write_volume(tmp_path / name, Volume(np.full((2, 320, 320), value, np.int16), **facts))
