@@ -328,7 +328,7 @@ def test_uct_without_a_clinical_ct_is_scanned_where_that_is_asked_for(finished, 
         assert f"microsr scan {root}/micro.nii.gz --slices {part} --calibration.method two_point" in text
         assert "--calibration.air_grey 7.0" in text and "--kernel D45" in text and "--slice_spacing_mm 0.7 " in text
     assert "--truth " not in trained and "--thick_truth results/scanned/scanned/two/thick_truth.nii.gz" in tested
-    assert len(commands["evaluate_known"]) == len(TRAINED_METHODS) + 1 + len(REFERENCES)
+    assert len(commands["evaluate_images"]) == len(TRAINED_METHODS) + 1 + len(REFERENCES)
     assert any("--input results/scanned/scanned/two/clinical.nii.gz" in text for text in commands["import_clinical"])
 
 
