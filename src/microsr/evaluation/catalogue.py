@@ -479,6 +479,11 @@ METRICS = (
         "Emphysema counts as lumens, and a handful of them is chance (run.json has the numbers).",
     ),
     Metric(
+        "repeatability", "means_agree", "Means of two scans agree", "1", Best.HIGHER,
+        "Share of the pixels in which the means of draws differ by no more than their 90 % intervals promise.",
+        "Honest draws have 0.9 at least; draws that are too unsure, or ignore the scan, have 1.",
+    ),
+    Metric(
         "repeatability", "disagreement_rmse_<alone>", "Two scans differ by", "HU", Best.LOWER,
         "Redrawn: one scan and two draws of the random planes; rescanned: two scans and one draw.",
         "One draw for two scans hides what the draw invents, and images without detail agree.",

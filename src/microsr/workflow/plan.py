@@ -590,6 +590,8 @@ class Plan:
             "redrawn": self.list_draws(method, training_set, case, "redrawn"),
             "same_draw": self.list_draws(method, training_set, case, "same_draw"),
             "draws": self.draw_volumes(method, training_set, case),
+            "sd": [f"{folder}/{case}_sd.ome.zarr"] if method in self.means else [],
+            "repeated_sd": [f"{folder}/{case}.repeat_sd.ome.zarr"] if method in self.means else [],
             "clinical": self.volumes("clinical", [case]),
             "repeated_clinical": self.volumes("repeat", [case]),
             "micro": self.reference_micro(case),

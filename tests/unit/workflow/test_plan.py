@@ -357,6 +357,11 @@ def test_a_mean_is_of_the_draws_of_another_method_s_models():
     drawn = made.draw_volumes("posterior_mean", "pooled", "test1", most=2)
     assert drawn == [f"<results>/superresolved/posterior_mean/pooled/test1_draw{n}.ome.zarr" for n in (0, 1)]
     assert made.list_draws("posterior_mean", "pooled", "test1", "redrawn") == []
+    pair = made.evaluation_files("repeatability", Result("posterior_mean", "pooled", "test1"))
+    assert [pair[key][0].rpartition("/")[2] for key in ("sd", "repeated_sd")] == [
+        "test1_sd.ome.zarr", "test1.repeat_sd.ome.zarr",
+    ]  # fmt: skip
+    assert not made.evaluation_files("repeatability", Result("posterior", "pooled", "test1"))["sd"]
     unknown = plan(*FEW[:4], volumes=NATIVE, methods=sampler)
     assert unknown.kept_draws == 3 and "uncertainty" not in unknown.protocols_of("plain")
 

@@ -52,7 +52,16 @@ PROTOCOLS: dict[str, Entry] = {
     "repeatability": Entry(
         "microsr.evaluation.protocols.repeatability",
         help="compare the super-resolved CTs of two scans of one lung",
-        inputs=("superresolved", "repeated", "clinical", "repeated_clinical", "redrawn", "same_draw"),
+        inputs=(
+            "superresolved",
+            "repeated",
+            "clinical",
+            "repeated_clinical",
+            "redrawn",
+            "same_draw",
+            "sd",
+            "repeated_sd",
+        ),
         columns=("repeat",),
         scans={"repeat": "repeat", "redrawn": "clinical", "same_draw": "repeat"},
         references=("truth",),

@@ -44,6 +44,10 @@ LUMEN_PIXELS = 12
 """Smallest lumen, a disc 4 pixels wide: 0.31 mm at 0.078 mm, about the last airway (0.34 mm) and above alveoli (0.2
 mm).
 """
+HALF_WIDTH = 1.645
+"""Standard deviations on either side of a Gaussian's mean that hold 90 % of it."""
+ROUNDING_VARIANCE = 1 / 12
+"""Of values in whole HU: in air, draws may all be the same."""
 LUMEN_OVERLAP = 0.5
 """A lumen of which less than this share is dark in the other image is in one only."""
 
@@ -184,14 +188,33 @@ class Comparison:
             *self.structure_rows(),
         ]
 
-    def structure_rows(self, suffix: str = "") -> list[tables.Row]:
-        """The rows of walls and lumens; none where they are not looked for."""
+    def structure_rows(self, alone: str | None = None) -> list[tables.Row]:
+        """The rows of walls and lumens, of a further pair under its names; none where they are not looked for."""
         if not self.is_lung:
             return []
+        if alone is None:
+            return [
+                (PROTOCOL, "walls_in_one_only", self.walls.share, "1"),
+                (PROTOCOL, "lumens_in_one_only", self.lumens.share, "1"),
+            ]
         return [
-            (PROTOCOL, f"walls_in_one_only{suffix}", self.walls.share, "1"),
-            (PROTOCOL, f"lumens_in_one_only{suffix}", self.lumens.share, "1"),
+            (PROTOCOL, f"walls_in_one_only_{alone}", self.walls.share, "1"),
+            (PROTOCOL, f"lumens_in_one_only_{alone}", self.lumens.share, "1"),
         ]
+
+
+def agree(
+    first: np.ndarray, second: np.ndarray, first_sd: np.ndarray, second_sd: np.ndarray, draws: float
+) -> np.ndarray:
+    """Where the means of two scans differ by no more than the draws of both promise: bool, the images' shape.
+
+    first, second: means of so many draws, HU; first_sd, second_sd: the draws' SD. `means_agree` is its share. The
+    difference of two means is that of their errors. Were these independent, 90 % would lie within 1.645 times the root
+    of the sum of their variances; what neither scan shows is the same error in both, so an honest sampler has 90 % at
+    least. Higher is better. What fools it: draws that are too unsure, or that ignore the scan, always agree.
+    """
+    variance = np.square(first_sd, dtype=float) + np.square(second_sd, dtype=float) + 2 * ROUNDING_VARIANCE
+    return np.abs(np.asarray(first, float) - second) <= HALF_WIDTH * np.sqrt((1 + 1 / draws) * variance)
 
 
 ALONE = ("redrawn", "rescanned")
@@ -207,6 +230,7 @@ def evaluate(
     repeated_clinical: Path | None = None,
     redrawn: Path | None = None,
     same_draw: Path | None = None,
+    spreads: tuple[Path, Path] | None = None,
 ) -> None:
     """Write the table of the protocol.
 
@@ -214,7 +238,8 @@ def evaluate(
     from draws of their own, as two scans of a patient have. clinical: the first scan, with its mask.
     repeated_clinical: the second scan; None: no row `input_disagreement_rmse`. redrawn: of the first scan, with the
     second one's draw; same_draw: of the second scan, with the first one's draw; None: no rows `..._redrawn` and
-    `..._rescanned`.
+    `..._rescanned`. spreads: where the two images are means of draws, the SD of the draws of each scan; None: no row
+    `means_agree`.
 
     Raises
     ------
@@ -223,7 +248,7 @@ def evaluate(
     """
     started = time.time()
     others = {"": repeated} | {key: path for key, path in zip(ALONE, (redrawn, same_draw), strict=True) if path}
-    paths = [superresolved, *others.values()]
+    paths = [superresolved, *others.values(), *(spreads or ())]
     first, *volumes = (open_volume(path) for path in paths)
     ct, mask = open_volume(clinical), open_mask(clinical)
     for volume, path in zip([first, *volumes, ct], [*paths, clinical], strict=True):
@@ -235,6 +260,7 @@ def evaluate(
     for volume, path in zip([first, *volumes], paths, strict=True):
         alignment.check_input(volume, path, ct, clinical, slices)
 
+    spread, agreeing = volumes[len(others) :], Moments()
     found, inputs = [Comparison(ct.is_lung) for _ in others], Moments()
     again = None if repeated_clinical is None else open_volume(repeated_clinical)
     if again is not None:
@@ -243,8 +269,13 @@ def evaluate(
     for i, z in enumerate(slices):
         lung = np.asarray(mask[z]) != 0
         image = np.asarray(first.array[i])
-        for comparison, volume in zip(found, volumes, strict=True):
+        for comparison, volume in zip(found, volumes, strict=False):  # the spreads are no images
             comparison.add(image, volume.array[i], lung)
+        if spread:
+            own, other = (np.asarray(volume.array[i], np.float32) for volume in spread)
+            draws = first.attributes.get("draws", np.inf)
+            within = agree(image, np.asarray(volumes[0].array[i]), own, other, draws)
+            agreeing.add(within[metrics.magnify(lung)])
         if again is not None:
             inputs.add((np.asarray(ct.array[z], float) - np.asarray(again.array[z], float))[lung])
         progress.advance()
@@ -260,8 +291,10 @@ def evaluate(
         rows += [
             (PROTOCOL, f"disagreement_rmse_{alone}", disagreement_rmse(comparison.full), "HU"),
             (PROTOCOL, f"texture_correlation_{alone}", comparison.correlation, "1"),
-            *comparison.structure_rows(f"_{alone}"),
+            *comparison.structure_rows(alone),
         ]
+    if spread:
+        rows.append((PROTOCOL, "means_agree", agreeing.mean, "1"))
     if again is not None:
         rows.append((PROTOCOL, "input_disagreement_rmse", disagreement_rmse(inputs), "HU"))
     tables.write_table(output, names, rows)
@@ -282,10 +315,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--same_draw", type=Path, help="super-resolved CT of the second scan, with the first one's draw"
     )
+    parser.add_argument("--sd", type=Path, help="SD of the draws that --superresolved is the mean of")
+    parser.add_argument("--repeated_sd", type=Path, help="the same of --repeated")
 
 
 def run(ns: argparse.Namespace) -> None:
     """Run the protocol from its command line."""
     names = (ns.case, ns.method, ns.training_set, ns.seed)
     paths = (ns.superresolved, ns.repeated, ns.clinical, ns.output, ns.repeated_clinical, ns.redrawn, ns.same_draw)
-    evaluate(names, *paths)
+    if (ns.sd is None) != (ns.repeated_sd is None):
+        raise UserError("--sd and --repeated_sd go together: the SD of the draws of either scan; give both, or none")
+    evaluate(names, *paths, spreads=(ns.sd, ns.repeated_sd) if ns.sd else None)

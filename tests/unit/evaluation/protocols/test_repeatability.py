@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
+from scipy.special import erf
 
 from microsr import cli
 from microsr.core.errors import UserError
@@ -189,6 +190,36 @@ def test_a_new_draw_and_a_new_scan_are_told_apart(tmp_path):
     both = rows(1, 1)
     parts = np.hypot(both["disagreement_rmse_redrawn"], both["disagreement_rmse_rescanned"])
     assert both["disagreement_rmse"] == pytest.approx(parts, rel=0.02)
+
+
+@pytest.mark.parametrize(("spread", "promised"), [(1.0, True), (0.5, False)])
+def test_means_of_two_scans_differ_by_what_an_honest_sampler_promises(tmp_path, spread, promised):
+    """Gaussian posteriors in closed form, prior SD 200 HU, noise 100 HU: the errors of two means are partly the same."""
+    ct = Volume(np.full((1, 32, 32), -850.0), (0.625, 0.625, 0.6))
+    write_volume(tmp_path / "clinical", ct, np.ones(ct.shape))
+    rng = np.random.default_rng(0)
+    truth = rng.normal(0, 200, (1, 256, 256))
+    k = 200**2 / (200**2 + 100**2)
+    images = {name: k * (truth + rng.normal(0, 100, truth.shape)) for name in ("superresolved", "repeated")}
+    images |= dict.fromkeys(("sd", "repeated_sd"), np.full(truth.shape, spread * 100 * np.sqrt(k)))
+    for name, image in images.items():
+        facts = {"attributes": {"slices": [0], "draws": 10**9}}
+        write_volume(tmp_path / name, Volume(np.rint(image).astype(np.int16), **magnified_geometry(ct), **facts))
+    words = ["evaluate", "repeatability", "--case", "c", "--method", "m", "--training_set", "s", "--seed", "1"]
+    words += [word for name in (*images, "clinical") for word in (f"--{name}", str(tmp_path / name))]
+    cli.main([*words, "--output", str(tmp_path / "table.csv")])
+    found = pd.read_csv(tmp_path / "table.csv").set_index("metric")["value"]["means_agree"]
+    # The difference has SD k * sqrt(2) * noise, the promise is spread * sqrt(2 k) * noise.
+    assert found == pytest.approx(erf(1.645 * spread / np.sqrt(2 * k)), abs=0.005)
+    assert (found >= 0.9) == promised
+
+
+def test_the_sd_of_one_scan_alone_is_refused(capsys):
+    words = ["evaluate", "repeatability", "--case", "c", "--method", "m", "--training_set", "s", "--seed", "1"]
+    words += [word for name in ("superresolved", "repeated", "clinical", "sd", "output") for word in (f"--{name}", "x")]
+    with pytest.raises(SystemExit):
+        cli.main(words)
+    assert "--sd and --repeated_sd go together" in capsys.readouterr().err
 
 
 def test_command_line_compares_the_same_slices_and_their_inputs(tmp_path):
