@@ -194,7 +194,7 @@ def test_a_new_draw_and_a_new_scan_are_told_apart(tmp_path):
 
 @pytest.mark.parametrize(("spread", "promised"), [(1.0, True), (0.5, False)])
 def test_means_of_two_scans_differ_by_what_an_honest_sampler_promises(tmp_path, spread, promised):
-    """Gaussian posteriors in closed form, prior SD 200 HU, noise 100 HU: the errors of two means are partly the same."""
+    """Gaussian posteriors in closed form, prior SD 200 HU, noise 100 HU: errors of two means are partly the same."""
     ct = Volume(np.full((1, 32, 32), -850.0), (0.625, 0.625, 0.6))
     write_volume(tmp_path / "clinical", ct, np.ones(ct.shape))
     rng = np.random.default_rng(0)
