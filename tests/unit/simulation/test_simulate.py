@@ -19,6 +19,7 @@ from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
 from microsr.evaluation.metrics import scan_in_plane
 from microsr.formats.readers import read_scan
+from microsr.physics.pooling import average_pool
 from microsr.physics.scanner import KERNELS
 from microsr.physics.tissues import Tissue
 from microsr.simulation import alveoli, simulate
@@ -158,6 +159,20 @@ def test_the_size_of_the_blocks_does_not_change_a_bit(monkeypatch):
         micro, _ = simulate.micro_scan(small_lung(), grid, np.random.default_rng(1))
         made.append([v.array.tobytes() for v in (scan, known.truth, known.thick, known.labels, micro)])
     assert made[0] == made[1] == made[2]
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_the_scan_does_not_depend_on_the_scale_and_the_truth_is_the_mean_of_the_finer_one(scale):
+    (scan, fine), (same, coarse) = (simulate.scan_slab(small_lung(), SMALL, STILL, s) for s in (8, scale))
+    assert np.array_equal(scan.array, same.array)
+    for own, finer in ((coarse.truth, fine.truth), (coarse.thick, fine.thick)):
+        assert own.shape == (2, 24 * scale, 24 * scale)
+        assert np.abs(own.array - np.stack([average_pool(image, 8 // scale) for image in finer.array])).max() <= 1
+        assert own.spacing[0] == pytest.approx(0.625 / scale)
+    side = 8 // scale
+    blocks = fine.labels.array.reshape(2, 24 * scale, side, 24 * scale, side)
+    one = (blocks == blocks[:, :, :1, :, :1]).all(axis=(2, 4))
+    assert one.mean() > 0.5 and np.array_equal(coarse.labels.array[one], blocks[:, :, 0, :, 0][one])
 
 
 def scan_of(pattern, scanned_by=STILL, size=24):

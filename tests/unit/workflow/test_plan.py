@@ -410,6 +410,13 @@ def test_a_repeated_scan_has_random_planes_of_its_own_and_each_pair_changes_what
     assert made.list_draws("bicubic", "none", "test1", "redrawn") == [], "draws nothing"
 
 
+def test_the_scale_reaches_what_makes_data_and_what_super_resolves():
+    made = plan(scale=4, patches={"clinical_size": 16, "micro_size": 64}, evaluate=EVERYTHING)
+    words = [made.simulation_flags("test1"), made.pairs_flags, made.superresolve_flags("test1", "proposed")]
+    words += [made.superresolve_flags("test1.downsampled", "proposed")]
+    assert all("--scale 4" in one for one in words)
+
+
 def test_of_a_down_sampled_uct_all_slices_are_super_resolved():
     made = plan(superresolve={"slices": [1], "formats": ["nifti"]}, evaluate=EVERYTHING)
     assert shlex.split(made.superresolve_flags("test1", "proposed"))[2:4] == ["--slices", "[1]"]
