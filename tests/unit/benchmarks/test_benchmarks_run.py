@@ -3,6 +3,7 @@ them.
 """
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -78,3 +79,17 @@ def test_growth_is_told_from_what_any_size_costs():
     assert (first["fixed_s"], first["ms_each"], first["exponent"]) == pytest.approx((2, 125, 1))
     assert (first["fixed_mb"], first["mb_each"]) == pytest.approx((100, 1))
     assert second["exponent"] == pytest.approx(2)
+
+
+@pytest.mark.parametrize("network", ["compact", "efficient"])
+def test_sixteen_draws_cost_at_most_eight_times_one_by_their_arithmetic(network):
+    counted = load("draws").counted
+    assert counted(network, True, 16) < 8 < counted(network, False, 16)
+
+
+def test_draws_are_timed(tmp_path, capsys):
+    draws = load("draws")
+    draws.make_inputs(tmp_path, 16, 2)
+    draws.work(tmp_path, "compact-True", 2, 2)
+    found = json.loads(capsys.readouterr().out)
+    assert found["seconds"] > 0 and found["memory_mb"] > 50

@@ -1,5 +1,6 @@
 """The scanner of clinical CTs is measured, and the settings are told where they say something else."""
 
+import dataclasses
 import logging
 
 import numpy as np
@@ -12,7 +13,7 @@ from microsr.physics.noise_power import draw
 from microsr.physics.scanner import noise
 from microsr.preprocessing.checks.scanner import measure_scanner
 from microsr.preprocessing.patch_files import read_noise, read_scanner
-from microsr.volume.storage import Volume, write_volume
+from microsr.volume.storage import Volume, open_volume, write_volume
 
 SHAPE = (8, 96, 96)
 LUNG = np.zeros(SHAPE, bool)
@@ -55,6 +56,19 @@ def test_lung_that_shows_structure_is_not_believed(tmp_path):
     table = measure_scanner([write(tmp_path / "a.ome.zarr", foam=60)], tmp_path / "scanner.csv", config.Scanner())
     assert value(table, "lung", "sd") > 55
     assert value(table, "noise", "sd") == value(table, "soft_tissue", "sd") == pytest.approx(30, rel=0.1)
+
+
+def test_lung_alone_tells_only_how_large_the_noise_is_at_most(tmp_path, caplog):
+    scan = write(tmp_path / "a.ome.zarr", foam=60)
+    whole = np.ones(SHAPE, bool)  # all is lung: none is left to compare with
+    lung = open_volume(scan)
+    write_volume(
+        tmp_path / "b.ome.zarr", dataclasses.replace(lung, array=lung.array[:, 30:70, 20:80]), whole[:, 30:70, 20:80]
+    )
+    for stated, told in ((30.0, False), (150.0, True)):
+        caplog.clear()
+        measure_scanner([tmp_path / "b.ome.zarr"], tmp_path / "s.csv", config.Scanner(noise_hu=stated))
+        assert any("scanner.noise_hu" in said for said in warnings(caplog)) == told
 
 
 def test_what_a_warning_advises_ends_it(tmp_path, caplog):

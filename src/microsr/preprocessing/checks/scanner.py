@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -91,7 +91,7 @@ def measure_scanner(
         name = name if name not in found else str(path)
         regions = measure_regions(volume, mask)
         chosen = believe(regions)
-        found[name] = (volume, chosen)
+        found[name] = Found(volume, chosen, regions["soft_tissue"] is not None)
         for region, noise in {**regions, "noise": chosen}.items():
             if noise is not None:
                 rows += _rows(name, region, noise, volume)
@@ -108,6 +108,16 @@ def measure_scanner(
         started=started, agree=not advice,
     )  # fmt: skip
     return table
+
+
+class Found(NamedTuple):
+    """What was found of a scan."""
+
+    volume: Volume
+    noise: NoisePower | None
+    """None: it cannot be measured."""
+    sure: bool
+    """Whether soft tissue tells that it is no structure of the lung; if not, the noise is at most this."""
 
 
 def _open(path: Path, series: str | None) -> tuple[str, Volume, Any]:
@@ -180,16 +190,15 @@ def _stated(stated: config.Scanner) -> list[tuple[str, float, str]]:
     ]  # fmt: skip
 
 
-def disagreements(
-    found: dict[str, tuple[Volume, NoisePower | None]], stated: config.Scanner, measured_used: bool
-) -> list[tuple[str, str]]:
+def disagreements(found: Mapping[str, Found], stated: config.Scanner, measured_used: bool) -> list[tuple[str, str]]:
     """In what the settings disagree with the scans, taken together, and what to set instead.
 
-    found: volume and noise of each scan. measured_used: whether trainings take the measured noise, so that what is
+    measured_used: whether trainings take the measured noise, so that what is
     stated of it does not matter to them.
     """
-    known = [(volume, noise) for volume, noise in found.values() if noise is not None]
-    pixel = float(np.mean([volume.spacing[0] for volume, _ in found.values()]))
+    known = [(one.volume, one.noise) for one in found.values() if one.noise is not None]
+    sure = all(one.sure for one in found.values() if one.noise is not None)
+    pixel = float(np.mean([one.volume.spacing[0] for one in found.values()]))
     told = []
     if not _near(pixel, stated.pixel_mm, PIXEL_LIMIT):
         told.append((f"pixels of {pixel:.3g} mm, not {stated.pixel_mm:g}", f"scanner.pixel_mm: {pixel:.3g}"))
@@ -205,9 +214,9 @@ def disagreements(
     if measured_used:
         return told
     sd = math.sqrt(np.mean([noise.sd**2 for _, noise in known]))
-    if not _near(sd, stated.noise_hu, NOISE_LIMIT):
+    if not _near(sd, stated.noise_hu, NOISE_LIMIT) and (sure or sd < stated.noise_hu):
         told.append((f"noise of {sd:.0f} HU, not {stated.noise_hu:g}", f"scanner.noise_hu: {sd:.0f}"))
-    shaped = [(volume, noise) for volume, noise in known if noise.pixels >= FEWEST_OF_SPECTRUM]
+    shaped = [(volume, noise) for volume, noise in known if sure and noise.pixels >= FEWEST_OF_SPECTRUM]
     kernels = [_nearest(noise.mtf50(volume.spacing[0])) for volume, noise in shaped]
     if kernels and stated.kernel not in kernels:
         told.append((f"noise as fine as kernel {kernels[0]}'s, not {stated.kernel}'s", f"scanner.kernel: {kernels[0]}"))
@@ -229,14 +238,15 @@ def _near(value: float, other: float, limit: float) -> bool:
     return other > 0 and 1 / limit <= value / other <= limit
 
 
-def report(found: dict[str, tuple[Volume, NoisePower | None]], advice: list[tuple[str, str]]) -> None:
+def report(found: Mapping[str, Found], advice: list[tuple[str, str]]) -> None:
     """Say in a line what each scan's noise is, and in another where the settings disagree."""
-    for name, (_, noise) in found.items():
+    for name, (_, noise, sure) in found.items():
         if noise is None:
             logger.warning("%s: its noise cannot be measured: there is too little even lung or soft tissue in it", name)
         else:
             low, high = noise.local
-            logger.info("%s: noise of %.0f HU (%.0f to %.0f over places)", name, noise.sd, low, high)
+            most = "" if sure else ", at most: there is no soft tissue to tell it from the lung's structure"
+            logger.info("%s: noise of %.0f HU (%.0f to %.0f over places)%s", name, noise.sd, low, high, most)
     if advice:
         logger.warning(
             "the scans show another scanner than the settings: %s. A network takes noise that it was not trained with "
