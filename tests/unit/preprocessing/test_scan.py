@@ -64,7 +64,7 @@ def test_a_scan_is_the_one_that_pairs_are_made_with(tmp_path):
     """Which is the simulated lungs' (test_pairs.py): the same slices and pixels, to the rounding."""
     values = speckle()
     found = values_of(scanned(tmp_path, save(tmp_path / "m.nii", values))["noise_free"])
-    view = PatchView(Volume(values, (VOXEL,) * 3), STATED.pixel_mm, STATED.slice_sigma_mm)
+    view = PatchView(Volume(values, (VOXEL,) * 3), STATED.pixel_mm, STATED.slice_sigma_mm, scale=8)
     assert found.shape == (8, 11, 12)
     for z in (0, 3, 7):  # clinical slices that are centred on a uCT slice
         expected = view.scan((5 * z + 2, 0, 0), 88, [(STATED.kernel, STATED.slice_sigma_mm)])[0]
@@ -145,6 +145,19 @@ def test_the_truth_is_the_uct_and_the_thick_truth_its_mean_over_the_profile(tmp_
     weights = np.exp(-((places / STATED.slice_sigma_mm) ** 2) / 2)
     thick = np.tensordot(weights / weights.sum(), values, 1)
     assert values_of(found["thick_truth"])[3] == pytest.approx(thick, abs=4)
+
+
+def test_the_truth_has_the_pixels_of_the_scale(tmp_path):
+    micro, outputs = (
+        save(tmp_path / "m.nii", speckle((20, 40, 48))),
+        {"clinical": tmp_path / "c.nii", "truth": tmp_path / "t.nii"},
+    )
+    scan_micro(Scan(path=str(micro)), outputs, "a", 1, IN_HU, STATED, 0.25, scale=4)
+    clinical, truth = (sitk.ReadImage(str(path)) for path in outputs.values())
+    assert truth.GetSize()[:2] == tuple(4 * n for n in clinical.GetSize()[:2])
+    assert truth.GetSpacing() == pytest.approx((0.1, 0.1, 0.25))
+    with pytest.raises(UserError, match="the truth's, 0.025 mm .pixel_mm / 16.; choose pixel_mm of at least 0.8"):
+        scan_micro(Scan(path=str(micro)), outputs, "a", 1, IN_HU, STATED, 0.25, scale=16)
 
 
 @pytest.mark.parametrize("name", ["c.nii", "c.nii.gz", "c.nrrd", "c.mha", "c.ome.zarr", "series"])
@@ -238,6 +251,17 @@ def test_what_makes_no_scan_is_refused_and_nothing_is_written(tmp_path, how, mes
     with pytest.raises(UserError, match=message):
         scanned(tmp_path, micro, **how)
     assert [path.name for path in tmp_path.iterdir()] == ["m.nii"]
+
+
+def test_what_fails_half_way_leaves_nothing(tmp_path):
+    values = speckle((20, 40, 48)).astype(np.float32)
+    values[17, 3, 3] = np.nan
+    micro = save(tmp_path / "m.nii", values)
+    (tmp_path / "clinical.nrrd").write_text("of before")
+    with pytest.raises(UserError, match="not numbers"):
+        scanned(tmp_path, micro, wanted=("truth", "repeat"))
+    assert {path.name for path in tmp_path.iterdir()} == {"m.nii", "clinical.nrrd"}
+    assert (tmp_path / "clinical.nrrd").read_text() == "of before"
 
 
 def test_grey_values_are_not_taken_for_hu(tmp_path):
