@@ -27,6 +27,8 @@ from microsr.volume.even import even_grid
 from microsr.volume.slices import Slices, in_order
 from microsr.volume.storage import Volume
 
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+"""SOP class of a CT slice."""
 NOT_IMAGES = tuple(
     f"1.2.840.10008.{tail}"
     for tail in ("1.3.10", "5.1.4.1.1.11", "5.1.4.1.1.66", "5.1.4.1.1.88", "5.1.4.1.1.104", "5.1.4.1.1.481.3",
@@ -204,7 +206,7 @@ def _header(path: Path) -> Slice | None:
     try:
         reader.ReadImageInformation()
     except RuntimeError:
-        if _has_no_pixels(path):
+        if _has_no_pixels(path) and _sop_class(path) != CT_IMAGE:  # a CT without pixels is a damaged one
             return None
         raise UserError(
             f"{path}: cannot be read as a DICOM image; it is damaged, truncated or of another kind"

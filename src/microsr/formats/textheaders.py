@@ -86,6 +86,8 @@ def text_header(path: Path, last: str, separator: str) -> tuple[dict[str, str], 
                 if key in fields:
                     raise UserError(f"{path}: says a field of its header twice; {MEND}")
                 fields[key] = value
+            elif separator == "=" and text and not text.startswith("#"):
+                fields[text] = ""  # a field that has lost its separator must not be passed over
             if not text or key == last:
                 break
         return fields, stream.tell()

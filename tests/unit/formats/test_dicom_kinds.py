@@ -209,3 +209,10 @@ def test_a_derived_image_claims_nothing_that_is_not_known(tmp_path, chest):
     export(tmp_path / "c.ome.zarr", tmp_path / "as_it_is")
     data = pydicom.dcmread(sorted((tmp_path / "as_it_is").iterdir())[0])
     assert "DerivationCodeSequence" not in data, "an import is not resampled"
+
+
+def test_a_ct_slice_whose_header_is_lost_is_damaged_not_an_object_without_pixels(scan):
+    folder = scan()
+    write_object(folder / "zz.dcm", pydicom.uid.CTImageStorage)
+    with pytest.raises(UserError, match="cannot be read as a DICOM image; it is damaged"):
+        read_scan(Scan(path=str(folder)))

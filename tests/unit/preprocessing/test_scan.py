@@ -156,7 +156,7 @@ def test_the_truth_has_the_pixels_of_the_scale(tmp_path):
     clinical, truth = (sitk.ReadImage(str(path)) for path in outputs.values())
     assert truth.GetSize()[:2] == tuple(4 * n for n in clinical.GetSize()[:2])
     assert truth.GetSpacing() == pytest.approx((0.1, 0.1, 0.25))
-    with pytest.raises(UserError, match="the truth's, 0.025 mm .pixel_mm / 16.; choose pixel_mm of at least 0.8"):
+    with pytest.raises(UserError, match=r"choose pixel_mm of at least 0\.8"):
         scan_micro(Scan(path=str(micro)), outputs, "a", 1, IN_HU, STATED, 0.25, scale=16)
 
 
