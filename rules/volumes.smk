@@ -107,6 +107,7 @@ rule import_truth:
         "<logs>/volumes/{case}/{known}.log",
     wildcard_constraints:
         known="truth|thick_truth|labels",
+        case=any_of(case for case in CASES if case not in PLAN.registered_cases),
     priority: 10
     conda:
         ENVIRONMENT
@@ -119,6 +120,38 @@ rule import_truth:
     shell:
         "microsr volumes {wildcards.known} --case {wildcards.case} {params.scan}"
         " --output {output.volume} --log {log}"
+
+
+rule bring_in_specimen:
+    """Bring a specimen's uCT into its clinical CT by a registration made elsewhere: the truth of a real case."""
+    input:
+        micro="<results>/volumes/{case}/micro.ome.zarr",
+        clinical="<results>/volumes/{case}/clinical.ome.zarr",
+        transform=lambda wildcards: CASES[wildcards.case].micro_to_clinical,
+    output:
+        truth=directory("<results>/volumes/{case}/truth.ome.zarr"),
+        truth_run="<results>/volumes/{case}/truth.run.json",
+        thick_truth=directory("<results>/volumes/{case}/thick_truth.ome.zarr"),
+        thick_truth_run="<results>/volumes/{case}/thick_truth.run.json",
+    log:
+        "<logs>/volumes/{case}/truth.log",
+    benchmark:
+        "<benchmarks>/volumes/{case}/truth.tsv"
+    wildcard_constraints:
+        case=any_of(PLAN.registered_cases),
+    priority: 10
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=more_each_time(2000),
+        runtime=more_each_time(120),
+    params:
+        settings=lambda wildcards: f"--scale {EXPERIMENT.scale} {PLAN.scanner_flags(wildcards.case)}",
+        code=code_version("volumes.registered"),
+    shell:
+        "microsr volumes registered --case {wildcards.case} --micro {input.micro} --clinical {input.clinical}"
+        " --micro_to_clinical {input.transform} --output {output.truth} --thick_output {output.thick_truth}"
+        " {params.settings} --log {log}"
 
 
 rule downsample_micro:

@@ -35,6 +35,10 @@ def desk(finished: Workflow, tmp_path_factory) -> Path:
     tifffile.imwrite(folder / "p01/specimen.tif", specimen[:3], photometric="minisblack")
     (folder / "p02").mkdir()
     shutil.copy(simulated / "clinical.nii.gz", folder / "p02/chest.nii.gz")
+    chest = sitk.ReadImage(folder / "p02/chest.nii.gz")
+    sitk.WriteImage(sitk.Cast(chest > -900, sitk.sitkUInt8), folder / "p02/lobe.nii.gz")
+    (folder / "p04").mkdir()
+    sitk.WriteTransform(sitk.Euler3DTransform(), folder / "p04/clinical_to_micro.tfm")
     (folder / "case1/specimen.mha").touch()
     for experiment in ("real", "paper", "bone"):
         _pretend_files_of(folder / f"experiments/{experiment}.tsv", folder / "data")

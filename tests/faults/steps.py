@@ -22,8 +22,8 @@ from patience import limit
 
 PRELOADED = [
     "steps", "microsr.cli", "microsr.simulation.simulate", "microsr.preprocessing.volumes", "microsr.volume.chunks",
-    "microsr.preprocessing.downsample", "microsr.preprocessing.patches", "microsr.preprocessing.checks.domain",
-    "microsr.preprocessing.checks.scanner",
+    "microsr.preprocessing.downsample", "microsr.preprocessing.registered.truth", "microsr.preprocessing.patches",
+    "microsr.preprocessing.checks.domain", "microsr.preprocessing.checks.scanner",
     "microsr.training.train", "microsr.inference.superresolve", "microsr.inference.gather", "microsr.inference.export",
     "microsr.simulation.validation.validate", "microsr.evaluation.tissue_features", "microsr.evaluation.evaluate",
     "microsr.evaluation.protocols.distribution", "microsr.evaluation.protocols.repeatability",

@@ -74,6 +74,8 @@ class Case(Section):
     """Where the mask of `clinical` is not found but given (volumes.clinical.mask: file): a label volume on its grid."""
     micro_mask: str | None = None
     """The same of `micro` (volumes.micro.mask)."""
+    micro_to_clinical: str | None = None
+    """ITK transform of points of `micro` to points of `clinical`, of which it is a specimen: the truth inside it."""
     condition: Name | None = None
     """What sets a test case apart from the others, as another kernel: its metrics stand in tables of this name."""
 
@@ -83,6 +85,8 @@ OF_A_SCAN = tuple(key for key in Scan.model_fields if key != "path")
 MODALITIES = ("clinical", "micro", "truth", "thick_truth", "labels", "noise_free", "repeat")
 OF_A_CASE = tuple(key for key in Case.model_fields if key not in MODALITIES)
 """What the sheet says of a case beside its scans, each in a column of its own."""
+FILES = ("clinical_mask", "micro_mask", "micro_to_clinical")
+"""Those of them that are paths of what belongs to a scan."""
 SHEET_COLUMNS = (*Case.model_fields, *(f"{m}_{f}" for m in MODALITIES for f in OF_A_SCAN))
 """A new field of `Case` or `Scan` is a column."""
 
@@ -132,9 +136,9 @@ def read_sheet(cases: Cases, scan_micro: bool = False) -> list[Case]:
     """Read and check the case sheet: one line a case, tab-separated, UTF-8, with a header.
 
     Columns: case, split (train, validation or test), clinical, micro, and optionally truth, labels, repeat, airways,
-    clinical_mask, micro_mask and condition (see `Case`), and for each scan <modality>_series, _slices, _spacing,
-    _resample, _level and _region (see `Scan`). An empty cell means "none". scan_micro: a case with uCT gets its
-    clinical CT by `with_scans`.
+    clinical_mask, micro_mask, micro_to_clinical and condition (see `Case`), and for each scan <modality>_series,
+    _slices, _spacing, _resample, _level and _region (see `Scan`). An empty cell means "none". scan_micro: a case with
+    uCT gets its clinical CT by `with_scans`.
 
     Raises
     ------
@@ -247,13 +251,13 @@ def _read_row(
             raise UserError(
                 f"{where}: airways: {values['airways']} does not exist; correct the sheet, or cases.data_root"
             )
-    for modality in ("clinical", "micro"):
-        if (key := f"{modality}_mask") in cells:
+    for key in FILES:
+        if key in cells:
             values[key] = url(cells[key]) or str(root / cells[key])
             if not url(values[key]) and not os.path.exists(values[key]):  # noqa: PTH110 - as above
                 raise UserError(f"{where}: {key}: {values[key]} does not exist; correct the sheet, or cases.data_root")
     needs = {"labels": "truth", "thick_truth": "truth", "airways": "truth"}
-    needs |= {"clinical_mask": "clinical", "micro_mask": "micro"}
+    needs |= {"clinical_mask": "clinical", "micro_mask": "micro", "micro_to_clinical": "micro"}
     for extra, needed in (needs | {"noise_free": "clinical", "repeat": "clinical"}).items():
         if extra in values and needed not in values:
             raise UserError(f"{where}: {extra} is given but {needed} is empty")
@@ -261,6 +265,11 @@ def _read_row(
         case = Case.model_validate(values)
     except ValidationError as error:
         raise UserError(describe(error, where)) from None
+    if case.micro_to_clinical is not None and (case.clinical is None or case.truth is not None):
+        raise UserError(
+            f"{where}: micro_to_clinical makes the truth of a clinical CT out of its specimen's uCT; fill column "
+            "'clinical', and leave 'truth' and 'thick_truth' empty"
+        )
     if case.split != "test" and case.condition is not None:
         raise UserError(f"{where}: {case.split} case '{case.case}' has a condition; only a test case may have one")
     if case.split != "train" and case.clinical is None and not (scan_micro and case.micro is not None):

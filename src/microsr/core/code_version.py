@@ -24,6 +24,7 @@ STEPS = {
     "validate": "microsr.simulation.validation.validate",
     "volumes": "microsr.preprocessing.volumes",
     "volumes.downsample": "microsr.preprocessing.downsample",
+    "volumes.registered": "microsr.preprocessing.registered.truth",
     "scan": "microsr.preprocessing.scan",
     "patches": "microsr.preprocessing.patches",
     "pairs": "microsr.preprocessing.pairs",

@@ -140,8 +140,17 @@ def evaluate(
     mask = open_mask(clinical)
     if not ct.is_lung:
         logger.info("%s is no lung: metrics of vessels, airways, small solids and lesions are left out", clinical)
+    whole = mask
+    if reference is not None and names[1] in config.REFERENCES:
+        mask = alignment.where_known(mask, reference.truth)
     rows = no_reference.slice_rows(sr, superresolved, ct, mask, slices, scanner)
-    rows += no_reference.window_rows(sr, superresolved, mask, slices, references, [open_mask(p) for p in micro], micro)
+    try:
+        masks = [open_mask(path) for path in micro]
+        rows += no_reference.window_rows(sr, superresolved, mask, slices, references, masks, micro)
+    except UserError as error:
+        if mask is whole:
+            raise
+        logger.info("of the truth no texture is measured: %s", error)
     inputs, results = [superresolved, clinical, *micro], [output] + ([maps] if maps else [])
     if reference is not None:
         from microsr.evaluation.protocols import truth

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from microsr import config
 from microsr.config import ClinicalVolume, MicroVolume
 from microsr.config.sheet import OF_A_SCAN, Scan
+from microsr.core import code_version
 from microsr.core.errors import UserError
 from microsr.core.files import replacing, write_csv
 from microsr.core.progress import Progress, logger
@@ -387,7 +388,7 @@ def add_scan_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Sub-commands clinical, micro, truth, thick_truth, labels, downsample and table."""
+    """Sub-commands clinical, micro, truth, thick_truth, labels, downsample, registered and table."""
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in (
         ("clinical", "clinical CT: HU and mask"),
@@ -413,7 +414,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
             config.add_flags(sub, MicroVolume)
     summary = "a uCT average-pooled to a clinical-like volume"
     sub = commands.add_parser("downsample", help=summary, description=summary, allow_abbrev=False)
-    _pooling().arguments(sub)
+    _step("volumes.downsample").arguments(sub)
+    summary = "truth of a real case inside its specimen: its uCT, brought into its CT by a registration"
+    sub = commands.add_parser("registered", help=summary, description=summary, allow_abbrev=False)
+    _step("volumes.registered").arguments(sub)
     summary = "the paper's Table 1"
     sub = commands.add_parser("table", help=summary, description=summary, allow_abbrev=False)
     sub.add_argument("--volumes", type=Path, nargs="+", required=True, help="imported volumes")
@@ -425,8 +429,8 @@ def main(ns: argparse.Namespace) -> None:
     if ns.command == "table":
         write_table(ns.volumes, ns.output)
         return
-    if ns.command == "downsample":
-        _pooling().run(ns)
+    if ns.command in ("downsample", "registered"):
+        _step(f"volumes.{ns.command}").run(ns)
         return
     scan = scan_from_flags(ns)
     ns.output.parent.mkdir(parents=True, exist_ok=True)
@@ -438,9 +442,9 @@ def main(ns: argparse.Namespace) -> None:
         import_as_is(scan, ns.case, ns.command, ns.output)
 
 
-def _pooling() -> ModuleType:
+def _step(name: str) -> ModuleType:
     # By name: a change there, or in the metrics that it uses, makes no imported volume old (see `code_version`).
-    return importlib.import_module("microsr.preprocessing.downsample")
+    return importlib.import_module(code_version.STEPS[name])
 
 
 def scan_from_flags(ns: argparse.Namespace) -> Scan:

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from microsr.config import SCALES
 from microsr.core.errors import UserError
-from microsr.volume.storage import Volume, magnified_geometry
+from microsr.volume.slices import Slices
+from microsr.volume.storage import Volume, magnified_geometry, open_mask, open_volume
 
 TOLERANCE = 0.1
 """Largest distance, super-resolved pixels, between corners that should coincide; headers in float32 stay far below."""
@@ -102,6 +104,28 @@ def check_overlay(
             f"{_mm(other.spacing)}, origin {_mm(sr.origin)} and {_mm(other.origin)} on the super-resolved grid); "
             f"give both the same geometry"
         )
+
+
+def known_region(truth: Path | None) -> Any:
+    """Where a truth is known, uint8 [slices, rows, columns], as that of a specimen brought into its CT; None:
+    everywhere, or there is no truth.
+    """
+    return open_mask(truth) if truth is not None and "region" in open_volume(truth).attributes else None
+
+
+def where_known(mask: Any, truth: Path) -> Any:
+    """The pixels of a clinical mask [slices, rows, columns] of which all of the truth is known, read by slice."""
+    region = known_region(truth)
+    if region is None:
+        return mask
+
+    def load(z: int) -> np.ndarray:
+        clinical = np.asarray(mask[z]) != 0
+        rows, columns = clinical.shape
+        scale = region.shape[1] // rows
+        return clinical & (np.asarray(region[z]).reshape(rows, scale, columns, scale) != 0).all(axis=(1, 3))
+
+    return Slices(load, mask.shape, bool)
 
 
 def _mm(values: tuple[float, ...]) -> str:

@@ -129,12 +129,28 @@ class Plan:
                     )
         for modality in ("clinical", "micro"):
             self._check_masks(modality)
+        self._check_specimens()
         for name in self.having("micro", self.cases) if self.matches_clinical else ():
             if self.cases[name].clinical is None:
                 raise UserError(
                     f"volumes.micro.matched_spacing_mm: must be given, as case '{name}' has uCT but no clinical CT "
                     "whose pixel size it could be matched to"
                 )
+
+    def _check_specimens(self) -> None:
+        """Refuse a model that has seen what is the truth of a case that it is tested on."""
+        for training_set, case in self.tested_pairs:
+            if case not in self.registered_cases:
+                continue
+            own = (self.cases[case].micro, self.cases[case].clinical)
+            for other in self.training_sets[training_set]:
+                seen = (self.cases[other].micro, self.cases[other].clinical)
+                if shared := next((a for a, b in zip(own, seen, strict=True) if b and a.path == b.path), None):
+                    raise UserError(
+                        f"{self.sheet}: {shared.path} is of case '{case}', whose truth is its specimen, and of "
+                        f"'{other}', which the model '{training_set}' learns from: it would be tested on what it has "
+                        f"seen; give '{other}' another split"
+                    )
 
     def _check_masks(self, modality: str) -> None:
         column, asked = f"{modality}_mask", getattr(self.experiment.volumes, modality).mask
@@ -209,11 +225,17 @@ class Plan:
         """Those of `cases` that were scanned with a modality, or of which it is known: a column of the sheet, as
         "micro".
         """
-        return [name for name in cases if getattr(self.cases[name], modality) is not None]
+        registered = self.registered_cases if modality in ("truth", "thick_truth") else ()
+        return [name for name in cases if getattr(self.cases[name], modality) is not None or name in registered]
 
     def volumes(self, modality: str, cases: Iterable[str]) -> list[str]:
         """The imported volumes of those of `cases` that were scanned with a modality."""
         return [f"<results>/volumes/{case}/{modality}.ome.zarr" for case in self.having(modality, cases)]
+
+    @cached_property
+    def registered_cases(self) -> list[str]:
+        """Names of the cases whose truth is their specimen's own uCT, brought into their CT."""
+        return [name for name, case in self.cases.items() if case.micro_to_clinical is not None]
 
     @cached_property
     def scanned_cases(self) -> list[str]:
@@ -465,7 +487,8 @@ class Plan:
     def references(self) -> list[Result]:
         """What is known of the tested cases, in a method's place: the scores that a method could have at best."""
         cases = self.superresolved_cases
-        return [Result(name, UNTRAINED, case) for name in REFERENCES for case in self.having(name, cases)]
+        found = [Result(name, UNTRAINED, case) for name in REFERENCES for case in self.having(name, cases)]
+        return [one for one in found if one.method == "truth" or one.case not in self.registered_cases]
 
     @property
     def evaluated_results(self) -> list[Result]:
@@ -578,6 +601,8 @@ class Plan:
         if result.method not in REFERENCES:
             kinds = ("", self.experiment.methods[result.method].kind)
             return [name for name in protocols if name == "images" or PROTOCOLS[name].kind in kinds]
+        if result.case in self.registered_cases:
+            return ["images"]  # the others look at all of the mask, of which it is known in a part only
         return [name for name in protocols if name == "images" or result.method in PROTOCOLS[name].references]
 
     def evaluation_files(self, protocol: str, result: Result) -> dict[str, list[str]]:
@@ -887,7 +912,7 @@ class Plan:
         """The volumes of a comparison, without folder of results and ending, by what the command calls them."""
         tested = self.comparisons[name]
         methods = {f"method/{m}": f"superresolved/{m}/{self._trained_on(m, tested)}" for m in self.experiment.methods}
-        truth = {"truth": f"volumes/{tested.case}/truth"} if self.cases[tested.case].truth else {}
+        truth = {"truth": f"volumes/{tested.case}/truth"} if self.having("truth", [tested.case]) else {}
         spread = {}
         for method in list(self.means)[:1]:  # of several means the first: each draw makes the report larger
             stem = f"superresolved/{method}/{self._trained_on(method, tested)}"

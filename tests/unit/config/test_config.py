@@ -300,7 +300,7 @@ def test_every_column_is_read_as_it_is_written(tmp_path):
     sheet.write_text(sheet_text(cases), encoding="utf-8")
     header, row = (line.split("\t") for line in sheet.read_text(encoding="utf-8").splitlines())
     assert header == list(SHEET_COLUMNS)
-    assert not [column for column, cell in zip(header, row, strict=True) if not cell]
+    assert [column for column, cell in zip(header, row, strict=True) if not cell] == ["micro_to_clinical"]
     assert read_sheet(Cases(sheet=str(sheet))) == cases
 
 
@@ -319,6 +319,17 @@ def test_uct_without_a_clinical_ct_is_scanned_where_that_is_asked_for(sheet):
 def test_only_uct_of_a_sheet_is_scanned():
     refused("name the sheet of your uCT in cases.sheet", load, {"experiment": "x", "scan": {"micro": True}})
     load({"experiment": "x", "scan": {"micro": True}, "cases": {"sheet": "s.tsv"}})
+
+
+def test_a_registered_specimen_is_the_only_truth(sheet, tmp_path):
+    header = "case\tsplit\tclinical\tmicro\tmicro_to_clinical\ttruth\n"
+    (case,) = cases = read_sheet(sheet("one\ttest\ta.nii\tb.nii\ta.nii\t\n", header))
+    assert case.micro_to_clinical == str(tmp_path / "a.nii")
+    (tmp_path / "again.tsv").write_text(sheet_text(cases), encoding="utf-8")
+    assert read_sheet(Cases(sheet=str(tmp_path / "again.tsv"), data_root=str(tmp_path))) == cases
+    for row in ("one\ttest\ta.nii\tb.nii\ta.nii\ta.nii\n", "one\ttrain\t\tb.nii\ta.nii\t\n"):
+        with pytest.raises(UserError, match="micro_to_clinical makes the truth of a clinical CT"):
+            read_sheet(sheet(row, header))
 
 
 def test_simulated_cases_have_truth_where_they_are_tested():

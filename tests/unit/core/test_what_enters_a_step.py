@@ -13,6 +13,7 @@ ALLOWED = {
     "volumes": IMPORTED | {"preprocessing"},
     "scan": IMPORTED | {"preprocessing"},
     "volumes.downsample": {"volume", "physics", "preprocessing"},
+    "volumes.registered": {"volume", "physics", "preprocessing", "formats"},
     "patches": {"core", "volume", "preprocessing"},
     "pairs": {"core", "volume", "physics", "preprocessing"},
     "domain": {"core", "volume", "physics", "preprocessing"},

@@ -254,8 +254,57 @@ def test_a_volume_that_does_not_say_its_slices_is_refused(case):
 def test_what_tells_lung_by_its_hu_is_not_measured_of_another_organ(case):
     whole = set(case.run(case.truth))
     case.ct = Volume(case.clinical, SPACING, ORIGIN, attributes={"organ": "other"})
-    of_lungs = {"texture_in_vessels", "texture_in_airways", *(key for key in TRUTH if key.startswith(("small", "les")))}
+    of_lungs = {"texture_in_vessels", "texture_in_airways", "airways_lost", "airways_invented"}
+    of_lungs |= {key for key in TRUTH if key.startswith(("small", "les"))}
     assert whole - set(case.run(case.truth)) == of_lungs <= whole
+
+
+def test_a_truth_that_is_known_in_a_part_counts_there_alone(case, tmp_path):
+    """Outside of the specimen the truth is air, which would be an error of 200 HU; slice 2 holds none of it."""
+    case.run(case.truth)
+    known = np.zeros(case.truth.shape, bool)
+    known[:2, 12:180, 40:170] = True
+    attributes = {"region": "specimen", "specimen_slices": [0, 2]}
+    true = Volume(np.where(known, case.truth, -1000), **magnified_geometry(case.ct, 8), attributes=attributes)
+    write_volume(tmp_path / "truth", true, known)
+
+    def run(name, superresolved, *slices):
+        first = case.ct.slices(slices[0], slices[0] + 1)
+        sr = Volume(superresolved[list(slices)], **magnified_geometry(first, 8), attributes={"slices": list(slices)})
+        write_volume(tmp_path / "sr", sr)
+        paths = [tmp_path / part for part in ("sr", "clinical")], [tmp_path / "micro"]
+        names = ("test1", name, "none", "none")
+        evaluate(
+            names, *paths[0], paths[1], tmp_path / "t.csv", Evaluate(), Scanner(),
+            Reference(tmp_path / "truth", thick=tmp_path / "truth"),
+        )  # fmt: skip
+        table = pd.read_csv(tmp_path / "t.csv")
+        return dict(zip(table["metric"], table["value"], strict=True))
+
+    found = run("proposed", case.truth, 0, 1, 2)
+    assert found["psnr"] == np.inf and found["ssim"] == pytest.approx(1) and found["ms_ssim"] == pytest.approx(1)
+    assert found["psnr_thick"] == np.inf and found["measured_rmse"] == found["null_rmse"] == 0
+    assert run("proposed", case.truth + 10, 1, 2)["psnr"] == pytest.approx(20 * np.log10(1400 / 10), abs=1e-3)
+    as_method = run("truth", np.asarray(true.array), 0, 1, 2)
+    assert as_method["consistency_rmse"] < 0.5, "not where there is air in its place"
+    assert "spectrum_distance" in as_method
+    with pytest.raises(UserError, match=r"the truth is not known in its slices \[2\]; .*, between 0 and 1"):
+        run("proposed", case.truth, 2)
+
+
+def test_a_truth_without_room_for_a_window_has_no_texture(case, tmp_path, caplog):
+    case.run(case.truth)
+    known = np.zeros(case.truth.shape, bool)
+    known[:2, 16:40, 40:64] = True
+    geometry = magnified_geometry(case.ct, 8)
+    true = Volume(np.where(known, case.truth, -1000), **geometry, attributes={"region": "specimen"})
+    write_volume(tmp_path / "truth", true, known)
+    write_volume(tmp_path / "sr", Volume(true.array, **geometry, attributes={"slices": [0, 1, 2]}))
+    paths = (tmp_path / "sr", tmp_path / "clinical", [tmp_path / "micro"], tmp_path / "t.csv")
+    with caplog.at_level("INFO"):
+        evaluate(("a", "truth", "none", "none"), *paths, Evaluate(), Scanner(), Reference(tmp_path / "truth"))
+    assert "of the truth no texture is measured" in caplog.text
+    assert "spectrum_distance" not in set(pd.read_csv(tmp_path / "t.csv")["metric"])
 
 
 def test_uncalibrated_uct_is_refused(case):

@@ -102,6 +102,34 @@ def test_cases_that_do_not_allow_what_is_asked_for_are_refused(cases, settings, 
     assert "\n" not in str(error.value)
 
 
+def specimens(other: str = "other", **settings) -> Plan:
+    """A case that is tested on, whose specimen's uCT is its truth, and another one to train on, with its own uCT."""
+    registered = {"micro_to_clinical": "t.tfm"}
+    micro = {"micro": {"path": f"{other}/micro.nii"}}
+    trained = Case.model_validate(case("a", "train", "clinical", "micro").model_dump() | micro)
+    return plan(trained, case("b", "test", "clinical", "micro").model_copy(update=registered), **settings)
+
+
+def test_a_registered_specimen_is_a_truth_and_stands_beside_the_methods_where_it_is_known():
+    found = specimens(evaluate={"further_protocols": ["distribution"]})
+    assert found.volumes("truth", ["a", "b"]) == ["<results>/volumes/b/truth.ome.zarr"]
+    assert found.volumes("thick_truth", ["b"]) and found.registered_cases == ["b"]
+    assert [(one.method, one.case) for one in found.references] == [("truth", "b")]
+    tables = [table for table in found.metric_tables() if "/truth/" in table]
+    assert tables == ["<results>/tables/metrics/truth/none/b.images.csv"]
+    assert "metrics_truth" in found.metric_figures and found.volumes_viewed("comparison")["truth"] == "volumes/b/truth"
+
+
+def test_a_model_never_learns_from_the_specimen_that_it_is_tested_with():
+    with pytest.raises(UserError, match=r"b/micro.nii is of case 'b', whose truth is its specimen, and of 'a', which"):
+        specimens(other="b")
+    left = [case(name, "train", "clinical", "micro").model_copy(update={"micro_to_clinical": "t"}) for name in "ab"]
+    found = plan(*left, protocols=["leave_one_out"])
+    assert found.tested_on("without-a") == ["a"] and "a" not in found.training_sets["without-a"]
+    assert not [path for path in found.patches("micro", "without-a") if "/a/" in path]
+    assert found.volumes("truth", ["a", "b"]) == [f"<results>/volumes/{name}/truth.ome.zarr" for name in "ab"]
+
+
 def test_a_mask_in_a_file_is_an_input_of_the_import_and_one_on_a_server_a_word_alone():
     masks = {"a": "my masks/a.nii", "b": "https://a.org/b.zarr"}
     cases = [

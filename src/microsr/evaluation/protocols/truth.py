@@ -39,6 +39,8 @@ LUNG_TISSUES = tuple(tissue for tissue in Tissue if tissue is not Tissue.OUTSIDE
 class Reference:
     """Paths of the truth (HU), its labels (`Tissue`, the same grid), its airways (airways.csv) and its mean over the
     slice profile (HU, the same grid).
+
+    A truth whose attribute `region` is set, of a specimen brought into its CT, counts inside its mask alone.
     """
 
     truth: Path
@@ -76,6 +78,7 @@ def rows(
         Truth or labels do not overlay, have another unit, or airways are given without labels.
     """
     truth, labels, thick = _open(sr, sr_path, slices, reference)
+    region, thick_region = (alignment.known_region(path) for path in (reference.truth, reference.thick))
     crossings = None
     if reference.airways is not None:
         crossings = airways.crossings(reference.airways, truth, slices, bronchioles.BINS_MM[-1])
@@ -88,9 +91,17 @@ def rows(
         """Compare slice by slice; yields what the lesions, which span slices, need of each."""
         for i, z in enumerate(slices):
             image, true, lung = np.asarray(sr.array[i]), np.asarray(truth.array[z]), metrics.magnify(mask[z], scale)
+            if region is not None:
+                # Beyond it nothing is known: what is there must not count as wrong near its border.
+                known = np.asarray(region[z]) != 0
+                true, lung = np.where(known, true, image), lung & known
             null = measures.compare(image, true, lung)
             if thick is not None:
-                measures.compare_thick(image, np.asarray(thick.array[z]), lung)
+                mean, where = np.asarray(thick.array[z]), lung
+                if thick_region is not None:
+                    known = np.asarray(thick_region[z]) != 0
+                    mean, where = np.where(known, mean, image), lung & known
+                measures.compare_thick(image, mean, where)
             if volume is not None:
                 volume[i] = np.rint(null).astype(np.int16)
             del null
@@ -113,8 +124,18 @@ def rows(
         lesions = None
         deque(compare_slices(), maxlen=0)
     progress.close()
+    if not measures.difference.number:
+        raise UserError(
+            f"{sr_path}: the truth is not known in its slices {slices}; choose others with superresolve.slices, "
+            f"between {_known_slices(truth)}"
+        )
     found, table = measures.rows(lesions, thick is not None, labels is not None, crossings is not None)
     return [(PROTOCOL, *row) for row in found], table
+
+
+def _known_slices(truth: Volume) -> str:
+    first, end = truth.attributes.get("specimen_slices", (0, truth.shape[0]))
+    return f"{first} and {end - 1}"
 
 
 def _open(
@@ -159,6 +180,8 @@ class _Measures:
 
     def compare(self, image: np.ndarray, true: np.ndarray, lung: np.ndarray) -> np.ndarray:
         """Pixel by pixel in the lung; returns the null-space part of the error, HU [rows, columns]."""
+        if not lung.any():
+            return np.zeros(lung.shape, np.float32)
         self.difference.add(metrics.truth_difference(image, true, lung))
         self.similarity.add(metrics.ssim_values(image, true, lung, self.data_range))
         value = metrics.ms_ssim_value(image, true, lung, self.data_range)
@@ -171,6 +194,8 @@ class _Measures:
 
     def compare_thick(self, image: np.ndarray, true: np.ndarray, lung: np.ndarray) -> None:
         """Pixel by pixel in the lung, against the truth's mean over the slice profile."""
+        if not lung.any():
+            return
         difference, alike = self.thick
         difference.add(metrics.truth_difference(image, true, lung))
         alike.add(metrics.ssim_values(image, true, lung, self.data_range))
@@ -212,7 +237,7 @@ class _Measures:
             ("measured_rmse", nullspace.measured_rmse(measured), "HU"),
             ("null_rmse", nullspace.null_rmse(max(self.difference.mean_square - measured, 0.0)), "HU"),
         ]
-        if with_thick:
+        if with_thick and self.thick[0].number:
             difference, similarity = self.thick
             found.append(("psnr_thick", metrics.psnr(difference, self.data_range), "dB"))
             found.append(("ssim_thick", metrics.ssim(similarity), "1"))

@@ -280,7 +280,8 @@ def evaluate(
             f"--draws {' '.join(map(str, draws))}: needs two or more different draws, but they hold {', '.join(held)}; "
             "give those that microsr superresolve --draws 16 --keep 16 writes beside their mean"
         )
-    ct, mask, true = open_volume(clinical), open_mask(clinical), open_volume(truth)
+    ct, true = open_volume(clinical), open_volume(truth)
+    mask = alignment.where_known(open_mask(clinical), truth)
     tissues = None if labels is None else open_volume(labels)
     slices = alignment.held_slices(volumes[0], draws[0], ct, clinical)
     for volume, path in zip(volumes, draws, strict=True):

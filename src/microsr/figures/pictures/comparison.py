@@ -39,6 +39,7 @@ from microsr.figures.style import (
 )
 from microsr.physics.pooling import average_pool
 from microsr.preprocessing.positions import admissible
+from microsr.volume import alignment
 from microsr.volume.alignment import scale_of
 from microsr.volume.storage import Volume, open_mask, open_volume
 
@@ -108,6 +109,7 @@ def make_comparison(
     """
     volume, mask = open_volume(clinical), open_mask(clinical)
     found, drawn = {name: (path, open_volume(path)) for name, path in superresolved.items()}, {}
+    mask = mask if truth is None else alignment.where_known(mask, truth)
     index = choose_slice(mask, {path: _slices(path, sr) for path, sr in found.values()}, settings.slice)
     panels = [Panel("Clinical CT", volume, index, 1)]
     for name, (path, sr) in found.items():

@@ -1,0 +1,1 @@
+"""A specimen's own uCT laid over its clinical CT, by a registration that was made elsewhere."""
