@@ -72,6 +72,8 @@ def list_left_out(
         if protocol in unasked:
             continue
         lacking = [case for case in tested if getattr(cases[case], column) is None]
+        if column == "truth":
+            lacking = [case for case in lacking if cases[case].micro_to_clinical is None]
         lines += [f"metrics {protocol} of {_names(lacking)}: {why} in the sheet"] if lacking else []
     unknown = [name for name in tested if not (cases[name].truth and cases[name].labels and cases[name].airways)]
     if unknown:

@@ -76,6 +76,14 @@ def test_what_is_left_out_is_told_with_the_reason(change, lines):
     assert told(**change) == lines
 
 
+def test_a_registered_specimen_is_a_known_truth():
+    experiment = Experiment.model_validate(SETTINGS)
+    known = {k: v for k, v in EVERYTHING.items() if k not in ("truth", "labels", "airways")}
+    row = Case(case="test1", split="test", micro_to_clinical="t.tfm", **known)
+    lines = list_left_out(experiment, {"test1": row}, ["test1"], [])
+    assert not [line for line in lines if "no known truth" in line] and any("bronchioles" in line for line in lines)
+
+
 def test_cases_of_the_split_that_is_not_tested_on_are_told():
     experiment = Experiment.model_validate(SETTINGS)
     rows = simulated_cases(experiment.simulate.model_copy(update={"validation_cases": 2}), "x")
