@@ -265,7 +265,7 @@ def outline_and_calibrate(
     fields = Slices(lambda n: ~padding[int(chosen[n])], few, bool)
     sample = Sample(Slices(lambda n: array[int(chosen[n])], few, array.dtype), fields)
     try:
-        specimen = _find_specimen(volume, settings, padding, sample, scratch, given)
+        specimen = _make_specimen(volume, settings, padding, sample, scratch, given)
         specimens = Slices(lambda n: specimen[int(chosen[n])] & fields[n], few, bool)
         if not any(s.any() for s in specimens):
             raise UserError("holds no specimen: no region denser than air; check that dense tissue is bright")
@@ -275,7 +275,7 @@ def outline_and_calibrate(
         raise UserError(f"{where}: {error}") from None
 
 
-def _find_specimen(
+def _make_specimen(
     volume: Volume, settings: MicroVolume, padding: Padding, sample: Sample, scratch: Path, given: Masks | None
 ) -> Slices:
     """Mask of the specimen at full size, found when a slice is asked for."""

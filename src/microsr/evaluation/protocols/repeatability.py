@@ -275,7 +275,7 @@ def evaluate(
             own, other = (np.asarray(volume.array[i], np.float32) for volume in spread)
             draws = first.attributes.get("draws", np.inf)
             within = agree(image, np.asarray(volumes[0].array[i]), own, other, draws)
-            agreeing.add(within[metrics.magnify(lung)])
+            agreeing.add(within[metrics.magnify(lung, len(image) // len(lung))])
         if again is not None:
             inputs.add((np.asarray(ct.array[z], float) - np.asarray(again.array[z], float))[lung])
         progress.advance()

@@ -19,7 +19,6 @@ from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filt
 from microsr import config
 from microsr.core.streams import Stream, numpy_stream
 from microsr.evaluation.bronchioles import BINS_MM
-from microsr.evaluation.metrics import CLINICAL_NYQUIST
 from microsr.networks.layers import bicubic_upsample, nearest_upsample
 from microsr.physics.airways import crossings
 from microsr.physics.nullspace import Split
@@ -83,7 +82,7 @@ def make_candidates(lung: Lung, other: Lung, scanner: config.Scanner) -> dict[st
     ways = (bicubic_upsample, nearest_upsample)
     bicubic, nearest = (np.asarray(upsample(scan, lung.scale)[:, 0]) for upsample in ways)
     power = _texture_power(other)
-    fine = np.where(lung.labels != Tissue.OUTSIDE, _grain(truth.shape, power, random), 0)
+    fine = np.where(lung.labels != Tissue.OUTSIDE, _grain(truth.shape, power, random, 1 / (2 * lung.scale)), 0)
     checks = (-1.0) ** np.indices(truth.shape)[1:].sum(axis=0)
     return {
         "blurred": _each(truth, lambda image: gaussian_filter(image, BLUR_MM / lung.truth.spacing[0])),
@@ -127,10 +126,10 @@ def _frequencies(shape: tuple[int, int]) -> np.ndarray:
     return np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.fftfreq(shape[1]))
 
 
-def _grain(shape: tuple[int, ...], power: Callable, random: np.random.Generator) -> np.ndarray:
-    """Noise of the texture's power above the clinical Nyquist limit, HU."""
+def _grain(shape: tuple[int, ...], power: Callable, random: np.random.Generator, nyquist: float) -> np.ndarray:
+    """Noise of the texture's power above the clinical grid's Nyquist limit, in cycles per fine pixel; HU."""
     frequency = _frequencies(shape[1:])
-    amplitude = np.where(frequency > CLINICAL_NYQUIST, np.sqrt(power(frequency)), 0)
+    amplitude = np.where(frequency > nyquist, np.sqrt(power(frequency)), 0)
     white = random.standard_normal(shape)
     return np.fft.ifft2(np.fft.fft2(white) * amplitude).real
 

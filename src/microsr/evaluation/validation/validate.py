@@ -86,7 +86,7 @@ def measure(lung: Lung, other: Lung, scanner: config.Scanner, settings: config.E
     other: of the same size; another lung's truth, and what the texture is compared with.
     """
     images = {"truth": lung.truth.array} | make_candidates(lung, other, scanner)
-    slices, fine = list(range(len(lung.clinical.array))), magnified_geometry(lung.clinical)
+    slices, fine = list(range(len(lung.clinical.array))), magnified_geometry(lung.clinical, lung.scale)
     found = []
     progress = Progress(len(images), "images")
     with tempfile.TemporaryDirectory(prefix="microsr.") as name:
