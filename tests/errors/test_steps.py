@@ -172,13 +172,13 @@ def test_a_mask_of_another_size_is_refused(tmp_path):
 def test_a_grid_that_is_not_square_is_no_example_for_matched_sampling(tmp_path):
     path = volume(tmp_path / "ct.ome.zarr", spacing=(0.6, 0.7, 1.0))
     with pytest.raises(UserError, match="its pixels are not square"):
-        volumes._target(MicroVolume(sampling="matched"), path, "x")
+        volumes._target(MicroVolume(sampling="matched"), path, 8, "x")
 
 
 def test_a_specimen_smaller_than_a_pixel_is_refused():
     small = Volume(np.zeros((2, 2, 2), np.int16), (0.001, 0.001, 0.001), unit="grey")
     with pytest.raises(UserError, match="is smaller than one pixel of the new grid"):
-        volumes._sampling(small, MicroVolume(sampling="native", area_average=8), None, "x")
+        volumes._sampling(small, MicroVolume(sampling="native", area_average=8), None, 8, "x")
 
 
 def test_panels_that_are_not_kept_are_told(tmp_path, caplog, monkeypatch):

@@ -74,7 +74,7 @@ def test_defaults_that_the_paper_fixes():
         ({"experiment": "x", "volumes": {"micro": {"calibration": {"air": 1}}}},
          r"volumes\.micro\.calibration\.air: unknown key.*air_grey"),
         ({"experiment": "x", "methods": {"mine": {"loss": {}}}},
-         r"methods\.mine\.loss: unknown key for kind cyclegan; allowed here: kind, train, losses, mix_fraction,"),
+         r"methods\.mine\.loss: unknown key for kind cyclegan; allowed here: kind, train, losses, mix_fraction"),
         ({"experiment": "x", "methods": {"b": {"kind": "bicubic", "losses": {"cycle": 1}}}},
          r"methods\.b\.losses: unknown key for kind bicubic; allowed here: kind$"),
         ({"experiment": "x", "methods": {"bicubic": {"kind": "bicubic", "train": {"epochs": 1}}}},
@@ -109,6 +109,11 @@ def test_defaults_that_the_paper_fixes():
          r"methods\.mine\.train\.network: .*'resnet' or 'compact', not 'unet'"),
         ({"experiment": "x", "methods": {"mine": {"train": {"repeats": 3}}}},
          r"methods\.mine\.train: repeats must be the same for all methods"),
+        ({"experiment": "x", "volumes": {"micro": {"mask": "values"}}}, "mask is values, so mask_range must give"),
+        ({"experiment": "x", "volumes": {"clinical": {"mask": "values", "mask_range": [900, 200]}}},
+         "mask_range must rise"),
+        ({"experiment": "x", "volumes": {"clinical": {"organ": "other"}},
+          "evaluate": {"further_protocols": ["distribution"]}}, "distribution compares features of lung tissue"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_config_is_named(config, match):

@@ -31,6 +31,7 @@ KEYS = {
     Stream.PAIRS: {(3,): [7, 3, 14]},
     Stream.CANDIDATES: {(): [7, 0, 23]},
     Stream.SEARCH: {(0x9E83486D,): [7, 0x9E83486D, 20]},  # the CRC-32 of a trial's name
+    Stream.SCANS: {(0x9E83486D,): [7, 0x9E83486D, 30]},
     Stream.TEXTURE_WINDOWS: {(): [7]},
     Stream.CASE: {("ab",): [7, 0x9E83486D]},  # the CRC-32 of these letters
     Stream.PATCHES: {("ab/micro",): [7, *b"ab/micro"]},

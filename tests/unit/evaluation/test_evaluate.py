@@ -39,6 +39,8 @@ TRUTH = {
     "small_lost": "1",
     "small_invented": "1",
     **{f"small_{what}_{size}": "1" for what in ("lost", "invented") for size in ("0.3-0.625", "0.625-1", "1-3")},
+    "airways_lost": "1",
+    "airways_invented": "1",
     "lesions_lost": "count",
     "lesions_invented": "count",
 }

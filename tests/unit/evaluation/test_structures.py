@@ -306,4 +306,4 @@ def test_a_slab_goes_on_beyond_its_ends():
 def test_pool_is_the_mean_of_4x4_pixels():
     image = np.zeros((8, 8))
     image[:4, 4:] = np.arange(16).reshape(4, 4)
-    assert pool(image).tolist() == [[0, 7.5], [0, 0]]
+    assert pool(image, 8).tolist() == [[0, 7.5], [0, 0]]

@@ -173,9 +173,9 @@ def test_flat_clinical_patches_disagree_rather_than_fail(rng, tmp_path, warnings
     assert value["difference", "verdict"] == 0 and len(warnings()) == 1
 
 
-def test_patches_not_in_the_ratio_8_are_refused(rng, tmp_path):
-    with pytest.raises(UserError, match=r"b\.npy has patches of 64 pixels, 128 expected"):
-        run(tmp_path, clinical(rng, size=16), micro(rng, size=8))
+def test_patches_in_the_ratio_of_no_scale_are_refused(rng, tmp_path):
+    with pytest.raises(UserError, match=r"b\.npy has patches of 48 pixels, 64 expected"):
+        run(tmp_path, clinical(rng, size=16), micro(rng, size=6))
 
 
 def test_command_line_takes_several_cases(rng, tmp_path):

@@ -43,7 +43,7 @@ def test_the_figure_shows_grey_values_before_and_hu_after_with_the_points_that_w
     assert [line.get_xdata()[0] for line in before.lines] == [2000, 10000]
     assert [line.get_xdata()[0] for line in after.lines] == pytest.approx([-1000, 40])
     names = [text.get_text() for text in after.get_legend().get_texts()]
-    assert names == ["uCT, specimen", "clinical CT, lung"]
+    assert names == ["uCT, specimen", "clinical CT"]
     assert [text.get_text() for text in figure.axes[3].get_legend().get_texts()] == ["uCT, specimen"]
 
 

@@ -95,7 +95,7 @@ def test_noise_leaves_the_window_clipped(tmp_path):
     assert a.min() == -1 and a.max() == 1
 
 
-@pytest.mark.parametrize("how", [{"count": 11}, {"scans": 2}, {"size": 4}])
+@pytest.mark.parametrize("how", [{"count": 11}, {"scans": 2}, {"size": 5}])
 def test_scans_of_other_patches_are_refused(tmp_path, how):
     right, wrong = tmp_path / "right", tmp_path / "wrong"
     right.mkdir(), wrong.mkdir()

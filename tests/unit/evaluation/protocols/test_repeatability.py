@@ -204,7 +204,7 @@ def test_means_of_two_scans_differ_by_what_an_honest_sampler_promises(tmp_path, 
     images |= dict.fromkeys(("sd", "repeated_sd"), np.full(truth.shape, spread * 100 * np.sqrt(k)))
     for name, image in images.items():
         facts = {"attributes": {"slices": [0], "draws": 10**9}}
-        write_volume(tmp_path / name, Volume(np.rint(image).astype(np.int16), **magnified_geometry(ct), **facts))
+        write_volume(tmp_path / name, Volume(np.rint(image).astype(np.int16), **magnified_geometry(ct, 8), **facts))
     words = ["evaluate", "repeatability", "--case", "c", "--method", "m", "--training_set", "s", "--seed", "1"]
     words += [word for name in (*images, "clinical") for word in (f"--{name}", str(tmp_path / name))]
     cli.main([*words, "--output", str(tmp_path / "table.csv")])

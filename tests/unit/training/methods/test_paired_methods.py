@@ -92,8 +92,8 @@ def test_a_step_of_the_sampler_scores_two_draws_of_each_scan():
     assert draws.shape == (2, 4, 1, 64, 64)
     assert torch.allclose(draws, expected, atol=1e-5) and not torch.allclose(draws[0], draws[1], atol=0.01)
     found = model.step(2, pairs, 1e-3)
-    for name in ("pool_score", "neighbourhood_score", "spectrum_score"):
-        assert found[name].item() == pytest.approx(getattr(scores, name)(draws, pairs.b, 0.95).item(), rel=1e-4)
+    for name, scale in (("pool_score", [8]), ("neighbourhood_score", [8]), ("spectrum_score", [])):
+        assert found[name].item() == pytest.approx(getattr(scores, name)(draws, pairs.b, 0.95, *scale).item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("key", ["pools", "neighbourhoods", "spectrum", "alpha"])
