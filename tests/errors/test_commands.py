@@ -58,9 +58,7 @@ def test_an_unexpected_error_leaves_its_traceback_in_the_log(failing, refused, t
     assert "Traceback" in log.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    "words", [[], ["inform"], ["info"], ["info", "x", "--jso"], ["evaluate"], ["evaluate", "metric"]]
-)
+@pytest.mark.parametrize("words", [["inform"], ["info"], ["info", "x", "--jso"], ["evaluate"], ["evaluate", "metric"]])
 def test_a_command_that_is_misspelt_ends_with_usage_and_one_line(words, capsys):
     with pytest.raises(SystemExit) as ended:
         main(words)
@@ -68,6 +66,14 @@ def test_a_command_that_is_misspelt_ends_with_usage_and_one_line(words, capsys):
     said = capsys.readouterr().err.splitlines()
     assert said[0].startswith("usage: microsr")
     assert said[-1].startswith("microsr") and ": error: " in said[-1]
+
+
+def test_microsr_alone_shows_its_commands(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert said.startswith("usage: microsr") and all(step in said for step in STEPS)
 
 
 def test_a_reader_that_hangs_up_is_no_error(tmp_path):
@@ -109,7 +115,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(refused, tm
     assert line.startswith(f"{tmp_path}/out.nii: no right to {tmp_path}")
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", [step for step in STEPS if step != "run"])  # whose arguments are Snakemake's
 def test_a_traceback_comes_only_with_debug(step, monkeypatch, capsys, tmp_path):
     module = importlib.import_module(cli.MODULES[step])
     monkeypatch.setattr(module, "arguments", lambda parser: None)

@@ -71,7 +71,7 @@ def test_all_defaults_keep_to_the_schema():
     [
         {},
         {"methods": {"cyclegan": None}},
-        {"methods": {"proposed": {"losses": {"downsample": 50}, "train": {"network": "resnet", "adam_betas": [0.5, 0.9]}}}},
+        {"methods": {"proposed": {"losses": {"cycle": 50}, "train": {"network": "resnet", "adam_betas": [0.5, 0.9]}}}},
         {"note": None, "volumes": {"micro": {"calibration": {"air_grey": None}}}},
         {"superresolve": {"slices": "3:8"}, "compute": {"tile": 64}, "figures": {"insets": [{"row": 1, "column": 2}]}},
         {"superresolve": {"slices": [3, 5]}, "compute": {"tile": "auto"}, "train": {"spectral_norm": None}},

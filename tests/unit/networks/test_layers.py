@@ -23,7 +23,10 @@ def gradient(function, x):
         (lambda x: reflect(x, 1), lambda x: functional.pad(x, (1,) * 4, mode="reflect")),
         (lambda x: reflect(x, 3), lambda x: functional.pad(x, (3,) * 4, mode="reflect")),
         (bilinear_double, lambda x: functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)),
-        (lambda x: bicubic_upsample(x, 8), lambda x: functional.interpolate(x, scale_factor=8, mode="bicubic", antialias=True)),
+        (
+            lambda x: bicubic_upsample(x, 8),
+            lambda x: functional.interpolate(x, scale_factor=8, mode="bicubic", antialias=True),
+        ),
         (InstanceNorm(3, track=False), functional.instance_norm),
         (InstanceNorm(3), functional.instance_norm),
     ],
