@@ -279,7 +279,10 @@ def _show(
 
 
 def _heading(axes, column: int, panel: Panel) -> None:
-    axes.set_title(f"({chr(ord('a') + column)}) {panel.name}", loc="left", fontsize=8, fontweight="bold", pad=13)
+    text = f"({chr(ord('a') + column)}) {panel.name}"
+    # 0.62: a bold letter's width, of its height.
+    room = axes.get_position().width * axes.get_figure().get_figwidth() * 72 / (0.62 * len(text))
+    axes.set_title(text, loc="left", fontsize=min(8, max(6, room)), fontweight="bold", pad=13)
     x, y = panel.volume.spacing[:2]
     size = f"{x:.3g}" if np.isclose(x, y, rtol=1e-3) else f"{x:.3g} × {y:.3g}"
     axes.text(0, 1, f"{size} mm pixels", transform=axes.transAxes, fontsize=6.5, color=GREY, va="bottom").set_y(1.015)
