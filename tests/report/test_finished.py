@@ -21,13 +21,14 @@ def test_the_workflow_s_report_holds_every_figure_and_can_be_looked_into(finishe
     names = opened.js("return [...document.querySelectorAll('#images label')].map(l => l.textContent.trim())")
     assert names == [
         *("1 Clinical CT", "2 Proposed", "3 Bicubic", "4 CycleGAN"),
-        *("5 Regression", "6 Posterior", "7 Truth"),
+        *("5 Regression", "6 Posterior", "7 Posterior mean", "8 Truth"),
+        *("9 Draw 1", "10 Draw 2", "11 SD of draws (0 to 300)"),
     ]
     pictures = set()
-    for key in "123456":
+    for key in "12345678":
         opened.press(key)
         pictures.add(opened.picture().tobytes())
-    assert len(pictures) == 6
+    assert len(pictures) == 8
     assert opened.console() == []
     assert [address for address in opened.requests() if not address.startswith(("data:", "blob:"))] == [report.as_uri()]
 

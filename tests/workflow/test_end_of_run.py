@@ -50,6 +50,7 @@ def test_the_end_of_a_run_says_where_things_are_and_what_was_left_out(target, re
     reasons = [line for line in said[end + 1 :] if line.startswith("  ")]
     assert reasons == [
         "  method dropped: null in the configuration",
+        "  validation of the metrics: not asked for (evaluate.validate_metrics)",
         "  slices: only [1] are super-resolved (superresolve.slices)",
         "  95 % intervals: they need 3 trainings of each model, train.repeats is 1",
         "  figure efficiency: all trained methods have networks of one family, efficient",

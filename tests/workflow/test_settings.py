@@ -32,8 +32,7 @@ REACHES: dict[str, tuple[Any, set[str]]] = {
     ),
     "scale": (
         4,
-        SIMULATED
-        | {"import_micro", "scan_patches", "superresolve", "downsample_micro"},
+        SIMULATED | SUPERRESOLVED | {"import_micro", "scan_patches", "downsample_micro"},
     ),
     "window_hu": ([-1001.0, 400.0], {"train"}),
     **{
@@ -105,10 +104,13 @@ REACHES: dict[str, tuple[Any, set[str]]] = {
     "superresolve.draws": (3, SUPERRESOLVED - {"superresolve"}),
     "evaluate.feature_steps": (11, {"learn_features"}),
     "evaluate.data_range_hu": (1401.0, {"evaluate_known", "evaluate_downsampled"}),
-    "figures.slice": (1, {"draw_comparison", "draw_hallucination", "draw_tiling"}),
-    "figures.insets": ([{"row": 1, "column": 2, "size": 25}], {"draw_comparison", "draw_hallucination"}),
+    "figures.slice": (1, {"draw_comparison", "draw_hallucination", "draw_tiling", "draw_uncertainty"}),
+    "figures.insets": (
+        [{"row": 1, "column": 2, "size": 25}], {"draw_comparison", "draw_hallucination", "draw_uncertainty"},
+    ),
     "figures.display_window_hu": (
-        [-1000.0, 201.0], {"draw_comparison", "draw_hallucination", "draw_tiling", "draw_patches"},
+        [-1000.0, 201.0],
+        {"draw_comparison", "draw_hallucination", "draw_tiling", "draw_patches", "draw_uncertainty"},
     ),
 }  # fmt: skip
 
@@ -325,10 +327,11 @@ def test_uct_without_a_clinical_ct_is_scanned_where_that_is_asked_for(finished, 
     commands = commands_of(finished, *overlay(tmp_path, asked | {"scan.micro": True, "scan.slice_spacing_mm": 0.7}))
     (trained,), (tested,) = commands["scan_training_case"], commands["scan_test_case"]
     for text, part in ((trained, ":20"), (tested, "25:")):
-        assert f"microsr scan {root}/micro.nii.gz --slices {part} --calibration.method two_point" in text
+        assert f"microsr scan {root}/micro.nii.gz --slices {part} --scale 8 --calibration.method two_point" in text
         assert "--calibration.air_grey 7.0" in text and "--kernel D45" in text and "--slice_spacing_mm 0.7 " in text
     assert "--truth " not in trained and "--thick_truth results/scanned/scanned/two/thick_truth.nii.gz" in tested
-    assert len(commands["evaluate_images"]) == len(TRAINED_METHODS) + 1 + len(REFERENCES)
+    further = 2  # bicubic, and the mean of draws
+    assert len(commands["evaluate_images"]) == len(TRAINED_METHODS) + further + len(REFERENCES)
     assert any("--input results/scanned/scanned/two/clinical.nii.gz" in text for text in commands["import_clinical"])
 
 
