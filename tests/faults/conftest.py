@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import SimpleITK as sitk
 from steps import Runner, Step, contents, finished_steps
 
 APART = {f"results/smoke/{name}" for name in (".state", "logs", "benchmarks")}
@@ -124,6 +125,14 @@ def steps(finished, runner, tmp_path_factory) -> Steps:
     scan = micro.replace("micro", "scan")
     command = ("scan", micro, "--case", "train1", "--seed", "1", "--output", scan)
     others.append(Step("scan_training_case", command, (micro,), (scan, f"{scan}.run.json")))
+    place, case = "results/smoke/place.tfm", "results/smoke/volumes/train1"
+    (made / place).parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteTransform(sitk.Euler3DTransform(), str(made / place))  # the uCT is where the CT is
+    inputs = (*(f"{case}/{of}.{kind}" for of in ("micro", "clinical") for kind in ("ome.zarr", "run.json")), place)
+    outputs = [f"{case}/{of}.{kind}" for of in ("registered", "thick") for kind in ("ome.zarr", "run.json")]
+    command = ["volumes", "registered", "--case", "train1", "--micro", inputs[0], "--clinical", inputs[2]]
+    command += ["--micro_to_clinical", place, "--output", outputs[0], "--thick_output", outputs[2]]
+    others.append(Step("bring_in_specimen", tuple(command), inputs, tuple(outputs)))
     others += steps_of_choices(found["evaluate_known"].command, found["train"].outputs)
     for step in [*parts, *others]:
         found[step.rule] = step
