@@ -154,7 +154,9 @@ def test_the_new_parts_keep_their_contracts(extended):
         extended, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rA", "tests/test_contracts.py", "-k",
         "total_variation or tiny or median or lanczos or vtk or density or forest",
     )  # fmt: skip
-    passed = re.findall(r"^PASSED .*\[(\w+)\]$", said, re.MULTILINE)
+    # Of each part the tests, however many scales they are for: tests/test_contracts.py::test_...[2-tiny]
+    tests = set(re.findall(r"^PASSED .*::(\w+)\[(?:\d+-)?([a-z_]+)(?:-\d+)?\]$", said, re.MULTILINE))
+    passed = [name for _, name in tests]
     assert {name: passed.count(name) for name in set(passed)} == {
         "total_variation": 3,
         "tiny": 5,
