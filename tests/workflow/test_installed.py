@@ -138,9 +138,12 @@ def test_a_mistake_in_a_study_is_one_line(installed, study):
     said = refused("--configfile", "experiments/wrong.yaml")
     assert said.startswith("error: experiments/wrong.yaml: train.epochs: ")
     assert "--configfile experiments/smoke.yaml" in refused("experiments/smoke.yaml")
-    with (study / "config.yaml").open("a", encoding="utf-8") as settings:
-        settings.write("seed: -1\n")
-    assert refused().startswith("error: config.yaml: seed: ")
+    settings = study / "config.yaml"
+    sound = settings.read_text(encoding="utf-8")
+    settings.write_text(f"{sound}seed: -1\n", encoding="utf-8")
+    said = refused()
+    settings.write_text(sound, encoding="utf-8")  # the study is other tests' too
+    assert said.startswith("error: config.yaml: seed: ")
 
 
 def test_another_workflow_uses_the_installed_one_as_a_module(installed, tmp_path):
