@@ -17,7 +17,7 @@ from microsr.evaluation.protocols import distribution
 from microsr.figures import style
 from microsr.figures.charts.domain import make_domain
 from microsr.figures.charts.metrics import make_metrics
-from microsr.figures.pictures import comparison, hallucination, tiling
+from microsr.figures.pictures import comparison, tiling
 from microsr.figures.pictures.hallucination import make_hallucination
 from microsr.inference import superresolve
 from microsr.networks import devices
@@ -137,7 +137,7 @@ def test_a_figure_of_hallucinations_needs_maps_of_the_same_methods(tmp_path):
 
 def test_an_inset_beyond_the_slice_is_refused():
     with pytest.raises(UserError, match=r"figures.insets: the first one does not lie in the slice of 2 rows"):
-        hallucination._crop(np.zeros((16, 16)), Inset(row=1, column=1, size=8), 8)
+        comparison.crop_inset(np.zeros((16, 16)), Inset(row=1, column=1, size=8), 8, "the first one")
 
 
 @pytest.mark.parametrize("sides", [{"size": 0, "tile": 4}, {"size": 4, "tile": 0}])

@@ -185,6 +185,39 @@ def choose_insets(pixels: np.ndarray, lung: np.ndarray, size: int = Inset.model_
     return [Inset(row=row, column=column, size=size) for row, column in places]
 
 
+def require_insets(
+    given: list[Inset], pixels: np.ndarray, lung: np.ndarray, clinical: Path, index: int
+) -> list[Inset]:  # fmt: skip
+    """The insets that are given, or those of `choose_insets`; clinical, index: where the slice is from.
+
+    Raises
+    ------
+    UserError
+        None is given, and the lung has no room for one.
+    """
+    insets = given or choose_insets(pixels, lung)
+    if not insets:
+        raise UserError(
+            f"{clinical}: slice {index} has too little lung for the figure; give figures.insets or another slice"
+        )
+    return insets
+
+
+def crop_inset(image: Any, inset: Inset, scale: int, name: str) -> np.ndarray:
+    """The inset's part of an image [scale * rows, scale * columns], float32; name: of the inset, for the message.
+
+    Raises
+    ------
+    UserError
+        The inset reaches beyond the image.
+    """
+    rows, columns = (slice(scale * first, scale * (first + inset.size)) for first in (inset.row, inset.column))
+    found = np.asarray(image[rows, columns], np.float32)
+    if found.shape != (scale * inset.size,) * 2:
+        raise UserError(f"figures.insets: {name} does not lie in the slice of {len(image) // scale} rows")
+    return found
+
+
 def lung_field(lung: np.ndarray, spacing: tuple[float, ...], insets: list[Inset]) -> Field:
     """The bounding box of lung and insets with a margin of 5 mm, within the slice; the whole slice where there is no
     lung.

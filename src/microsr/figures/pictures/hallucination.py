@@ -17,12 +17,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from microsr import config
-from microsr.config import Figures, Inset
+from microsr.config import Figures
 from microsr.core.errors import UserError
 from microsr.evaluation.metrics import magnify
 from microsr.evaluation.names import method_name
 from microsr.figures.figure import Record
-from microsr.figures.pictures.comparison import choose_insets, choose_slice
+from microsr.figures.pictures.comparison import choose_slice, crop_inset, require_insets
 from microsr.figures.style import (
     GREY,
     PAGE,
@@ -72,33 +72,20 @@ def make_hallucination(
         check_overlay(volume, path, true, true.shape, truth, slices[path])
     index = choose_slice(mask, slices, settings.slice)
     lung, pixels = np.asarray(mask[index]) > 0, np.asarray(ct.array[index], np.float32)
-    insets = settings.insets or choose_insets(pixels, lung)
-    if not insets:
-        raise UserError(
-            f"{clinical}: slice {index} has too little lung for the figure; give figures.insets or another slice"
-        )
-    field = insets[0]
+    field = require_insets(settings.insets, pixels, lung, clinical, index)[0]
 
-    def crop(path: Path) -> np.ndarray:
-        return _crop(volumes[path].array[slices[path].index(index)], field, scale)
+    def crop(image: Any) -> np.ndarray:
+        return crop_inset(image, field, scale, "the first one")
 
-    target, inside = _crop(true.array[index], field, scale), _crop(magnify(lung, scale), field, scale).astype(bool)
+    target, inside = crop(true.array[index]), crop(magnify(lung, scale)).astype(bool)
     rows = {}
     for name, path in superresolved.items():
-        image, null = crop(path), crop(maps[name])
+        image, null = (crop(volumes[one].array[slices[one].index(index)]) for one in (path, maps[name]))
         rows[name] = image, np.where(inside, image - target, 0) - null, null
     seen = pixels[field.row : field.row + field.size, field.column : field.column + field.size]
     save(draw_hallucination(seen, target, rows, ct, settings.display_window_hu), output)
     drawn = {truth: [index]} | {path: [held.index(index)] for path, held in slices.items()}
     return {"slice": index, "field": field.model_dump(), "slices_read": drawn}
-
-
-def _crop(image: Any, field: Inset, scale: int) -> np.ndarray:
-    rows, columns = (slice(scale * first, scale * (first + field.size)) for first in (field.row, field.column))
-    found = np.asarray(image[rows, columns], np.float32)
-    if found.shape != (scale * field.size,) * 2:
-        raise UserError(f"figures.insets: the first one does not lie in the slice of {len(image) // scale} rows")
-    return found
 
 
 @styled

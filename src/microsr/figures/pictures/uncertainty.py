@@ -16,9 +16,8 @@ from matplotlib.figure import Figure
 
 from microsr import config
 from microsr.config import Inset
-from microsr.core.errors import UserError
 from microsr.figures.figure import Record
-from microsr.figures.pictures.comparison import choose_insets, choose_slice
+from microsr.figures.pictures.comparison import choose_slice, crop_inset, require_insets
 from microsr.figures.style import (
     PAGE,
     bare,
@@ -81,11 +80,7 @@ def make_uncertainty(
         check_input(volume, path, ct, clinical, slices[path])
     index = choose_slice(mask, slices, settings.slice)
     lung, pixels = np.asarray(mask[index]) > 0, np.asarray(ct.array[index], np.float32)
-    insets = (settings.insets or choose_insets(pixels, lung))[:FIELDS]
-    if not insets:
-        raise UserError(
-            f"{clinical}: slice {index} has too little lung for the figure; give figures.insets or another slice"
-        )
+    insets = require_insets(settings.insets, pixels, lung, clinical, index)[:FIELDS]
     read = {path: volume.array[slices[path].index(index)] for path, volume in zip(paths, volumes, strict=True)}
     if truth is not None:
         true = open_volume(truth)
@@ -96,8 +91,8 @@ def make_uncertainty(
     count = volumes[0].attributes.get("draws", len(draws))
     rows = []
     for inset in insets:
-        seen = _crop(pixels, inset, 1)
-        of = {path: _crop(image, inset, scale) for path, image in read.items()}
+        seen = crop_inset(pixels, inset, 1, str(inset))
+        of = {path: crop_inset(image, inset, scale, str(inset)) for path, image in read.items()}
         known = None if truth is None else of[truth]
         rows += _rows(seen, {p.stem: of[p] for p in paths[3:]}, (of[mean], of[sd], of[solid]), known, count)
     save(draw_uncertainty(rows, insets, ct, settings.display_window_hu), output)
@@ -123,14 +118,6 @@ def _rows(
     maps.append(Panel("|mean − truth|", np.abs(mean - truth), "spread"))
     solid_truth = np.where(truth > SOLID_HU, 100.0, 0.0)
     return [images, [*maps, Panel("P(solid)", solid, "share"), Panel("Solid in truth", solid_truth, "share")]]
-
-
-def _crop(image: Any, field: Inset, scale: int) -> np.ndarray:
-    rows, columns = (slice(scale * first, scale * (first + field.size)) for first in (field.row, field.column))
-    found = np.asarray(image[rows, columns], np.float32)
-    if found.shape != (scale * field.size,) * 2:
-        raise UserError(f"figures.insets: {field} does not lie in the slice of {len(image) // scale} rows")
-    return found
 
 
 @styled
