@@ -49,6 +49,7 @@ from microsr.config.section import (
     Scale,
     Section,
     Weight,
+    nearest_scale,
 )
 from microsr.config.superresolve import EXPORTED, Superresolve
 from microsr.config.train import ENOUGH_SEEDS, Train
@@ -113,6 +114,7 @@ __all__ = [
     "load",
     "method_from_flags",
     "named_paths",
+    "nearest_scale",
     "trials_of",
     "with_trials",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -26,6 +27,11 @@ Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Scale = Annotated[Literal[*SCALES], BeforeValidator(lambda given: int(given) if given in map(str, SCALES) else given)]
+
+
+def nearest_scale(ratio: float) -> int:
+    """The one of SCALES that is nearest to a ratio of sizes; whether it is that ratio, the caller has to see."""
+    return min(SCALES, key=lambda scale: abs(math.log(scale / ratio)))
 
 
 class Section(BaseModel):

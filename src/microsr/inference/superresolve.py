@@ -38,8 +38,9 @@ from microsr.inference.upsamplers import Generator, Known, Magnifier, Region, Up
 from microsr.networks.devices import available_cpus, choose_algorithms
 from microsr.preprocessing.hounsfield import clinical_hu
 from microsr.preprocessing.plausible import check_clinical
+from microsr.volume.alignment import open_clinical
 from microsr.volume.slices import Slices
-from microsr.volume.storage import Volume, is_volume, magnified_geometry, open_volume
+from microsr.volume.storage import Volume, is_volume, magnified_geometry
 
 UNLIKE = 0.15
 """Pixel sizes that differ by more than this share are worth a warning: so much do scans of one protocol differ."""
@@ -65,10 +66,7 @@ def open_input(path: Path, slices: str | Sequence[int] = "all", organ: str = "lu
         It cannot be read with certainty, or is not the HU of a CT.
     """
     if is_volume(path):
-        volume = open_volume(path)
-        if volume.unit != "HU":
-            raise UserError(f"{path} has unit '{volume.unit}', not HU; give a clinical CT")
-        return volume
+        return open_clinical(path)
     part = slices if isinstance(slices, str) else f"{min(slices)}:{max(slices) + 1}"
     part = "all" if scan.get("resample") else part
     try:

@@ -4,13 +4,12 @@ checks first.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from microsr.config import SCALES
+from microsr.config import nearest_scale
 from microsr.core.errors import UserError
 from microsr.volume.slices import Slices
 from microsr.volume.storage import Volume, magnified_geometry, open_mask, open_volume
@@ -30,6 +29,20 @@ def check_unit(volume: Volume, path: Path, unit: str = "HU") -> None:
     if volume.unit != unit:
         how = "; calibrate it (volumes.micro.calibration)" if unit == "HU" else ""
         raise UserError(f"{path} has unit '{volume.unit}', metrics need {unit}{how}")
+
+
+def open_clinical(path: Path) -> Volume:
+    """An imported clinical CT, open.
+
+    Raises
+    ------
+    UserError
+        It is no volume of the working format, or not in HU.
+    """
+    volume = open_volume(path)
+    if volume.unit != "HU":
+        raise UserError(f"{path} has unit '{volume.unit}', not HU; give a clinical CT")
+    return volume
 
 
 def held_slices(sr: Volume, sr_path: Path, clinical: Volume, clinical_path: Path) -> list[int]:
@@ -54,8 +67,7 @@ def scale_of(fine: Volume, clinical: Volume) -> int:
     """By how much the pixels of `fine` are smaller than those of `clinical`: the factor, one of SCALES, that is nearest
     to the ratio of their columns; whether it is their ratio `check_input` tells.
     """
-    ratio = fine.shape[2] / clinical.shape[2]
-    return min(SCALES, key=lambda scale: abs(math.log(scale / ratio)))
+    return nearest_scale(fine.shape[2] / clinical.shape[2])
 
 
 def check_input(sr: Volume, sr_path: Path, clinical: Volume, clinical_path: Path, slices: list[int]) -> int:

@@ -23,6 +23,7 @@ from microsr.core.files import write_csv
 from microsr.core.progress import Progress
 from microsr.core.provenance import write_run
 from microsr.evaluation import tables
+from microsr.evaluation.metrics import magnify
 from microsr.physics.pooling import average_pool
 from microsr.physics.tissues import SOLID_HU, Tissue
 from microsr.volume import alignment
@@ -210,7 +211,7 @@ class Draws:
             if not clinical.any() and labels is None:
                 continue
             rows = slice(scale * first, scale * (first + BAND))
-            inside = clinical.repeat(scale, axis=0).repeat(scale, axis=1)
+            inside = magnify(clinical, scale)
             tissues = np.zeros(inside.shape, np.uint8) if labels is None else labels[rows]
             asked = inside | (tissues != Tissue.OUTSIDE)
             seen, true = draws[:, rows][:, asked], truth[rows][asked]

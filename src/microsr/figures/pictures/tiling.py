@@ -39,7 +39,8 @@ from microsr.figures.style import (
     styled,
 )
 from microsr.inference.upsamplers import Bicubic, Generator, Magnifier, Upsampler, tiles, upsample_slice, whole_slice
-from microsr.volume.storage import Volume, open_mask, open_volume
+from microsr.volume.alignment import open_clinical
+from microsr.volume.storage import Volume, open_mask
 
 SIZE = 128
 """Side of the square that is shown, clinical pixels."""
@@ -79,9 +80,7 @@ def make_tiling(
     for name, side in (("size", size), ("tile", tile)):
         if side < 1:
             raise UserError(f"--{name} is {side}, must be at least 1")
-    ct, mask = open_volume(clinical), open_mask(clinical)
-    if ct.unit != "HU":
-        raise UserError(f"{clinical} has unit '{ct.unit}', not HU; give a clinical CT")
+    ct, mask = open_clinical(clinical), open_mask(clinical)
     index = choose_slice(mask, {clinical: list(range(ct.shape[0]))}, settings.slice)
     row, column = most_lung(np.asarray(mask[index]) > 0, size)
     pixels = np.asarray(ct.array[index])[row : row + size, column : column + size]

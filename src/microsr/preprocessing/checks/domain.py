@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from microsr.config import SCALES
+from microsr.config import nearest_scale
 from microsr.core.errors import UserError
 from microsr.core.files import write_csv
 from microsr.core.progress import logger
@@ -101,7 +101,7 @@ def check(clinical: list[Path], micro: list[Path], output: Path) -> pd.DataFrame
     started = time.time()
     sizes = {path: open_patches(path).shape[1] for path in [*clinical, *micro]}
     size = sizes[clinical[0]]
-    scale = min(SCALES, key=lambda scale: abs(math.log(scale * size / sizes[micro[0]])))
+    scale = nearest_scale(sizes[micro[0]] / size)
     for path in [*clinical, *micro]:
         expected = size if path in clinical else scale * size
         if sizes[path] != expected:

@@ -30,8 +30,9 @@ from microsr.preprocessing.hounsfield import clinical_hu
 from microsr.preprocessing.masks import lung_mask
 from microsr.preprocessing.patch_files import SCANNER_COLUMNS
 from microsr.preprocessing.plausible import check_clinical
+from microsr.volume.alignment import open_clinical
 from microsr.volume.slices import Slices
-from microsr.volume.storage import Volume, is_volume, open_mask, open_volume
+from microsr.volume.storage import Volume, is_volume, open_mask
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,9 +124,7 @@ class Found(NamedTuple):
 def _open(path: Path, series: str | None) -> tuple[str, Volume, Any]:
     """Name, volume in HU and lung mask of a clinical CT."""
     if is_volume(path):
-        volume = open_volume(path)
-        if volume.unit != "HU":
-            raise UserError(f"{path} has unit '{volume.unit}', not HU; give a clinical CT")
+        volume = open_clinical(path)
         return volume.attributes.get("case") or path.name, volume, open_mask(path)
     volume = read_scan(Scan(path=str(path), series=series))
     check_clinical(volume, str(path))

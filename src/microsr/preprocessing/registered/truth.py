@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from microsr.core.progress import Progress, logger
 from microsr.core.provenance import write_run
 from microsr.physics.moments import Moments
 from microsr.physics.pooling import average_pool
+from microsr.preprocessing.downsample import pooled_mask
 from microsr.preprocessing.hounsfield import AIR_HU, as_int16
 from microsr.preprocessing.registered.transform import Affine, read_transform
 from microsr.volume import alignment
@@ -94,12 +96,12 @@ def lay_over(
         "source": source.attributes.get("source", {}),
     }
     looks: list[Moments] = [Moments() for _ in range(5)]
-    with replacing(outputs.truth) as thin_part, _maybe(outputs.thick_truth) as thick_part:
-        parts = {"truth": thin_part} | ({"thick_truth": thick_part} if thick_part is not None else {})
+    with ExitStack() as stack:
         opened = {}
-        for name, part in parts.items():
-            like = replace(fine, unit="HU", attributes={**facts, "modality": name})
-            opened[name] = create_volume(part, shape, like, mask=True)
+        for name, path in outputs._asdict().items():
+            if path is not None:
+                like = replace(fine, unit="HU", attributes={**facts, "modality": name})
+                opened[name] = create_volume(stack.enter_context(replacing(path)), shape, like, mask=True)
         inside = clinical_inside = 0
         progress = Progress(shape[0], "slices")
         mask = open_mask(clinical)
@@ -111,10 +113,9 @@ def lay_over(
             if found:
                 image, known = found["truth"]
                 inside += int(np.count_nonzero(known))
-                pooled = (average_pool(known, scale) == 1) & (np.asarray(mask[z]) != 0)
-                clinical_inside += int(np.count_nonzero(pooled))
+                clinical_inside += int(np.count_nonzero(pooled_mask(known, scale) & (np.asarray(mask[z]) != 0)))
                 image, known = found.get("thick_truth", found["truth"])
-                pooled = average_pool(known, scale) == 1
+                pooled = pooled_mask(known, scale)
                 _look(looks, average_pool(image, scale)[pooled], np.asarray(ct.array[z], float)[pooled])
             progress.advance()
         progress.close()
@@ -140,12 +141,6 @@ def lay_over(
         written, "volumes.registered", settings, [micro, clinical, transform], started, correlation=likeness,
         slices=list(range(*box[0])), clinical_pixels=clinical_inside, truth_pixels=inside,
     )  # fmt: skip
-
-
-def _maybe(path: Path | None) -> Any:
-    import contextlib
-
-    return contextlib.nullcontext() if path is None else replacing(path)
 
 
 def _nothing(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
