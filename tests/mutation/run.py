@@ -40,11 +40,17 @@ MODULES = (
     "training.losses", "training.batches", "volume.storage", "volume.slices", "preprocessing.resampling",
     "formats.readers", "evaluation.metrics", "evaluation.texture", "physics.spectrum", "physics.nullspace",
     "evaluation.structures", "evaluation.bronchioles", "evaluation.protocols.truth", "physics.moments",
-    "physics.pooling", "training.checkpoint", "networks.model_file", "core.files",
+    "physics.pooling", "training.checkpoint", "networks.model_file", "core.files", "evaluation.protocols.uncertainty",
+    "preprocessing.registered.truth", "preprocessing.regions.given", "preprocessing.regions.values",
+    "physics.noise_power",
 )  # fmt: skip
 """Numbers that look right when they are wrong, and files that must be whole."""
-TESTED_WITH = {"moments": "metrics", "pooling": "metrics", "model_file": "checkpoint"}
-"""Modules whose tests are those of another one; both without their packages."""
+TESTED_WITH = {
+    "physics.moments": "metrics", "physics.pooling": "metrics", "networks.model_file": "checkpoint",
+    "preprocessing.registered.truth": "registered", "preprocessing.regions.given": "regions",
+    "preprocessing.regions.values": "regions",
+}  # fmt: skip
+"""Modules whose tests are those of another one, here without its package."""
 SLOWER, SPARE_S = 3, 5
 """A mutant may take this many times the processor time of the tests without a fault, and so much more."""
 WAITING = 20
@@ -228,7 +234,7 @@ def survivors(folder: Path, name: str, number: int, seed: int) -> tuple[list[str
     """Of a module: the mutants that no test saw, as diffs, and how many there were in all."""
     *package, last = name.split(".")
     module = found(folder / "src", "/".join([*package, f"{last}.py"]))
-    own = [f"test_{TESTED_WITH[last]}.py"] if last in TESTED_WITH else [*package, f"test_{last}.py"]
+    own = [f"test_{TESTED_WITH[name]}.py"] if name in TESTED_WITH else [*package, f"test_{last}.py"]
     tests = [found(folder / "tests", "/".join(own))]
     source = module.read_text(encoding="utf-8")
     known = without_fault(folder, module, tests)
