@@ -811,7 +811,7 @@ class Plan:
             for result in self.superresolutions
             if result.method in self.means
             and base(result.training_set) == shown
-            and self.cases[result.case].truth
+            and self.having("truth", [result.case])
             and self.cases[result.case].condition is None
         ]
         if not judged:

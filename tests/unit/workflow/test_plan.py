@@ -120,6 +120,14 @@ def test_a_registered_specimen_is_a_truth_and_stands_beside_the_methods_where_it
     assert "metrics_truth" in found.metric_figures and found.volumes_viewed("comparison")["truth"] == "volumes/b/truth"
 
 
+def test_the_reliability_of_draws_is_drawn_of_a_registered_specimen_too():
+    methods = {"posterior": {"kind": "posterior"}, "mean_of_draws": {"kind": "mean"}}
+    found = specimens(methods=methods)
+    stem = "<results>/tables/metrics/mean_of_draws/pooled/b.uncertainty"
+    assert f"{stem}.csv" in found.metric_tables()
+    assert found.drawings["reliability"]["reliability"].files == {"curves": [f"{stem}.curves.csv"]}
+
+
 def test_a_model_never_learns_from_the_specimen_that_it_is_tested_with():
     with pytest.raises(UserError, match=r"b/micro.nii is of case 'b', whose truth is its specimen, and of 'a', which"):
         specimens(other="b")
