@@ -210,7 +210,7 @@ def load(names: list[str]) -> None:
 
 
 def equivalents() -> list[dict[str, str]]:
-    """The entries of equivalent.yaml: module (without its package), before, after, reason.
+    """The entries of equivalent.yaml: module (the end of its dotted name), before, after, reason.
 
     Before and after are the changed lines; without after, whatever becomes of them.
     """
@@ -220,7 +220,7 @@ def equivalents() -> list[dict[str, str]]:
 def sample(source: str, module: str, number: int, seed: int) -> list[Mutant]:
     """Up to `number` mutants of a module's text, none known to be equivalent, in the order of the text."""
     every = mutants(source)
-    for entry in (entry for entry in equivalents() if entry["module"] == module.split(".")[-1]):
+    for entry in (entry for entry in equivalents() if f".{module}".endswith(f".{entry['module']}")):
         before, after = (entry.get(key, "").strip() for key in ("before", "after"))
         others = [m for m in every if m.before(source) != before or (after and m.after(source) != after)]
         if len(others) == len(every):

@@ -90,7 +90,8 @@ def test_a_run_tells_faults_that_are_seen_from_those_that_are_not(tmp_path):
         (tmp_path / "tests/mutation").mkdir(exist_ok=True)
         (tmp_path / "tests/mutation" / name).write_text((Path(__file__).parent / name).read_text(encoding="utf-8"))
     (tmp_path / "tests/mutation/equivalent.yaml").write_text(
-        '- {module: texture, before: "return x < 9", after: "return (x <= 9)", reason: 9 is no case here}\n'
+        '- {module: evaluation.texture, before: "return x < 9", after: "return (x <= 9)", reason: 9 is no case here}\n'
+        '- {module: other.texture, before: "return x < 9", reason: of another module of that name}\n'
     )
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     done = subprocess.run(

@@ -5,6 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from microsr.config import Scanner
+from microsr.physics import noise_power
 from microsr.physics.noise_power import LAG, draw, measure
 from microsr.physics.scanner import KERNELS, noise
 
@@ -52,12 +53,21 @@ def test_noise_of_slices_that_have_nothing_in_common_tells_no_profile():
 
 
 def test_structure_in_both_slices_and_in_one_is_not_taken_for_noise():
-    random, stack = np.random.default_rng(1), scan(size=160)
+    random, stack = np.random.default_rng(1), scan(size=160) - 850.0
     blobs = gaussian_filter(random.normal(size=stack.shape), (0.5, 2, 2))
     stack += 800 * (blobs > 2.5 * blobs.std())
     stack += gaussian_filter(random.normal(size=stack.shape[1:]), 12)[None] * 3000
     found = measure(pairs_of(stack), everywhere)
     assert found.sd == pytest.approx(30, rel=0.12)
+
+
+def test_a_lone_pixel_has_all_frequencies_alike():
+    """Its square is the mean product of the one pair that there is."""
+    image, mask = np.full((20, 20), 3.0), np.zeros((20, 20), bool)
+    mask[7, 9] = True
+    sums = noise_power._Correlations()
+    sums.add(image, mask)
+    np.testing.assert_allclose(sums.power, np.full((2 * LAG, 2 * LAG), 9.0))
 
 
 def test_streaks_have_their_length_and_direction(streaks):

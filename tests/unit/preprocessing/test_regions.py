@@ -10,7 +10,7 @@ from microsr.config import ClinicalVolume, MicroVolume
 from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
 from microsr.preprocessing.volumes import import_clinical, import_micro
-from microsr.volume.storage import open_mask, open_volume
+from microsr.volume.storage import Volume, open_mask, open_volume, write_volume
 
 SPACING, ORIGIN = (0.5, 0.5, 1.0), (-10.0, 5.0, 30.0)
 GREYS = {"air_grey": 0, "tissue_grey": 1040}
@@ -120,6 +120,22 @@ def test_values_leave_out_small_parts_and_say_what_there_is_instead(tmp_path, bo
     clinical(tmp_path, scan, mask="values", mask_range=(0, 1500))  # as the message advises
 
 
+def test_a_part_is_small_by_its_whole_and_in_a_lone_slice_by_that_slice(tmp_path, bone):
+    bone[0, 18:, 27:] = 40
+    bone[0, 27, 42] = 1500  # the end of a bone, of one pixel
+    scan = Scan(path=save(tmp_path / "in.nrrd", bone))
+    settings = {"mask": "values", "mask_range": (300, 3000), "closing_mm": 0, "fill_mm": 0}
+    assert np.array_equal(clinical(tmp_path, scan, **settings), bone == 1500)
+    grey = np.zeros((3, 80, 80), np.uint16)
+    grey[0, 5:75, 5:75] = grey[0, 0, 79] = grey[1, 20:24, 30:34] = 900  # none in the last one
+    (tmp_path / "lone").mkdir()
+    for z, one in enumerate(grey):
+        sitk.WriteImage(sitk.GetImageFromArray(one), str(tmp_path / "lone" / f"{z}.png"))
+    scan = Scan(path=str(tmp_path / "lone"), spacing="0.02")
+    grey[0, 0, 79] = 0
+    assert np.array_equal(micro(tmp_path, scan, **settings), grey == 900)
+
+
 def test_values_of_a_uct_are_grey_and_found_on_a_coarser_grid(tmp_path, bone):
     grey = np.kron(bone + 1000, np.ones((1, 13, 13), np.int16))  # 520 x 624 pixels: means of 3 x 3
     scan = Scan(path=save(tmp_path / "in.nrrd", grey, spacing=(0.02, 0.02, 0.02)))
@@ -134,10 +150,12 @@ def test_values_of_a_uct_are_grey_and_found_on_a_coarser_grid(tmp_path, bone):
 
 
 @pytest.mark.parametrize(
-    "ending", ["nrrd", "nii.gz", "mha", "tif", "flipped.nii", "turned.nrrd", "part.mha", "slab.nii"]
+    "ending", ["nrrd", "nii.gz", "mha", "tif", "flipped.nii", "turned.nrrd", "part.mha", "slab.nii", "store.ome.zarr"]
 )
 def test_masks_of_many_formats_lie_where_they_belong(tmp_path, bone, label, ending):
-    """Flipped and turned: the voxels are numbered otherwise, in the same place; part: a block with all labels."""
+    """Flipped and turned: the voxels are numbered otherwise, in the same place; part: a block with all labels; store: a
+    folder, which has a place though a picture of it lies there.
+    """
     scan = Scan(path=save(tmp_path / "in.nrrd", bone))
     path, mask = tmp_path / f"m.{ending}", image(label)
     if ending == "flipped.nii":
@@ -148,18 +166,22 @@ def test_masks_of_many_formats_lie_where_they_belong(tmp_path, bone, label, endi
         mask = mask[5:31, 3:24, 1:5]
     elif ending == "slab.nii":
         scan, label = scan.model_copy(update={"slices": "2:4", "region": "3:33,2:40"}), label[2:4, 3:33, 2:40]
-    sitk.WriteImage(mask, str(path))
+    if ending == "store.ome.zarr":
+        write_volume(path, Volume(label[1:5, 3:24, 5:31], SPACING, (-7.5, 6.5, 31.0), unit="label"))
+        (path / "preview.png").touch()
+    else:
+        sitk.WriteImage(mask, str(path))
     assert np.array_equal(clinical(tmp_path, scan, str(path), **FILE), label > 0)
 
 
 def test_a_folder_of_images_is_the_mask_of_all_or_of_the_part_taken(tmp_path, bone, label):
     for z, one in enumerate(label):
         (tmp_path / "m").mkdir(exist_ok=True)
-        sitk.WriteImage(sitk.GetImageFromArray(one), str(tmp_path / "m" / f"{z}.png"))
+        sitk.WriteImage(sitk.GetImageFromArray(one), str(tmp_path / "m" / f"{z}.PNG"))
     scan = Scan(path=save(tmp_path / "in.nrrd", bone), slices="1:4", region="2:30,4:40")
     part = label[1:4, 2:30, 4:40]
     assert np.array_equal(clinical(tmp_path, scan, str(tmp_path / "m"), **FILE), part > 0)
-    mask = save(tmp_path / "part.tif", part)
+    mask = save(tmp_path / "part.TIF", part)
     assert np.array_equal(clinical(tmp_path, scan, mask, **FILE), part > 0)
     mask = save(tmp_path / "other.tif", label[:, :-1])
     with pytest.raises(UserError, match=r"other\.tif: has 5 slices of 48x39 pixels, not those of .* \(5 of 48x40\)"):
@@ -194,23 +216,26 @@ def test_a_mask_of_another_grid_is_refused_until_it_is_resampled(tmp_path, bone,
     with pytest.raises(UserError, match=r"m\.nrrd: its grid is not that of .*in\.nrrd: .*nearest neighbour") as error:
         clinical(tmp_path, scan, mask, **FILE)
     assert said in str(error.value)
-    with pytest.raises(UserError, match="its slices run along another axis"):
-        sitk.WriteImage(sitk.PermuteAxes(image(label, spacing=(1, 1, 1)), (2, 1, 0)), str(tmp_path / "x.nrrd"))
-        clinical(
-            tmp_path, Scan(path=save(tmp_path / "even.nrrd", bone, spacing=(1, 1, 1))), str(tmp_path / "x.nrrd"), **FILE
-        )
-    angle = np.radians(20)
-    turned = image(label)
-    turned.SetDirection((np.cos(angle), -np.sin(angle), 0, np.sin(angle), np.cos(angle), 0, 0, 0, 1))
-    sitk.WriteImage(turned, str(tmp_path / "t.nrrd"))
-    with pytest.raises(UserError, match="its grid is not that of"):
-        clinical(tmp_path, scan, str(tmp_path / "t.nrrd"), **FILE)
     nearest = sitk.Resample(
         sitk.ReadImage(mask), sitk.ReadImage(scan.path), sitk.Transform(), sitk.sitkNearestNeighbor
     )  # as docs/data.md has it
     sitk.WriteImage(nearest, str(tmp_path / "again.nrrd"))
     inside = clinical(tmp_path, scan, str(tmp_path / "again.nrrd"), **FILE)
     assert np.array_equal(inside, sitk.GetArrayFromImage(nearest) > 0) and inside.any()
+
+
+def test_a_mask_that_is_turned_is_refused(tmp_path, bone, label):
+    scan = Scan(path=save(tmp_path / "even.nrrd", bone, spacing=(1, 1, 1)))
+    sitk.WriteImage(sitk.PermuteAxes(image(label, spacing=(1, 1, 1)), (2, 1, 0)), str(tmp_path / "x.nrrd"))
+    with pytest.raises(UserError, match="its slices run along another axis"):
+        clinical(tmp_path, scan, str(tmp_path / "x.nrrd"), **FILE)
+    for degrees, said in ((20, "lie up to 18 voxels apart"), (45, "it is turned;")):
+        c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        turned = image(label, spacing=(1, 1, 1))
+        turned.SetDirection((c, -s, 0, s, c, 0, 0, 0, 1))
+        sitk.WriteImage(turned, str(tmp_path / "t.nrrd"))
+        with pytest.raises(UserError, match=rf"t\.nrrd: its grid is not that of .*{said}"):
+            clinical(tmp_path, scan, str(tmp_path / "t.nrrd"), **FILE)
 
 
 def test_an_empty_mask_and_none_are_refused(tmp_path, bone, label):

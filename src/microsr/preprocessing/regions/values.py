@@ -47,7 +47,7 @@ def values_outline(
         mean, field = (grey, ~outside) if factor == 1 else _block_means(grey, outside, factor)
         mask = (mean >= lowest) & (mean <= highest) & field
         runs = Runs.of(close(mask, wide, settings) if mask.any() else mask)
-        runs = runs.select(are_large(runs.component_sizes)) if independent and len(runs) else runs
+        runs = runs.select(are_large(runs.component_sizes)) if independent else runs
         outline[z] = runs.paint()
         return runs, grey.min(), grey.max()
 

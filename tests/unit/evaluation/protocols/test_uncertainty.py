@@ -74,7 +74,7 @@ def test_a_sampler_that_is_too_bright_has_sloping_ranks():
 
 
 def test_the_interval_is_the_nearest_to_nine_tenths_that_draws_have():
-    assert [round(ideal_coverage(n), 3) for n in (2, 8, 16, 19, 32, 99)] == [0.333, 0.778, 0.882, 0.9, 0.879, 0.9]
+    assert [round(ideal_coverage(n), 3) for n in (2, 8, 16, 19, 30, 99)] == [0.333, 0.778, 0.882, 0.9, 0.871, 0.9]
 
 
 def test_ranks_of_a_truth_that_equals_draws_are_shared():
@@ -87,6 +87,13 @@ def test_ranks_of_a_truth_that_equals_draws_are_shared():
     tally = Tally(4)
     tally.add(judge(np.array([[1], [2], [2], [3]]), np.array([2])), np.ones(1, bool))
     np.testing.assert_allclose(tally.ranks, [0, 1 / 3, 1 / 3, 1 / 3, 0])
+
+
+def test_unevenness_is_the_share_of_pixels_that_have_to_move():
+    """All ten are above the four draws: of the five ranks each would have two."""
+    tally = Tally(4)
+    tally.add(judge(np.zeros((4, 10)), np.ones(10)), np.ones(10, bool))
+    assert tally.unevenness() == pytest.approx(8 / 10)
 
 
 def test_fair_crps_by_its_definition():
