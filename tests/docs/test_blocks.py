@@ -129,7 +129,7 @@ def test_each_smaller_number_is_for_a_page():
 
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if page.parent.name == "docs" and page.name not in OTHERS_TEST],
+    [page for page in PAGES if page.parent == ROOT / "docs" and page.name not in OTHERS_TEST],
     ids=lambda page: page.name,
 )
 def test_no_code_hides_in_an_indent(page):

@@ -91,7 +91,7 @@ def built(site: Path) -> dict[str, Page]:
 
 
 def test_every_page_is_in_the_site(built):
-    assert {f"{page.stem}.html" for page in PAGES if page.parent.name == "docs"} <= set(built)
+    assert {f"{page.stem}.html" for page in PAGES if page.parent == ROOT / "docs"} <= set(built)
 
 
 def test_reading_the_site_needs_no_network(site, built):

@@ -27,7 +27,7 @@ class Superresolve(Section):
     """
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the network's layers; auto: bfloat16 where the hardware has units for it (what it changes:
-    docs/superresolution.md).
+    docs/tiles-and-speed.md).
     """
     draws: Annotated[int, Field(ge=2)] = 16
     """Of methods of kind mean: draws of each scan. Of a case with a truth all are kept, as metrics ask for them."""
