@@ -9,7 +9,7 @@ help:
 	@echo "make report    all of it as one HTML file to look into: results/demo/report.html; Snakemake's own beside it"
 	@echo "make docs      the documentation as a site: docs/_build/index.html"
 	@echo "make schema    the JSON schema of the settings, for editors: src/microsr/config/schema.json"
-	@echo "make lint      style, format and layers of the code and the rules"
+	@echo "make lint      style, format, layers and types of the code and the rules"
 	@echo "make test      the tests of every change; says at its end what it left out"
 	@echo "make test-all  every test, nightly ones and test-mutations too: hours on two cores"
 	@echo "make test-mutations   how many made-up faults the tests see, an hour"
@@ -35,6 +35,7 @@ lint: env
 	@if grep -nE '.{121}' Snakefile rules/*.smk; then echo "error: lines over 120 characters" >&2; exit 1; fi
 	$(VENV)/bin/snakemake --lint
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/mypy
 
 docs: env
 	$(VENV)/bin/python -m sphinx -W --keep-going -q docs docs/_build

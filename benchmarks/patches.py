@@ -209,12 +209,12 @@ def start_worker() -> None:
 
 def patches_a_second(way: str, folder: Path, modality: str, turned: bool, seconds: float) -> float:
     batches = batches_of(way, folder, modality, turned)
-    started = time.perf_counter()
-    for count in itertools.count(1):
+    started, elapsed, count = time.perf_counter(), 0.0, 0
+    while elapsed < seconds:
         next(batches)
+        count += 1
         elapsed = time.perf_counter() - started
-        if elapsed >= seconds:
-            return count * BATCH / elapsed
+    return count * BATCH / elapsed
 
 
 def batch_milliseconds(folder: Path, settings: config.Patches, batch_size: int, steps: int) -> float:

@@ -70,7 +70,8 @@ for PROTOCOL in PROTOCOLS:
             unpack(protocol_inputs(PROTOCOL)),
         output:
             **{
-                f"{table}{name}": f"<results>/tables/metrics/{{method}}/{{training_set}}/{{case}}.{PROTOCOL}.{table}{ending}"
+                f"{table}{name}": "<results>/tables/metrics/{method}/{training_set}/{case}."
+                f"{PROTOCOL}.{table}{ending}"
                 for table in PROTOCOLS[PROTOCOL].beside
                 for name, ending in (("", ".csv"), ("_run", ".run.json"))
             },

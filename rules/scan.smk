@@ -31,7 +31,9 @@ rule scan_training_case:
 
 
 rule scan_test_case:
-    """The same of a case that is tested on, with what is known of it: the truth, thin and thick, and the scan before its noise."""
+    """The same of a case that is tested on, with what is known of it: the truth, thin and thick, and the scan before
+    its noise.
+    """
     input:
         micro=scan("micro"),
         mask=mask("micro"),

@@ -5,9 +5,9 @@ rule train:
     """Train a method on its patches; its clinical-to-uCT generator is kept.
 
     The state of an unfinished training lies in .state, which Snakemake does not know of and so never deletes: a retry,
-    or the same command after a kill, goes on where the last one stopped. The checks of domain and scanner come first, so that
-    their warnings are read before the hours are spent; a new check does not train anew, unless the old table was
-    deleted, or the method learns from the noise in it.
+    or the same command after a kill, goes on where the last one stopped. The checks of domain and scanner come first,
+    so that their warnings are read before the hours are spent; a new check does not train anew, unless the old table
+    was deleted, or the method learns from the noise in it.
     Beside each file of patches the command reads its record, for the pixel size that the model is made for; it comes
     from the same job, and is no input here since Snakemake's time grows with their number.
     """

@@ -97,7 +97,9 @@ use rule import_clinical as import_noise_free with:
 
 
 rule import_truth:
-    """Read the truth of a test case, HU at uCT scale on the clinical slices (thin, or over the slice profile), or its tissue labels."""
+    """Read the truth of a test case, HU at uCT scale on the clinical slices (thin, or over the slice profile), or its
+    tissue labels.
+    """
     input:
         scan=lambda wildcards: scan(wildcards.known)(wildcards),
     output:

@@ -67,7 +67,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left = []
     for item in items:
         quarters = item.get_closest_marker("quarters")
-        if quarters is not None:
+        if quarters is not None and isinstance(item, pytest.Function):
             name, values = quarters.args
             here = takes(config, values.index(item.callspec.params[name]))
         else:

@@ -52,14 +52,16 @@ class Forking:
                     [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8",
                     env=self._environment, start_new_session=True,
                 )  # fmt: skip
+            stdin, stdout = self._process.stdin, self._process.stdout
+            assert stdin is not None and stdout is not None
             try:
-                self._process.stdin.write(json.dumps(asked) + "\n")
-                self._process.stdin.flush()
-                if not select.select([self._process.stdout], [], [], seconds)[0]:
+                stdin.write(json.dumps(asked) + "\n")
+                stdin.flush()
+                if not select.select([stdout], [], [], seconds)[0]:
                     raise TimeoutError(
                         f"Snakemake has not ended after {seconds:.0f} s: {output.read_text(encoding='utf-8')[-6000:]}"
                     )
-                return int(self._process.stdout.readline())
+                return int(stdout.readline())
             except BaseException:  # a test that is out of time: nobody else may get this run's answer
                 self.end()
                 raise

@@ -124,7 +124,7 @@ def _of_module(file: Path) -> Iterator[Message]:
             for part in ast.walk(node):
                 saved_as = {getattr(target, "id", "") for target in getattr(part, "targets", [])}
                 if isinstance(part, ast.Return) or saved_as & {"problem", "what", "message", "done"}:
-                    yield from _reasons(part.value, module)
+                    yield from _reasons(getattr(part, "value", None), module)
                 elif isinstance(part, ast.Call) and getattr(part.func, "attr", "") == "append":
                     yield from _reasons(part.args[0], module)
 

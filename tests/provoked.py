@@ -20,6 +20,8 @@ from microsr.core.errors import UserError
 
 NOTES = "provoked"
 """Attribute of pytest's configuration, and name for its workers: the folder of the notes."""
+UNPROVOKED = "unprovoked"
+"""Attribute of pytest's configuration: messages that no test of a complete run met."""
 
 
 class Notes:
@@ -103,15 +105,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     if hasattr(config, "workerinput"):
         return
-    config.unprovoked = unprovoked(getattr(config, NOTES)) if is_complete(config) else []
-    if config.unprovoked and session.exitstatus == pytest.ExitCode.OK:
+    missing = unprovoked(getattr(config, NOTES)) if is_complete(config) else []
+    setattr(config, UNPROVOKED, missing)
+    if missing and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     shutil.rmtree(getattr(config, NOTES), ignore_errors=True)
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
     """List what was not met."""
-    if missing := getattr(terminalreporter.config, "unprovoked", []):
+    if missing := getattr(terminalreporter.config, UNPROVOKED, []):
         terminalreporter.section("messages that no test provoked", red=True)
         for message in missing:
             terminalreporter.line(f"{message.file}:{message.first}: {message.text}")

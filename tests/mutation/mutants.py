@@ -8,6 +8,7 @@ import difflib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 COMPARISONS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -54,8 +55,8 @@ class Mutant:
 
     def diff(self, source: str, name: str) -> str:
         """What `diff -u` would print."""
-        pair = (text.splitlines(keepends=True) for text in (source, self.text(source)))
-        return "".join(difflib.unified_diff(*pair, name, name, n=1))
+        old, new = (text.splitlines(keepends=True) for text in (source, self.text(source)))
+        return "".join(difflib.unified_diff(old, new, name, name, n=1))
 
     def before(self, source: str) -> str:
         """The lines that the fault changes, without their indentation."""
@@ -98,7 +99,7 @@ def _is_atom(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant | ast.Name | ast.Call | ast.Attribute | ast.Subscript) and not negative
 
 
-def _changes(tree: ast.Module) -> Iterator[tuple[ast.AST, ast.AST, tuple[str, tuple[int, int]] | None]]:
+def _changes(tree: ast.Module) -> Iterator[tuple[Any, ast.AST, tuple[str, tuple[int, int]] | None]]:
     """Nodes, what may stand in their place, and the function that holds them with its lines."""
     waiting: list[tuple[ast.AST, tuple | None, str]] = [(tree, None, "")]
     while waiting:

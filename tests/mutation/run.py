@@ -30,6 +30,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 import pytest
 import yaml
@@ -90,7 +91,7 @@ class Watch:
             self.known.called[item.nodeid] = sorted(self._calls)
             self.known.seconds[item.nodeid] = time.process_time() - before
 
-    def _note(self, frame: object, event: str, _: object) -> None:
+    def _note(self, frame: FrameType, event: str, _: object) -> None:
         if event == "call" and frame.f_code.co_filename == self._module:
             self._calls.add(frame.f_code.co_firstlineno)
 

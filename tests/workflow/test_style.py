@@ -25,6 +25,7 @@ def test_snakemake_lints(planned):
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],
         ["lint-imports"],
+        ["mypy"],
     ],
 )
 def test_code_is_clean(tool):

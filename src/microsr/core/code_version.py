@@ -194,7 +194,7 @@ class _Reading(ast.NodeTransformer):
     def generic_visit(self, node: ast.AST) -> ast.AST:
         """Without docstrings, nor imports from microsr."""
         if isinstance(body := getattr(node, "body", None), list):
-            node.body = [s for s in body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
+            body[:] = [s for s in body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
         return super().generic_visit(node)
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 logger = logging.getLogger("microsr")
 
@@ -183,7 +184,7 @@ def _count(number: int, unit: str) -> str:
     return f"{number} {unit}" + "s" * (number != 1)
 
 
-def _tqdm() -> type:
+def _tqdm() -> Any:
     """The class of the bars, which is loaded where one is shown: most steps, of a pipeline, show none."""
     from tqdm import tqdm
 

@@ -16,14 +16,14 @@ class LazyParser(argparse.ArgumentParser):
     module: str | None = None
     """Its dotted name."""
 
-    def parse_known_args(self, *given: Any, **more: Any) -> tuple[argparse.Namespace, list[str]]:
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Load the module first."""
         if self.module is not None:
             module = importlib.import_module(self.module)
             module.arguments(self)
             self.set_defaults(module=module)
             self.module = None
-        return super().parse_known_args(*given, **more)
+        return super().parse_known_args(args, namespace)
 
 
 def add_subcommands(parser: argparse.ArgumentParser, metavar: str) -> argparse._SubParsersAction:

@@ -115,7 +115,7 @@ def train(
         for tissue in stream.choice(present, BATCH):
             z, row, column = np.unravel_index(stream.choice(pixels[tissue]), labels.shape)
             top, left = np.clip(np.subtract((row, column), stream.integers(SIZE // 4, 3 * SIZE // 4, 2)), 0, limit)
-            turns = stream.integers(4)
+            turns = int(stream.integers(4))
             box = (z, slice(top, top + SIZE), slice(left, left + SIZE))
             images.append(np.rot90(_scan(truth[box], stream), turns))
             answers.append(np.rot90(labels[box], turns))

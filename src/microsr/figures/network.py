@@ -28,6 +28,8 @@ INPUT, FIRST, MIDDLE, SECOND, LAST = 0.62, 2.1, 3.6, 5.1, 6.58
 CLINICAL, MICRO = ("#F6E3B4", "#B98A1D"), ("#D9D9D9", "#6E6E6E")
 GENERATOR, DISCRIMINATOR = ("#DCEFE6", "#2F7D5B"), ("#F7DCCB", "#B5521B")
 PROPOSED, CYCLEGAN = ("#0072B2", "#00507D"), ("#FFFFFF", "#555555")
+Loss = tuple[str, float, str]
+"""Its name in the training log, its weight and its formula."""
 LINE = dict(color="#333333", linewidth=0.9)
 NAMES = {
     "A": r"$\mathbf{A}$", "A_SR": r"$\mathbf{A}_{\mathrm{SR}}$", "A_cycle": r"$\mathbf{A}_{\mathrm{cycle}}$",
@@ -119,7 +121,7 @@ def _beyond_the_paper(method: CycleGANMethod, train: Train) -> list[str]:
     return [f"Beyond the paper: {words}" for words in found if words]
 
 
-def _active(*found: tuple[str, float, str]) -> list[tuple[str, float, str]]:
+def _active(*found: Loss) -> list[Loss]:
     return [loss for loss in found if loss[1] > 0]
 
 
@@ -182,7 +184,7 @@ def _generator(axes: Axes, x: float, y: float, magnifies: bool, scale: int) -> N
     axes.text(x, y - 0.13, f"{'×' if magnifies else '÷'}{scale}", ha="center", va="center", fontsize=6.5, color=GREY)
 
 
-def _losses(axes: Axes, y: float, side: int, proposed: list, cycle: tuple[str, float, str]) -> None:
+def _losses(axes: Axes, y: float, side: int, proposed: list[Loss], cycle: Loss) -> None:
     """The losses that compare patches of a row, on brackets above (side 1) or below (side -1) it."""
     level = y + side * (HIGH / 2 + 0.5)
     ends = {"A": LOW / 2, "B": HIGH / 2} if side > 0 else {"A": HIGH / 2, "B": LOW / 2}
@@ -200,20 +202,21 @@ def _losses(axes: Axes, y: float, side: int, proposed: list, cycle: tuple[str, f
         )
         xs = [1.45, 2.77] if len(proposed) == 2 else [(INPUT + MIDDLE) / 2]
         for x, loss in zip(xs, proposed, strict=True):
-            _block(axes, x, level + side * 0.08, *loss, PROPOSED)
+            _block(axes, x, level + side * 0.08, loss, PROPOSED)
         level += side * 0.62
     if cycle[1]:
         shift = 0.1 if proposed else 0.0
         _bracket(axes, INPUT - shift, y + side * (start + caption), LAST, y + side * (start + caption), level)
-        _block(axes, SECOND if proposed else MIDDLE, level, *cycle, CYCLEGAN)
+        _block(axes, SECOND if proposed else MIDDLE, level, cycle, CYCLEGAN)
 
 
 def _bracket(axes: Axes, x0: float, y0: float, x1: float, y1: float, level: float) -> None:
     axes.plot([x0, x0, x1, x1], [y0, level, level, y1], solid_joinstyle="round", zorder=1, **LINE)
 
 
-def _block(axes: Axes, x: float, y: float, name: str, weight: float, formula: str, colours: tuple[str, str]) -> None:
-    """A loss: its name in the training log, its formula and its weight."""
+def _block(axes: Axes, x: float, y: float, loss: Loss, colours: tuple[str, str]) -> None:
+    """A loss: its name, its formula and its weight."""
+    name, weight, formula = loss
     width, height = 1.24, 0.46
     axes.add_patch(
         FancyBboxPatch(
@@ -260,7 +263,7 @@ def _discriminator(axes: Axes, tile: float, y: float, number: str, real: str, we
     )
     _arrow(axes, (2.7, y), (MIDDLE - width / 2 - 0.02, y))
     _arrow(axes, (MIDDLE + width / 2 + 0.02, y), (SECOND - 0.64, y))
-    _block(axes, SECOND, y, f"G{number}_adversarial, D{number}", weight, "least squares", CYCLEGAN)
+    _block(axes, SECOND, y, (f"G{number}_adversarial, D{number}", weight, "least squares"), CYCLEGAN)
 
 
 def _mix(axes: Axes, low_row: float, top_row: float, fraction: float) -> None:

@@ -145,8 +145,8 @@ def colour_bar(
     ticks = (low, (low + high) / 2, high)
     axes.set_xticks(ticks, [f"{v:g}".replace("-", "−") for v in ticks])
     labels = axes.get_xticklabels()
-    labels[0].set_ha("left")  # within the bar, which may begin where the figure does
-    labels[-1].set_ha("right")
+    labels[0].set_horizontalalignment("left")  # within the bar, which may begin where the figure does
+    labels[-1].set_horizontalalignment("right")
     axes.set_yticks([])
     axes.set_title(title, fontsize=6.5, pad=2)
     for spine in axes.spines.values():

@@ -32,13 +32,13 @@ UNKNOWN = (
     "ReferringPhysicianName", "StudyID", "SeriesNumber", "AcquisitionNumber", "KVP", "PositionReferenceIndicator",
 )  # fmt: skip
 """Elements that a CT image must have, empty where there is nothing to say."""
-INHERITED: dict[str, tuple[str, ...] | type[float]] = {
-    "PatientPosition": ("HFS", "HFP", "HFDR", "HFDL", "FFS", "FFP", "FFDR", "FFDL"), "KVP": float,
-    "SliceThickness": float, "LossyImageCompression": ("00", "01"), "LossyImageCompressionRatio": float,
+INHERITED: dict[str, tuple[str, ...] | None] = {
+    "PatientPosition": ("HFS", "HFP", "HFDR", "HFDL", "FFS", "FFP", "FFDR", "FFDL"), "KVP": None,
+    "SliceThickness": None, "LossyImageCompression": ("00", "01"), "LossyImageCompressionRatio": None,
     "LossyImageCompressionMethod": ("ISO_10918_1", "ISO_14495_1", "ISO_15444_1", "ISO_13818_2"),
 }  # fmt: skip
 """What a derived series has from its source: how the scan was taken, and that values were once compressed with loss.
-Numbers, and the terms that DICOM defines, so that no text and no identifier of a header comes through."""
+The terms that DICOM defines, or None: a number; so that no text and no identifier of a header comes through."""
 SPATIAL_RESAMPLING = ("113085", "DCM", "Spatial resampling")
 """Value, scheme and meaning of the code."""
 LUNG_WINDOW, SHARE_WINDOW = (-600, 1500), (50, 100)
@@ -229,7 +229,7 @@ def _technique(header: Dataset) -> dict[str, Any]:
     for keyword, allowed in INHERITED.items():
         try:
             value = header.get(keyword)
-            if allowed is float:
+            if allowed is None:
                 found[keyword] = _decimal(value)
             elif value in allowed:
                 found[keyword] = str(value)

@@ -64,8 +64,7 @@ def open_slices(layout: Layout, shape: tuple[int, int, int], dtype: np.dtype, sc
     """
     size = shape[1] * shape[2] * layout.dtype.itemsize
     final = np.dtype(np.float32) if dtype == np.float64 else dtype
-    follow = isinstance(layout.offset, int)
-    needed = layout.offset + size * shape[0] if follow else int(layout.offset.max()) + size
+    needed = layout.offset + size * shape[0] if isinstance(layout.offset, int) else int(layout.offset.max()) + size
     if needed > MOST.get(layout.packed, MOST_PACKED) * layout.path.stat().st_size:
         raise damage_error(layout.path, f"{needed} bytes expected")
     stream = layout.path.open("rb") if layout.packed is None else _unpack(layout, needed, scratch)
@@ -76,7 +75,9 @@ def open_slices(layout: Layout, shape: tuple[int, int, int], dtype: np.dtype, sc
     except UserError:
         stream.close()
         raise
-    starts = layout.offset + size * np.arange(shape[0], dtype=np.int64) if follow else layout.offset
+    starts = layout.offset
+    if isinstance(starts, int):
+        starts = starts + size * np.arange(shape[0], dtype=np.int64)
 
     def load(z: int) -> np.ndarray:
         voxels = os.pread(stream.fileno(), size, int(starts[z]))

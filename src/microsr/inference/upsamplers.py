@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -384,7 +384,8 @@ class Magnifier:
         """
         region = region or whole_slice(hu.shape)
         image, around, inner = self._around(hu, region)
-        generator, found = self._upsampler, {}
+        generator = cast(Generator, self._upsampler)
+        found: dict[str, np.ndarray] = {}
         planes, size = generator.prepare(image, []), image.shape[-2:]
 
         def fill(tile: Tile) -> None:

@@ -169,7 +169,7 @@ def doublings(scale: int) -> int:
 
 def _widths(widths: Sequence[Any], number: int) -> tuple[Any, ...]:
     """The first `number` of some widths, the last of them as often as is needed."""
-    return (*widths[:number], *widths[-1:] * (number - len(widths)))
+    return (*widths[:number], *[widths[-1]] * (number - len(widths)))
 
 
 def _depth(size: int) -> int:

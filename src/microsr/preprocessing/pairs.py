@@ -130,11 +130,12 @@ class View:
         """The scanner's lengths over the volume's own."""
         self._scale, self._pixel, self.fine_mm = scale, pixel_mm, pixel_mm / scale
         independent = source.attributes.get("independent_slices") or source.shape[0] == 1
-        self.slice_mm = None if independent else source.spacing[2] * self.enlarged
+        slice_mm = source.spacing[2] * self.enlarged
+        self.slice_mm = None if independent else slice_mm
         """Distance of the slices, enlarged; None: they have none, or there is one."""
-        self.depth_mm = 0.0 if independent else source.shape[0] * self.slice_mm
+        self.depth_mm = 0.0 if independent else source.shape[0] * slice_mm
         self._size = source.shape
-        held = 1 if independent else 2 * math.ceil(REACH * widest_sigma_mm / self.slice_mm) + 3
+        held = 1 if independent else 2 * math.ceil(REACH * widest_sigma_mm / slice_mm) + 3
         self._slice = functools.lru_cache(held)(lambda z: np.asarray(source.array[z]))
 
     def scan(self, corner: Sequence[int], size: int, scanners: Sequence[tuple[str, float]]) -> np.ndarray:

@@ -23,7 +23,7 @@ SCANNER_COLUMNS = ["scan", "region", "quantity", "x", "y", "value", "unit"]
 """Of the table of `microsr scanner`."""
 
 
-def open_patches(path: Path) -> np.ndarray:
+def open_patches(path: Path) -> np.memmap:
     """The patches at `path`, int16 HU [patch, row, column], memory-mapped.
 
     Raises
@@ -37,7 +37,7 @@ def open_patches(path: Path) -> np.ndarray:
         raise
     except Exception as error:  # whatever a damaged header provokes; code in a file is not run
         raise UserError(f"{path} holds no patches ({brief(error)}); make it with `microsr patches`") from None
-    if not isinstance(patches, np.ndarray):
+    if not isinstance(patches, np.memmap):
         raise UserError(f"{path} holds no patches, but an archive; make it with `microsr patches`")
     if patches.ndim != 3 or patches.shape[1] != patches.shape[2] or not len(patches):
         raise UserError(f"{path} has shape {patches.shape}, not (patches, size, size); make it with `microsr patches`")

@@ -27,8 +27,8 @@ class Grid:
         cls, centre: tuple[float, float, float], spacing: tuple[float, float, float], shape: tuple[int, int, int]
     ) -> Grid:
         """A grid of `shape` (slices, rows, columns) about `centre` (x, y, z)."""
-        axes = [c + s * (np.arange(n) - (n - 1) / 2) for c, s, n in zip(centre, spacing, shape[::-1], strict=True)]
-        return cls(*axes, spacing=spacing)
+        x, y, z = (c + s * (np.arange(n) - (n - 1) / 2) for c, s, n in zip(centre, spacing, shape[::-1], strict=True))
+        return cls(x, y, z, spacing)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -31,7 +31,8 @@ class Tubes:
     @classmethod
     def empty(cls) -> Tubes:
         """No segments."""
-        return cls(np.empty((0, 3)), np.empty((0, 3)), *(np.empty(0) for _ in range(3)), np.empty(0, int))
+        point, length = np.empty((0, 3)), np.empty(0)
+        return cls(point, point, length, length, length, np.empty(0, int))
 
     @classmethod
     def from_curve(cls, curve: np.ndarray, radii: np.ndarray, wall: float = 0.0, generation: int = 0) -> Tubes:

@@ -22,7 +22,8 @@ THREADS = min(4, os.cpu_count() or 1)
 KEPT_BYTES = 30 << 20
 """Freed memory up to which the C library keeps a block."""
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Slices:

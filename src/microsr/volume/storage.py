@@ -323,7 +323,7 @@ def open_volume(path: Path) -> Volume:
         facts = _Facts.model_validate(attributes["microsr"])
         order = Reversed(*(axis in facts.reversed for axis in "zyx"))
         voxels = _Voxels(array, path, order)
-        volume = Volume(voxels, *map(tuple, (facts.spacing, facts.origin, facts.direction)), facts.unit)
+        volume = Volume(voxels, tuple(facts.spacing), tuple(facts.origin), tuple(facts.direction), facts.unit)
         said = attributes["ome"]["multiscales"][0]["datasets"][0]
         if said != _multiscale("voxels", volume, 1)["multiscales"][0]["datasets"][0]:
             raise ValueError("its attributes ome and microsr give different places")

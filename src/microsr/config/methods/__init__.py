@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import reduce
 from operator import or_
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, create_model
 
@@ -44,7 +44,10 @@ def _settings_of(kind: str, entry: Entry) -> type[TrainedMethod]:
 KINDS: dict[str, type[Method]] = {kind: _settings_of(kind, entry) for kind, entry in METHODS.items()}
 """The settings of each kind."""
 KINDS |= dict.fromkeys(INTERPOLATIONS, UntrainedMethod) | {"mean": MeanMethod}
-AnyMethod = Annotated[reduce(or_, dict.fromkeys(KINDS.values())), Field(discriminator="kind")]
+if TYPE_CHECKING:  # which kinds there are is known when it runs
+    AnyMethod = Method
+else:
+    AnyMethod = Annotated[reduce(or_, dict.fromkeys(KINDS.values())), Field(discriminator="kind")]
 """The settings of a method, of the kind that it names."""
 
 

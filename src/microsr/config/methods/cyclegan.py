@@ -10,11 +10,8 @@ from microsr.config.methods.method import TrainedMethod
 from microsr.config.section import Section, Weight
 from microsr.core.registry.losses import LOSSES
 
-FurtherLosses = create_model(
-    "FurtherLosses",
-    __base__=Section,
-    **{key: (Annotated[Weight, Field(description=loss.help)], 0.0) for key, loss in LOSSES.items()},
-)
+_weights: dict[str, Any] = {key: (Annotated[Weight, Field(description=loss.help)], 0.0) for key, loss in LOSSES.items()}
+FurtherLosses = create_model("FurtherLosses", __base__=Section, **_weights)
 """Weights of the losses in a module of their own (docs/extending.md)."""
 
 

@@ -109,7 +109,7 @@ def draw_efficiency(trained: pd.DataFrame) -> Figure:
             axes.set_xlabel(label)
             if place == 0:
                 name_metric(axes, protocol, metric, shown["unit"].iloc[0], 2 * width)
-                axes.yaxis.get_offset_text().set_ha("right")  # on the right of it are the words
+                axes.yaxis.get_offset_text().set_horizontalalignment("right")  # on the right of it are the words
             else:
                 axes.tick_params(axis="y", labelleft=False, length=0)
                 axes.yaxis.get_offset_text().set_visible(False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Protocol
@@ -80,7 +81,7 @@ class _Server:
         return self._ask(key, urllib.request.Request(self._address(key), method="HEAD"), None, None) is not None
 
     def _address(self, key: str) -> str:
-        return f"{self.name}/{urllib.request.quote(key)}"
+        return f"{self.name}/{urllib.parse.quote(key)}"
 
     def get(self, key: str, first: int | None = None, count: int | None = None) -> bytes | None:
         request = urllib.request.Request(self._address(key))

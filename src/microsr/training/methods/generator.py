@@ -15,7 +15,7 @@ from microsr.networks.families import build_g1, draw_noise
 from microsr.networks.layers import InstanceNorm, NoiseConv
 from microsr.training.batches import Batches, Pairs
 from microsr.training.losses import start_loss
-from microsr.training.methods.method import SKIPPED, Setup, Sizes, scale_of
+from microsr.training.methods.method import SKIPPED, Data, Setup, Sizes, scale_of
 
 SHOWN = 4
 """The use of G1's random planes for what the board shows, beside those of a step."""
@@ -41,7 +41,7 @@ class GeneratorTraining:
                 module.strengthen(gain)
         self.networks = {
             name: network.to(device, memory_format=torch.channels_last).train()
-            for name, network in (generators | (judges or {})).items()
+            for name, network in {**generators, **(judges or {})}.items()
         }
         self.g1 = self.networks["G1"]
         self._generators = [self.networks[name] for name in generators]
@@ -55,7 +55,7 @@ class GeneratorTraining:
         return torch.optim.Adam(weights, lr=settings.learning_rate, betas=settings.adam_betas, fused=True)
 
     @staticmethod
-    def open_data(files: Mapping[str, Sequence[Path]], setup: Setup) -> Batches:
+    def open_data(files: Mapping[str, Sequence[Path]], setup: Setup) -> Data:
         """Unpaired patches, and pairs made from the uCT ones for the start; see `TrainableMethod`."""
         return open_unpaired(files, setup)
 

@@ -34,8 +34,8 @@ class Setup:
     """What a training is made from, but for its patches."""
 
     train: config.Train
-    method: config.TrainedMethod
-    """Of the kind that the trainable method is registered for."""
+    method: Any
+    """A `config.TrainedMethod`, of the kind that the trainable method is registered for."""
     seed: int
     window_hu: tuple[float, float] = (-1000.0, 400.0)
     """HU that the networks see as -1 and 1."""
