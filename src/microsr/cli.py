@@ -34,7 +34,7 @@ STEPS = {
     "train": "train a method: the modified CycleGAN, or another kind",
     "superresolve": "super-resolve a clinical CT",
     "gather": "put the parts of a super-resolved volume together that several jobs made",
-    "export": "write a volume as NIfTI, NRRD, MetaImage, DICOM or OME-Zarr",
+    "export": "write a volume as NIfTI, NRRD, MetaImage, DICOM or OME-Zarr, or a model as safetensors with its card",
     "info": "say what a scan, volume, patch set or model is",
     "provenance": "say how a result was made, back to the input files",
     "validate": "measure the simulated lung and scanner beside the literature",
@@ -46,6 +46,7 @@ STEPS = {
 MODULES = code_version.STEPS | {
     "new": "microsr.workflow.new",
     "run": "microsr.workflow.run",
+    "export": "microsr.report.models.command",
     "info": "microsr.info",
     "provenance": "microsr.report.lineage",
 }

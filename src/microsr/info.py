@@ -25,12 +25,16 @@ from microsr.volume.storage import Volume, is_volume, open_levels, open_mask, op
 
 STATE = re.compile(r"step-(\d+)\.pt")
 """Name of a training's state, and its step."""
+MODELS = (".pt", ".safetensors")
+"""Endings of model files."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `microsr info`."""
     parser.add_argument(
-        "path", type=Path, help="scan (file, folder or URL), volume, patches (.npy), model (.pt) or training state"
+        "path",
+        type=Path,
+        help="scan (file, folder or URL), volume, patches (.npy), model (.pt, .safetensors) or training state",
     )
     parser.add_argument("--json", action="store_true", help="the same as JSON")
     parser.add_argument("--series", help="DICOM SeriesInstanceUID, or path of a data set in HDF5, if there are several")
@@ -75,7 +79,7 @@ def describe(path: Path, **words: Any) -> dict[str, Any]:
         found = _patches(path)
     elif not url(path) and not is_store(path) and (states := _states(path)):
         found = _training(states)
-    elif path.suffix == ".pt":
+    elif path.suffix in MODELS:
         found = _model(path)
     else:
         try:
@@ -173,9 +177,9 @@ def _patches(path: Path) -> dict[str, Any]:
 
 def _model(path: Path) -> dict[str, Any]:
     # Only here, as above: PyTorch takes seconds to load, and what is asked of may be no model.
-    from microsr.networks.model_file import load_generator
+    from microsr.networks.safetensors_file import load_model
 
-    g1, facts = load_generator(path)
+    g1, facts = load_model(path)
     provenance = facts.pop("provenance")
     return {
         "kind": "model",

@@ -34,6 +34,7 @@ STEPS = {
     "superresolve": "microsr.inference.superresolve",
     "gather": "microsr.inference.gather",
     "export": "microsr.inference.export",
+    "export.model": "microsr.report.models.export",
     "features": "microsr.evaluation.tissue_features",
     "evaluate": "microsr.evaluation.evaluate",
     "evaluate.collect": "microsr.evaluation.collect",

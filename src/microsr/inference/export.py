@@ -26,9 +26,12 @@ from microsr.volume.storage import Volume, open_volume
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `microsr export`."""
-    parser.add_argument("volume", type=Path, help="imported or super-resolved volume (OME-Zarr)")
+    parser.add_argument("volume", type=Path, help="imported or super-resolved volume (OME-Zarr), or a trained model")
     parser.add_argument(
-        "--output", type=Path, required=True, help=".nii, .nii.gz, .nrrd, .mha, .ome.zarr; DICOM: a folder"
+        "--output",
+        type=Path,
+        required=True,
+        help="of a volume .nii, .nii.gz, .nrrd, .mha, .ome.zarr; DICOM: a folder; of a model .safetensors or a folder",
     )
     parser.add_argument("--format", choices=FORMATS, help="default: what the output's ending says")
     parser.add_argument("--slices", help="first:end, from 0, end excluded; default: all")

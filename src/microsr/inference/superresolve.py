@@ -308,7 +308,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="clinical CT: DICOM folder, NIfTI, NRRD, MetaImage, TIFF stack, or an imported volume",
     )
     way = parser.add_mutually_exclusive_group(required=True)
-    way.add_argument("--model", type=Path, help="generator.pt of a trained model")
+    way.add_argument("--model", type=Path, help="a trained model: generator.pt, or .safetensors")
     way.add_argument("--upsampler", choices=config.INTERPOLATIONS, help="interpolation")
     way.add_argument("--known", type=Path, help="take the slices of this volume (OME-Zarr), as of the truth")
     parser.add_argument(

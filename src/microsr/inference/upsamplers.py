@@ -26,7 +26,7 @@ from microsr.core.streams import Stream, philox_stream
 from microsr.networks.devices import choose_device, choose_precision, keep_freed_memory
 from microsr.networks.families import NO_SIDE, Sides, without_halo
 from microsr.networks.layers import bicubic_upsample, nearest_upsample
-from microsr.networks.model_file import load_generator
+from microsr.networks.safetensors_file import load_model
 from microsr.physics.window import normalise, to_hu
 from microsr.volume import alignment
 from microsr.volume.storage import Volume, open_volume
@@ -180,17 +180,17 @@ def interpolation(name: str, scale: int = DEFAULT_SCALE) -> Upsampler:
 class Generator:
     """A trained G1; what exceeds its intensity window (bone, say) is added back by interpolation, so that HU are kept.
 
-    model: generator.pt. device: "auto", "cpu" or "cuda". precision: "auto", "float32" or "bfloat16", of the network's
-    layers.
+    model: generator.pt or .safetensors. device: "auto", "cpu" or "cuda". precision: "auto", "float32" or "bfloat16", of
+    the network's layers.
 
     Raises
     ------
     UserError
-        The model cannot be used (see `networks.model_file.load_generator`), or there is no such device.
+        The model cannot be used (see `networks.safetensors_file.load_model`), or there is no such device.
     """
 
     def __init__(self, model: Path, device: str = "auto", precision: str = "auto") -> None:
-        self._g1, facts = load_generator(Path(model))
+        self._g1, facts = load_model(Path(model))
         self.device = choose_device(device)
         self._precision = choose_precision(precision, self.device)
         self._g1.fix()

@@ -1,0 +1,1 @@
+"""Trained models for other people and programs, with a card that says what they are."""
