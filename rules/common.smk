@@ -1,7 +1,6 @@
 # What all rules share: the experiment, checked before anything is planned, input functions, parameters and resources.
 # What is to be made is in src/microsr/workflow/plan.py.
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -29,14 +28,14 @@ elif "conda" in map(str, workflow.deployment_settings.deployment_method):
 prepend("PATH", Path(sys.executable).parent)
 
 from microsr.core.errors import UserError
-from microsr.config import OF_TRAINING, REFERENCES, flags, load, with_trials
-from microsr.config.sheet import read_sheet, simulated_cases, with_scans
+from microsr.config import OF_TRAINING, REFERENCES, flags
 from microsr.core.progress import SHARED
 from microsr.core.code_version import code_version, step_version
 from microsr.core.registry.figures import FIGURES
 from microsr.core.registry.protocols import PROTOCOLS
 from microsr.workflow.run import check_arguments
-from microsr.workflow.plan import ENDINGS, LABELLED, TYPESET, Plan, Result, base, launcher
+from microsr.workflow.jobs import any_of, drawing_words, file_words, gigabytes, launcher
+from microsr.workflow.plan import ENDINGS, LABELLED, TYPESET, Result, read_plan
 
 os.environ[SHARED] = "1"  # jobs run side by side: they tell of themselves in whole lines
 
@@ -46,25 +45,18 @@ def stop(message):
     sys.exit(f"error: {message}")
 
 
-def read_plan():
-    """The plan of the experiment, from its checked configuration and its cases."""
+def checked_plan():
+    """The plan of the experiment, from the settings that Snakemake was given."""
     given = workflow.overwrite_configfiles  # by --configfile: they are laid over those that Snakefiles name
     files = [*reversed(given), *reversed(workflow.configfiles[len(given) :])]
     try:
         check_arguments(sys.argv[1:] if workflow.is_main_process else [])
-        experiment = load(config, list(dict.fromkeys(Path(os.path.relpath(file)) for file in files)))
-        if experiment.cases.sheet is None:
-            cases = simulated_cases(experiment.simulate, f"results/{experiment.experiment}/simulated")
-        else:
-            cases = read_sheet(experiment.cases, experiment.scan.micro)
-        if experiment.scan.micro:
-            cases = with_scans(cases, f"results/{experiment.experiment}/scanned")
-        return Plan(with_trials(experiment), {case.case: case for case in cases})
+        return read_plan(config, [Path(os.path.relpath(file)) for file in files])
     except UserError as error:
         stop(error)
 
 
-PLAN = read_plan()
+PLAN = checked_plan()
 EXPERIMENT, CASES, METHODS, RESULTS = PLAN.experiment, PLAN.cases, PLAN.experiment.methods, PLAN.results
 
 # Jobs that may use the GPU claim it where there is one; profiles/default lets one at a time.
@@ -72,11 +64,6 @@ DEVICE, DEVICES, NODES = EXPERIMENT.compute.device, EXPERIMENT.compute.devices, 
 GPU = int(DEVICE == "cuda" or (DEVICE == "auto" and shutil.which("nvidia-smi") is not None))
 ENVIRONMENT = str(WORKFLOW / "envs/cpu.yaml")
 NETWORK_ENVIRONMENT = str(WORKFLOW / "envs/gpu.yaml") if DEVICE == "cuda" else ENVIRONMENT
-
-
-def any_of(names):
-    """The pattern of a wildcard that takes one of `names`."""
-    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 pathvars:
@@ -111,35 +98,9 @@ def given(modality):
     return lambda wildcards: PLAN.volumes(modality, [wildcards.case])
 
 
-def clinical_to_match(wildcards):
-    """Input function: the clinical CT whose pixel size the uCT is resampled to, if any."""
-    return f"<results>/volumes/{wildcards.case}/clinical.ome.zarr" if PLAN.matches_clinical else []
-
-
 def patches(held):
     """Input function: the files with patches, or scans of them, that a method learns from, by what they hold."""
     return lambda wildcards: PLAN.training_files(wildcards.method, wildcards.training_set, held)
-
-
-def generator(wildcards):
-    """Input function: the trained generator of a method that has one."""
-    model = PLAN.model_of(wildcards.method)
-    return f"<results>/models/{model}/{wildcards.training_set}/generator.pt" if model else []
-
-
-def volume_to_superresolve(wildcards):
-    """Input function: the imported volume."""
-    return PLAN.scan_volume(wildcards.method, wildcards.scan)
-
-
-def known_volume(wildcards):
-    """Input function: the volume that stands in a method's place, as the truth."""
-    return PLAN.known_volume(wildcards.method, wildcards.scan)
-
-
-def protocol_inputs(protocol):
-    """Input function: what a further protocol compares, by the flag of its command."""
-    return lambda wildcards: PLAN.evaluation_files(protocol, Result(**wildcards))
 
 
 # Parameters
@@ -154,23 +115,6 @@ def compute_flags(without=()):
     return lambda wildcards, threads: f"{settings} --threads {threads}"
 
 
-def training_compute(wildcards, threads):
-    """Params function: how a training is done, with the experiment's number of threads.
-
-    The job may have fewer, as many as Snakemake was given cores, but the weights depend on their number in the last
-    digits, and they must not depend on the machine's. It asks for `threads` for the same reason as `compute_flags`.
-    """
-    return flags(EXPERIMENT.compute)
-
-
-def training_launcher(wildcards, threads):
-    """Params function: what starts a training's processes.
-
-    It asks for `threads` for the same reason as `compute_flags`.
-    """
-    return launcher(EXPERIMENT.compute)
-
-
 def upsampler(wildcards, input):
     """Params function: the way of up-sampling, as a flag."""
     if input.known:
@@ -178,14 +122,9 @@ def upsampler(wildcards, input):
     return f"--model {input.model}" if input.model else f"--upsampler {PLAN.interpolation(wildcards.method)}"
 
 
-def words_of(inputs, *names):
-    """Flags for inputs of which each may be missing."""
-    return " ".join(f"--{name} {inputs[name]}" for name in names if inputs.get(name))
-
-
 def optional(*names):
     """Params function: flags for inputs that may be missing."""
-    return lambda wildcards, input: words_of(input, *names)
+    return lambda wildcards, input: file_words(input, *names)
 
 
 def model_names(wildcards):
@@ -227,12 +166,8 @@ def drawn_files(kind):
     """Params function: the flags of a figure that name files, each with the file's name where the command takes it."""
 
     def words(wildcards, input, output):
-        names = PLAN.drawings[kind][wildcards.figure].names
-        found = [f"--{FIGURES[kind].writes} {output.table}"] if FIGURES[kind].writes else []
-        for flag in input.keys():
-            paths = [f"{name}={path}" for name, path in zip(names[flag], input[flag])] if flag in names else input[flag]
-            found += [f"--{flag} {' '.join(paths)}"] if paths else []
-        return " ".join(found)
+        written = {flag: output.table for flag in [FIGURES[kind].writes] if flag}
+        return drawing_words(dict(input.items()), PLAN.drawings[kind][wildcards.figure].names, written)
 
     return words
 
@@ -257,20 +192,6 @@ def with_draws(stem, beside, kept=lambda path: path):
 
 
 # Resources
-
-
-def gigabytes(paths):
-    """Size of files, and of the files in folders.
-
-    Raises FileNotFoundError, which to Snakemake means: ask again later.
-    """
-
-    def size(path):
-        if path.is_dir():
-            return sum(file.stat().st_size for file in path.rglob("*"))
-        return path.stat().st_size
-
-    return sum(size(Path(path)) for path in paths) / 1e9
 
 
 def more_each_time(least):

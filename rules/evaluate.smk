@@ -25,7 +25,7 @@ rule evaluate_images:
         runtime=more_each_time(120),
     params:
         names=model_names,
-        truth=lambda wildcards, input: words_of(input, "truth", "thick_truth"),
+        truth=lambda wildcards, input: file_words(input, "truth", "thick_truth"),
         settings=lambda wildcards: f"{PLAN.evaluation_flags} {PLAN.scanner_flags(wildcards.case)}",
         code=code_version("evaluate"),
     shell:
@@ -55,7 +55,7 @@ use rule evaluate_images as evaluate_known with:
     params:
         names=model_names,
         truth=lambda wildcards, input, output: (
-            f"{words_of(input, 'truth', 'thick_truth', 'labels', 'airways')} --maps {output.maps}"
+            f"{file_words(input, 'truth', 'thick_truth', 'labels', 'airways')} --maps {output.maps}"
         ),
         settings=lambda wildcards: f"{PLAN.evaluation_flags} {PLAN.scanner_flags(wildcards.case)}",
         code=code_version("evaluate"),
@@ -67,7 +67,7 @@ for PROTOCOL in PROTOCOLS:
         name:
             f"evaluate_{PROTOCOL}"
         input:
-            unpack(protocol_inputs(PROTOCOL)),
+            unpack(lambda wildcards, protocol=PROTOCOL: PLAN.evaluation_files(protocol, Result(**wildcards))),
         output:
             **{
                 f"{table}{name}": "<results>/tables/metrics/{method}/{training_set}/{case}."

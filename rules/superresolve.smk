@@ -11,9 +11,9 @@ if PARTS == 1:
     rule superresolve:
         """Magnify the chosen slices of a clinical CT in-plane, with a trained generator or by interpolation."""
         input:
-            volume=volume_to_superresolve,
-            model=generator,
-            known=known_volume,
+            volume=lambda wildcards: PLAN.scan_volume(wildcards.method, wildcards.scan),
+            model=lambda wildcards: PLAN.generator(wildcards.method, wildcards.training_set),
+            known=lambda wildcards: PLAN.known_volume(wildcards.method, wildcards.scan),
         output:
             volume=directory("<results>/superresolved/{method}/{training_set}/{scan}.ome.zarr"),
             run="<results>/superresolved/{method}/{training_set}/{scan}.run.json",
@@ -58,9 +58,9 @@ else:
     rule superresolve_part:
         """Magnify one of several blocks of the chosen slices."""
         input:
-            volume=volume_to_superresolve,
-            model=generator,
-            known=known_volume,
+            volume=lambda wildcards: PLAN.scan_volume(wildcards.method, wildcards.scan),
+            model=lambda wildcards: PLAN.generator(wildcards.method, wildcards.training_set),
+            known=lambda wildcards: PLAN.known_volume(wildcards.method, wildcards.scan),
         output:
             volume=temp(directory("<results>/superresolved/{method}/{training_set}/{scan}.part{part}.ome.zarr")),
             run=temp("<results>/superresolved/{method}/{training_set}/{scan}.part{part}.run.json"),

@@ -52,8 +52,11 @@ rule train:
         seed=lambda wildcards: PLAN.seed_of(wildcards.training_set),
         window="{} {}".format(*EXPERIMENT.window_hu),
         settings=lambda wildcards: PLAN.training_flags(wildcards.method),
-        compute=training_compute,
-        launcher=training_launcher,
+        # Of the experiment's number of threads, though the job may have fewer, as many as Snakemake was given cores:
+        # the weights depend on it in the last digits, and they must not depend on the machine's. Both functions ask
+        # for `threads` so that Snakemake does not compare what they give.
+        compute=lambda wildcards, threads: flags(EXPERIMENT.compute),
+        launcher=lambda wildcards, threads: launcher(EXPERIMENT.compute),
         code=code_version("train"),
         folder=subpath(output.history, parent=True),
         state=f"{RESULTS}/.state/{{method}}/{{training_set}}",

@@ -34,7 +34,7 @@ rule import_micro:
     """Read a uCT volume, calibrate it to the HU-like scale, match its pixel size and find the specimen."""
     input:
         scan=scan("micro"),
-        like=clinical_to_match,
+        like=lambda wildcards: PLAN.clinical_to_match(wildcards.case),
         mask=mask("micro"),
     output:
         volume=directory("<results>/volumes/{case}/micro.ome.zarr"),

@@ -12,21 +12,23 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from microsr.config import (
     EXPORTED,
     OF_CASES,
     OF_PLAN,
     REFERENCES,
-    Compute,
     CycleGANMethod,
     Experiment,
     flags,
+    load,
     trials_of,
+    with_trials,
 )  # fmt: skip
-from microsr.config.sheet import Case
+from microsr.config.sheet import Case, read_sheet, simulated_cases, with_scans
 from microsr.core.errors import UserError
 from microsr.core.registry.figures import FIGURES
 from microsr.core.registry.protocols import PROTOCOLS
@@ -248,6 +250,10 @@ class Plan:
         """Whether a uCT is resampled to the pixel size of the same case's clinical CT / scale."""
         micro = self.experiment.volumes.micro
         return micro.sampling == "matched" and micro.matched_spacing_mm is None
+
+    def clinical_to_match(self, case: str) -> list[str]:
+        """The clinical CT whose pixel size the uCT of a case is resampled to, if any."""
+        return [f"<results>/volumes/{case}/clinical.ome.zarr"] if self.matches_clinical else []
 
     def reference_micro(self, case: str) -> list[str]:
         """The uCT whose texture is the aim of super-resolution: the case's own, else that of all training cases."""
@@ -505,6 +511,11 @@ class Plan:
         """The imported volume that a method is given for a scan."""
         case, volume = self.scans[scan]
         return f"<results>/volumes/{case}/{'noise_free' if method == 'noise_free' else volume}.ome.zarr"
+
+    def generator(self, method: str, training_set: str) -> list[str]:
+        """The trained generator that a method super-resolves with; none, if it needs none."""
+        model = self.model_of(method)
+        return [f"<results>/models/{model}/{training_set}/generator.pt"] if model else []
 
     def known_volume(self, method: str, scan: str) -> list[str]:
         """The imported volume whose slices stand in a method's place; none of one that super-resolves."""
@@ -943,24 +954,22 @@ def number_names(stem: str, names: Iterable[str]) -> dict[str, str]:
     return {f"{stem}_{name}" if n else stem: name for n, name in enumerate(dict.fromkeys(names))}
 
 
-def launcher(compute: Compute) -> str:
-    """Words that start the processes of a training, before its command; none where there is one process.
+def read_plan(given: Mapping[str, Any], files: Iterable[Path]) -> Plan:
+    """The plan of an experiment: of its settings as they are given, and of its cases, from a sheet or simulated.
 
-    torchrun passes signals on to the processes, which then have two minutes to save their state.
+    files: where the settings come from, the last one first, to name in an error.
+
+    Raises
+    ------
+    UserError
+        A setting or a row of the sheet is wrong, or they do not go together.
     """
-    devices, nodes = compute.devices, compute.nodes
-    if devices * nodes == 1:
-        return ""
-    torchrun = (
-        f"torchrun --nproc_per_node {devices} --signals_to_handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
-        " --shutdown_timeout 120"
-    )
-    if nodes == 1:
-        return f"{torchrun} --standalone --no_python -- "
-    # srun has to be told again of the job's CPUs; each job has a port of its own, as two may meet on a node.
-    return (
-        f"srun --nodes {nodes} --ntasks-per-node=1 ${{SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK}}"
-        f' {torchrun} --nnodes {nodes} --rdzv_backend c10d --rdzv_id "$SLURM_JOB_ID" --rdzv_endpoint'
-        ' "$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1):$((29500 + SLURM_JOB_ID % 1000))"'
-        " --no_python -- "
-    )
+    experiment = load(given, list(dict.fromkeys(files)))
+    results = f"results/{experiment.experiment}"
+    if experiment.cases.sheet is None:
+        cases = simulated_cases(experiment.simulate, f"{results}/simulated")
+    else:
+        cases = read_sheet(experiment.cases, experiment.scan.micro)
+    if experiment.scan.micro:
+        cases = with_scans(cases, f"{results}/scanned")
+    return Plan(with_trials(experiment), {case.case: case for case in cases})

@@ -1,12 +1,13 @@
 """What an experiment is made of, without Snakemake: from its settings and its cases."""
 
 import json
-import re
 import shlex
+from pathlib import Path
 
 import pytest
+import yaml
 
-from microsr.config import Compute, Experiment
+from microsr.config import Experiment
 from microsr.config.sheet import MODALITIES, Case, simulated_cases
 from microsr.core.errors import UserError
 from microsr.workflow.plan import (
@@ -18,8 +19,8 @@ from microsr.workflow.plan import (
     Result,
     Trial,
     base,
-    launcher,
     number_names,
+    read_plan,
 )
 
 METHODS = {"proposed": {}, "bicubic": {"kind": "bicubic"}, "cyclegan": {"losses": {"upsample": 0}}}
@@ -673,21 +674,6 @@ def test_sample_panels_are_of_the_models_of_the_first_comparison():
     }
 
 
-# How a training is started
-
-
-def test_one_process_needs_no_launcher():
-    assert launcher(Compute(threads=8)) == ""
-
-
-@pytest.mark.parametrize(("devices", "nodes"), [(2, 1), (4, 2), (1, 3)])
-def test_several_processes_are_started_by_torchrun_on_each_node(devices, nodes):
-    words = launcher(Compute(devices=devices, nodes=nodes))
-    assert words.endswith(" --no_python -- ") and f"torchrun --nproc_per_node {devices} " in words
-    assert ("--standalone" in words) == (nodes == 1)
-    assert bool(re.match(rf"srun --nodes {nodes} --ntasks-per-node=1 ", words)) == (nodes > 1)
-
-
 def test_a_plan_does_not_change():
     with pytest.raises(AttributeError):
         plan().experiment = None
@@ -698,3 +684,58 @@ def test_columns_of_the_sheet_are_what_a_case_may_have():
     assert all(plan().having(modality, ["test1"]) == ["test1"] for modality in (*MODALITIES, "airways"))
     with pytest.raises(AttributeError):
         plan().having("macro", ["test1"])
+
+
+def test_a_method_is_given_the_generator_that_it_needs():
+    made = plan(methods={**METHODS, "sampler": {"kind": "posterior"}, "average": {"kind": "mean", "of": "sampler"}})
+    assert made.generator("proposed", "pooled") == ["<results>/models/proposed/pooled/generator.pt"]
+    assert made.generator("average", "pooled") == ["<results>/models/sampler/pooled/generator.pt"]
+    assert made.generator("bicubic", "none") == made.generator("truth", "none") == []
+
+
+def test_a_uct_waits_for_its_clinical_ct_where_it_is_matched_to_it():
+    assert plan().clinical_to_match("train1") == ["<results>/volumes/train1/clinical.ome.zarr"]
+    assert few().clinical_to_match("both") == []
+
+
+# From settings as they are given
+
+
+def read(folder: Path, **settings) -> Plan:
+    """The plan of settings that stand in a file of `folder`."""
+    file = folder / "config.yaml"
+    settings = {"experiment": "x", "methods": METHODS} | settings
+    file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return read_plan(settings, [file])
+
+
+def test_a_plan_is_read_of_simulated_cases(tmp_path):
+    made = read(tmp_path, simulate={"training_cases": 1, "test_cases": 1})
+    assert list(made.cases) == ["train1", "test1"]
+    assert made.cases["test1"].clinical.path == "results/x/simulated/test1/clinical.nii.gz"
+
+
+def test_a_plan_is_read_of_a_sheet(tmp_path):
+    sheet = tmp_path / "cases.tsv"
+    for name in ("a.nii", "b.nii", "c.nii"):
+        (tmp_path / name).touch()
+    sheet.write_text("case\tsplit\tclinical\tmicro\na\ttrain\ta.nii\tb.nii\nb\ttest\tc.nii\t\n", encoding="utf-8")
+    made = read(tmp_path, cases={"sheet": str(sheet), "data_root": str(tmp_path)}, volumes=NATIVE)
+    assert list(made.cases) == ["a", "b"] and made.sheet == str(sheet)
+
+
+def test_a_search_is_planned_with_its_trials(tmp_path):
+    spaces = {"proposed": {"losses.downsample": [1, 200]}, "cyclegan": {"losses.cycle": [1, 20]}}
+    made = read(
+        tmp_path,
+        search={"trials": 3, "spaces": spaces},
+        simulate={"validation_cases": 1},
+        evaluate={"split": "validation"},
+    )
+    trials = made.trials["proposed"]
+    assert len(trials) == 3 and set(trials) <= set(made.trained_methods)
+
+
+def test_what_is_wrong_with_the_settings_is_said_with_their_file(tmp_path):
+    with pytest.raises(UserError, match=r"config\.yaml: simulat: unknown key"):
+        read(tmp_path, simulat={})
