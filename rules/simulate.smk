@@ -14,7 +14,7 @@ rule simulate_training_case:
     benchmark:
         "<benchmarks>/simulate/{case}.tsv"
     wildcard_constraints:
-        case=any_of(PLAN.training_cases),
+        case=any_of(set(PLAN.training_cases) - set(PLAN.known_by_simulation)),
     conda:
         ENVIRONMENT
     resources:
@@ -50,7 +50,23 @@ use rule simulate_training_case as simulate_test_case with:
         settings=lambda wildcards: PLAN.simulation_flags(wildcards.case),
         code=code_version("simulate"),
         folder=subpath(output.run, parent=True),
-        split=lambda wildcards: "test" if wildcards.case == LABELLED else CASES[wildcards.case].split,
+        split=lambda wildcards: PLAN.simulated_as(wildcards.case),
+
+
+use rule simulate_training_case as cut_again with:
+    output:
+        micro=ensure("<results>/simulated/{case}/micro.nii.gz", non_empty=True),
+        run="<results>/simulated/{case}/run.json",
+    wildcard_constraints:
+        case=any_of(case for cases in PLAN.further_specimens.values() for case in cases),
+    params:
+        seed=EXPERIMENT.seed,
+        settings=lambda wildcards: (
+            f"--lung {PLAN.scanned_lung(wildcards.case)} {PLAN.simulation_flags(wildcards.case)}"
+        ),
+        code=code_version("simulate"),
+        folder=subpath(output.run, parent=True),
+        split="train",
 
 
 rule scan_again:

@@ -24,6 +24,7 @@ SAME_COMMAND = {
     "summarise_condition": "summarise_metrics",
     "typeset_condition": "typeset_table",
     "scan_again": "simulate_test_case",
+    "cut_again": "simulate_training_case",
     "scan_test_case": "scan_training_case",
     "superresolve_draws_again": "superresolve_draws",
     "superresolve_draws_part": "superresolve_part",

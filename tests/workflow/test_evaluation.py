@@ -32,7 +32,8 @@ def plan_of(name: str) -> Plan:
         for file in ("config.yaml", f"experiments/{name}.yaml")
     ]
     experiment = load(merged(*settings))
-    return Plan(experiment, {case.case: case for case in simulated_cases(experiment.simulate, "x")})
+    tested = "leave_one_out" in experiment.protocols
+    return Plan(experiment, {case.case: case for case in simulated_cases(experiment.simulate, "x", tested)})
 
 
 def test_the_evaluation_has_as_many_lungs_seeds_methods_and_scanners_as_it_says():
@@ -44,7 +45,13 @@ def test_the_evaluation_has_as_many_lungs_seeds_methods_and_scanners_as_it_says(
         "leave_one_out",
     }
     assert set(made.conditions) == {"D45", "B30", "half_noise", "twice_noise"}
-    assert {len(cases) for cases in made.conditions.values()} == {8}
+    assert {len(cases) for cases in made.conditions.values()} == {4}
+    assert set(made.further_specimens) == {"random", "tumour", "denser"}
+    specimens = [made.experiment.simulate.further_specimens[name] for name in made.further_specimens]
+    assert {"micro_offset_hu": 60.0} in specimens and {"specimen": "tumour"} in specimens
+    lungs = {name: len(made.tested_on(name)) for name in ("case-train1", "without-train1", "specimen-random")}
+    assert lungs == {"case-train1": 4, "without-train1": 1, "specimen-random": 4}
+    assert {"train1", "test8"} <= set(made.known_cases), "a lung that is left out has its truth"
     assert set(METHODS) <= set(made.experiment.methods)
     assert made.choosing_cases == ["validation1"] and "validation1" not in made.superresolved_cases
     assert {made.experiment.training_of(method).start_steps for method in made.trained_methods} == {0}
@@ -55,7 +62,9 @@ def test_the_small_evaluation_compares_the_same_methods_with_the_same_weights():
     assert set(small.experiment.methods) == set(METHODS)
     for name, method in small.experiment.methods.items():
         assert made.experiment.methods[name] == method, name
-    assert set(small.conditions) <= set(made.conditions) and small.experiment.train.repeats == 3
+    assert set(small.conditions) <= set(made.conditions) and len(small.conditions) == 2
+    assert set(small.further_specimens) <= set(made.further_specimens) and len(small.further_specimens) == 2
+    assert len([case for case in small.held_out if small.cases[case].condition is None]) == 3
     assert set(small.tables) <= set(made.tables)
 
 

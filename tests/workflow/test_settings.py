@@ -138,6 +138,8 @@ JOBS = {
     "simulate.test_cases": "test_a_further_case_leaves_the_others_as_they_are",
     "simulate.scanner": "test_another_scanner_than_the_stated_one_makes_and_judges_all_scans",
     "simulate.further_scans": "test_a_further_scan_of_a_test_lung_trains_nothing_again",
+    "simulate.further_specimens": "test_a_further_specimen_trains_models_of_its_own",
+    "simulate.further_cases": "test_a_further_specimen_trains_models_of_its_own",
     **{
         f"scan.{key}": "test_uct_without_a_clinical_ct_is_scanned_where_that_is_asked_for"
         for key in ("micro", "slice_spacing_mm")
@@ -345,6 +347,19 @@ def test_a_further_scan_of_a_test_lung_trains_nothing_again(finished, tmp_path):
     assert len(commands["evaluate_known"]) == len(commands["superresolve"]) + 1
     assert all("test1-D45.images.csv" in text for text in commands["collect_condition"])
     assert {"summarise_condition", "typeset_condition"} <= set(commands)
+
+
+def test_a_further_specimen_trains_models_of_its_own(finished, tmp_path):
+    asked = {"simulate.further_specimens": {"denser": {"micro_offset_hu": 60}}, "simulate.further_cases": 1}
+    commands = commands_of(finished, *overlay(tmp_path, asked))
+    cut = commands["cut_again"]
+    assert all(f"--case train{n}-denser --split train " in text for n, text in enumerate(sorted(cut), start=1))
+    assert all("--lung train" in text and "--micro_offset_hu 60" in text for text in cut)
+    assert not {"simulate_training_case", "simulate_test_case", "draw_comparison"} & set(commands)
+    assert len(commands["train"]) == len(TRAINED_METHODS)
+    assert all("/specimen-denser/generator.pt" in text and "-denser/micro.npy" in text for text in commands["train"])
+    images = commands["superresolve"] + commands["superresolve_draws"]
+    assert len(images) == len(TRAINED_METHODS) + 1 and all("/specimen-denser/test1.ome.zarr" in one for one in images)
 
 
 def test_several_models_of_a_training_are_chosen_among(finished, tmp_path):

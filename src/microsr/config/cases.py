@@ -64,6 +64,27 @@ def _other_scanner(changes: dict[str, Any]) -> dict[str, Any]:
     return {key: getattr(checked, key) for key in changes}  # numbers: on a command line all values are texts
 
 
+Place = Literal["matched", "random", "tumour"]
+"""Where a specimen is cut."""
+OffsetHU = Annotated[float, Field(ge=-60, le=600)]
+"""By how much a specimen's parenchyma is denser than the patient's, HU."""
+
+
+class Specimen(Section):
+    """How a specimen may differ from the one that is stated."""
+
+    specimen: Place = "matched"
+    """As `Simulate.specimen`."""
+    micro_offset_hu: OffsetHU = 0.0
+    """As `Simulate.micro_offset_hu`."""
+
+
+def _other_specimen(changes: dict[str, Any]) -> dict[str, Any]:
+    """Keys in which a specimen differs from the one that is stated, checked by the section's own rules."""
+    checked = Specimen.model_validate(changes)
+    return {key: getattr(checked, key) for key in changes}
+
+
 class Simulate(Section):
     """Simulated lungs with a known truth, for when no sheet is given."""
 
@@ -83,11 +104,11 @@ class Simulate(Section):
     """uCT voxel size, mm; the paper's specimens: 0.034 to 0.053."""
     specimen_mm: Positive = 20.0
     """In-plane size of the specimen that is scanned by uCT, mm."""
-    specimen: Literal["matched", "random", "tumour"] = "matched"
+    specimen: Place = "matched"
     """Where it is cut. matched: where its mix of tissue is most like the whole lung's, so that an unpaired training has
     nothing to invent or to lose; random: anywhere; tumour: as near to the tumour as it fits.
     """
-    micro_offset_hu: Annotated[float, Field(ge=-60, le=600)] = 0.0
+    micro_offset_hu: OffsetHU = 0.0
     """How much denser the specimen's parenchyma is than the patient's, HU, as that of a lung fixed with less air; its
     vessels and airways stay as they are.
     """
@@ -99,7 +120,15 @@ class Simulate(Section):
     """Further scans of each test lung by scanners that differ in these keys of `scanner`, by name, as
     {D45: {kernel: D45}}: nothing is trained with them, and each has tables of its own.
     """
+    further_cases: Count | None = None
+    """Of how many test lungs, the first ones, there are further scans, and on how many models other than the pooled
+    ones are tested; null: all.
+    """
+    further_specimens: Annotated[dict[Name, Annotated[dict[str, Any], AfterValidator(_other_specimen)]], Field()] = {}
+    """Further specimens of each training lung, by name, that differ in `specimen` or `micro_offset_hu`, as
+    {denser: {micro_offset_hu: 60}}: each name has models of its own, trained on the same clinical CTs and these uCTs.
+    """
 
 
-OF_CASES = ("training_cases", "validation_cases", "test_cases")
+OF_CASES = ("training_cases", "validation_cases", "test_cases", "further_cases")
 """Keys of Simulate that say which cases there are, and nothing of any of them."""

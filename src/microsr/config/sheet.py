@@ -77,7 +77,9 @@ class Case(Section):
     micro_to_clinical: str | None = None
     """ITK transform of points of `micro` to points of `clinical`, of which it is a specimen: the truth inside it."""
     condition: Name | None = None
-    """What sets a test case apart from the others, as another kernel: its metrics stand in tables of this name."""
+    """What sets a test case apart from the others, as another kernel: its metrics stand in tables of this name. Of
+    a simulated training case its further specimen, with which models of their own are trained.
+    """
 
 
 OF_A_SCAN = tuple(key for key in Scan.model_fields if key != "path")
@@ -91,13 +93,17 @@ SHEET_COLUMNS = (*Case.model_fields, *(f"{m}_{f}" for m in MODALITIES for f in O
 """A new field of `Case` or `Scan` is a column."""
 
 
-def simulated_cases(settings: Simulate, folder: str) -> list[Case]:
-    """The sheet of the simulated cases, whose files the simulate step writes under `folder`."""
+def simulated_cases(settings: Simulate, folder: str, training_tested: bool = False) -> list[Case]:
+    """The sheet of the simulated cases, whose files the simulate step writes under `folder`.
+
+    training_tested: whether models are tested on training cases too, which then have their truth.
+    """
 
     def case(name: str, split: str) -> Case:
-        modalities = ("clinical", "micro") if split == "train" else MODALITIES
+        known = split != "train" or training_tested
+        modalities = MODALITIES if known else ("clinical", "micro")
         scans = {m: Scan(path=f"{folder}/{name}/{m}.nii.gz") for m in modalities}
-        airways = None if split == "train" else f"{folder}/{name}/airways.csv"
+        airways = f"{folder}/{name}/airways.csv" if known else None
         return Case(case=name, split=split, airways=airways, **scans)
 
     def scan_again(test: Case, condition: str) -> Case:
@@ -109,15 +115,23 @@ def simulated_cases(settings: Simulate, folder: str) -> list[Case]:
             changed["thick_truth"] = None
         return test.model_copy(update=changed)
 
+    def cut_again(train: Case, condition: str) -> Case:
+        """A further specimen of a training lung; the clinical CT is the same."""
+        name = f"{train.case}-{condition}"
+        micro = Scan(path=f"{folder}/{name}/micro.nii.gz")
+        return Case(case=name, split="train", condition=condition, clinical=train.clinical, micro=micro)
+
     counts = {
         "train": settings.training_cases,
         "validation": settings.validation_cases,
         "test": settings.test_cases,
     }
     cases = [case(f"{split}{i + 1}", split) for split, count in counts.items() for i in range(count)]
-    return cases + [
-        scan_again(test, condition) for condition in settings.further_scans for test in cases if test.split == "test"
-    ]
+    of_split = {split: [case for case in cases if case.split == split] for split in counts}
+    cut = [cut_again(one, condition) for condition in settings.further_specimens for one in of_split["train"]]
+    again = of_split["test"][: settings.further_cases]
+    scanned = [scan_again(one, condition) for condition in settings.further_scans for one in again]
+    return cases + cut + scanned
 
 
 def with_scans(cases: Sequence[Case], folder: str) -> list[Case]:

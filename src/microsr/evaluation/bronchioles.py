@@ -10,7 +10,7 @@ where no airway is: texture that makes rings everywhere raises that bar with its
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -68,7 +68,7 @@ class Ring:
         return min(margins) >= self.reach
 
 
-def ring(crossing: pd.Series, spacing: float, angle: float) -> Ring:
+def ring(crossing: Mapping[str, float], spacing: float, angle: float) -> Ring:
     """The ring of a crossing on pixels of `spacing` mm: a tilted tube's section is an ellipse, longer by 1 / cos(tilt)
     along `angle`.
 
@@ -113,7 +113,7 @@ def judge_slice(
     rows, columns = np.unravel_index(chosen, labels.shape)
     far = np.minimum.reduce([rows, columns, labels.shape[0] - 1 - rows, labels.shape[1] - 1 - columns])
     found = []
-    for _, crossing in crossings.iterrows():
+    for crossing in crossings.to_dict("records"):
         best, true = _best_ring(truth, crossing, spacing)
         if true < LEAST_CONTRAST_HU:
             continue
@@ -128,7 +128,7 @@ def judge_slice(
     return pd.DataFrame(found, columns=COLUMNS)
 
 
-def _best_ring(truth: np.ndarray, crossing: pd.Series, spacing: float) -> tuple[Ring, float]:
+def _best_ring(truth: np.ndarray, crossing: Mapping[str, float], spacing: float) -> tuple[Ring, float]:
     """The ellipse direction with the highest contrast in the truth, and that contrast (-inf if the ring leaves the
     slice).
     """

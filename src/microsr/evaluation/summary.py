@@ -70,6 +70,17 @@ def summarise(table: pd.DataFrame, split: str = "test") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*GROUP, *SUMMARY])
 
 
+def join_trainings(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the models of one protocol as trainings of one set: "per_case" of all that were trained on one
+    case, whose case then counts as a part of the seed, and "leave_one_out", in which each case has its own model.
+    """
+    names = table["training_set"].astype(str)
+    one, others = names.str.startswith("case-"), names.str.startswith("without-")
+    seeds = table["seed"].where(~one, names + "." + table["seed"].astype(str))
+    joined = names.mask(one, "per_case").mask(others, "leave_one_out")
+    return table.assign(training_set=joined, seed=seeds)
+
+
 def compare(table: pd.DataFrame) -> pd.DataFrame:
     """By how much the first of two methods is better than the second, for each metric that says what is better.
 
@@ -218,7 +229,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(ns: argparse.Namespace) -> None:
     """Run `microsr evaluate summarise`."""
     started = time.time()
-    table = read_table(ns.table)
+    table = join_trainings(read_table(ns.table))
     write_csv(ns.output, summarise(table, ns.split), float_format="%.6g")
     if ns.paired is not None:
         write_csv(ns.paired, compare(table), float_format="%.6g")

@@ -59,7 +59,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=("train", "validation", "test"),
         help="all but a training case also get their truth",
     )
-    parser.add_argument("--lung", help="name of the case whose lung is scanned again: then only the scan is made")
+    parser.add_argument(
+        "--lung",
+        help="name of the case whose lung this is: then only the scan is made, of a training case only the uCT",
+    )
     parser.add_argument("--seed", required=True, type=int, help="seed of the experiment")
     parser.add_argument("--output", required=True, type=Path, help="folder for the case's files")
     config.add_scale(parser)
@@ -71,7 +74,8 @@ def main(ns: argparse.Namespace) -> None:
     """Run the step from its command line."""
     settings, scanned_by = config.from_flags(ns, config.Simulate), config.from_flags(ns, config.Scanner)
     if ns.lung is not None:
-        scan_again(ns.output, ns.case, ns.lung, ns.seed, settings, scanned_by, ns.scale)
+        make = cut_again if ns.split == "train" else scan_again
+        make(ns.output, ns.case, ns.lung, ns.seed, settings, scanned_by, ns.scale)
     else:
         simulate(ns.output, ns.case, ns.split, ns.seed, settings, scanned_by, ns.scale)
 
@@ -100,6 +104,40 @@ def scan_again(
     chosen |= settings.model_dump(mode="json") | scanned_by.model_dump(mode="json")
     provenance.write_run(output / "run.json", "simulate", chosen, [], started)
     logger.info("%s: the lung of %s again, %s in %.0f s", case, lung, still.shape, time.time() - started)
+
+
+def cut_again(
+    output: Path,
+    case: str,
+    lung: str,
+    seed: int,
+    settings: config.Simulate,
+    scanned_by: config.Scanner,
+    scale: int = config.DEFAULT_SCALE,
+) -> None:
+    """Cut another specimen from the lung of another case, `lung`: micro.nii.gz and run.json.
+
+    It is what `simulate` with these settings makes of that case: its noise, rings and grey scale are those of the
+    other specimen, so that two specimens are compared by what is in them.
+
+    Raises
+    ------
+    UserError
+        The specimen does not fit into the lung.
+    """
+    started = time.time()
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    anatomy, _, micro_rng, _, place = numpy_stream(Stream.CASE, seed, lung).spawn(STREAMS)
+    made = _make_lung(settings, scanned_by, anatomy)
+    grid = specimen_grid(made, settings, place)
+    micro, grey = micro_scan(made, grid, micro_rng, settings.micro_offset_hu)
+    _write(output / "micro.nii.gz", micro)
+    facts = {"specimen_centre_mm": [float(axis.mean()) for axis in (grid.x, grid.y, grid.z)], "micro_grey": grey}
+    chosen = {"case": case, "lung": lung, "seed": seed, "scale": scale}
+    chosen |= settings.model_dump(mode="json") | scanned_by.model_dump(mode="json")
+    provenance.write_run(output / "run.json", "simulate", chosen, [], started, drawn=facts)
+    logger.info("%s: a specimen of %s, uCT %s in %.0f s", case, lung, micro.shape, time.time() - started)
 
 
 def _round_hu(still: Volume) -> Volume:

@@ -185,8 +185,17 @@ class Plan:
 
     @cached_property
     def training_cases(self) -> list[str]:
-        """Names of the cases to train on."""
-        return [name for name, case in self.cases.items() if case.split == "train"]
+        """Names of the cases to train on, each lung once."""
+        return [name for name, case in self.cases.items() if case.split == "train" and case.condition is None]
+
+    @cached_property
+    def further_specimens(self) -> dict[str, list[str]]:
+        """The training cases with a further specimen, by its name."""
+        found: dict[str, list[str]] = {}
+        for name, case in self.cases.items():
+            if case.split == "train" and case.condition is not None:
+                found.setdefault(case.condition, []).append(name)
+        return found
 
     @property
     def split(self) -> str:
@@ -206,9 +215,17 @@ class Plan:
 
     @cached_property
     def known_by_simulation(self) -> list[str]:
-        """Names of the simulated cases that have a truth: all but the training cases, and the labelled lung."""
-        known = (name for name, case in self.cases.items() if case.split != "train" and case.condition is None)
+        """Names of the simulated cases that have a truth: all but training cases that nothing is tested on, and the
+        labelled lung.
+        """
+        known = (name for name, case in self.cases.items() if case.truth is not None and case.condition is None)
         return [*known, LABELLED]
+
+    def simulated_as(self, case: str) -> str:
+        """The split that a lung with a truth is simulated for: a training case that models are tested on is a test
+        case, too.
+        """
+        return self.cases[case].split if case in self.cases and self.cases[case].split != "train" else "test"
 
     @cached_property
     def conditions(self) -> dict[str, list[str]]:
@@ -220,7 +237,7 @@ class Plan:
         return found
 
     def scanned_lung(self, case: str) -> str:
-        """The simulated case whose lung a further scan is of."""
+        """The simulated case whose lung a further scan, or a further specimen, is of."""
         return case.removesuffix(f"-{self.cases[case].condition}")
 
     def having(self, modality: str, cases: Iterable[str]) -> list[str]:
@@ -297,7 +314,10 @@ class Plan:
     def simulation_flags(self, case: str) -> str:
         """Words that say how a lung is simulated and scanned, and how fine its truth is."""
         experiment = self.experiment
-        return f"--scale {experiment.scale} {flags(experiment.simulate, without=OF_CASES)} {self.scanner_flags(case)}"
+        further = any(case in cases for cases in self.further_specimens.values())
+        changes = experiment.simulate.further_specimens[self.cases[case].condition] if further else {}
+        settings = flags(experiment.simulate.model_copy(update=changes), without=OF_CASES)
+        return f"--scale {experiment.scale} {settings} {self.scanner_flags(case)}"
 
     def scanner_flags(self, case: str) -> str:
         """Words that give the scanner that a case was scanned with, as far as it is known."""
@@ -334,6 +354,7 @@ class Plan:
             else:
                 for name in self.having("clinical", self.training_cases):
                     sets[f"without-{name}"] = [other for other in self.training_cases if other != name]
+        sets |= {f"specimen-{name}": cases for name, cases in self.further_specimens.items()}
         first = self.experiment.seed
         again = range(first + 1, first + self.experiment.train.repeats)
         return sets | {f"{name}.seed{seed}": cases for seed in again for name, cases in sets.items()}
@@ -464,9 +485,15 @@ class Plan:
         left_out = base(training_set).removeprefix("without-")
         if left_out != base(training_set):
             return [left_out]
+        if base(training_set) == "pooled":
+            return self.held_out
         # Conditions are many: they are for the models of all training cases, or the only ones that there are.
-        every = base(training_set) == "pooled" or "pooled" not in self.experiment.protocols
-        return [name for name in self.held_out if every or self.cases[name].condition is None]
+        further = base(training_set).startswith("specimen-")
+        every = not ("pooled" in self.experiment.protocols or further)
+        plain = [name for name in self.held_out if self.cases[name].condition is None]
+        if self.experiment.cases.sheet is None and self.split == "test":
+            plain = plain[: self.experiment.simulate.further_cases]
+        return [name for name in self.held_out if name in plain or (every and self.cases[name].condition is not None)]
 
     @cached_property
     def tested_pairs(self) -> list[Trial]:
@@ -675,12 +702,14 @@ class Plan:
     @cached_property
     def comparisons(self) -> dict[str, Trial]:
         """What each comparison figure shows, by its name. The first is called `comparison`; it is of the pooled models,
-        if any.
+        if any. Models of further specimens are in tables alone.
         """
         once = [
             tested
             for tested in self.tested_pairs
-            if tested.training_set == base(tested.training_set) and self.cases[tested.case].condition is None
+            if tested.training_set == base(tested.training_set)
+            and self.cases[tested.case].condition is None
+            and not tested.training_set.startswith("specimen-")
         ]
         first, *others = sorted(once, key=lambda tested: tested.training_set != "pooled")
         return {"comparison": first} | {f"comparison_{case}_{s}": Trial(s, case) for s, case in others}
@@ -967,7 +996,8 @@ def read_plan(given: Mapping[str, Any], files: Iterable[Path]) -> Plan:
     experiment = load(given, list(dict.fromkeys(files)))
     results = f"results/{experiment.experiment}"
     if experiment.cases.sheet is None:
-        cases = simulated_cases(experiment.simulate, f"{results}/simulated")
+        tested = "leave_one_out" in experiment.protocols
+        cases = simulated_cases(experiment.simulate, f"{results}/simulated", tested)
     else:
         cases = read_sheet(experiment.cases, experiment.scan.micro)
     if experiment.scan.micro:

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 from scipy.ndimage import gaussian_filter, zoom
 from scipy.spatial import cKDTree
 from skimage.metrics import structural_similarity
+from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 from microsr.evaluation.metrics import (
     checkerboard,
@@ -278,6 +280,15 @@ def test_ms_ssim_counts_the_lung_only_and_falls_with_noise(rng):
     assert ms_ssim_value(np.where(mask, truth, 500), truth, mask, 1400) == pytest.approx(1)
     values = [ms_ssim_value(truth + share * (noisy - truth), truth, mask, 1400) for share in (0.3, 1)]
     assert 1 > values[0] > values[1]
+
+
+def test_ms_ssim_is_that_of_torchmetrics(rng):
+    truth = gaussian_filter(rng.normal(0, 1, (181, 236)), 2) * 1500 - 800
+    images = truth + rng.normal(0, 200, truth.shape), gaussian_filter(truth, 2), truth[::-1].copy(), -truth
+    for image in images:
+        pair = (torch.from_numpy(np.asarray(one, np.float32) + 1000.0).double()[None, None] for one in (image, truth))
+        expected = multiscale_structural_similarity_index_measure(*pair, sigma=1.5, data_range=1400.0)
+        assert ms_ssim_value(image, truth, np.ones(truth.shape), 1400) == pytest.approx(float(expected), abs=1e-5)
 
 
 def test_ms_ssim_needs_lung_and_room_for_five_scales():

@@ -179,3 +179,20 @@ def test_what_is_nearest_to_its_ideal_is_better_on_either_side_of_it():
     found = summary.compare(pd.DataFrame(rows, columns=tables.COLUMNS)).set_index("metric")["better_by"]
     assert list(found.index) == ["coverage_90", "coverage_90_wall", "spread_skill"], "an ideal is no score"
     assert found.to_numpy() == pytest.approx([0.02 - 0.08, 0.02 - 0.08, 0.2 - 0.3])
+
+
+def test_models_of_one_protocol_are_trainings_of_one_set():
+    rows = [
+        ("a", "m", "case-one", "1", 1.0), ("b", "m", "case-one", "1", 2.0), ("a", "m", "case-two", "1", 5.0),
+        ("b", "m", "case-two", "1", 8.0), ("one", "m", "without-one", "1", 3.0), ("two", "m", "without-two", "1", 4.0),
+        ("a", "m", "pooled", "1", 7.0), ("a", "n", "none", "none", 6.0),
+    ]  # fmt: skip
+    names = ["case", "method", "training_set", "seed", "value"]
+    table = pd.DataFrame(rows, columns=names).assign(protocol="truth", metric="psnr", unit="dB")
+    found = summary.summarise(summary.join_trainings(table)).set_index(["method", "training_set"])
+    assert found.loc[("m", "per_case"), ["mean", "seeds", "cases"]].tolist() == [4.0, 2, 2]
+    assert found.loc[("m", "leave_one_out"), ["mean", "seeds", "cases"]].tolist() == [3.5, 1, 2]
+    assert found.loc[("m", "pooled"), "mean"] == 7.0 and found.loc[("n", "none"), "mean"] == 6.0
+    paired = summary.compare(summary.join_trainings(table))
+    per_case = paired[paired["training_set"] == "per_case"].iloc[0]
+    assert (per_case["seeds"], per_case["cases"], abs(per_case["better_by"])) == (2, 1, 3.0)

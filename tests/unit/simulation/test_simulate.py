@@ -14,7 +14,7 @@ from scipy import ndimage
 from scipy.ndimage import uniform_filter
 from scipy.special import ndtr
 
-from microsr import config
+from microsr import cli, config
 from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
 from microsr.evaluation.metrics import scan_in_plane
@@ -295,6 +295,23 @@ def test_a_lung_scanned_again_differs_by_the_scanner_alone(case, tmp_path):
     )
     assert np.array_equal(one, same)
     assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.9 and other.std() < one.std()
+
+
+@pytest.mark.parametrize("changes", [{"specimen": "random"}, {"micro_offset_hu": 60.0}])
+def test_another_specimen_is_that_of_the_same_lung_simulated_so(case, changes, tmp_path):
+    settings = SMALL.model_copy(update=changes)
+    words = f"--case test1-other --lung test1 --split train --seed 1 --output {tmp_path / 'cut'} "
+    words += f"{config.flags(settings, without=config.OF_CASES)} {config.flags(SCANNER)}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(alveoli, "STEPS", 56)
+        cli.main(["simulate", *words.split()])
+        simulate.simulate(tmp_path / "whole", "test1", "train", 1, settings, SCANNER)
+    assert {path.name for path in (tmp_path / "cut").iterdir()} == {"micro.nii.gz", "run.json"}
+    cut, whole, matched = (
+        sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "micro.nii.gz")))
+        for folder in (tmp_path / "cut", tmp_path / "whole", case)
+    )
+    assert np.array_equal(cut, whole) and not np.array_equal(cut, matched)
 
 
 def test_a_specimen_larger_than_the_lung_is_refused_in_one_line(tmp_path):

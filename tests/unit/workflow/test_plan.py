@@ -280,6 +280,50 @@ def test_further_scans_are_for_the_models_of_all_training_cases():
     assert "test1-D45" in plan(simulate=simulate, protocols=["per_case"]).tested_on("case-train1")
 
 
+SPECIMENS = {"random": {"specimen": "random"}, "denser": {"micro_offset_hu": 60}}
+
+
+def test_further_specimens_have_models_of_their_own_on_the_same_scans():
+    simulate = {"training_cases": 2, "test_cases": 3, "further_scans": SCANS, "further_specimens": SPECIMENS}
+    made = plan(simulate=simulate | {"further_cases": 2}, protocols=["pooled", "per_case"])
+    assert made.training_cases == ["train1", "train2"] and "train1-random" not in made.used_cases
+    assert made.training_sets["specimen-random"] == ["train1-random", "train2-random"]
+    assert made.training_sets["pooled"] == made.training_cases
+    assert made.cases["train2-denser"].clinical == made.cases["train2"].clinical
+    assert made.cases["train2-denser"].micro.path == "results/x/simulated/train2-denser/micro.nii.gz"
+    assert made.scanned_lung("train2-denser") == "train2"
+    assert "--specimen matched --micro_offset_hu 60.0" in made.simulation_flags("train2-denser")
+    assert "--specimen random --micro_offset_hu 0.0" in made.simulation_flags("train1-random")
+    assert "--specimen matched --micro_offset_hu 0.0" in made.simulation_flags("train1")
+    assert not any("specimen-" in name for name in made.comparisons)
+
+
+def test_all_but_the_pooled_models_on_the_stated_scans_may_be_tested_on_fewer_lungs():
+    simulate = {"training_cases": 2, "test_cases": 3, "further_scans": SCANS, "further_specimens": SPECIMENS}
+    made = plan(simulate=simulate | {"further_cases": 2}, protocols=["pooled", "per_case", "leave_one_out"])
+    assert made.tested_on("specimen-random") == made.tested_on("case-train1") == ["test1", "test2"]
+    assert made.tested_on("without-train1") == ["train1"]
+    assert made.conditions == {name: [f"test1-{name}", f"test2-{name}"] for name in SCANS}
+    again = [case for cases in made.conditions.values() for case in cases]
+    assert made.tested_on("pooled") == ["test1", "test2", "test3", *again]
+    alone = plan(simulate=simulate | {"further_cases": 1}, protocols=["per_case"])
+    assert alone.tested_on("case-train1") == ["test1", "test1-D45", "test1-noisy"]
+    assert alone.tested_on("specimen-random") == ["test1"]
+    assert plan(simulate=simulate).tested_on("specimen-random") == ["test1", "test2", "test3"]
+
+
+def test_a_training_lung_that_is_left_out_and_tested_on_has_its_truth():
+    simulate = {"training_cases": 2, "test_cases": 1, "further_specimens": SPECIMENS}
+    settings = {"simulate": simulate, "protocols": ["pooled", "leave_one_out"]}
+    rows = simulated_cases(plan(**settings).experiment.simulate, "results/x/simulated", training_tested=True)
+    made = plan(*rows, **settings)
+    assert made.known_by_simulation == ["train1", "train2", "test1", "labelled"]
+    assert [made.simulated_as(case) for case in ("train1", "test1", "labelled")] == ["test", "test", "test"]
+    assert {"train1", "test1"} <= set(made.known_cases) and "train1-random" not in made.known_cases
+    assert Result("proposed", "without-train1", "train1") in made.known_results
+    assert Result("truth", "none", "train1") in made.references
+
+
 def test_a_scanner_may_be_another_one_than_is_stated():
     """The scans are made and judged by what it is; a training knows what is stated."""
     made = plan(simulate={"training_cases": 1, "scanner": {"noise_hu": 60}}, train={"start_steps": 5})
