@@ -156,7 +156,7 @@ def measure(kinds: list[str], share: float, repeats: int) -> pd.DataFrame:
                 for repeat in range(repeats):
                     folder = Path(name) / f"{kind}{size}.{repeat}"
                     for step, command in KINDS[kind](folder, size).items():
-                        found.setdefault(step, []).append(volumes.measured(command))
+                        found.setdefault(step, []).append(volumes.measure_command(command))
                 for step, each in found.items():
                     best = (min(one) for one in zip(*each, strict=True))
                     rows.append((step, kind, size, *best))

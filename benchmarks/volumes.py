@@ -152,7 +152,7 @@ def write_dicom(path: Path, image: np.ndarray, number: int) -> None:
     writer.Execute(slice_)
 
 
-def measured(command: list[str]) -> tuple[float, float, float]:
+def measure_command(command: list[str]) -> tuple[float, float, float]:
     """Seconds of a process until all is on the disk, those of its processor time, and its peak memory in MB."""
     os.sync()
     started = time.perf_counter()
@@ -179,9 +179,9 @@ def compare(folder: Path, name: str, repeats: int) -> dict[str, float | str]:
     for repeat in range(repeats):
         output = folder / f"out{repeat}" / f"{flags[0]}.ome.zarr"
         command = [sys.executable, "-m", "microsr", "volumes", flags[0], "--case", "a", "--input", str(source)]
-        found["microsr"].append(measured([*command, "--output", str(output), *flags[1:]]))
+        found["microsr"].append(measure_command([*command, "--output", str(output), *flags[1:]]))
         shutil.rmtree(output.parent)
-        found["peer"].append(measured([sys.executable, "-c", PEER, str(source), str(folder / "peer.mha")]))
+        found["peer"].append(measure_command([sys.executable, "-c", PEER, str(source), str(folder / "peer.mha")]))
         (folder / "peer.mha").unlink()
     (seconds, processor, peak), (peer_seconds, peer_processor, peer_peak) = (
         tuple(statistics.median(one) for one in zip(*rows, strict=True)) for rows in found.values()

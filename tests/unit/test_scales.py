@@ -138,8 +138,8 @@ def test_white_noise_has_its_own_spread_as_detail_at_every_scale(scale):
 def test_what_the_scanner_measures_is_a_projection_at_every_scale(scale):
     image = noise(16 * scale, 12 * scale).astype(np.float32)
     split = Split(KERNELS["lung"], (0.64, 0.64), (16, 12), scale)
-    once = split.measured(image)
-    assert once.shape == image.shape and np.abs(split.measured(once) - once).max() < 0.5
+    once = split.project(image)
+    assert once.shape == image.shape and np.abs(split.project(once) - once).max() < 0.5
 
 
 @SCALES

@@ -139,11 +139,11 @@ def with_scans(cases: Sequence[Case], folder: str) -> list[Case]:
     under `folder`; all but a training case have what is known of it, too.
     """
 
-    def scanned(case: Case) -> Case:
+    def add_scans(case: Case) -> Case:
         names = ("clinical", *(REFERENCES if case.split != "train" else ()))
         return case.model_copy(update={name: Scan(path=f"{folder}/{case.case}/{name}.nii.gz") for name in names})
 
-    return [scanned(case) if case.clinical is None and case.micro is not None else case for case in cases]
+    return [add_scans(case) if case.clinical is None and case.micro is not None else case for case in cases]
 
 
 def read_sheet(cases: Cases, scan_micro: bool = False) -> list[Case]:

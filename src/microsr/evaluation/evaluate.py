@@ -156,9 +156,9 @@ def evaluate(
         from microsr.evaluation.protocols import truth
 
         inputs += reference.paths
-        with replacing(maps) if maps is not None else contextlib.nullcontext() as part:
+        with replacing(maps) if maps is not None else contextlib.nullcontext() as temporary:
             found, crossings = truth.rows(
-                sr, superresolved, mask, slices, reference, settings, scanner, part, ct.is_lung
+                sr, superresolved, mask, slices, reference, settings, scanner, temporary, ct.is_lung
             )
         rows += found
         if crossings is not None:

@@ -46,10 +46,10 @@ def pooled_difference(superresolved: np.ndarray, clinical: np.ndarray, mask: np.
     superresolved: HU [scale * rows, scale * columns]; clinical, mask: [rows, columns]. Returns one dimension.
     """
     inside = np.asarray(mask) != 0
-    return _pooled(superresolved, inside)[inside] - np.asarray(clinical, float)[inside]
+    return _pool_like(superresolved, inside)[inside] - np.asarray(clinical, float)[inside]
 
 
-def _pooled(superresolved: np.ndarray, like: np.ndarray) -> np.ndarray:
+def _pool_like(superresolved: np.ndarray, like: np.ndarray) -> np.ndarray:
     """f of an SR slice: its means over the clinical pixels, of which `like` has as many."""
     return average_pool(superresolved, len(superresolved) // len(like))
 

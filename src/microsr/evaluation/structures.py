@@ -173,14 +173,14 @@ def small_solids(image: np.ndarray, truth: np.ndarray, lung: np.ndarray, spacing
     there but thinner by half of its area counts as lost, one that is more than twice as large as invented; their HU do
     not count above -300; and dense texture hits something by chance.
     """
-    solid = [lung & (_blurred(a, spacing) > SOLID_HU) for a in (image, truth)]
+    solid = [lung & (_blur(a, spacing) > SOLID_HU) for a in (image, truth)]
     own, true = (objects_by_size(s, spacing) for s in solid)
     return np.array(
         [[*missing_objects(t, solid[0]), *missing_objects(o, solid[1])] for o, t in zip(own, true, strict=True)]
     )
 
 
-def _blurred(image: np.ndarray, spacing: float) -> np.ndarray:
+def _blur(image: np.ndarray, spacing: float) -> np.ndarray:
     return gaussian_filter(np.asarray(image, float), SMALL_BLUR_MM / spacing)
 
 
@@ -191,7 +191,7 @@ def airway_holes(image: np.ndarray, lung: np.ndarray, spacing: float) -> np.ndar
     something within WALL_REACH_MM of its border is above WALL_HU. Alveoli are holes, but their walls are too thin to
     be that bright; lung: bool.
     """
-    components, number = label(lung & (_blurred(image, spacing) < HOLE_HU))
+    components, number = label(lung & (_blur(image, spacing) < HOLE_HU))
     margin, found = math.ceil(WALL_REACH_MM / spacing) + 1, np.zeros(number + 1, bool)
     for hole, box in enumerate(find_objects(components), start=1):
         box = tuple(slice(max(side.start - margin, 0), side.stop + margin) for side in box)
@@ -238,9 +238,9 @@ def objects_by_size(solid: np.ndarray, spacing: float) -> list[np.ndarray]:
     for low in SIZES_MM[-2::-1]:
         thick = holds(low)
         # What a thicker structure leaves of its rim is thinner than any of this size.
-        parts, number = label(thick & ~thicker)
-        deep = distance_transform_edt(parts > 0, sampling=spacing) >= low / 2
-        found.append((np.bincount(parts[deep], minlength=number + 1) > 0)[parts] & (parts > 0))
+        components, number = label(thick & ~thicker)
+        deep = distance_transform_edt(components > 0, sampling=spacing) >= low / 2
+        found.append((np.bincount(components[deep], minlength=number + 1) > 0)[components] & (components > 0))
         thicker = thick
     return found[::-1]
 

@@ -197,7 +197,7 @@ def learn(truth: Path, labels: Path, output: Path, seed: int, window_hu: tuple[f
         The volumes do not fit each other, are too small, or the labels are no tissues.
     """
     started = time.time()
-    images, answers = (_even(read_scan(Scan(path=str(path))).array) for path in (truth, labels))
+    images, answers = (_trim_to_even(read_scan(Scan(path=str(path))).array) for path in (truth, labels))
     _check(images, answers, truth, labels)
     kept = len(images) - max(1, len(images) // HELD_OUT)
     network = train(images[:kept], answers[:kept], seed, window_hu, steps)
@@ -242,7 +242,7 @@ def load(path: Path) -> tuple[TissueNetwork, dict[str, Any]]:
     return network.eval(), saved["facts"]
 
 
-def _even(array: np.ndarray) -> np.ndarray:
+def _trim_to_even(array: np.ndarray) -> np.ndarray:
     """Without the last row or column where their number is odd: the network halves the resolution."""
     return array[:, : array.shape[1] // 2 * 2, : array.shape[2] // 2 * 2]
 

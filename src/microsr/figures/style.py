@@ -76,8 +76,8 @@ def save(figure: Figure, output: Path) -> list[Path]:
     for file, metadata in zip(
         files, ({"Software": None}, {"Creator": None, "Producer": None, "CreationDate": None}), strict=True
     ):
-        with replacing(file) as part:
-            figure.savefig(part, metadata=metadata, facecolor="white")
+        with replacing(file) as temporary:
+            figure.savefig(temporary, metadata=metadata, facecolor="white")
     return files
 
 

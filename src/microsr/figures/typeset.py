@@ -170,8 +170,8 @@ def _markdown_rows(table: Table) -> pd.DataFrame:
 
 
 def _write(output: Path, ending: str, text: str) -> None:
-    with replacing(output.with_name(f"{output.name}{ending}")) as part:
-        part.write_text(text, encoding="utf-8")
+    with replacing(output.with_name(f"{output.name}{ending}")) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

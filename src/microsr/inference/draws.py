@@ -73,12 +73,12 @@ class Draws:
             square += change * (image - mean)
             solid += image > SOLID_HU
             if number <= self.keep:
-                found[f"draw{self.first + number - 1}"] = _rounded(image)
+                found[f"draw{self.first + number - 1}"] = _round_hu(image)
         sd = (square / max(number - 1, 1)).sqrt()
-        return {"mean": _rounded(mean), "sd": _rounded(sd), "solid": _rounded(100 * solid / number)} | found
+        return {"mean": _round_hu(mean), "sd": _round_hu(sd), "solid": _round_hu(100 * solid / number)} | found
 
 
-def _rounded(image: Tensor) -> np.ndarray:
+def _round_hu(image: Tensor) -> np.ndarray:
     limits = torch.iinfo(torch.int16)
     return image.round().clamp(limits.min, limits.max).to(torch.int16).cpu().numpy()
 

@@ -209,13 +209,13 @@ def superresolve(
                     partials[what].write(image)
             progress.advance()
 
-        def magnified(index: int, hu: np.ndarray, random: list[Tensor]) -> Images:
+        def make_images(index: int, hu: np.ndarray, random: list[Tensor]) -> Images:
             if draws is None:
                 return _landing(magnify(hu, random, where, torch.int16))
             images = magnify.several(hu, index, draws.numbers, draws.summarise, where)
             return lambda: images
 
-        _stream(volume, left, draw if draws is None else None, upsampler, magnified, write)
+        _stream(volume, left, draw if draws is None else None, upsampler, make_images, write)
         progress.close()
         for partial in partials.values():
             partial.finish()
@@ -234,7 +234,7 @@ def _is_dicom(volume: Volume, source: Path) -> bool:
 
 def _stream(
     volume: Volume, indices: list[int], draw: int | None, upsampler: Upsampler,
-    magnified: Callable[[int, np.ndarray, list[Tensor]], Images], write: Callable[[Images], None],
+    make_images: Callable[[int, np.ndarray, list[Tensor]], Images], write: Callable[[Images], None],
 ) -> None:  # fmt: skip
     """Super-resolve slices one after the other, while the next ones are read and the ones before are written, in
     order. draw: number of the draw whose noise is made ahead; None: none is.
@@ -253,7 +253,7 @@ def _stream(
         for number, index in enumerate(indices):
             hu, random = loads.popleft().result()
             loads.extend(readers.submit(load, index) for index in indices[number + ahead : number + ahead + 1])
-            writes.append(writer.submit(write, magnified(index, hu, random)))
+            writes.append(writer.submit(write, make_images(index, hu, random)))
             if len(writes) > WAITING:
                 writes.popleft().result()
         for done in writes:

@@ -358,11 +358,11 @@ class Magnifier:
         region = region or whole_slice(hu.shape)
         image, around, inner = self._around(hu, region)
         planes = self._upsampler.prepare(image, [_cut(plane, around, hu.shape) for plane in random])
-        result = torch.empty(_magnified(region, self._upsampler.scale), dtype=dtype, device=self._upsampler.device)
+        result = torch.empty(_magnify_size(region, self._upsampler.scale), dtype=dtype, device=self._upsampler.device)
 
         def fill(tile: Tile) -> None:
             done = self._upsampler([_cut(plane, tile.read, image.shape[-2:]) for plane in planes], self._sides(tile))
-            done = done[0, 0][self._kept(tile)]
+            done = done[0, 0][self._find_kept(tile)]
             if dtype == torch.int16:
                 limits = torch.iinfo(torch.int16)
                 done = done.round().clamp_(limits.min, limits.max)
@@ -389,16 +389,16 @@ class Magnifier:
         planes, size = generator.prepare(image, []), image.shape[-2:]
 
         def fill(tile: Tile) -> None:
-            read = tuple(_moved(span, start.start) for span, start in zip(tile.read, around, strict=True))
+            read = tuple(_shift(span, start.start) for span, start in zip(tile.read, around, strict=True))
             randoms = (
                 [p.to(generator.device, non_blocking=True) for p in generator.draw(index, hu.shape, number, read)]
                 for number in numbers
             )
             cut = [_cut(plane, tile.read, size) for plane in planes]
-            draws = (draw[0, 0][self._kept(tile)] for draw in generator.draws(cut, randoms, self._sides(tile)))
+            draws = (draw[0, 0][self._find_kept(tile)] for draw in generator.draws(cut, randoms, self._sides(tile)))
             for name, part in gather(draws).items():
                 with self._naming:
-                    whole = found.setdefault(name, np.empty(_magnified(region, generator.scale), part.dtype))
+                    whole = found.setdefault(name, np.empty(_magnify_size(region, generator.scale), part.dtype))
                 whole[_place(tile, inner, generator.scale)] = part
 
         self._work(fill, inner, image)
@@ -409,7 +409,7 @@ class Magnifier:
         (around,) = tiles(region, hu.shape, max(hu.shape), self._upsampler.reach)
         rows, columns = around.read
         image = torch.from_numpy(np.ascontiguousarray(hu[rows, columns], np.float32))[None, None]
-        inner = tuple(_moved(span, -read.start) for span, read in zip(region, around.read, strict=True))
+        inner = tuple(_shift(span, -read.start) for span, read in zip(region, around.read, strict=True))
         return image, around.read, inner
 
     def _work(self, fill: Callable[[Tile], None], inner: Region, image: Tensor) -> None:
@@ -426,7 +426,7 @@ class Magnifier:
     def _sides(self, tile: Tile) -> Sides:
         return tile.sides if self._upsampler.halo else NO_SIDE
 
-    def _kept(self, tile: Tile) -> Region:
+    def _find_kept(self, tile: Tile) -> Region:
         """What is kept of a tile that has been magnified, without its halo."""
         pairs = zip(tile.keep, tile.read, tile.sides[::2], strict=True)
         offsets = [k.start - r.start - self._upsampler.halo * side for k, r, side in pairs]
@@ -452,10 +452,10 @@ def _cut(plane: Tensor, region: Region, size: Sequence[int]) -> Tensor:
 
 def _place(tile: Tile, region: Region, scale: int) -> Region:
     """Where a tile lies in the magnified region, in pixels of that."""
-    return tuple(_times(_moved(k, -r.start), scale) for k, r in zip(tile.keep, region, strict=True))
+    return tuple(_times(_shift(k, -r.start), scale) for k, r in zip(tile.keep, region, strict=True))
 
 
-def _magnified(region: Region, scale: int) -> tuple[int, int]:
+def _magnify_size(region: Region, scale: int) -> tuple[int, int]:
     return tuple(scale * (span.stop - span.start) for span in region)
 
 
@@ -463,7 +463,7 @@ def _times(span: slice, scale: int) -> slice:
     return slice(scale * span.start, scale * span.stop)
 
 
-def _moved(span: slice, by: int) -> slice:
+def _shift(span: slice, by: int) -> slice:
     return slice(span.start + by, span.stop + by)
 
 

@@ -336,7 +336,7 @@ class LightG1(nn.Module):
         self.head = nn.Sequential(_plain_conv(1, width, 3), *(ResidualBlock(width, norm=False) for _ in range(blocks)))
         inputs = (width, *up[:-1])
         self.noisy = nn.ModuleList(NoiseConv(i, o) for i, o in zip(inputs, up, strict=True))
-        self.up = nn.ModuleList(_between(o) for o in up)
+        self.up = nn.ModuleList(_inner_layer(o) for o in up)
         self.tail = _plain_conv(up[-1], 1, 3)
 
     def forward(self, a: Tensor, noise: Sequence[Tensor]) -> Tensor:
@@ -404,8 +404,8 @@ class LightSampler(nn.Module):
         self.wide = nn.ModuleList(DoublingConv(i, o) for i, o in zip((width, *up[:-1]), up, strict=True))
         self.noisy = nn.ModuleList(NoiseConv(i, o) for i, o in zip(up, drawn, strict=True))
         self.narrow = nn.ModuleList(DoublingConv(i, o) for i, o in itertools.pairwise(drawn))
-        self.up = nn.ModuleList(_between(o) for o in up)
-        self.drawn = nn.ModuleList(_between(o) for o in drawn)
+        self.up = nn.ModuleList(_inner_layer(o) for o in up)
+        self.drawn = nn.ModuleList(_inner_layer(o) for o in drawn)
         self.tail, self.drawn_tail = _plain_conv(up[-1], 1, 3), _plain_conv(drawn[-1], 1, 3)
 
     def forward(self, a: Tensor, noise: Sequence[Tensor]) -> Tensor:
@@ -431,7 +431,7 @@ class LightSampler(nn.Module):
         border = tuple(not side for side in sides)
         layers = zip(self.wide, self.up, self.noisy, self._around[0], strict=True)
         for wide, stage, noisy, (needed, doubled) in layers:
-            x = without_halo(stage(wide.doubled(x, border)), sides, 2 * halo, needed)
+            x = without_halo(stage(wide.forward_doubled(x, border)), sides, 2 * halo, needed)
             shared.append(without_halo(noisy.of_features(x), sides, 1))
             x, halo = without_halo(x, sides, needed, doubled), doubled
         image = without_halo(self.tail(x), sides, halo).float()
@@ -449,12 +449,12 @@ class LightSampler(nn.Module):
                 x += without_halo(y, sides, 2 * halo, needed)
             y, halo = without_halo(stage(x), sides, needed, doubled), doubled
             if scale != self.scale:
-                y = self.narrow[self.noise_scales.index(scale)].doubled(y, border)
+                y = self.narrow[self.noise_scales.index(scale)].forward_doubled(y, border)
         fine = without_halo(self.drawn_tail(y), sides, halo)
         return (image + fine.float()).clamp(-1, 1)
 
 
-def _between(channels: int) -> nn.Sequential:
+def _inner_layer(channels: int) -> nn.Sequential:
     return nn.Sequential(nn.LeakyReLU(0.1, True), _plain_conv(channels, channels, 3), nn.LeakyReLU(0.1, True))
 
 

@@ -152,7 +152,7 @@ class DoublingConv(nn.Conv2d):
         phases = torch.einsum("pay,qbx,oiyx->pqoiab", mixed, mixed, self.weight.detach()[:, : self._features])
         self._phases = phases.flatten(0, 2).contiguous(memory_format=torch.channels_last)
 
-    def doubled(self, x: Tensor, border: tuple[bool, bool, bool, bool]) -> Tensor:
+    def forward_doubled(self, x: Tensor, border: tuple[bool, bool, bool, bool]) -> Tensor:
         """As of `bilinear_double(x)`: [batch, inputs, h, w] to [batch, outputs, 2h, 2w].
 
         border: where exactly (top, bottom, left, right); elsewhere, after `fix`, two pixels along the edge are not
@@ -196,7 +196,7 @@ class NoiseConv(DoublingConv):
         """As of `bilinear_double(x)` and the plane: [batch, inputs, h, w] and [batch, 1, 2h, 2w] to [batch, outputs,
         2h, 2w]; border: as of `doubled`.
         """
-        doubled = self.doubled(x, border)
+        doubled = self.forward_doubled(x, border)
         return doubled + self.of_noise(plane) if self._phases is None else doubled.add_(self.of_noise(plane))
 
 

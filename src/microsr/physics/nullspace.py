@@ -45,7 +45,7 @@ class Split:
         self.measurable = float(np.mean(kept))
         """Share of the scan's numbers that are above the cut-off."""
 
-    def measured(self, image: np.ndarray) -> np.ndarray:
+    def project(self, image: np.ndarray) -> np.ndarray:
         """The part of `image` [rows, columns] on the SR grid that the scanner measures, float32; the rest is null
         space.
 

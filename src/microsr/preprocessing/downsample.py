@@ -60,8 +60,8 @@ def downsample(micro: Path, output: Path, number: int = SLICES, scale: int = con
         attributes={**facts, "modality": "downsampled", "micro_slices": chosen},
     )
     shape = (len(chosen), *(n // scale for n in volume.shape[1:]))
-    with replacing(output) as part:
-        voxels, inside = create_volume(part, shape, geometry, mask=True)
+    with replacing(output) as temporary:
+        voxels, inside = create_volume(temporary, shape, geometry, mask=True)
         for i, z in enumerate(chosen):
             mean = average_pool(np.asarray(volume.array[z]), scale)
             voxels[i] = np.rint(mean).astype(np.int16)

@@ -71,9 +71,9 @@ def extract(
         )
     positions = draw_positions(mask, size, settings.inside, settings.per_case, stream, counts)
 
-    with replacing(output) as part:
-        patches = np.lib.format.open_memmap(part, mode="w+", dtype=np.int16, shape=(len(positions), size, size))
-        reserve(part, part.stat().st_size)
+    with replacing(output) as temporary:
+        patches = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.int16, shape=(len(positions), size, size))
+        reserve(temporary, temporary.stat().st_size)
         drawn = np.unique(positions[:, 0])
         progress = Progress(len(drawn), "slices")
         for z in drawn:

@@ -39,8 +39,8 @@ from microsr.preprocessing.volumes import (
     CALIBRATION_SLICES,
     UPSAMPLING,
     add_scan_flags,
-    given_mask,
     outline_and_calibrate,
+    read_given_mask,
     scan_from_flags,
 )
 from microsr.volume.slices import in_order
@@ -287,7 +287,7 @@ def _open_hu(
         padding = Padding(volume.array, (declared,)) if declared is not None and declared <= air else None
     else:
         _, mapping = outline_and_calibrate(
-            volume, settings, padding, where, scratch, given_mask(settings, mask, scan, volume, scratch)
+            volume, settings, padding, where, scratch, read_given_mask(settings, mask, scan, volume, scratch)
         )
 
     def load(z: int) -> np.ndarray:

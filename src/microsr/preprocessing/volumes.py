@@ -99,7 +99,7 @@ def _find_region(
     """Where patches and metrics of a clinical CT come from; grey: as it was read, volume: in HU."""
     hu, padding = volume.array, volume.array.padding
     if settings.mask == "file":
-        given = read_mask(_required(mask, "clinical", scan), scan, grey, scratch)
+        given = read_mask(_require_mask(mask, "clinical", scan), scan, grey, scratch)
         return Slices(lambda z: given[z] & ~padding[z], hu.shape, bool)
     if settings.mask == "none":
         return Slices(lambda z: ~padding[z], hu.shape, bool)
@@ -112,12 +112,12 @@ def _find_region(
     return Slices(lambda z: outline[z] & ~padding[z], hu.shape, bool)
 
 
-def given_mask(settings: MicroVolume, mask: str | None, scan: Scan, volume: Volume, scratch: Path) -> Masks | None:
+def read_given_mask(settings: MicroVolume, mask: str | None, scan: Scan, volume: Volume, scratch: Path) -> Masks | None:
     """The mask of a uCT that is in a file, if that is asked for; mask: its path."""
-    return read_mask(_required(mask, "micro", scan), scan, volume, scratch) if settings.mask == "file" else None
+    return read_mask(_require_mask(mask, "micro", scan), scan, volume, scratch) if settings.mask == "file" else None
 
 
-def _required(mask: str | None, modality: str, scan: Scan) -> str:
+def _require_mask(mask: str | None, modality: str, scan: Scan) -> str:
     """The path of the mask that is asked for."""
     if mask is None:
         raise UserError(
@@ -171,7 +171,7 @@ def import_micro(
         check_micro(volume, scan.path)
         axes = _sampling(volume, settings, like, scale, scan.path)
         padding = Padding(volume.array, (0, volume.attributes["source"].get("padding") or 0))
-        given = given_mask(settings, mask, scan, volume, output.parent)
+        given = read_given_mask(settings, mask, scan, volume, output.parent)
         specimen, mapping = outline_and_calibrate(volume, settings, padding, scan.path, output.parent, given)
 
         old, new = volume.spacing, tuple(axis.spacing for axis in axes)

@@ -82,26 +82,26 @@ def write_crate(folder: Path, output: Path) -> None:
     folder = Path(folder)
     if output.exists():
         raise UserError(f"{output}: is there already, and nothing is overwritten; name a new folder or .zip")
-    records = {path: read_record(path) for path in sorted(folder.rglob(f"*{RUN}")) if not _hidden(path, folder)}
+    records = {path: read_record(path) for path in sorted(folder.rglob(f"*{RUN}")) if not _is_hidden(path, folder)}
     if not (folder / "config.yaml").is_file() or not records:
         raise UserError(f"{folder}: is not the folder of an experiment that was run; give results/<experiment>")
-    with replacing(output) as part:
-        crate = part.with_name(f"{part.name}.crate") if output.suffix == ".zip" else part
+    with replacing(output) as temporary:
+        crate = temporary.with_name(f"{temporary.name}.crate") if output.suffix == ".zip" else temporary
         shutil.rmtree(crate, ignore_errors=True)
         crate.mkdir()
         try:
             graph = _Graph(folder, crate, records).describe()
             text = json.dumps({"@context": CONTEXT, "@graph": graph}, indent=1, ensure_ascii=False)
             (crate / METADATA).write_text(text + "\n", encoding="utf-8")
-            if crate is not part:
-                Path(shutil.make_archive(str(crate), "zip", crate)).rename(part)
+            if crate is not temporary:
+                Path(shutil.make_archive(str(crate), "zip", crate)).rename(temporary)
         finally:
-            if crate is not part:
+            if crate is not temporary:
                 shutil.rmtree(crate, ignore_errors=True)
 
 
-def _hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(name.startswith(".") for name in path.relative_to(folder).parts)
 
 
 def _results(folder: Path) -> Iterator[Path]:
@@ -150,13 +150,13 @@ class _Graph:
         )  # fmt: skip
         for profile, title in PROFILES.items():
             self._add(profile, "CreativeWork", name=title, version=profile.rpartition("/")[2])
-        parts = [i for i, e in self._entities.items() if {"File", "Dataset"} & {*_listed(e["@type"])}]
+        held = [i for i, e in self._entities.items() if {"File", "Dataset"} & {*_as_list(e["@type"])}]
         root = {
             "@id": "./", "@type": "Dataset", "name": name,
             "description": "Super-resolution of clinical lung CT to micro-CT level: settings, results, software and "
             "provenance of an experiment. Not for diagnosis.",
             "datePublished": max(ends), "license": _ref("#licence"), "mainEntity": _ref("workflow/Snakefile"),
-            "conformsTo": list(map(_ref, PROFILES)), "hasPart": list(map(_ref, parts)),
+            "conformsTo": list(map(_ref, PROFILES)), "hasPart": list(map(_ref, held)),
             "mentions": list(map(_ref, ["#run", *actions])),
         }  # fmt: skip
         descriptor = {
@@ -186,13 +186,13 @@ class _Graph:
     def _take_workflow(self, version: str) -> None:
         source, target = workflow_folder(), self._crate / "workflow"
         target.mkdir()
-        for part in WORKFLOW:
-            if (source / part).is_dir():
-                shutil.copytree(source / part, target / part, ignore=shutil.ignore_patterns("__pycache__"))
-                self._add(f"workflow/{part}/", "Dataset", name=f"{part} of the workflow")
+        for name in WORKFLOW:
+            if (source / name).is_dir():
+                shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+                self._add(f"workflow/{name}/", "Dataset", name=f"{name} of the workflow")
             else:
-                shutil.copy(source / part, target / part)
-                self._take_file(f"workflow/{part}", f"{part} of the workflow")
+                shutil.copy(source / name, target / name)
+                self._take_file(f"workflow/{name}", f"{name} of the workflow")
         main = self._entities["workflow/Snakefile"]
         main["@type"] = ["File", "SoftwareSourceCode", "ComputationalWorkflow"]
         main |= {"name": "microsr", "version": version, "license": _ref(MIT), "programmingLanguage": _ref(SNAKEMAKE)}
@@ -291,7 +291,7 @@ def _ref(id_: str) -> dict[str, str]:
     return {"@id": id_}
 
 
-def _listed(value: str | list[str]) -> list[str]:
+def _as_list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 

@@ -119,8 +119,8 @@ def _page(ns: argparse.Namespace) -> None:
         settings=[setting.partition("=")[::2] for setting in ns.settings],
         how=summarise_making([ns.summary, ns.volumes, *(source.record for source in sources)]),
     )
-    with replacing(ns.output) as part:
-        part.write_text(text, encoding="utf-8")
+    with replacing(ns.output) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     records = [source.record for source in sources]
     inputs = [*read, *records, *ns.figures, ns.volumes, ns.summary]
     settings = {"experiment": ns.experiment, "note": ns.note, "window_hu": ns.window, "changed": ns.settings}

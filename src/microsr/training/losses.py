@@ -52,34 +52,34 @@ def _pixel_distance(a: Tensor, b: Tensor, norm: str) -> Tensor:
     return functional.mse_loss(a, b) if norm == "mse" else functional.l1_loss(a, b)
 
 
-def _pooled_to(a: Tensor, a_sr: Tensor) -> Tensor:
+def _pool_to(a: Tensor, a_sr: Tensor) -> Tensor:
     """f(A_SR), of the size of A, in float32."""
     return average_pool(a_sr.float(), a_sr.shape[-1] // a.shape[-1])
 
 
-def _magnified_to(b: Tensor, b_lr: Tensor) -> Tensor:
+def _magnify_to(b: Tensor, b_lr: Tensor) -> Tensor:
     """g(B_LR), of the size of B, in float32."""
     return nearest_upsample(b_lr.float(), b.shape[-1] // b_lr.shape[-1])
 
 
 def downsample_loss(a: Tensor, a_sr: Tensor, norm: str = "mse") -> Tensor:
     """MSE(A, f(A_SR)) (Zheng et al. 2020, l_downsample); norm "l1" is the authors' later choice."""
-    return _pixel_distance(a.float(), _pooled_to(a, a_sr), norm)
+    return _pixel_distance(a.float(), _pool_to(a, a_sr), norm)
 
 
 def upsample_loss(b: Tensor, b_lr: Tensor, norm: str = "mse") -> Tensor:
     """MSE(B, g(B_LR)) (Zheng et al. 2020, l_upsample)."""
-    return _pixel_distance(b.float(), _magnified_to(b, b_lr), norm)
+    return _pixel_distance(b.float(), _magnify_to(b, b_lr), norm)
 
 
 def clinical_ssim_loss(a: Tensor, a_sr: Tensor) -> Tensor:
     """1 - SSIM(A, f(A_SR)) (Zheng et al. 2020, l_clinical-SSIM; formula from docs/paper.md)."""
-    return 1 - ssim(a, _pooled_to(a, a_sr))
+    return 1 - ssim(a, _pool_to(a, a_sr))
 
 
 def micro_ssim_loss(b: Tensor, b_lr: Tensor) -> Tensor:
     """1 - SSIM(B, g(B_LR)) (Zheng et al. 2020, l_micro-SSIM; formula from docs/paper.md)."""
-    return 1 - ssim(b, _magnified_to(b, b_lr))
+    return 1 - ssim(b, _magnify_to(b, b_lr))
 
 
 def cycle_loss(image: Tensor, cycled: Tensor) -> Tensor:

@@ -51,16 +51,16 @@ def make_study(folder: Path) -> None:
     if folder.exists():
         raise UserError(f"{folder}: is there already, and nothing is overwritten; name a new folder")
     name = folder.absolute().name
-    with replacing(folder) as part:
-        part.mkdir()
+    with replacing(folder) as temporary:
+        temporary.mkdir()
         for file in sorted(TEMPLATE.iterdir()):
             text = file.read_text(encoding="utf-8").replace("STUDY", name if re.fullmatch(NAME, name) else UNNAMED)
-            target = part / (".gitignore" if file.name == "gitignore" else file.name)
+            target = temporary / (".gitignore" if file.name == "gitignore" else file.name)
             target.write_text(text, encoding="utf-8")
         workflow = workflow_folder()
-        shutil.copytree(workflow / "profiles", part / "profiles")
-        shutil.copy(PACKAGE / "config" / "schema.json", part / "schema.json")
-        (part / "experiments").mkdir()
+        shutil.copytree(workflow / "profiles", temporary / "profiles")
+        shutil.copy(PACKAGE / "config" / "schema.json", temporary / "schema.json")
+        (temporary / "experiments").mkdir()
         for file in sorted((workflow / "experiments").iterdir()):
             text = file.read_text(encoding="utf-8").replace(SCHEMA, "../schema.json")
-            (part / "experiments" / file.name).write_text(text, encoding="utf-8")
+            (temporary / "experiments" / file.name).write_text(text, encoding="utf-8")

@@ -719,11 +719,11 @@ class Plan:
         "hallucinations".
         """
         return [
-            f"<results>/{kind}/{method}/{self._trained_on(method, tested)}.ome.zarr"
+            f"<results>/{kind}/{method}/{self._folder_of(method, tested)}.ome.zarr"
             for method in self.experiment.methods
         ]
 
-    def _trained_on(self, method: str, tested: Trial) -> str:
+    def _folder_of(self, method: str, tested: Trial) -> str:
         """Training set and case of a method's results in a comparison, as in the names of files."""
         return f"{tested.training_set if self.model_of(method) else UNTRAINED}/{tested.case}"
 
@@ -951,11 +951,11 @@ class Plan:
     def volumes_viewed(self, name: str) -> dict[str, str]:
         """The volumes of a comparison, without folder of results and ending, by what the command calls them."""
         tested = self.comparisons[name]
-        methods = {f"method/{m}": f"superresolved/{m}/{self._trained_on(m, tested)}" for m in self.experiment.methods}
+        methods = {f"method/{m}": f"superresolved/{m}/{self._folder_of(m, tested)}" for m in self.experiment.methods}
         truth = {"truth": f"volumes/{tested.case}/truth"} if self.having("truth", [tested.case]) else {}
         spread = {}
         for method in list(self.means)[:1]:  # of several means the first: each draw makes the report larger
-            stem = f"superresolved/{method}/{self._trained_on(method, tested)}"
+            stem = f"superresolved/{method}/{self._folder_of(method, tested)}"
             kept = self.kept_with_mean[:SHOWN_DRAWS]
             spread |= {f"draw/Draw {number}": f"{stem}_{draw}" for number, draw in enumerate(kept, start=1)}
             spread |= {f"sd/{SPREAD}": f"{stem}_sd"}

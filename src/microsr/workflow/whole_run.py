@@ -103,7 +103,7 @@ class Forecast:
         if job in self._plan:
             self._took[job] = now - self._began.get(job, now)
 
-    def left(self, now: float) -> float:
+    def seconds_left(self, now: float) -> float:
         """Seconds until the last job ends, if each takes as long as is expected and none waits while a core is free."""
         by_rule, pace = self._experience()
         ends, waiting, dependants = [], {}, defaultdict(list)
@@ -258,7 +258,7 @@ class Watch(logging.Handler):
     def tell(self) -> None:
         """Say how far the run is, if it is not at its end."""
         with self._guard:
-            total, done, left = self._forecast.total, self._forecast.done, self._forecast.left(self._clock())
+            total, done, left = self._forecast.total, self._forecast.done, self._forecast.seconds_left(self._clock())
         if done < total:
             self._say(f"whole run: {done} of {total} steps done, about {duration(left)} left")
 

@@ -66,7 +66,7 @@ def test_the_commands_whose_growth_is_measured_are_sound(tmp_path, kind):
     smallest, *_, largest = scaling.sizes(kind, 0)
     assert (smallest, largest) == (scaling.SMALLEST[kind], 8 * scaling.SMALLEST[kind])
     for step, command in scaling.KINDS[kind](tmp_path / "run", smallest).items():
-        seconds, processor, peak = scaling.volumes.measured(command)
+        seconds, processor, peak = scaling.volumes.measure_command(command)
         assert seconds > 0 and processor > 0 and peak > 20, step
 
 

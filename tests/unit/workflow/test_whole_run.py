@@ -29,26 +29,26 @@ def step(rule, seconds, *needs, threads=1, **more) -> Step:
 
 def test_steps_that_wait_for_each_other_add_up_and_others_run_side_by_side():
     chain = {"a": step("x", 10), "b": step("y", 20, "a"), "c": step("z", 30, "b")}
-    assert Forecast(chain, cores=4).left(0) == 60
+    assert Forecast(chain, cores=4).seconds_left(0) == 60
     apart = {n: step("x", 10) for n in range(6)}
-    assert [Forecast(apart, cores).left(0) for cores in (1, 2, 4, 6)] == [60, 30, 20, 10]
+    assert [Forecast(apart, cores).seconds_left(0) for cores in (1, 2, 4, 6)] == [60, 30, 20, 10]
 
 
 def test_the_longest_begins_first_and_what_needs_it_follows():
     plan = {n: step("short", 1) for n in range(4)} | {"long": step("long", 4), "after": step("after", 2, "long")}
-    assert Forecast(plan, cores=2).left(0) == 6
+    assert Forecast(plan, cores=2).seconds_left(0) == 6
 
 
 def test_a_step_of_several_threads_takes_as_many_cores_but_not_more_than_there_are():
     plan = {n: step("x", 10, threads=2) for n in range(3)}
-    assert [Forecast(plan, cores).left(0) for cores in (1, 2, 4, 6)] == [30, 30, 20, 10]
+    assert [Forecast(plan, cores).seconds_left(0) for cores in (1, 2, 4, 6)] == [30, 30, 20, 10]
 
 
 def test_what_runs_has_its_own_time_behind_it():
     forecast = Forecast({"a": step("x", 100), "b": step("y", 50, "a")}, cores=1)
     forecast.start("a", 0)
-    assert forecast.left(40) == 110
-    assert forecast.left(500) == 51, "it takes longer than expected: it is about to end"
+    assert forecast.seconds_left(40) == 110
+    assert forecast.seconds_left(500) == 51, "it takes longer than expected: it is about to end"
     forecast.finish("a", 500)
     assert forecast.done == 1
 
@@ -56,23 +56,23 @@ def test_what_runs_has_its_own_time_behind_it():
 def test_a_slow_machine_makes_everything_slower_that_is_still_to_come():
     plan = {"a": step("x", 10), "b": step("x", 10), "c": step("y", 100), "d": step("z", 30, expected=7.0)}
     forecast = Forecast(plan, cores=1)
-    assert forecast.left(0) == 127, "the last time counts for a step that has one"
+    assert forecast.seconds_left(0) == 127, "the last time counts for a step that has one"
     forecast.start("a", 0)
     forecast.finish("a", 40)
-    assert forecast.left(40) == 40 + 400 + 7
+    assert forecast.seconds_left(40) == 40 + 400 + 7
     forecast.start("b", 40)
     forecast.finish("b", 60)
-    assert forecast.left(60) == pytest.approx(300 + 7), "20 seconds and 40 for twice 10"
+    assert forecast.seconds_left(60) == pytest.approx(300 + 7), "20 seconds and 40 for twice 10"
 
 
 def test_a_job_that_is_tried_again_begins_anew_and_unknown_ones_are_nothing():
     forecast = Forecast({"a": step("x", 10)}, cores=1)
     forecast.start("a", 0)
     forecast.start("a", 8)
-    assert forecast.left(9) == 9
+    assert forecast.seconds_left(9) == 9
     forecast.start("other", 0)
     forecast.finish("other", 3)
-    assert (forecast.done, forecast.total, forecast.left(9)) == (0, 1, 9)
+    assert (forecast.done, forecast.total, forecast.seconds_left(9)) == (0, 1, 9)
 
 
 def test_what_a_step_says_of_itself_counts(tmp_path):
@@ -80,9 +80,9 @@ def test_what_a_step_says_of_itself_counts(tmp_path):
     forecast = Forecast({"a": step("train", 100, log=log), "b": step("y", 50, "a")}, cores=1)
     forecast.start("a", 0)
     log.write_text("microsr train ...\n2026 INFO step 5/100, 1.0 s/step, 1 h 20 min left, D1 0.1\nother\n")
-    assert forecast.left(1) == pytest.approx(4800 + 50, abs=3)
+    assert forecast.seconds_left(1) == pytest.approx(4800 + 50, abs=3)
     os.utime(log, (time.time() - 60, time.time() - 60))
-    assert forecast.left(100) == pytest.approx(4740 + 50, abs=3), "a minute ago"
+    assert forecast.seconds_left(100) == pytest.approx(4740 + 50, abs=3), "a minute ago"
     assert read_time_left(log, time.time() - 30) is None, "an earlier run's"
     assert read_time_left(tmp_path / "none.log", 0) is None
     log.write_bytes(b"\xff microsr train ...\n")

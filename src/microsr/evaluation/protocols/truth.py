@@ -127,13 +127,13 @@ def rows(
     if not measures.difference.number:
         raise UserError(
             f"{sr_path}: the truth is not known in its slices {slices}; choose others with superresolve.slices, "
-            f"between {_known_slices(truth)}"
+            f"between {_tell_slices(truth)}"
         )
     found, table = measures.rows(lesions, thick is not None, labels is not None, crossings is not None)
     return [(PROTOCOL, *row) for row in found], table
 
 
-def _known_slices(truth: Volume) -> str:
+def _tell_slices(truth: Volume) -> str:
     first, end = truth.attributes.get("specimen_slices", (0, truth.shape[0]))
     return f"{first} and {end - 1}"
 
@@ -143,7 +143,7 @@ def _open(
 ) -> tuple[Volume, Volume | None, Volume | None]:
     """The truth, its labels and its mean over the slice profile."""
 
-    def opened(path: Path | None, unit: str) -> Volume | None:
+    def open_if_given(path: Path | None, unit: str) -> Volume | None:
         if path is None:
             return None
         volume = open_volume(path)
@@ -153,7 +153,11 @@ def _open(
 
     if reference.airways is not None and reference.labels is None:
         raise UserError(f"{reference.airways}: airways need the truth's labels too; give --labels")
-    return opened(reference.truth, "HU"), opened(reference.labels, "label"), opened(reference.thick, "HU")
+    return (
+        open_if_given(reference.truth, "HU"),
+        open_if_given(reference.labels, "label"),
+        open_if_given(reference.thick, "HU"),
+    )
 
 
 def _shares(counts: np.ndarray) -> tuple[float, float]:
@@ -188,7 +192,7 @@ class _Measures:
         if np.isfinite(value):
             self.multiscale.append((value, int(np.count_nonzero(lung))))
         error = np.where(lung, image.astype(np.float32) - true, 0)
-        measured = self.split.measured(error)
+        measured = self.split.project(error)
         self.measured.add(measured)
         return error - measured
 

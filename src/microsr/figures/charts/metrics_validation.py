@@ -45,10 +45,10 @@ def make_metrics_validation(table: Path, output: Path) -> int:
     found = read_rows(table, COLUMNS, "no validation of the metrics", made_by, dtype={"lung": str})
     figure = draw_metrics_validation(found)
     save(figure, output)
-    return len(_shown(found))
+    return len(_choose_shown(found))
 
 
-def _shown(table: pd.DataFrame) -> list[tuple[str, str, str]]:
+def _choose_shown(table: pd.DataFrame) -> list[tuple[str, str, str]]:
     """Protocol, key and name of the metrics that have a row: those of the catalogue that are measured, no family."""
     there = set(zip(table["protocol"], table["metric"], strict=True))
     shown = [metric for metric in METRICS if (metric.protocol, metric.key) in there]
@@ -58,7 +58,7 @@ def _shown(table: pd.DataFrame) -> list[tuple[str, str, str]]:
 @styled
 def draw_metrics_validation(table: pd.DataFrame) -> Figure:
     """Draw each metric's loss of each image, mean over the lungs, with the mean of its values as text."""
-    rows, columns = _shown(table), [name for name in CANDIDATES if name in set(table["candidate"])]
+    rows, columns = _choose_shown(table), [name for name in CANDIDATES if name in set(table["candidate"])]
     groups = list(dict.fromkeys(protocol for protocol, *_ in rows))
     height = HEAD + ROW * (len(rows) + len(groups)) + 0.3
     figure = new_figure(PAGE, height)

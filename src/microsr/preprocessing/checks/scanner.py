@@ -97,7 +97,9 @@ def measure_scanner(
             if noise is not None:
                 rows += _rows(name, region, noise, volume)
         rows.append((name, "noise", "pixel", math.nan, math.nan, volume.spacing[0], "mm"))
-    rows += [("", "stated", quantity, math.nan, math.nan, value, unit) for quantity, value, unit in _stated(stated)]
+    rows += [
+        ("", "stated", quantity, math.nan, math.nan, value, unit) for quantity, value, unit in _list_stated(stated)
+    ]
     import pandas as pd  # only here, as in `tables`
 
     table = pd.DataFrame(rows, columns=SCANNER_COLUMNS)
@@ -182,7 +184,7 @@ def _rows(name: str, region: str, noise: NoisePower, volume: Volume) -> list[tup
     return rows
 
 
-def _stated(stated: config.Scanner) -> list[tuple[str, float, str]]:
+def _list_stated(stated: config.Scanner) -> list[tuple[str, float, str]]:
     return [
         ("sd", stated.noise_hu, "HU"), ("slice_sigma", stated.slice_sigma_mm, "mm"),
         ("mtf50", KERNELS[stated.kernel].mtf50, "lp/cm"), ("pixel", stated.pixel_mm, "mm"),
