@@ -91,7 +91,7 @@ def test_a_reader_that_hangs_up_is_no_error(tmp_path):
     ("code", "free", "said"),
     [
         (errno.EDQUOT, 5, "the quota on the disk of {folder} is used up; make room"),
-        (errno.EFBIG, 5, "takes no file that large"),
+        (errno.EFBIG, 5, "does not accept a file that large"),
         (errno.ENOSPC, 0, "the disk of {folder} holds as many files as it can"),
         (errno.ENOSPC, 5, "the disk of {folder} is full (0.0 MB free)"),
         (errno.EROFS, 5, "the disk of {folder} can only be read"),

@@ -93,7 +93,7 @@ def test_an_nrrd_that_is_packed_in_another_way_is_refused(refused, tmp_path):
     path = tmp_path / "scan.nrrd"
     fields = [field if field != "encoding: raw" else "encoding: zrl" for field in NRRD]
     path.write_bytes("\n".join([*fields, "spacings: 1 1 1", "", ""]).encode() + bytes(64))
-    assert "its encoding is none that is read (raw, gzip" in refused("info", path)
+    assert "its encoding is not among those that are read (raw, gzip" in refused("info", path)
 
 
 def test_a_nifti_with_two_spacings_is_refused(refused, tmp_path):
@@ -122,7 +122,7 @@ def test_a_stack_among_images_is_refused(refused, tmp_path):
     [
         ({"series": ["1.2.3"]}, "has no series 1.2.3; choose one by its UID"),
         ({"ImagePositionPatient": None}, "has no ImagePositionPatient or ImageOrientationPatient"),
-        ({"RescaleSlope": "0"}, "has a rescale slope or intercept that is none"),
+        ({"RescaleSlope": "0"}, "has an invalid rescale slope or intercept"),
         ({"ImagePositionPatient": [0, 0]}, "has no ImagePositionPatient or ImageOrientationPatient"),
     ],
 )

@@ -62,7 +62,7 @@ def test_patches_that_are_no_numbers_are_refused(tmp_path):
 def test_an_index_of_patches_that_lie_nowhere_is_refused(tmp_path):
     index = pd.DataFrame([["a", "clinical", -1, 0, 0, 8]], columns=patch_files.INDEX_COLUMNS)
     index.to_csv(tmp_path / "index.csv", index=False)
-    with pytest.raises(UserError, match="lists patches at places that are none"):
+    with pytest.raises(UserError, match="lists patches at impossible places"):
         patch_files.read_index(tmp_path / "index.csv")
 
 

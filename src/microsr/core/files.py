@@ -169,7 +169,9 @@ def explain(error: OSError, path: Path) -> str | None:
         if error.errno == errno.EDQUOT:
             what = f"the quota on the disk of {folder} is used up"
         elif error.errno == errno.EFBIG:
-            what = f"the disk of {folder}, or a limit of this session (see `ulimit -f`), takes no file that large"
+            what = (
+                f"the disk of {folder}, or a limit of this session (see `ulimit -f`), does not accept a file that large"
+            )
         elif room.f_files and not room.f_favail:
             what = f"the disk of {folder} holds as many files as it can"
         else:

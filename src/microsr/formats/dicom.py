@@ -241,7 +241,10 @@ def _header(path: Path) -> Slice | None:
     elif position is None or orientation is None:
         problem = "has no ImagePositionPatient or ImageOrientationPatient; give a CT series, or convert it to NIfTI"
     elif min(lengths) < 0.9 or abs(row @ column) > STRAIGHT:
-        problem = f"has an ImageOrientationPatient of no two perpendicular directions ({orientation}); mend the header"
+        problem = (
+            f"has an ImageOrientationPatient whose two directions are not perpendicular ({orientation}); "
+            "mend the header"
+        )
     elif np.prod(reader.GetSize(), dtype=float) > max(MOST_PIXELS, MOST_PACKED * path.stat().st_size):
         problem = (
             f"has {'x'.join(map(str, reader.GetSize()[:2]))} pixels by its header, too many for its size; copy it again"
@@ -323,7 +326,7 @@ def _find_damage(path: Path, size: tuple[int, int], rescale: list[str]) -> str |
     try:
         slope, intercept = (float(text or default) for text, default in zip(rescale, "10", strict=True))
         if slope == 0 or not np.isfinite([slope, intercept]).all():
-            return "has a rescale slope or intercept that is none; mend its header"
+            return "has an invalid rescale slope or intercept; mend its header"
         data = pydicom.dcmread(path, force=True, specific_tags=DECISIVE)
         place = [data.get(name) for name in ("ImagePositionPatient", "ImageOrientationPatient")]
         if (data.Columns, data.Rows) != size or [len(values) for values in place] != [3, 6]:
@@ -333,9 +336,7 @@ def _find_damage(path: Path, size: tuple[int, int], rescale: list[str]) -> str |
         if held != UNDEFINED and not 0 <= held - data.Rows * row < max(row, 2):
             return f"has {held} bytes of pixels, not {data.Rows * row}; it is damaged or truncated, copy it again"
         if data.get("HighBit", data.BitsStored - 1) != data.BitsStored - 1 or data.BitsStored > bits:
-            return (
-                f"has {data.BitsStored} of {bits} bits, or its highest bit is another, which cannot be; mend its header"
-            )
+            return f"has {data.BitsStored} of {bits} bits, or a highest bit that does not fit them; mend its header"
     except Exception:  # whatever a damaged header provokes in pydicom
         return "has a damaged header; copy it again"
     return None

@@ -150,7 +150,9 @@ def _loader(path: Path, place: int, data: Any, count: int, stored: np.dtype) -> 
 
         return plain
     if syntax not in DECODERS:
-        raise UserError(f"{path}: its frames are packed in a way that is not read ({syntax[:64]}); convert it to NIfTI")
+        raise UserError(
+            f"{path}: its frames are packed in a way that is not supported ({syntax[:64]}); convert it to NIfTI"
+        )
     try:
         packed = list(generate_pixel_data_frame(content, count))
     except Exception as error:  # whatever damaged fragments provoke in pydicom

@@ -200,7 +200,7 @@ def _bmp(path: Path) -> tuple[Head, int, bool]:
         if mark != b"BM" or size < 40 or columns < 1 or rows == 0:
             raise ValueError("no BMP")
     except (struct.error, ValueError):
-        raise damage_error(path, "its head is none of BMP") from None
+        raise damage_error(path, "its header is not that of a BMP") from None
     if bits != 8 or packed:
         raise UserError(f"{path}: is a BMP of {bits} bits or a packed one, not of 8 bits; save it as grey values")
     if not (palette == np.arange(colours)[:, None]).all():
@@ -228,7 +228,7 @@ def _jpeg2000_head(path: Path) -> Head:
     except struct.error:
         start = -1
     if start < 0 or right <= left or bottom <= top:
-        raise damage_error(path, "its head is none of JPEG 2000")
+        raise damage_error(path, "its header is not that of JPEG 2000")
     if parts != 1:
         raise UserError(f"{path}: has {parts} values in a pixel (colour); save it as grey values")
     bits, kind = (depth & 127) + 1, "i" if depth & 128 else "u"

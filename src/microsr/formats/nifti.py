@@ -194,7 +194,9 @@ def _fields(path: Path, single: bool) -> Any:
     }
     if any(wrong.values()):
         what = next(name for name, is_so in wrong.items() if is_so)
-        raise UserError(f"{path}: the {what} in its header is none of NIfTI; copy it again, or save it anew as NIfTI-1")
+        raise UserError(
+            f"{path}: the {what} in its header is not valid in NIfTI; copy it again, or save it anew as NIfTI-1"
+        )
     return record
 
 

@@ -80,7 +80,7 @@ class Partial:
         try:
             return self._open_writer(state, kind, shape, *how)
         except ValueError as error:
-            logger.warning("%s, its %d slices are of no use; starting afresh", error, self.done)
+            logger.warning("%s, its %d slices cannot be used; starting from the beginning", error, self.done)
             self.done = 0
             self._check_room(kind, shape)
             return self._open_writer(None, kind, shape, *how)
@@ -104,7 +104,7 @@ class Partial:
             self.done = journal["done"]
             return journal["state"]
         logger.warning(
-            "%s was begun with another %s, its %d slices are of no use; starting afresh",
+            "%s was begun with another %s, its %d slices cannot be used; starting from the beginning",
             *(self.path, ", ".join(_name_changes(journal["fingerprint"], self._fingerprint)), journal["done"]),
         )
         return None

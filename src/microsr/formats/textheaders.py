@@ -141,7 +141,9 @@ def check_nrrd_text(path: Path) -> None:
     _check_sizes(path, fields.get("dimension", ""), fields.get("sizes", ""), "sizes")
     _nrrd_place(path, fields, int(fields["dimension"]))
     if fields.get("encoding", "raw").lower() not in ENCODINGS:
-        raise UserError(f"{path}: its encoding is none that is read ({', '.join(ENCODINGS)}); save it raw or with gzip")
+        raise UserError(
+            f"{path}: its encoding is not among those that are read ({', '.join(ENCODINGS)}); save it raw or with gzip"
+        )
     for name in fields.keys() & {"data file", "datafile"}:
         _check_data_files(path, fields[name], text_header(path, name, ":")[1])
 

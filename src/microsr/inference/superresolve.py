@@ -174,7 +174,7 @@ def superresolve(
     pixel = max(volume.spacing[:2], key=lambda size: abs(size / (trained or size) - 1))
     if trained is not None and abs(pixel / trained - 1) > UNLIKE:
         logger.warning(
-            "%s has pixels of %.3g mm, the model was trained on %.3g mm: what it draws is of another size than lung's",
+            "%s has pixels of %.3g mm, the model was trained on %.3g mm: it draws structures of the wrong size",
             *(source, pixel, trained),
         )
     contents = {"draw": {"draw": draw}} if draws is None else draws.contents()
@@ -395,7 +395,7 @@ def _draws(namespace: argparse.Namespace, upsampler: Upsampler) -> Draws | None:
     kind = upsampler.kind if isinstance(upsampler, Generator) else upsampler.facts["upsampler"]
     if kind != "posterior":
         raise UserError(
-            f"{namespace.model or kind}: is of kind {kind}, whose draws say nothing of what the scan leaves open; give "
+            f"{namespace.model or kind}: is of kind {kind}, whose draws do not say what the scan leaves open; give "
             "a model of kind posterior, or leave --draws out"
         )
     return Draws(count, keep, namespace.draw)

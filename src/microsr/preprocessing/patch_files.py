@@ -60,7 +60,7 @@ def read_index(path: Path) -> pd.DataFrame:
     how = {"dtype": {"case": str, "modality": str, **places}, "keep_default_na": False}
     table = read_rows(path, INDEX_COLUMNS, "no index of patches", "microsr patches", **how)
     if (table[list(places)] < [0, 0, 0, 1]).to_numpy().any():
-        raise UserError(f"{path} lists patches at places that are none; make it with `microsr patches`")
+        raise UserError(f"{path} lists patches at impossible places; make it with `microsr patches`")
     return table
 
 
@@ -70,12 +70,12 @@ def read_scans(path: Path) -> pd.DataFrame:
     Raises
     ------
     UserError
-        The file is no such table, or names a kernel that there is not.
+        The file is no such table, or names a kernel that does not exist.
     """
     how = {"dtype": {"case": str, "modality": str, "kernel": str}, "keep_default_na": False}
     table = read_rows(path, SCAN_COLUMNS, "no table of scans", "microsr pairs", **how)
     if not table["kernel"].isin(get_args(KernelName)).all():
-        raise UserError(f"{path} names a kernel that there is not; make it with `microsr pairs`")
+        raise UserError(f"{path} names a kernel that does not exist; make it with `microsr pairs`")
     return table
 
 

@@ -184,7 +184,7 @@ class View:
             if self.spacing[axis] < UPSAMPLING * volume.spacing[axis]:
                 raise UserError(
                     f"{where}: its voxels of {volume.spacing[axis]:g} mm are coarser than {setting} "
-                    f"{self.spacing[axis]:g}: a scan of it would make no detail; choose {setting} of at least "
+                    f"{self.spacing[axis]:g}: a scan of it would add no detail; choose {setting} of at least "
                     f"{volume.spacing[axis]:.4g}"
                 )
         fine, voxel = scanner.pixel_mm / scale, max(volume.spacing[:2])

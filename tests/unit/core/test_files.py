@@ -170,7 +170,7 @@ def test_the_room_of_a_mapped_file_is_asked_for_before_it_is_used(full_disk):
 @pytest.mark.parametrize(("code", "said"), [
     (errno.ENOSPC, r"the disk of .* is full \(\d+\.\d MB free\); make room"),
     (errno.EDQUOT, "the quota on the disk of .* is used up; make room"),
-    (errno.EFBIG, "takes no file that large; make room"),
+    (errno.EFBIG, "does not accept a file that large; make room"),
     (errno.EROFS, "can only be read; have it mounted for writing"),
     (errno.EACCES, r"no right to .* \(Permission denied\); see `ls -ld"),
 ])  # fmt: skip

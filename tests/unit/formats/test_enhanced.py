@@ -134,7 +134,7 @@ def test_a_truncated_file_is_refused(tmp_path, values, cut):
         ({"SharedFunctionalGroupsSequence": [Dataset()]}, "frame 0 has no PixelMeasuresSequence"),
         (
             {"syntax": "1.2.840.10008.1.2.5", "packed": lambda image: image.tobytes()},
-            r"packed in a way that is not read \(1\.2",
+            r"packed in a way that is not supported \(1\.2",
         ),
     ],
 )

@@ -169,4 +169,4 @@ def test_a_damaged_header_is_named(tmp_path, place, what):
     content = bytearray(image().to_bytes())
     content[place] = 99
     (tmp_path / "a.nii").write_bytes(content)
-    refused(tmp_path / "a.nii", f"the {what} in its header is none of NIfTI")
+    refused(tmp_path / "a.nii", f"the {what} in its header is not valid in NIfTI")

@@ -397,7 +397,7 @@ def test_another_run_starts_afresh_and_says_why(kind, tmp_path, caplog):
         partial.write(v.array[0])
     with Partial(path, kind, v.shape, v, {"model": "two", "tile": 3}) as partial:
         assert partial.done == 0
-    assert "was begun with another model, its 1 slices are of no use; starting afresh" in caplog.text
+    assert "was begun with another model, its 1 slices cannot be used; starting from the beginning" in caplog.text
     with Partial(path, kind, v.shape, v, {"model": "one", "tile": 3}) as partial:
         assert partial.done == 0  # the first run's slices are gone, and so must be what was noted of them
 

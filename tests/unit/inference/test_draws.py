@@ -176,7 +176,7 @@ def test_draws_of_what_is_no_sampler_are_refused(model, scan, tmp_path, capsys):
     for way, kind in (("--model", model("regression")), ("--upsampler", "bicubic")):
         with pytest.raises(SystemExit):
             cli.main(["superresolve", str(scan), way, str(kind), "--output", f"{tmp_path}/sr", "--draws", "4"])
-        assert "whose draws say nothing of what the scan leaves open" in capsys.readouterr().err
+        assert "whose draws do not say what the scan leaves open" in capsys.readouterr().err
 
 
 def test_the_command_writes_all_volumes(model, scan, tmp_path):

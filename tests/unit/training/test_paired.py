@@ -106,7 +106,7 @@ def test_scans_of_other_patches_are_refused(tmp_path, how):
 
 def test_a_table_of_scans_that_is_none_is_refused(tmp_path):
     _, _, (table, _) = write(tmp_path, kernels=("B70",))
-    with pytest.raises(UserError, match="names a kernel that there is not"):
+    with pytest.raises(UserError, match="names a kernel that does not exist"):
         read_scans(table)
     table.write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="has no column case"):

@@ -16,11 +16,11 @@ FurtherLosses = create_model("FurtherLosses", __base__=Section, **_weights)
 
 
 def refuse_noise_aware(given: Any, *keys: str) -> Any:
-    """Settings as they are given, unless they have a key of the method `noise_aware`, which is no more."""
+    """Settings as they are given, unless they have a key of the method `noise_aware`, which was removed."""
     for key in keys:
         if isinstance(given, dict) and key in given:
             raise ValueError(
-                f"{key} was a key of the method noise_aware, which is no more, as it did not help (docs/results.md); "
+                f"{key} was a key of the method noise_aware, which was removed, as it did not help (docs/results.md); "
                 f"delete the key, and the method if it is noise_aware"
             )
     return given

@@ -97,8 +97,8 @@ def read(files: Files, scan: Scan, scratch: Path | None) -> Volume:
         raise damage_error(files.name, "its attributes are not those of N5")
     if unpack is None:
         raise UserError(
-            f"{files.name}: is packed in a way that is not read (read are {', '.join(UNPACK)}); save it anew with one "
-            "of these"
+            f"{files.name}: is packed in a way that is not supported (supported: {', '.join(UNPACK)}); save it anew "
+            "with one of these"
         )
     axes = here.get("axes", above.get("axes", ["x", "y", "z"]))
     if not isinstance(axes, list) or [str(name).lower() for name in axes] != ["x", "y", "z"]:

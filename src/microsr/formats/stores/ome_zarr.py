@@ -152,7 +152,7 @@ def _metadata(files: Files) -> tuple[_Multiscale, int]:
         version = attributes.get("version") if zarr_format == 3 else first.get("version", VERSIONS[0])
         if version not in VERSIONS:
             raise UserError(
-                f"{files.name}: is of a version of OME-Zarr that is not read; save it as {' or '.join(VERSIONS)}"
+                f"{files.name}: is of a version of OME-Zarr that is not supported; save it as {' or '.join(VERSIONS)}"
             )
         return _Multiscale.model_validate(first), zarr_format
     except ValidationError as error:

@@ -39,7 +39,7 @@ class Isq:
         with path.open("rb") as stream:
             head = stream.read(BLOCK)
         if len(head) < BLOCK or head[:16] != ISQ:
-            raise damage_error(path, "its header is none of ISQ")
+            raise damage_error(path, "its header is not that of an ISQ")
         kind, *_ = struct.unpack_from("<i", head, 16)
         pixels, lengths = struct.unpack_from("<3i", head, 44), struct.unpack_from("<3i", head, 56)
         (blocks,) = struct.unpack_from("<i", head, 508)
@@ -48,7 +48,7 @@ class Isq:
                 f"{path}: holds projections or another kind of data ({kind}), no reconstruction; give its ISQ"
             )
         if min(pixels) < 1 or blocks < 0:
-            raise damage_error(path, "its header is none of ISQ")
+            raise damage_error(path, "its header is not that of an ISQ")
         steps = tuple(length / n / 1000 for n, length in zip(pixels, lengths, strict=True))
         return _open_voxels(path, scan, scratch, BLOCK * (blocks + 1), "<i2", pixels, steps, (0, 0, 0), "ISQ")
 
@@ -75,7 +75,7 @@ class Aim:
         except struct.error:
             known = False
         if not known or min(facts[3:6]) < 1:
-            raise damage_error(path, "its header is none of AIM, version 020 or 030")
+            raise damage_error(path, "its header is not that of an AIM, version 020 or 030")
         if kind not in TYPES:
             raise UserError(
                 f"{path}: is an AIM of packed or other values (type 0x{kind & 0xFFFFFFFF:x}); save it anew as short or "

@@ -164,7 +164,7 @@ def _correlation(sums: list[Moments]) -> float:
 
 def _check_voxels(micro: Volume, path: Path, fine: tuple[float, float], scale: float) -> None:
     if micro.attributes.get("independent_slices"):
-        raise UserError(f"{path}: its slices do not belong together, so it lies in no CT; give a stack")
+        raise UserError(f"{path}: its slices do not belong together, so it cannot be placed in a CT; give a stack")
     coarsest = scale * max(micro.spacing)
     if min(fine) < UPSAMPLING * coarsest:
         raise UserError(

@@ -140,7 +140,7 @@ def test_a_truncated_block_is_refused(tmp_path, values, size, compression):
         ({"dataType": "object"}, "its attributes are not those of N5"),
         (
             {"compression": {"type": "lz4"}},
-            "is packed in a way that is not read \\(read are raw, gzip, bzip2, xz, zstd, blosc\\)",
+            "is packed in a way that is not supported \\(supported: raw, gzip, bzip2, xz, zstd, blosc\\)",
         ),
         ({"axes": ["z", "y", "x"]}, "its axes are said to be others than x, y and z"),
     ],

@@ -285,7 +285,7 @@ def test_another_version_is_refused(tmp_path, values):
     path = write(tmp_path / "a.zarr", [values], multiscale())
     text = (path / "zarr.json").read_text()
     (path / "zarr.json").write_text(text.replace('"0.5"', '"0.6"'))
-    refused("is of a version of OME-Zarr that is not read; save it as 0.4 or 0.5", path)
+    refused("is of a version of OME-Zarr that is not supported; save it as 0.4 or 0.5", path)
     (path / "zarr.json").write_text(text[:50])
     refused("its metadata are no JSON of Zarr", path)
 

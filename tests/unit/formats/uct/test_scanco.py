@@ -85,8 +85,8 @@ def test_what_is_no_reconstruction_is_refused(tmp_path, values):
     refused("holds projections or another kind of data \\(9\\)", isq(tmp_path / "a.isq", values, kind=9))
     packed = aim_020(tmp_path / "a.aim", values, kind=0x150001)
     refused("is an AIM of packed or other values \\(type 0x150001\\)", packed)
-    refused("its header is none of AIM", isq(tmp_path / "b.aim", values))
-    refused("its header is none of ISQ", aim_020(tmp_path / "b.isq", values))
+    refused("its header is not that of an AIM", isq(tmp_path / "b.aim", values))
+    refused("its header is not that of an ISQ", aim_020(tmp_path / "b.isq", values))
 
 
 def test_a_size_that_is_none_is_refused_until_the_sheet_gives_it(tmp_path, values):
