@@ -32,6 +32,7 @@ rule scan_patches:
     input:
         volume="<results>/volumes/{case}/micro.ome.zarr",
         index="<results>/patches/{case}/micro.csv",
+        clinical=PLAN.spacing_volumes,
     output:
         scans=ensure("<results>/patches/{case}/micro_scans.npy", non_empty=True),
         table=ensure("<results>/patches/{case}/micro_scans.csv", non_empty=True),
@@ -48,10 +49,11 @@ rule scan_patches:
     params:
         seed=EXPERIMENT.seed,
         settings=PLAN.pairs_flags,
+        clinical=optional("clinical"),
         code=code_version("pairs"),
     shell:
         "microsr pairs --case {wildcards.case} --volume {input.volume} --index {input.index} --seed {params.seed}"
-        " --output {output.scans} --table {output.table} {params.settings} --log {log}"
+        " --output {output.scans} --table {output.table} {params.settings} {params.clinical} --log {log}"
 
 
 rule measure_scanner:

@@ -63,20 +63,21 @@ def trained_model(tmp_path):
     seen.
     """
 
-    def make(family, spacing=None):
-        path = tmp_path / f"{family}.pt"
+    def make(family, spacing=None, slices=1, slice_mm=(1.5, 1.5)):
+        path = tmp_path / f"{family}{slices if slices > 1 else ''}.pt"
         if path.exists():
             return path
         torch.manual_seed(0)
-        g1 = families.build(family, 16, 128).g1
+        g1 = families.build(family, 16, 128, slices=slices).g1
         if family != "resnet":
             g1.tail.weight.data *= 10  # so that it matters beside the interpolated image, as when it is trained
         for _ in range(3):
             if not g1.noise_scales:
-                g1(torch.randn(2, 1, 16, 16))
+                g1(torch.randn(2, slices, 16, 16))
                 for norm in (module for module in g1.modules() if isinstance(module, InstanceNorm)):
                     norm.commit()
         facts = {"network": family, "window_hu": [-1000.0, 400.0], "seed": 3, "steps": 1, "provenance": {}}
+        facts |= {"slices": slices, "slice_mm": list(slice_mm)} if slices > 1 else {}
         save_generator(path, g1, facts | {"clinical_spacing_mm": spacing, "micro_spacing_mm": None})
         return path
 

@@ -70,8 +70,11 @@ REACHES: dict[str, tuple[Any, set[str]]] = {
     "patches.inside": (0.7, {"extract_patches"}),
     **{
         f"pairs.{key}": (value, {"scan_patches"})
-        for key, value in {"scanners": 2, "kernels": ["D45"], "slice_sigma": [0.8, 1.2]}.items()
+        for key, value in {
+            "scanners": 2, "kernels": ["D45"], "slice_sigma": [0.8, 1.2], "slice_spacing_mm": [0.5, 0.7],
+        }.items()
     },
+    **{f"methods.{name}.slices": (3, {"train", "scan_patches"}) for name in ("regression", "posterior")},
     **{
         f"methods.{name}.{key}": (value, {"train"})
         for name, seen_by in (("regression", "drawn"), ("posterior", "stated"))

@@ -32,7 +32,7 @@ from microsr.config.methods import (
     UntrainedMethod,
 )
 from microsr.config.methods.pairs import PairedMethod, PosteriorMethod, RegressionMethod
-from microsr.config.pairs import Pairs
+from microsr.config.pairs import NEIGHBOURS, Pairs
 from microsr.config.patches import Patches
 from microsr.config.search import Search, trials_of, with_trials
 from microsr.config.section import (
@@ -64,6 +64,7 @@ __all__ = [
     "KIND",
     "KINDS",
     "NAME",
+    "NEIGHBOURS",
     "OF_CASES",
     "OF_PLAN",
     "OF_TRAINING",

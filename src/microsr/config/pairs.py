@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -20,6 +20,11 @@ Span = Annotated[tuple[Positive, Positive], AfterValidator(_rising)]
 """Smallest and largest value of what is drawn evenly between them."""
 
 
+NEIGHBOURS = (1, 3, 5)
+"""How many slices a scan may have: the patch's own, and as many on either side."""
+Slices = Literal[*NEIGHBOURS]
+
+
 class Pairs(Section):
     """Scans of each uCT patch, made from the uCT volume: the other half of its pair (beyond the paper)."""
 
@@ -29,3 +34,7 @@ class Pairs(Section):
     """Kernels that the others are drawn from."""
     slice_sigma: Span = (0.7, 1.4)
     """Range that their slice profile is drawn from, times scanner.slice_sigma_mm."""
+    slice_spacing_mm: Span | None = None
+    """Where a method sees neighbouring slices (methods.<name>.slices): range that the distance of a scan's slices is
+    drawn from, mm; null: what the training cases' clinical CTs have.
+    """

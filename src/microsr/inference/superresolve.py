@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import itertools
 import re
 import threading
@@ -39,7 +40,7 @@ from microsr.networks.devices import available_cpus, choose_algorithms
 from microsr.preprocessing.hounsfield import clinical_hu
 from microsr.preprocessing.plausible import check_clinical
 from microsr.volume.alignment import open_clinical
-from microsr.volume.slices import Slices
+from microsr.volume.slices import Slices, take_slices
 from microsr.volume.storage import Volume, is_volume, magnified_geometry
 
 UNLIKE = 0.15
@@ -52,13 +53,15 @@ WAITING = 2
 """Slices that may wait to be written."""
 
 
-def open_input(path: Path, slices: str | Sequence[int] = "all", organ: str = "lung", **scan: Any) -> Volume:
+def open_input(
+    path: Path, slices: str | Sequence[int] = "all", organ: str = "lung", around: int = 0, **scan: Any
+) -> Volume:
     """A clinical CT in HU, read when it is asked for: an imported volume, or any scan that `microsr volumes` reads.
 
     slices: as for `choose_slices`; of a scan only what lies between the first and the last of them is read and judged,
     so that a series with a fault elsewhere can be used (not if it is resampled: they are counted after that). organ:
-    other than lung, it need not be a chest CT. scan: series, spacing, resample and level as in the case sheet, for a
-    scan.
+    other than lung, it need not be a chest CT. around: slices before and after them that are read too. scan: series,
+    spacing, resample and level as in the case sheet, for a scan.
 
     Raises
     ------
@@ -74,6 +77,10 @@ def open_input(path: Path, slices: str | Sequence[int] = "all", organ: str = "lu
     except ValidationError as error:
         raise UserError(config.describe(error, "command line")) from None
     volume = read_scan(chosen)
+    if around and part != "all":
+        (first, end), count = volume.attributes["slices"], volume.attributes["source"]["size"][2]
+        wider = f"{max(first - around, 0)}:{min(end + around, count)}"
+        volume = read_scan(chosen.model_copy(update={"slices": wider}))
     check_clinical(volume, str(path), organ == "lung")
     volume = clinical_hu(volume, str(path), organ == "lung")
     first, _ = volume.attributes.pop("slices", (0, 0))
@@ -170,6 +177,7 @@ def superresolve(
     count, *size = volume.shape
     wanted = choose_slices(slices, count, source)
     where = whole_slice(size) if region is None else parse_region(region, (size[0], size[1]), source)
+    _check_neighbours(volume, source, upsampler)
     trained = upsampler.spacing_mm
     pixel = max(volume.spacing[:2], key=lambda size: abs(size / (trained or size) - 1))
     if trained is not None and abs(pixel / trained - 1) > UNLIKE:
@@ -225,6 +233,22 @@ def superresolve(
         write_run(paths[what], "superresolve", settings, inputs, started, device=upsampler.device, **block_fact)
 
 
+def _check_neighbours(volume: Volume, source: Path, upsampler: Upsampler) -> None:
+    """Refuse a scan whose neighbouring slices are not as in the training of a model that sees them."""
+    if upsampler.slice_mm is None:
+        return
+    said = f"the model sees {upsampler.slices} neighbouring slices"
+    if volume.shape[0] == 1 or volume.attributes.get("independent_slices"):
+        raise UserError(f"{source} has slices without neighbours, and {said}; give a model of methods.<name>.slices: 1")
+    (nearest, farthest), apart = upsampler.slice_mm, volume.spacing[2]
+    if not nearest * (1 - UNLIKE) <= apart <= farthest * (1 + UNLIKE):
+        trained = f"{nearest:.3g} mm" if farthest / nearest < 1.01 else f"{nearest:.3g} to {farthest:.3g} mm"
+        raise UserError(
+            f"{source} has slices {apart:.3g} mm apart, and {said}, trained with {trained}; train one with "
+            "pairs.slice_spacing_mm about the scan's, or give a model of methods.<name>.slices: 1"
+        )
+
+
 def _is_dicom(volume: Volume, source: Path) -> bool:
     """Whether the volume was read from a DICOM series of single slices as it stands there."""
     facts = volume.attributes.get("source", {})
@@ -239,14 +263,15 @@ def _stream(
     """Super-resolve slices one after the other, while the next ones are read and the ones before are written, in
     order. draw: number of the draw whose noise is made ahead; None: none is.
     """
-    reading = threading.Lock()
+    reading, ahead = threading.Lock(), AHEAD[upsampler.device]
+    # Of neighbours, each slice is read once: as many are held as the slices in work see.
+    read = functools.lru_cache(upsampler.slices + ahead if upsampler.slices > 1 else 0)(volume.array.__getitem__)
 
     def load(index: int) -> tuple[np.ndarray, list[Tensor]]:
         with reading:
-            hu = np.asarray(volume.array[index])
-        return hu, [] if draw is None else upsampler.draw(index, hu.shape, draw)
+            hu = take_slices(read, index, volume.shape[0], upsampler.slices)
+        return hu, [] if draw is None else upsampler.draw(index, hu.shape[-2:], draw)
 
-    ahead = AHEAD[upsampler.device]
     with ThreadPoolExecutor(ahead) as readers, ThreadPoolExecutor(1) as writer:
         loads: deque[Future] = deque(readers.submit(load, index) for index in indices[:ahead])
         writes: deque[Future] = deque()
@@ -359,9 +384,11 @@ def main(namespace: argparse.Namespace) -> None:
     choose_algorithms(compute.deterministic)
     scan, output = namespace.scan, namespace.output
     words = {name: getattr(namespace, name) for name in ("series", "spacing", "resample", "level")}
-    volume = open_input(scan, settings.slices, namespace.organ, **words)
-    if namespace.model:
-        upsampler: Upsampler = Generator(namespace.model, compute.device, settings.precision)
+    generator = Generator(namespace.model, compute.device, settings.precision) if namespace.model else None
+    around = generator.slices // 2 if generator else 0
+    volume = open_input(scan, settings.slices, namespace.organ, around, **words)
+    if generator:
+        upsampler: Upsampler = generator
     elif namespace.known:
         upsampler = Known(namespace.known, volume, scan)
     else:

@@ -24,7 +24,7 @@ from microsr.core.registry import load_thing
 from microsr.core.registry.upsamplers import UPSAMPLERS
 from microsr.core.streams import Stream, philox_stream
 from microsr.networks.devices import choose_device, choose_precision, keep_freed_memory
-from microsr.networks.families import NO_SIDE, Sides, without_halo
+from microsr.networks.families import NO_SIDE, Sides, own_slice, without_halo
 from microsr.networks.layers import bicubic_upsample, nearest_upsample
 from microsr.networks.safetensors_file import load_model
 from microsr.physics.window import normalise, to_hu
@@ -51,6 +51,10 @@ class Upsampler(Protocol):
 
     scale: int
     """Pixels that it makes of a clinical one, along a side."""
+    slices: int
+    """Slices that it sees, the one to super-resolve in the middle."""
+    slice_mm: Sequence[float] | None
+    """Smallest and largest distance of the slices that it was trained for, mm; None: it sees single slices."""
     halo: int
     """Clinical pixels around a tile that influence it, once the whole slice is prepared."""
     reach: int
@@ -75,7 +79,8 @@ class Upsampler(Protocol):
     def prepare(self, image: Tensor, random: list[Tensor]) -> list[Tensor]:
         """Planes at several scales, all cut like the slice, that tiles are made of.
 
-        The first is `image` [1, 1, h, w] in HU; the last are `random`, on the device; the others do not depend on it.
+        The first is that of `image` [1, slices, h, w], HU, which is super-resolved; the last are `random`, on the
+        device; the others do not depend on it.
         """
         ...
 
@@ -91,6 +96,8 @@ class Interpolation:
 
     name: str
     halo: int
+    slices = 1
+    slice_mm: Sequence[float] | None = None
     spacing_mm = None
     device = "cpu"
     inputs = {}  # noqa: RUF012
@@ -200,6 +207,8 @@ class Generator:
         self.scale, self.halo = self._g1.scale, self._g1.magnify_halo
         self.reach = self.halo + self._g1.trunk_halo
         self.spacing_mm = facts["clinical_spacing_mm"]
+        self.slices = facts.get("slices", 1)
+        self.slice_mm = facts.get("slice_mm")
         self.inputs = {Path(model): checksum(Path(model))}
         self.kind = facts.get("kind", "cyclegan")
         """Of method that it is a model of, as in methods.<name>.kind."""
@@ -230,7 +239,7 @@ class Generator:
         image = image.to(self.device, non_blocking=True)
         with self._autocast():
             features = _pieces(self._g1.trunk, normalise(image, self._window), self._g1.trunk_halo)
-        return [image, features, *(plane.to(self.device, non_blocking=True) for plane in random)]
+        return [own_slice(image), features, *(plane.to(self.device, non_blocking=True) for plane in random)]
 
     def __call__(self, planes: list[Tensor], sides: Sides) -> Tensor:
         """See `Upsampler`."""
@@ -286,7 +295,7 @@ def standard_normal(drawn: Tensor, levels: Tensor = LEVELS) -> Tensor:
 
 
 def _pieces(work: Callable[[Tensor], Tensor], image: Tensor, halo: int) -> Tensor:
-    """`work` of an image [1, 1, h, w], in pieces of at most PIECE pixels a side: [1, channels, h, w]."""
+    """`work` of an image [1, slices, h, w], in pieces of at most PIECE pixels a side: [1, channels, h, w]."""
     size = tuple(image.shape[-2:])
     if max(size) <= PIECE:
         return work(image)
@@ -352,12 +361,14 @@ class Magnifier:
     ) -> Tensor:
         """Super-resolve one slice, or a region of it.
 
-        hu: [rows, columns] in HU, float or int. random: what the upsampler drew for this slice. Returns [scale *
-        rows, scale * columns] HU of the region on the upsampler's device, rounded if `dtype` is torch.int16.
+        hu: [rows, columns] in HU, float or int, or with its neighbours [slices, rows, columns]. random: what the
+        upsampler drew for this slice. Returns [scale * rows, scale * columns] HU of the region on the upsampler's
+        device, rounded if `dtype` is torch.int16.
         """
-        region = region or whole_slice(hu.shape)
+        size = hu.shape[-2:]
+        region = region or whole_slice(size)
         image, around, inner = self._around(hu, region)
-        planes = self._upsampler.prepare(image, [_cut(plane, around, hu.shape) for plane in random])
+        planes = self._upsampler.prepare(image, [_cut(plane, around, size) for plane in random])
         result = torch.empty(_magnify_size(region, self._upsampler.scale), dtype=dtype, device=self._upsampler.device)
 
         def fill(tile: Tile) -> None:
@@ -382,7 +393,8 @@ class Magnifier:
         [scale * h, scale * w] HU each, to images of it by their names. Returns those of the region. Tile after tile, so
         that what does not hang on the noise is computed once, and the memory does not grow with the number of draws.
         """
-        region = region or whole_slice(hu.shape)
+        whole_size = hu.shape[-2:]
+        region = region or whole_slice(whole_size)
         image, around, inner = self._around(hu, region)
         generator = cast(Generator, self._upsampler)
         found: dict[str, np.ndarray] = {}
@@ -391,7 +403,7 @@ class Magnifier:
         def fill(tile: Tile) -> None:
             read = tuple(_shift(span, start.start) for span, start in zip(tile.read, around, strict=True))
             randoms = (
-                [p.to(generator.device, non_blocking=True) for p in generator.draw(index, hu.shape, number, read)]
+                [p.to(generator.device, non_blocking=True) for p in generator.draw(index, whole_size, number, read)]
                 for number in numbers
             )
             cut = [_cut(plane, tile.read, size) for plane in planes]
@@ -405,10 +417,11 @@ class Magnifier:
         return found
 
     def _around(self, hu: np.ndarray, region: Region) -> tuple[Tensor, Region, Region]:
-        """What influences the region, [1, 1, rows, columns] HU, where it is in the slice, and the region in it."""
-        (around,) = tiles(region, hu.shape, max(hu.shape), self._upsampler.reach)
-        rows, columns = around.read
-        image = torch.from_numpy(np.ascontiguousarray(hu[rows, columns], np.float32))[None, None]
+        """What influences the region, [1, slices, rows, columns] HU, where it is in the slice, and the region in it."""
+        size = hu.shape[-2:]
+        (around,) = tiles(region, size, max(size), self._upsampler.reach)
+        cut = np.ascontiguousarray(hu[(..., *around.read)], np.float32)
+        image = torch.from_numpy(cut.reshape(1, -1, *cut.shape[-2:]))
         inner = tuple(_shift(span, -read.start) for span, read in zip(region, around.read, strict=True))
         return image, around.read, inner
 
@@ -472,8 +485,9 @@ def upsample_slice(
 ) -> np.ndarray:
     """Super-resolve one slice.
 
-    hu: float or int [rows, columns] in HU. index: the slice's number in its volume. draw: see `Upsampler.draw`. Returns
-    float32 [scale * rows, scale * columns] HU, the same for every `tile` up to float rounding.
+    hu: float or int [rows, columns] in HU, or with its neighbours [slices, rows, columns]. index: the slice's number in
+    its volume. draw: see `Upsampler.draw`. Returns float32 [scale * rows, scale * columns] HU, the same for every
+    `tile` up to float rounding.
     """
     with Magnifier(upsampler, tile) as magnify:
-        return magnify(hu, upsampler.draw(index, hu.shape, draw)).cpu().numpy()
+        return magnify(hu, upsampler.draw(index, hu.shape[-2:], draw)).cpu().numpy()

@@ -9,6 +9,9 @@ not depend on how it is cut into tiles.
 G1 works in two parts, so that a slice can be magnified in tiles without computing much twice: `trunk` at the clinical
 size, which is cheap to hold for a whole slice, and `magnify`, which takes tiles of it. `trunk_halo` and `magnify_halo`
 are the distances, in clinical pixels, beyond which a pixel has no influence on each; `halo` is not less than their sum.
+
+A G1 may see the neighbouring slices of a scan: A then is [batch, slices, h, w], the one to magnify in the middle, which
+`trunk` takes whole; what else is made of A is made of that one alone.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from microsr.core.errors import UserError
 from microsr.core.registry import load_thing
 from microsr.core.registry.families import FAMILIES
 from microsr.networks.convolution import Conv2d, ConvTranspose2d
@@ -63,7 +67,7 @@ class Magnifying(Protocol):
     """Clinical pixels beyond which nothing has an influence on the whole; not less than the sum of the two."""
 
     def trunk(self, a: Tensor) -> Tensor:
-        """A [batch, 1, h, w] to features [batch, channels, h, w]."""
+        """A [batch, 1 or slices, h, w] to features [batch, channels, h, w]."""
         ...
 
     def magnify(self, a: Tensor, features: Tensor, noise: Sequence[Tensor] = (), sides: Sides = NO_SIDE) -> Tensor:
@@ -73,7 +77,7 @@ class Magnifying(Protocol):
         ...
 
     def __call__(self, a: Tensor, noise: Sequence[Tensor] = ()) -> Tensor:
-        """A [batch, 1, h, w] to A_SR [batch, 1, scale * h, scale * w]; both in [-1, 1]."""
+        """A [batch, 1 or slices, h, w] to A_SR [batch, 1, scale * h, scale * w]; both in [-1, 1]."""
         ...
 
     def fix(self) -> None:
@@ -100,8 +104,8 @@ def _as_made(nets: Networks) -> None:
 class Family(NamedTuple):
     """How the networks of a family are made; what each G1 must offer: `Magnifying`."""
 
-    g1: Callable[[int], nn.Module]
-    """Takes the scale."""
+    g1: Callable[..., nn.Module]
+    """Takes the scale, and where `neighbours` is true the keyword `slices`."""
     g2: Callable[[int], nn.Module]
     """Takes the scale."""
     discriminator: Callable[[int], nn.Module]
@@ -110,19 +114,27 @@ class Family(NamedTuple):
     """Whether the discriminators are spectrally normalised (Miyato et al. 2018) unless told otherwise."""
     initialise: Callable[[Networks], None] = _as_made
     """Gives new networks their first weights."""
-    sampler: Callable[[int], nn.Module] | None = None
-    """Takes the scale. Makes the G1 of methods of which many draws are wanted (`Sampling`); None: `g1` draws them."""
+    sampler: Callable[..., nn.Module] | None = None
+    """Takes what `g1` takes. Makes the G1 of methods of which many draws are wanted (`Sampling`); None: `g1` draws
+    them.
+    """
+    neighbours: bool = False
+    """Whether its G1 can see the neighbouring slices of a scan."""
 
 
-def build(network: str, clinical_size: int, micro_size: int, spectral: bool | None = None) -> Networks:
+def build(network: str, clinical_size: int, micro_size: int, spectral: bool | None = None, slices: int = 1) -> Networks:
     """The networks of a family, for patches of the given sizes (pixels along a side), freshly initialised; their scale
     is the ratio of the sizes.
 
-    spectral: whether the discriminators are spectrally normalised; None: as the family has it.
+    spectral: whether the discriminators are spectrally normalised; None: as the family has it. slices: that G1 sees.
     """
     family = family_of(network)
     sizes, scale = (micro_size, clinical_size), micro_size // clinical_size
-    nets = Networks(family.g1(scale), family.g2(scale), *(family.discriminator(_depth(size)) for size in sizes))
+    nets = Networks(
+        build_g1(network, scale, slices=slices),
+        family.g2(scale),
+        *(family.discriminator(_depth(size)) for size in sizes),
+    )
     family.initialise(nets)
     if family.spectral_norm if spectral is None else spectral:
         for module in itertools.chain(nets.d1.modules(), nets.d2.modules()):
@@ -142,24 +154,39 @@ def family_of(network: str) -> Family:
     return load_thing(FAMILIES[network])
 
 
-def build_g1(network: str, scale: int, sampler: bool = False) -> nn.Module:
+def build_g1(network: str, scale: int, sampler: bool = False, slices: int = 1) -> nn.Module:
     """G1 of a family for a scale, or where it has one its G1 for many draws, with weights that wait for those of a
-    file.
+    file. slices: of a scan that it sees.
 
     Raises
     ------
     KeyError
         There is no such family.
+    UserError
+        It cannot see so many slices.
     """
     family = family_of(network)
-    return ((sampler and family.sampler) or family.g1)(scale)
+    make = (sampler and family.sampler) or family.g1
+    if slices == 1:
+        return make(scale)
+    if not family.neighbours:
+        raise UserError(
+            f"network {network} sees single slices; set methods.<name>.slices to 1, or take another network"
+        )
+    return make(scale, slices=slices)
 
 
-def new_g1(network: str, clinical_size: int, micro_size: int, sampler: bool = False) -> nn.Module:
+def new_g1(network: str, clinical_size: int, micro_size: int, sampler: bool = False, slices: int = 1) -> nn.Module:
     """The same with its first weights, as `build` gives them."""
     if sampler and family_of(network).sampler:
-        return build_g1(network, micro_size // clinical_size, sampler)
-    return build(network, clinical_size, micro_size).g1
+        return build_g1(network, micro_size // clinical_size, sampler, slices)
+    return build(network, clinical_size, micro_size, slices=slices).g1
+
+
+def own_slice(a: Tensor) -> Tensor:
+    """The middle one of the slices of A [batch, slices, h, w]: [batch, 1, h, w]."""
+    middle = a.shape[1] // 2
+    return a[:, middle : middle + 1]
 
 
 def doublings(scale: int) -> int:
@@ -228,10 +255,10 @@ class ResnetG1(nn.Module):
     halo = 25
     magnify_halo = 3
 
-    def __init__(self, scale: int, width: int = 64, blocks: int = 9) -> None:
+    def __init__(self, scale: int, width: int = 64, blocks: int = 9, slices: int = 1) -> None:
         super().__init__()
         self.scale, self.trunk_halo = scale, 3 + 2 * blocks
-        layers = [*_conv(1, width, 7), InstanceNorm(width), nn.ReLU(True)]
+        layers = [*_conv(slices, width, 7), InstanceNorm(width), nn.ReLU(True)]
         layers += [ResidualBlock(width, norm=True) for _ in range(blocks)]
         self._trunk_layers = len(layers)
         inputs = width
@@ -241,8 +268,8 @@ class ResnetG1(nn.Module):
         self.body = nn.Sequential(*layers, *_conv(inputs, 1, 7), nn.Tanh())
 
     def forward(self, a: Tensor, noise: Sequence[Tensor] = ()) -> Tensor:
-        """A [batch, 1, h, w] to A_SR [batch, 1, scale * h, scale * w]; takes no noise."""
-        return self.magnify(a, self.trunk(a))
+        """A [batch, slices, h, w] to A_SR [batch, 1, scale * h, scale * w]; takes no noise."""
+        return self.magnify(own_slice(a), self.trunk(a))
 
     def fix(self) -> None:
         """Take the weights for final, for speed; thereafter it can be neither trained nor saved."""
@@ -251,7 +278,7 @@ class ResnetG1(nn.Module):
                 fold(module)
 
     def trunk(self, a: Tensor) -> Tensor:
-        """A [batch, 1, h, w] to features [batch, width, h, w]."""
+        """A [batch, slices, h, w] to features [batch, width, h, w]."""
         return self.body[: self._trunk_layers](a)
 
     def magnify(self, a: Tensor, features: Tensor, noise: Sequence[Tensor] = (), sides: Sides = NO_SIDE) -> Tensor:
@@ -326,22 +353,24 @@ class LightG1(nn.Module):
 
     magnify_halo = 3
 
-    def __init__(self, scale: int, width: int, blocks: int, up: Sequence[int]) -> None:
-        """up: width after each doubling; further ones have the last."""
+    def __init__(self, scale: int, width: int, blocks: int, up: Sequence[int], slices: int = 1) -> None:
+        """up: width after each doubling; further ones have the last. slices: of a scan that it sees."""
         super().__init__()
         number = doublings(scale)
         up = _widths(up, number)
         self.scale, self.noise_scales = scale, tuple(2 ** (k + 1) for k in range(number))
         self.halo, self.trunk_halo = 6 + 2 * blocks, 1 + 2 * blocks
-        self.head = nn.Sequential(_plain_conv(1, width, 3), *(ResidualBlock(width, norm=False) for _ in range(blocks)))
+        self.head = nn.Sequential(
+            _plain_conv(slices, width, 3), *(ResidualBlock(width, norm=False) for _ in range(blocks))
+        )
         inputs = (width, *up[:-1])
         self.noisy = nn.ModuleList(NoiseConv(i, o) for i, o in zip(inputs, up, strict=True))
         self.up = nn.ModuleList(_inner_layer(o) for o in up)
         self.tail = _plain_conv(up[-1], 1, 3)
 
     def forward(self, a: Tensor, noise: Sequence[Tensor]) -> Tensor:
-        """A [batch, 1, h, w] and noise at scales 2, 4, ... to A_SR [batch, 1, scale * h, scale * w]."""
-        return self.magnify(a, self.trunk(a), noise)
+        """A [batch, slices, h, w] and noise at scales 2, 4, ... to A_SR [batch, 1, scale * h, scale * w]."""
+        return self.magnify(own_slice(a), self.trunk(a), noise)
 
     def fix(self) -> None:
         """Take the weights for final, for speed; thereafter it can be neither trained nor saved."""
@@ -349,7 +378,7 @@ class LightG1(nn.Module):
             noisy.fix()
 
     def trunk(self, a: Tensor) -> Tensor:
-        """A [batch, 1, h, w] to features [batch, width, h, w]."""
+        """A [batch, slices, h, w] to features [batch, width, h, w]."""
         return self.head(a)
 
     def magnify(self, a: Tensor, features: Tensor, noise: Sequence[Tensor], sides: Sides = NO_SIDE) -> Tensor:
@@ -389,9 +418,11 @@ class LightSampler(nn.Module):
     that are wanted, and those that are then doubled (or, in the end, convolved to the image).
     """
 
-    def __init__(self, scale: int, width: int, blocks: int, up: Sequence[int], drawn: Sequence[int]) -> None:
+    def __init__(
+        self, scale: int, width: int, blocks: int, up: Sequence[int], drawn: Sequence[int], slices: int = 1
+    ) -> None:
         """up: channels of the wide path after each doubling; drawn: those of the narrow one; further ones have
-        the last.
+        the last. slices: of a scan that it sees.
         """
         super().__init__()
         number = doublings(scale)
@@ -400,7 +431,9 @@ class LightSampler(nn.Module):
         self.scale, self.noise_scales = scale, tuple(2 ** (k + 1) for k in range(number))
         self.trunk_halo = 1 + 2 * blocks
         self.halo = self.trunk_halo + self.magnify_halo
-        self.head = nn.Sequential(_plain_conv(1, width, 3), *(ResidualBlock(width, norm=False) for _ in range(blocks)))
+        self.head = nn.Sequential(
+            _plain_conv(slices, width, 3), *(ResidualBlock(width, norm=False) for _ in range(blocks))
+        )
         self.wide = nn.ModuleList(DoublingConv(i, o) for i, o in zip((width, *up[:-1]), up, strict=True))
         self.noisy = nn.ModuleList(NoiseConv(i, o) for i, o in zip(up, drawn, strict=True))
         self.narrow = nn.ModuleList(DoublingConv(i, o) for i, o in itertools.pairwise(drawn))
@@ -409,8 +442,8 @@ class LightSampler(nn.Module):
         self.tail, self.drawn_tail = _plain_conv(up[-1], 1, 3), _plain_conv(drawn[-1], 1, 3)
 
     def forward(self, a: Tensor, noise: Sequence[Tensor]) -> Tensor:
-        """A [batch, 1, h, w] and noise at scales 2, 4, ... to A_SR [batch, 1, scale * h, scale * w]."""
-        return self.magnify(a, self.trunk(a), noise)
+        """A [batch, slices, h, w] and noise at scales 2, 4, ... to A_SR [batch, 1, scale * h, scale * w]."""
+        return self.magnify(own_slice(a), self.trunk(a), noise)
 
     def fix(self) -> None:
         """Take the weights for final, for speed; thereafter it can be neither trained nor saved."""
@@ -418,7 +451,7 @@ class LightSampler(nn.Module):
             doubling.fix()
 
     def trunk(self, a: Tensor) -> Tensor:
-        """A [batch, 1, h, w] to features [batch, width, h, w]."""
+        """A [batch, slices, h, w] to features [batch, width, h, w]."""
         return self.head(a)
 
     def magnify(self, a: Tensor, features: Tensor, noise: Sequence[Tensor], sides: Sides = NO_SIDE) -> Tensor:
@@ -528,18 +561,26 @@ def _initialise_resnet(nets: Networks) -> None:
 
 
 # Arithmetic of a training step, quality and time of the three: docs/training.md.
-RESNET = Family(ResnetG1, ResnetG2, PatchDiscriminator, spectral_norm=False, initialise=_initialise_resnet)
+RESNET = Family(
+    ResnetG1, ResnetG2, PatchDiscriminator, spectral_norm=False, initialise=_initialise_resnet, neighbours=True
+)
 EFFICIENT = Family(
-    g1=lambda scale: LightG1(scale, width=64, blocks=5, up=(48, 32, 16)),
+    g1=lambda scale, slices=1: LightG1(scale, slices=slices, width=64, blocks=5, up=(48, 32, 16)),
     g2=lambda scale: LightG2(scale, widths=(16, 32, 48)),
     discriminator=lambda depth: LightDiscriminator(depth, width=48),
     spectral_norm=True,
-    sampler=lambda scale: LightSampler(scale, width=64, blocks=5, up=(48, 32, 16), drawn=(24, 16, 12)),
+    sampler=lambda scale, slices=1: LightSampler(
+        scale, slices=slices, width=64, blocks=5, up=(48, 32, 16), drawn=(24, 16, 12)
+    ),
+    neighbours=True,
 )
 COMPACT = Family(
-    g1=lambda scale: LightG1(scale, width=32, blocks=3, up=(24, 16, 12)),
+    g1=lambda scale, slices=1: LightG1(scale, slices=slices, width=32, blocks=3, up=(24, 16, 12)),
     g2=lambda scale: LightG2(scale, widths=(12, 24, 32)),
     discriminator=lambda depth: LightDiscriminator(depth, width=32),
     spectral_norm=True,
-    sampler=lambda scale: LightSampler(scale, width=32, blocks=3, up=(24, 16, 12), drawn=(16, 12, 8)),
+    sampler=lambda scale, slices=1: LightSampler(
+        scale, slices=slices, width=32, blocks=3, up=(24, 16, 12), drawn=(16, 12, 8)
+    ),
+    neighbours=True,
 )

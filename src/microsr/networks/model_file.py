@@ -12,7 +12,7 @@ import os
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -44,6 +44,10 @@ class Facts(BaseModel):
     """Family, as in train.network."""
     sampler: bool = False
     """Whether G1 is the family's for many draws; a file that does not say it has the other."""
+    slices: Literal[*config.NEIGHBOURS] = 1
+    """Clinical slices that G1 sees, the one to super-resolve in the middle; a file that does not say it has one."""
+    slice_mm: Annotated[list[config.Positive], Field(min_length=2, max_length=2)] | None = None
+    """Smallest and largest distance of the slices in the training, mm; None: it saw single slices."""
     window_hu: Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_rising)]
     """HU that G1 sees as -1 and 1."""
     seed: Annotated[int, Field(ge=0)]
@@ -97,7 +101,7 @@ def load_generator(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         known = ", ".join(map(str, config.SCALES))
         raise UserError(f"{path} has the scale {scale}, this program knows {known}; update microsr, or train it again")
     try:
-        g1 = build_g1(network, scale, facts.get("sampler", False))
+        g1 = build_g1(network, scale, facts.get("sampler", False), facts.get("slices", 1))
     except KeyError:
         known = ", ".join(FAMILIES)
         raise UserError(f"{path} has a '{network}' network, this program knows {known}; update microsr") from None

@@ -215,6 +215,19 @@ def noise(
     return field
 
 
+def mix_slices(slices: int, slice_mm: float, sigma_mm: float) -> tuple[np.ndarray, int]:
+    """How the noise of slices `slice_mm` apart is mixed of independent noise, and how many slices it is tied over.
+
+    Float32 [slices, slices], of which each row gives a slice as a sum of the layers up to its own; its correlation is
+    that of Gaussian slice profiles.
+    """
+    gap = slice_mm * np.subtract.outer(np.arange(slices), np.arange(slices))
+    correlation = np.exp(-((gap / (2 * sigma_mm)) ** 2))
+    correlation[correlation < NEGLIGIBLE] = 0
+    mixing = np.linalg.cholesky(correlation + 1e-6 * np.eye(slices)).astype(np.float32)
+    return mixing, int(np.count_nonzero(correlation[0]))
+
+
 def noise_slices(
     shape: tuple[int, int, int], scanner: config.Scanner, slice_mm: float, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
@@ -222,11 +235,7 @@ def noise_slices(
     slices, rows, columns = shape
     high, wide = (next_fast_len(n + NOISE_MARGIN, real=True) for n in (rows, columns))
     amplitude = _amplitude(KERNELS[scanner.kernel], scanner.pixel_mm, high, wide)
-    gap = slice_mm * np.subtract.outer(np.arange(slices), np.arange(slices))
-    correlation = np.exp(-((gap / (2 * scanner.slice_sigma_mm)) ** 2))
-    correlation[correlation < NEGLIGIBLE] = 0
-    reach = int(np.count_nonzero(correlation[0]))
-    mixing = np.linalg.cholesky(correlation + 1e-6 * np.eye(slices)).astype(np.float32)
+    mixing, reach = mix_slices(slices, slice_mm, scanner.slice_sigma_mm)
     layers: deque[np.ndarray] = deque(maxlen=reach)
     for z in range(slices):
         white = rng.standard_normal((high, wide), dtype=np.float32)

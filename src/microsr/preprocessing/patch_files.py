@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 INDEX_COLUMNS = ["case", "modality", "slice", "row", "column", "size"]
 SCAN_COLUMNS = [*INDEX_COLUMNS, "kernel", "slice_sigma_mm"]
+NEIGHBOUR_COLUMNS = ["slice_mm", "before", "after"]
+"""Further ones of scans of several slices: their distance, and how many of those on either side the uCT reaches; what
+is beyond repeats the last of them.
+"""
 SCANNER_COLUMNS = ["scan", "region", "quantity", "x", "y", "value", "unit"]
 """Of the table of `microsr scanner`."""
 
@@ -64,8 +68,10 @@ def read_index(path: Path) -> pd.DataFrame:
     return table
 
 
-def read_scans(path: Path) -> pd.DataFrame:
+def read_scans(path: Path, neighbours: bool = False) -> pd.DataFrame:
     """The scanner of each scan of uCT patches, SCAN_COLUMNS, a row for each scan, the scans of the first patch first.
+
+    neighbours: with NEIGHBOUR_COLUMNS.
 
     Raises
     ------
@@ -73,7 +79,8 @@ def read_scans(path: Path) -> pd.DataFrame:
         The file is no such table, or names a kernel that does not exist.
     """
     how = {"dtype": {"case": str, "modality": str, "kernel": str}, "keep_default_na": False}
-    table = read_rows(path, SCAN_COLUMNS, "no table of scans", "microsr pairs", **how)
+    columns = SCAN_COLUMNS + (NEIGHBOUR_COLUMNS if neighbours else [])
+    table = read_rows(path, columns, "no table of scans", "microsr pairs", **how)
     if not table["kernel"].isin(get_args(KernelName)).all():
         raise UserError(f"{path} names a kernel that does not exist; make it with `microsr pairs`")
     return table

@@ -182,6 +182,8 @@ class Pairs(NamedTuple):
 class Batches:
     """Batches of clinical inputs A, real clinical patches and uCT patches B, normalised to [-1, 1]."""
 
+    slice_mm: tuple[float, float] | None = None
+
     def __init__(
         self,
         clinical: Sequence[Path],

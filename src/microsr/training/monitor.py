@@ -19,6 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from microsr.core.errors import UserError
 from microsr.core.progress import logger
+from microsr.networks.families import own_slice
 from microsr.networks.layers import nearest_upsample
 from microsr.training.methods.method import SKIPPED
 
@@ -114,8 +115,10 @@ class Board:
         self._write(lambda writer: [writer.add_scalar(name, value, step) for name, value in scalars.items()])
 
     def show_panel(self, a: Tensor, a_sr: Tensor, step: int) -> None:
-        """Clinical patches [n, 1, h, w] and below them A_SR [n, 1, scale * h, scale * w], both in [-1, 1]."""
-        magnified = nearest_upsample(a, a_sr.shape[-1] // a.shape[-1])
+        """Clinical patches [n, slices, h, w], the own slice of each, and below them A_SR [n, 1, scale * h, scale * w],
+        both in [-1, 1].
+        """
+        magnified = nearest_upsample(own_slice(a), a_sr.shape[-1] // a.shape[-1])
         rows = [torch.cat(list(images[:, 0].float().cpu()), dim=1) for images in (magnified, a_sr)]
         picture = ((torch.cat(rows) + 1) / 2).clamp(0, 1).nan_to_num()[None]
         self._write(lambda writer: writer.add_image("clinical_and_superresolved", picture, step))

@@ -142,7 +142,7 @@ def train(
                 return
             steps = settings.start_steps + settings.epochs * data.steps_per_epoch
             scale = scale_of(data.sizes)
-            g1 = build_g1(settings.network, scale, model.SAMPLER)
+            g1 = build_g1(settings.network, scale, model.SAMPLER, setup.slices)
             micro_mm = spacing_of(files["micro"])
             clinical_mm = spacing_of(files["clinical"]) if files.get("clinical") else micro_mm and scale * micro_mm
             facts = {
@@ -155,6 +155,8 @@ def train(
                 "micro_spacing_mm": micro_mm,
                 "provenance": identity | {"microsr": microsr.__version__},
             }
+            if data.slice_mm is not None:
+                facts |= {"slices": setup.slices, "slice_mm": list(data.slice_mm)}
             pairs, seconds = steps * settings.batch_size, sum(attempt["seconds"] for attempt in attempts)
             try:
                 output.mkdir(parents=True, exist_ok=True)

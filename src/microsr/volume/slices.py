@@ -98,6 +98,16 @@ class Slices:
         return Slices(load, self.shape, self.dtype)
 
 
+def take_slices(read: Callable[[int], np.ndarray], index: int, count: int, slices: int) -> np.ndarray:
+    """A slice [rows, columns] of `count`, or of several with its neighbours [slices, rows, columns], itself in the
+    middle; at either end of the volume its last slice is repeated. read: gives the slice at an index.
+    """
+    if slices == 1:
+        return np.asarray(read(index))
+    around = range(index - slices // 2, index + slices // 2 + 1)
+    return np.stack([np.asarray(read(min(max(z, 0), count - 1))) for z in around])
+
+
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int = THREADS) -> Iterator[Result]:
     """work(item) of each item in turn, computed in threads, at most two more than there are threads at a time."""
     _keep_freed_memory()

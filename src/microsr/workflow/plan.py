@@ -429,7 +429,26 @@ class Plan:
     def pairs_flags(self) -> str:
         """Words that say by which scanners uCT patches are scanned; the noise is left to the trainings."""
         experiment = self.experiment
-        return f"--scale {experiment.scale} {flags(experiment.pairs)} {flags(experiment.scanner, without=['noise_hu'])}"
+        slices = f" --slices {self.pair_slices}" if self.pair_slices > 1 else ""
+        settings = f"{flags(experiment.pairs)} {flags(experiment.scanner, without=['noise_hu'])}"
+        return f"--scale {experiment.scale}{slices} {settings}"
+
+    def slices_of(self, method: str) -> int:
+        """How many clinical slices the models of a method see, the one to super-resolve in the middle."""
+        return getattr(self.experiment.methods[self.model_of(method) or method], "slices", 1)
+
+    @cached_property
+    def pair_slices(self) -> int:
+        """How many slices the scans of uCT patches have: as many as any method sees."""
+        return max(map(self.slices_of, self.trained_methods), default=1)
+
+    @property
+    def spacing_volumes(self) -> list[str]:
+        """The clinical CTs whose distance of slices the scans of uCT patches have; none where there is nothing to ask
+        them.
+        """
+        asked = self.pair_slices > 1 and self.experiment.pairs.slice_spacing_mm is None
+        return self.volumes("clinical", self.training_cases) if asked else []
 
     @cached_property
     def domains(self) -> dict[str, str]:
@@ -638,6 +657,8 @@ class Plan:
         protocols = self.protocols_of(result.case)
         if result.method not in REFERENCES:
             kinds = ("", self.experiment.methods[result.method].kind)
+            if self.slices_of(result.method) > 1:  # slices of a down-sampled uCT are not as far apart as a scan's
+                protocols = [name for name in protocols if name != "downsampled"]
             return [name for name in protocols if name == "images" or PROTOCOLS[name].kind in kinds]
         if result.case in self.registered_cases:
             return ["images"]  # the others look at all of the mask, of which it is known in a part only

@@ -21,10 +21,10 @@ HU = np.random.default_rng(1).normal(-700, 200, (3, 18, 20)).round().astype(np.f
 def model(tmp_path):
     """generator.pt of a posterior sampler with random weights."""
 
-    def make(kind="posterior"):
+    def make(kind="posterior", slices=1):
         torch.manual_seed(0)
         sampler = kind == "posterior"
-        g1 = build_g1("compact", 8, sampler)
+        g1 = build_g1("compact", 8, sampler, slices)
         for tail in (g1.tail, g1.drawn_tail) if sampler else (g1.tail,):
             tail.weight.data *= 10  # so that it matters beside the interpolated image, as when it is trained
         facts = {
@@ -35,6 +35,7 @@ def model(tmp_path):
             "seed": 3,
             "steps": 1,
         }
+        facts |= {"slices": slices, "slice_mm": [1.0, 1.0]} if slices > 1 else {}
         facts |= {"provenance": {}, "clinical_spacing_mm": None, "micro_spacing_mm": None}
         save_generator(tmp_path / f"{kind}.pt", g1, facts)
         return tmp_path / f"{kind}.pt"
@@ -184,3 +185,18 @@ def test_the_command_writes_all_volumes(model, scan, tmp_path):
     cli.main([*words, "--output", f"{tmp_path}/sr.nii", "--region", "2:12,3:14", "--slices", "0:2"])
     names = ["sr.nii", "sr_draw0.nii", "sr_sd.nii", "sr_solid.nii"]
     assert sorted(path.name for path in tmp_path.glob("sr*.nii")) == names
+
+
+def test_draws_of_neighbouring_slices_hang_on_the_slice_and_not_on_what_else_is_made(model, scan, tmp_path):
+    way = Generator(model(slices=3))
+    superresolve(scan, tmp_path / "all.ome.zarr", way, tile=8, draws=Draws(3, keep=3))
+    superresolve(scan, tmp_path / "slab.ome.zarr", way, "1:2", draws=Draws(2, keep=1, first=1))
+    kept = open_volume(tmp_path / "all_draw1.ome.zarr").array[:]
+    assert np.array_equal(open_volume(tmp_path / "slab_draw1.ome.zarr").array[0], kept[1])
+    assert kept[2] == pytest.approx(upsample_slice(HU[[1, 2, 2]], 2, way, draw=1), abs=0.6)
+    other = HU.copy()
+    other[2] += 200
+    write_volume(tmp_path / "other.ome.zarr", Volume(other, (0.6, 0.6, 1.0)))
+    superresolve(tmp_path / "other.ome.zarr", tmp_path / "changed.ome.zarr", way, ":2", draws=Draws(3, keep=2))
+    changed = open_volume(tmp_path / "changed_draw1.ome.zarr").array[:]
+    assert np.array_equal(changed[0], kept[0]) and not np.array_equal(changed[1], kept[1])

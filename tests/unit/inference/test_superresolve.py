@@ -18,7 +18,8 @@ from microsr.core.errors import UserError
 from microsr.core.provenance import run_file
 from microsr.inference.gather import gather
 from microsr.inference.superresolve import choose_slices, open_input, parse_region, superresolve
-from microsr.inference.upsamplers import Bicubic, Generator
+from microsr.inference.upsamplers import Bicubic, Generator, upsample_slice
+from microsr.volume.slices import Slices
 from microsr.volume.storage import Volume, magnified_geometry, open_volume, write_volume
 
 
@@ -256,3 +257,70 @@ def test_a_disk_without_room_is_said_before_the_first_slice(tmp_path, monkeypatc
     monkeypatch.setattr(Bicubic, "prepare", None)  # would fail
     with pytest.raises(UserError, match=r"sr.mha: needs up to 1.1 MB, 0.0 MB are free"):
         superresolve(tmp_path / "c.ome.zarr", tmp_path / "sr.mha", Bicubic())
+
+
+NEIGHBOURS = {"slices": 3, "slice_mm": (1.5, 1.5)}
+
+
+def test_a_model_of_neighbours_sees_those_outside_what_is_asked_for(scan, tmp_path, trained_model):
+    model, hu = trained_model("compact", **NEIGHBOURS), np.asarray(open_input(scan).array[:])
+    words = ["--model", str(model), "--device", "cpu", "--precision", "float32"]
+
+    def run(name, *flags):
+        cli.main(["superresolve", str(scan), *words, "--output", str(tmp_path / name), *flags])
+        return open_volume(tmp_path / name).array[:]
+
+    way = Generator(model, "cpu", "float32")
+    ends = {0: [0, 0, 1], 3: [2, 3, 4], 5: [4, 5, 5]}
+    whole = run("all.ome.zarr")
+    for index, seen in ends.items():
+        assert whole[index] == pytest.approx(upsample_slice(hu[seen].astype(np.float32), index, way), abs=0.6)
+    assert np.array_equal(run("slab.ome.zarr", "--slices", "2:4"), whole[2:4])
+    assert np.array_equal(run("some.ome.zarr", "--slices", "[0, 5]"), whole[[0, 5]])
+    write_volume(tmp_path / "scan.ome.zarr", Volume(hu, (0.7, 0.7, 1.5)))
+    superresolve(tmp_path / "scan.ome.zarr", tmp_path / "imported.ome.zarr", way, "4:")
+    assert np.array_equal(open_volume(tmp_path / "imported.ome.zarr").array[:], whole[4:])
+    parts = [tmp_path / f"part{part}.ome.zarr" for part in (1, 2)]
+    for number, part in enumerate(parts, 1):
+        cli.main(["superresolve", str(scan), *words, "--output", str(part), "--parts", "2", "--part", str(number)])
+    gather(parts, tmp_path / "gathered.ome.zarr")
+    assert np.array_equal(open_volume(tmp_path / "gathered.ome.zarr").array[:], whole)
+
+
+def test_neighbours_are_read_once_and_few_are_held(tmp_path, trained_model):
+    read = []
+
+    def load(z):
+        read.append(z)
+        return lung()[z]
+
+    volume = Volume(Slices(load, (6, 20, 24), np.int16), (0.7, 0.7, 1.5), attributes={"source": {}})
+    (tmp_path / "scan").touch()
+    way = Generator(trained_model("compact", **NEIGHBOURS), "cpu", "float32")
+    superresolve(tmp_path / "scan", tmp_path / "sr.ome.zarr", way, "1:5", volume=volume)
+    assert read == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("shape", "apart", "facts", "said"),
+    [
+        ((1, 20, 24), 1.5, {}, "has slices without neighbours, and the model sees 3 neighbouring slices; give a model"),
+        ((4, 20, 24), 1.5, {"independent_slices": True}, "has slices without neighbours"),
+        (
+            (4, 20, 24),
+            1.2,
+            {},
+            r"has slices 1.2 mm apart, and .* trained with 1.5 to 2 mm; train one with pairs.slice_",
+        ),
+        ((4, 20, 24), 2.4, {}, r"has slices 2.4 mm apart"),
+    ],
+)
+def test_a_scan_without_the_neighbours_of_the_training_is_refused(shape, apart, facts, said, tmp_path, trained_model):
+    way = Generator(trained_model("compact", slices=3, slice_mm=(1.5, 2.0)), "cpu")
+    write_volume(tmp_path / "c.ome.zarr", Volume(lung(shape), (0.7, 0.7, apart), attributes=facts))
+    with pytest.raises(UserError, match=said) as error:
+        superresolve(tmp_path / "c.ome.zarr", tmp_path / "o.ome.zarr", way)
+    assert "\n" not in str(error.value) and not (tmp_path / "o.ome.zarr").exists()
+    superresolve(tmp_path / "c.ome.zarr", tmp_path / "o.ome.zarr", Generator(trained_model("compact"), "cpu"), ":1")
+    write_volume(tmp_path / "near.ome.zarr", Volume(lung((2, 20, 24)), (0.7, 0.7, 2.2)))
+    superresolve(tmp_path / "near.ome.zarr", tmp_path / "n.ome.zarr", way, ":1")

@@ -195,3 +195,29 @@ def test_tiles_cover_a_region_once_and_have_no_halo_at_the_border():
             assert first or keep.start <= 3
     assert (covered[region] == 1).all()
     assert covered.sum() == 37 * 30
+
+
+@pytest.mark.parametrize("method", ["compact", "efficient", "resnet"])
+def test_neighbours_change_no_seam_and_no_place(method, slice_hu, trained_model):
+    way = Generator(trained_model(method, slices=3), "cpu", "float32")
+    stack = np.stack([slice_hu + 50, slice_hu, slice_hu[::-1]])
+    whole, tiled = (upsample_slice(stack, 4, way, tile) for tile in (1000, 17))
+    assert whole.shape == (400, 488) and np.abs(whole - tiled).max() < 2e-3
+    with Magnifier(way, 17) as magnify:
+        part = magnify(stack, way.draw(4, slice_hu.shape), (slice(12, 40), slice(0, 30))).numpy()
+    assert np.abs(part - whole[96:320, :240]).max() < 2e-3
+    for neighbour in (0, 2):
+        other = stack.copy()
+        other[neighbour, 20:30, 20:30] += 300
+        change = np.abs(upsample_slice(other, 4, way, 1000) - whole)
+        assert change.max() > 0.1 and change[:8].max() < 1e-3
+
+
+def test_what_exceeds_the_window_is_that_of_the_slice_itself(trained_model):
+    way = Generator(trained_model("compact", slices=3), "cpu", "float32")
+    stack = np.full((3, 20, 20), -800.0, np.float32)
+    plain = upsample_slice(stack, 0, way)
+    stack[0, 8:12, 8:12] = 3000
+    assert upsample_slice(stack, 0, way).max() < 600, "bone beside the slice"
+    stack[0], stack[1, 8:12, 8:12] = -800, 3000
+    assert upsample_slice(stack, 0, way).max() > 2000 > plain.max()

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch.nn.utils.parametrize import is_parametrized
 
-from microsr.networks.families import FAMILIES, build, build_g1, draw_noise
+from microsr.core.errors import UserError
+from microsr.networks import families
+from microsr.networks.families import FAMILIES, build, build_g1, draw_noise, own_slice
 from microsr.training import losses
 
 
@@ -124,3 +126,27 @@ def test_discriminators_are_spectrally_normalised_where_that_is_wanted(family, s
     weights = [m for d in (nets.d1, nets.d2) for m in d.modules() if isinstance(m, torch.nn.Conv2d)]
     assert all(is_parametrized(m, "weight") == expected for m in weights)
     assert not any(is_parametrized(m) for m in nets.g1.modules())
+
+
+@pytest.mark.parametrize("sampler", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_generator_of_neighbours_adds_to_the_slice_itself(family, sampler):
+    torch.manual_seed(0)
+    g1 = build_g1(family, 8, sampler, slices=5).eval()
+    a = torch.randn(2, 5, 12, 12).requires_grad_()
+    planes = [torch.cat([plane, plane]) for plane in noise_for(g1, 12)]
+    image = g1(a, planes)
+    assert image.shape == (2, 1, 96, 96) and torch.equal(own_slice(a), a[:, 2:3])
+    image[0, 0, 40:56, 40:56].sum().backward()
+    reached = a.grad.abs().sum((2, 3))
+    assert (reached[0] > 0).all() and (reached[1] == 0).all(), "each slice of its own scan"
+    single = parameters(build_g1(family, 8, sampler))
+    first = next(p for p in g1.parameters() if p.ndim == 4)
+    assert parameters(g1) - single == first[:, 1:].numel(), "the first convolution alone"
+
+
+def test_a_family_that_sees_single_slices_is_refused_neighbours(monkeypatch):
+    monkeypatch.setattr(families, "family_of", lambda _: families.COMPACT._replace(neighbours=False))
+    build_g1("compact", 8)
+    with pytest.raises(UserError, match=r"network compact sees single slices; set methods.<name>.slices to 1, or take"):
+        build_g1("compact", 8, slices=3)

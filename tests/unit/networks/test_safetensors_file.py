@@ -24,12 +24,14 @@ FACTS = {
 }  # fmt: skip
 
 
-def both(folder, network="compact", scale=8, sampler=False):
+def both(folder, network="compact", scale=8, sampler=False, **further):
     """The same model in both kinds of file."""
     torch.manual_seed(0)
     pt, safe = folder / "generator.pt", folder / "model.safetensors"
-    g1 = build_g1(network, scale, sampler).to(memory_format=torch.channels_last)  # as a training leaves it
-    save_generator(pt, g1, FACTS | {"network": network, "sampler": sampler})
+    g1 = build_g1(network, scale, sampler, further.get("slices", 1)).to(
+        memory_format=torch.channels_last
+    )  # as a training leaves it
+    save_generator(pt, g1, FACTS | {"network": network, "sampler": sampler} | further)
     save_safetensors(safe, read_content(pt))
     return pt, safe
 
@@ -74,6 +76,14 @@ def test_both_files_give_the_same_network_facts_and_image_bit_for_bit(network, s
     hu = np.random.default_rng(0).normal(-700, 200, (12, 14)).astype(np.int16)
     first, second = (upsample_slice(hu, 3, Generator(path, "cpu", "float32"), draw=2) for path in (pt, safe))
     assert first.std() > 0 and np.array_equal(first, second)
+
+
+def test_a_model_of_neighbouring_slices_stays_one(tmp_path):
+    pt, safe = both(tmp_path, sampler=True, slices=3, slice_mm=[0.5, 0.75])
+    assert load_generator(pt)[1] == load_model(safe)[1]
+    upsampler = Generator(safe, "cpu", "float32")
+    assert upsampler.slices == 3 and upsampler.slice_mm == [0.5, 0.75]
+    assert upsample_slice(np.full((3, 12, 14), -800, np.int16), 0, upsampler).shape == (96, 112)
 
 
 def test_a_model_is_known_by_what_it_holds_not_by_its_name(tmp_path):

@@ -11,8 +11,14 @@ from microsr.config import Pairs, Scanner, Simulate
 from microsr.core.errors import UserError
 from microsr.core.files import write_csv
 from microsr.core.streams import Stream, numpy_stream
-from microsr.preprocessing.pairs import View, draw_scanners, scan_patches
-from microsr.preprocessing.patch_files import INDEX_COLUMNS, open_patches, read_index
+from microsr.preprocessing.pairs import View, draw_scanners, measure_spacing, scan_patches
+from microsr.preprocessing.patch_files import (
+    INDEX_COLUMNS,
+    NEIGHBOUR_COLUMNS,
+    SCAN_COLUMNS,
+    open_patches,
+    read_index,
+)
 from microsr.simulation import alveoli, simulate
 from microsr.simulation.grid import Grid
 from microsr.simulation.lung import Lung
@@ -23,7 +29,7 @@ ONE = Pairs(scanners=1)
 FINE = STATED.pixel_mm / 8
 
 
-def scanned(folder, volume, corners, settings=ONE, scanner=STATED, case="a", seed=1, size=32):
+def scanned(folder, volume, corners, settings=ONE, scanner=STATED, case="a", seed=1, size=32, slices=1):
     """The scans of patches at these corners, and their table."""
     folder.mkdir(exist_ok=True)
     rows = [["a", "micro", *corner, size] for corner in corners]
@@ -34,7 +40,7 @@ def scanned(folder, volume, corners, settings=ONE, scanner=STATED, case="a", see
         [folder / name for name in ("micro.ome.zarr", "micro.csv")],
         [folder / f"micro_scans.{e}" for e in ("npy", "csv")],
     )
-    scan_patches(case, *files[0], seed, *files[1], settings, scanner)
+    scan_patches(case, *files[0], seed, *files[1], settings, scanner, slices=slices)
     return open_patches(files[1][0]), pd.read_csv(files[1][1])
 
 
@@ -59,6 +65,12 @@ def test_a_pair_is_the_simulators_scan_of_the_same_place(tmp_path, monkeypatch):
     for scan, expected in zip(scans, (still.array[0, 5:9, 7:11], still.array[1, :4, 12:]), strict=True):
         assert np.ptp(expected) > 20
         assert scan == pytest.approx(expected, abs=0.6)
+    apart = Pairs(scanners=1, slice_spacing_mm=(settings.slice_spacing_mm,) * 2)
+    beside, table = scanned(tmp_path / "beside", Volume(np.rint(tissue), grid.spacing), corners, apart, slices=3)
+    assert beside[2] == pytest.approx(still.array[1, 5:9, 7:11], abs=0.6), "the scan's next slice"
+    assert beside[3] == pytest.approx(still.array[0, :4, 12:], abs=0.6), "and the one before"
+    assert np.array_equal(beside[1::3], scans) and not np.array_equal(beside[0], beside[1])
+    assert table[["before", "after"]].to_numpy().tolist() == [[1, 1], [1, 1]]
 
 
 def test_a_scan_sees_beyond_its_patch_and_nothing_that_is_not_there(tmp_path):
@@ -155,6 +167,62 @@ def test_volumes_and_patches_that_do_not_fit_are_refused(tmp_path):
         scanned(tmp_path / "odd", speckled(), [(1, 0, 0)], size=30)
 
 
+def test_neighbouring_slices_lie_as_far_apart_as_is_drawn_and_change_nothing_else(tmp_path):
+    settings = Pairs(scanners=3, slice_spacing_mm=(0.3, 0.5))
+    corners = [(20, 10, 20), (20, 60, 70)]
+    scans, table = scanned(tmp_path / "five", speckled(), corners, settings, slices=5)
+    single, alone = scanned(tmp_path / "one", speckled(), corners, Pairs(scanners=3))
+    assert scans.shape == (30, 4, 4) and np.array_equal(scans[2::5], single)
+    assert list(alone.columns) == SCAN_COLUMNS and list(table.columns) == SCAN_COLUMNS + NEIGHBOUR_COLUMNS
+    assert table[SCAN_COLUMNS].equals(alone)
+    assert table["slice_mm"].between(0.3, 0.5).all() and table["slice_mm"].nunique() == 6
+    view = View(speckled(), STATED.pixel_mm, 0.6, 8, 1.0)
+    for number, row in table.iterrows():
+        scanner = [(row["kernel"], row["slice_sigma_mm"])]
+        for k in range(-2, 3):
+            place = 20 + k * row["slice_mm"] / FINE
+            there = view.scan(tuple(row[["slice", "row", "column"]]), 32, scanner, [place])
+            assert scans[5 * number + 2 + k] == pytest.approx(there[0], abs=1)
+
+
+def test_beyond_the_volume_the_last_slice_is_repeated(tmp_path):
+    settings = Pairs(scanners=1, slice_spacing_mm=(10 * FINE,) * 2)
+    scans, table = scanned(tmp_path, speckled((41, 60, 60)), [(0, 8, 8), (9, 8, 8), (25, 8, 8)], settings, slices=5)
+    assert table[["before", "after"]].to_numpy().tolist() == [[0, 2], [0, 2], [2, 1]]
+    first, second, third = scans.reshape(3, 5, 4, 4)
+    for stack in (first, second):
+        assert np.array_equal(stack[0], stack[2]) and np.array_equal(stack[1], stack[2])
+        assert not np.array_equal(stack[2], stack[3]) and not np.array_equal(stack[3], stack[4])
+    assert np.array_equal(third[4], third[3]) and not np.array_equal(third[3], third[2])
+
+
+def test_a_uct_too_thin_for_neighbouring_slices_is_refused(tmp_path):
+    settings = Pairs(scanners=1, slice_spacing_mm=(0.6, 0.6))
+    flat = speckled((3, 60, 60), attributes={"independent_slices": True})
+    with pytest.raises(
+        UserError, match=r"micro.ome.zarr has slices without neighbours, and neighbouring .* span 1.2 mm"
+    ):
+        scanned(tmp_path / "flat", flat, [(1, 10, 12)], settings, slices=3)
+    thin = speckled((15, 60, 60))
+    with pytest.raises(UserError, match=r"is 1.2 mm thick, and neighbouring clinical slices span 2.4 mm; set methods"):
+        scanned(tmp_path / "thin", thin, [(7, 10, 12)], settings, slices=5)
+    scans, _ = scanned(
+        tmp_path / "less", thin, [(7, 10, 12)], Pairs(scanners=1, slice_spacing_mm=(0.29, 0.29)), slices=5
+    )
+    assert len(scans) == 5, "the advice: fewer slices, or nearer ones"
+
+
+def test_the_distance_of_slices_is_that_of_the_clinical_cts(tmp_path):
+    for name, apart in (("a", 0.6), ("b", 0.9)):
+        write_volume(tmp_path / f"{name}.ome.zarr", Volume(np.zeros((2, 16, 16), np.int16), (0.6, 0.6, apart)))
+    flat = Volume(np.zeros((2, 16, 16), np.int16), (0.6, 0.6, 5.0), attributes={"independent_slices": True})
+    write_volume(tmp_path / "flat.ome.zarr", flat)
+    assert measure_spacing([tmp_path / f"{name}.ome.zarr" for name in ("b", "flat", "a")]) == (0.6, 0.9)
+    for known in ([], [tmp_path / "flat.ome.zarr"]):
+        with pytest.raises(UserError, match=r"slice_spacing_mm must be given, in mm as \[0.6, 0.8\]: no clinical CT"):
+            measure_spacing(known)
+
+
 def test_a_range_that_falls_is_refused():
     with pytest.raises(ValueError, match="must not fall from the first value to the second"):
         Pairs(slice_sigma=(1.4, 0.7))
@@ -167,6 +235,14 @@ def test_the_command_writes_what_other_steps_read(tmp_path):
     cli.main([*words.split(), "--output", str(output), "--table", str(written)])
     assert np.array_equal(open_patches(output), scans)
     assert len(read_index(written)) == 2 and pd.read_csv(written).equals(table)
+    clinical = Volume(np.zeros((2, 16, 16), np.int16), (0.6, 0.6, 0.45))
+    write_volume(tmp_path / "clinical.ome.zarr", clinical)
+    several = [*words.split(), "--output", str(output), "--table", str(written), "--slices", "3"]
+    cli.main([*several, "--clinical", str(tmp_path / "clinical.ome.zarr")])
+    assert np.array_equal(open_patches(output)[1::3], scans) and set(pd.read_csv(written)["slice_mm"]) == {0.45}
+    cli.main([*several, "--slice_spacing_mm", "[0.5, 0.5]"])
+    assert set(pd.read_csv(written)["slice_mm"]) == {0.5}
     record = json.loads((tmp_path / "again.run.json").read_text())
+    assert record["settings"]["slices"] == 3 and record["settings"]["slice_spacing_mm"] == [0.5, 0.5]
     assert record["step"] == "pairs" and record["case"] == "a" and record["settings"]["scanners"] == 2
     assert record["settings"]["kernel"] == "lung" and "noise_hu" not in record["settings"]

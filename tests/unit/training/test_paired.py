@@ -8,7 +8,7 @@ import torch
 from microsr.config import Scanner
 from microsr.core.errors import UserError
 from microsr.core.files import write_csv
-from microsr.preprocessing.patch_files import SCAN_COLUMNS, read_scans
+from microsr.preprocessing.patch_files import NEIGHBOUR_COLUMNS, SCAN_COLUMNS, read_scans
 from microsr.training.paired import PairBatches
 
 WINDOW = (-1000.0, 400.0)
@@ -16,25 +16,31 @@ COUNT, SCANS = 12, 3
 HOW = {"patches_per_case": 24, "batch_size": 4, "augment": True, "window_hu": WINDOW, "seed": 3}
 
 
-def write(folder, count=COUNT, scans=SCANS, kernels=("lung", "D45", "B30"), size=8):
-    """Pairs of two cases: patches of random blocks, and as scans their means, 20 HU higher from scan to scan."""
+def write(folder, count=COUNT, scans=SCANS, kernels=("lung", "D45", "B30"), size=8, slices=1, reached=(1, 1)):
+    """Pairs of two cases: patches of random blocks, and as scans their means, 20 HU higher from scan to scan; of
+    several slices, 3 HU higher from slice to slice, the own one in the middle.
+    """
     files = [[], [], []]
     for case in (1, 2):
         coarse = np.random.default_rng(case).integers(-900, 200, (count, size, size))
         micro = coarse.repeat(8, 1).repeat(8, 2)
-        seen = (coarse[:, None] + 20 * np.arange(scans)[:, None, None]).reshape(-1, size, size)
+        seen = coarse[:, None, None] + 20 * np.arange(scans)[:, None, None, None]
+        seen = (seen + 3 * (np.arange(slices) - slices // 2)[:, None, None]).reshape(-1, size, size)
         rows = [["a", "micro", 0, 0, 0, 8 * size, kernels[k % len(kernels)], 0.29] for k in range(count * scans)]
+        further = NEIGHBOUR_COLUMNS if slices > 1 else []
+        rows = [row + [0.4 + 0.1 * case, *reached][: len(further)] for row in rows]
         of_case = [folder / f"{case}{name}" for name in ("micro.npy", "scans.npy", "scans.csv")]
         np.save(of_case[0], micro.astype(np.int16))
         np.save(of_case[1], seen.astype(np.int16))
-        write_csv(of_case[2], pd.DataFrame(rows, columns=SCAN_COLUMNS))
+        write_csv(of_case[2], pd.DataFrame(rows, columns=SCAN_COLUMNS + further))
         for of_kind, file in zip(files, of_case, strict=True):
             of_kind.append(file)
     return files
 
 
-def batches(folder, noise_hu=0.0, noise_range=None, **how):
-    return PairBatches(*write(folder), scanner=Scanner(noise_hu=noise_hu), noise_range=noise_range, **(HOW | how))
+def batches(folder, noise_hu=0.0, noise_range=None, stored=1, reached=(1, 1), **how):
+    files = write(folder, slices=stored, reached=reached)
+    return PairBatches(*files, scanner=Scanner(noise_hu=noise_hu), noise_range=noise_range, **(HOW | how))
 
 
 def hu(image):
@@ -122,3 +128,51 @@ def test_measured_noise_keeps_its_size_and_direction_however_patches_are_turned(
     beside = (found[..., 1:] * found[..., :-1]).mean() / found.square().mean()
     below = (found[:, 1:] * found[:, :-1]).mean() / found.square().mean()
     assert beside > 0.8 > 0.5 > below
+
+
+def test_the_slices_of_a_scan_stay_together_and_are_seen_from_either_side(tmp_path):
+    data, single = (batches(tmp_path, noise_range=(1.0, 1.0), stored=5, slices=slices) for slices in (3, 1))
+    found, alone = (torch.cat([part.batch(step).a for step in range(12)]) for part in (data, single))
+    assert found.shape == (48, 3, 8, 8) and torch.equal(found[:, 1:2], alone)
+    steps = (hu(found[:, 1:]) - hu(found[:, :-1])).flatten(1)
+    up, down = ((steps - step).abs().amax(1) < 0.01 for step in (3, -3))
+    assert (up | down).all() and 12 < up.sum() < 36
+    assert data.slice_mm == pytest.approx((0.5, 0.6)) and single.slice_mm is None
+
+
+def test_without_turns_slices_keep_their_order(tmp_path):
+    found = batches(tmp_path, stored=3, slices=3, augment=False).batch(0).a
+    assert (hu(found[:, 2]) - hu(found[:, 0]) - 6).abs().max() < 0.01
+
+
+def grain(data, sd=1.0):
+    """The noise of each sample's slices, HU [samples, slices, rows, columns], its SD taken for 1."""
+    pairs = [data.batch(step) for step in range(12)]
+    found = torch.cat([2000 * (p.a - p.b[..., ::8, ::8]) for p in pairs]) / sd
+    return found - found.mean((2, 3), keepdim=True)
+
+
+@pytest.mark.parametrize("measured", [(), (400 * np.ones((16, 16)),)])
+def test_the_noise_of_neighbouring_slices_is_tied_as_their_profiles_overlap(measured, tmp_path):
+    how = {"window_hu": (-2000.0, 2000.0), "batch_size": 48, "stored": 3, "slices": 3, "measured": measured}
+    found = grain(batches(tmp_path, 20.0, **how), 20)
+    assert found.std().item() == pytest.approx(1, rel=0.06)
+    tied = [(found[:, 1] * found[:, k]).mean().item() for k in (0, 2)]
+    expected = np.mean([np.exp(-((apart / (2 * 0.29)) ** 2)) for apart in (0.5, 0.6)])
+    assert tied == pytest.approx([expected] * 2, abs=0.06)
+    assert (found[:, 0] * found[:, 2]).mean().abs() < 0.12, "1 mm apart they hardly overlap"
+
+
+def test_a_slice_that_is_repeated_has_the_noise_of_the_one_it_repeats(tmp_path):
+    data = batches(tmp_path, 20.0, stored=3, reached=(0, 1), slices=3, window_hu=(-2000.0, 2000.0), augment=False)
+    found = grain(data)
+    assert torch.allclose(found[:, 0], found[:, 1], atol=0.02) and not torch.allclose(found[:, 1], found[:, 2], atol=1)
+
+
+def test_scans_of_fewer_slices_than_are_asked_for_are_refused(tmp_path):
+    files = write(tmp_path, slices=3)
+    with pytest.raises(UserError, match=r"holds scans of 3 slices, and 5 are asked for; make them with .* --slices 5"):
+        PairBatches(*files, scanner=Scanner(), slices=5, **HOW)
+    files = write(tmp_path)
+    with pytest.raises(UserError, match="has no column slice_mm"):
+        PairBatches(*files, scanner=Scanner(), slices=3, **HOW)

@@ -129,6 +129,25 @@ def test_the_reliability_of_draws_is_drawn_of_a_registered_specimen_too():
     assert found.drawings["reliability"]["reliability"].files == {"curves": [f"{stem}.curves.csv"]}
 
 
+def test_uct_is_scanned_with_as_many_slices_as_any_method_sees():
+    assert plan().pair_slices == 1 and "--slices" not in plan().pairs_flags and plan().spacing_volumes == []
+    methods = {
+        "few": {"kind": "regression"},
+        "many": {"kind": "posterior", "slices": 3},
+        "bicubic": {"kind": "bicubic"},
+    }
+    methods |= {"many_mean": {"kind": "mean", "of": "many"}}
+    made = few(volumes=NATIVE, protocols=["leave_one_out"], methods=methods, evaluate=EVERYTHING)
+    assert [made.slices_of(name) for name in methods] == [1, 3, 1, 3] and made.pair_slices == 3
+    assert "--slices 3" in made.pairs_flags and "--slice_spacing_mm" not in made.pairs_flags
+    assert made.spacing_volumes == [f"<results>/volumes/{case}/clinical.ome.zarr" for case in ("both", "ct")]
+    assert "--slices 1" in made.training_flags("few") and "--slices 3" in made.training_flags("many")
+    tables = {path.split("/")[3] for path in made.metric_tables() if path.endswith(".downsampled.csv")}
+    assert tables == {"few", "bicubic"}, "slices of a uCT are nearer than those of a scan"
+    given = few(volumes=NATIVE, methods=methods, pairs={"slice_spacing_mm": [0.5, 0.7]})
+    assert given.spacing_volumes == [] and "--slice_spacing_mm '[0.5, 0.7]'" in given.pairs_flags
+
+
 def test_a_model_never_learns_from_the_specimen_that_it_is_tested_with():
     with pytest.raises(UserError, match=r"b/micro.nii is of case 'b', whose truth is its specimen, and of 'a', which"):
         specimens(other="b")

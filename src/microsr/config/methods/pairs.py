@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from microsr.config.methods.method import TrainedMethod
-from microsr.config.pairs import Span
+from microsr.config.pairs import Slices, Span
 from microsr.config.section import Fraction, Weight
 
 
@@ -23,6 +23,10 @@ class PairedMethod(TrainedMethod):
     """
     noise_range: Span = (0.5, 2.0)
     """Where scanners are drawn: range of the noise's SD, times scanner.noise_hu or the measured SD."""
+    slices: Slices = 1
+    """Clinical slices that G1 sees, the one to super-resolve in the middle. 3 or 5 need uCT volumes, not single slices,
+    and scans whose slices are as far apart as pairs.slice_spacing_mm says.
+    """
 
     @property
     def uses_noise(self) -> bool:

@@ -40,6 +40,7 @@ from microsr.figures.style import (
 )
 from microsr.inference.upsamplers import Bicubic, Generator, Magnifier, Upsampler, tiles, upsample_slice, whole_slice
 from microsr.volume.alignment import open_clinical
+from microsr.volume.slices import take_slices
 from microsr.volume.storage import Volume, open_mask
 
 SIZE = 128
@@ -83,11 +84,15 @@ def make_tiling(
     ct, mask = open_clinical(clinical), open_mask(clinical)
     index = choose_slice(mask, {clinical: list(range(ct.shape[0]))}, settings.slice)
     row, column = most_lung(np.asarray(mask[index]) > 0, size)
-    pixels = np.asarray(ct.array[index])[row : row + size, column : column + size]
     upsamplers: dict[str, Upsampler] = {name: Generator(path, "cpu", "float32") for name, path in models.items()}
     scale = next((upsampler.scale for upsampler in upsamplers.values()), DEFAULT_SCALE)
     upsamplers = {"bicubic": Bicubic(scale)} | upsamplers
-    rows = {name: compare(pixels, index, upsampler, tile) for name, upsampler in upsamplers.items()}
+    square = (..., slice(row, row + size), slice(column, column + size))
+
+    def take(slices: int) -> np.ndarray:
+        return take_slices(ct.array.__getitem__, index, ct.shape[0], slices)[square]
+
+    rows = {name: compare(take(one.slices), index, one, tile) for name, one in upsamplers.items()}
     halos = {name: upsampler.reach for name, upsampler in upsamplers.items()}
     save(draw_tiling(rows, halos, ct, settings.display_window_hu, tile, scale), output)
     write_csv(table, tabulate(rows, halos, tile), float_format="%.3g")
@@ -106,12 +111,13 @@ def most_lung(lung: np.ndarray, size: int) -> tuple[int, int]:
 
 
 def compare(hu: np.ndarray, index: int, upsampler: Upsampler, tile: int) -> Row:
-    """Super-resolve a slice, HU [rows, columns], in one piece, in tiles with a halo, and in tiles each by itself.
+    """Super-resolve a slice, HU [rows, columns] or with its neighbours [slices, rows, columns], in one piece, in tiles
+    with a halo, and in tiles each by itself.
 
     index: the slice's number in its volume. tile: side, clinical pixels. Returns float32 [scale * rows, scale *
     columns] each.
     """
-    one = upsample_slice(hu, index, upsampler, max(hu.shape))
+    one = upsample_slice(hu, index, upsampler, max(hu.shape[-2:]))
     return one, *(np.abs(way(hu, index, upsampler, tile) - one) for way in (upsample_slice, each_alone))
 
 
@@ -119,14 +125,14 @@ def each_alone(hu: np.ndarray, index: int, upsampler: Upsampler, tile: int) -> n
     """What `upsample_slice` does not do: super-resolve each tile of a slice as if nothing were around it (same
     noise).
     """
-    scale = upsampler.scale
-    found = np.empty([scale * n for n in hu.shape], np.float32)
-    random = upsampler.draw(index, hu.shape)
+    scale, whole = upsampler.scale, hu.shape[-2:]
+    found = np.empty([scale * n for n in whole], np.float32)
+    random = upsampler.draw(index, whole)
     with Magnifier(upsampler, tile) as magnify:
-        for one in tiles(whole_slice(hu.shape), hu.shape, tile, halo=0):
+        for one in tiles(whole_slice(whole), whole, tile, halo=0):
             found[_magnify_region(one.keep, scale)] = magnify(
-                hu[one.keep],
-                [plane[..., *_magnify_region(one.keep, plane.shape[-1] // hu.shape[1])] for plane in random],
+                hu[(..., *one.keep)],
+                [plane[..., *_magnify_region(one.keep, plane.shape[-1] // whole[1])] for plane in random],
             ).numpy()
     return found
 

@@ -62,6 +62,7 @@ def _say_what_it_is(known: Description) -> Iterator[str]:
             f"{facts['network']}{', for many draws' if facts.get('sampler') else ''}; {known.parameters} weights",
         ),
         ("factor", f"{known.scale}, in-plane; slices stay as they are"),
+        ("slices it sees", _slices(facts)),
         ("pixels it takes", _millimetres(facts["clinical_spacing_mm"])),
         ("pixels it makes", _millimetres(_made(known))),
         ("window", f"{low:g} to {high:g} HU; beyond it the scan is interpolated"),
@@ -183,6 +184,15 @@ def _made(known: Description) -> float | None:
     """Pixel size of what it makes of the scans it was trained for, mm."""
     pixels = known.facts["clinical_spacing_mm"]
     return pixels and pixels / known.scale
+
+
+def _slices(facts: dict[str, Any]) -> str:
+    """How many slices it sees, and how far apart."""
+    if not facts.get("slice_mm"):
+        return "the one that it magnifies"
+    nearest, farthest = facts["slice_mm"]
+    apart = f"{nearest:.3g}" if farthest / nearest < 1.01 else f"{nearest:.3g} to {farthest:.3g}"
+    return f"{facts['slices']}, the one that it magnifies in the middle, {apart} mm apart"
 
 
 def _millimetres(size: float | None) -> str:

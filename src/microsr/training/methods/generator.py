@@ -180,9 +180,9 @@ class GeneratorTraining:
     def gigaflops_per_pair(setup: Setup, sizes: Sizes) -> float:
         """Of G1 on a patch, forth and back; see `TrainableMethod`."""
         with torch.device("meta"), FlopCounterMode(display=False) as counter:
-            g1, side = build_g1(setup.train.network, scale_of(sizes)), sizes[0]
+            g1, side = build_g1(setup.train.network, scale_of(sizes), slices=setup.slices), sizes[0]
             planes = [torch.zeros(1, 1, scale * side, scale * side) for scale in g1.noise_scales]
-            g1(torch.zeros(1, 1, side, side), planes).sum().backward()
+            g1(torch.zeros(1, setup.slices, side, side), planes).sum().backward()
         return counter.get_total_flops() / 1e9
 
 

@@ -50,15 +50,24 @@ class Setup:
     compiled: bool = False
     """Whether torch.compile is asked for."""
 
+    @property
+    def slices(self) -> int:
+        """Clinical slices that G1 sees, the one to super-resolve in the middle."""
+        return getattr(self.method, "slices", 1)
+
 
 class Data(Protocol):
     """What is learnt from: batches that hang on the seed and the step alone (`training.batches.Batches`)."""
 
     sizes: Sizes
     steps_per_epoch: int
+    slice_mm: tuple[float, float] | None
+    """Smallest and largest distance of the slices of an input, mm; None: inputs are single slices."""
 
     def batch(self, step: int, portion: slice | None = None) -> NamedTuple:
-        """The tensors of a step, [batch, 1, rows, columns] in [-1, 1], or of a portion of its samples, bit for bit."""
+        """The tensors of a step, [batch, 1, rows, columns] in [-1, 1], or of a portion of its samples, bit for bit; of
+        inputs of several slices [batch, slices, rows, columns].
+        """
         ...
 
     def pairs(self, step: int, portion: slice | None = None) -> NamedTuple:
@@ -66,7 +75,7 @@ class Data(Protocol):
         ...
 
     def examples(self) -> Tensor:
-        """A few inputs of G1 [n, 1, rows, columns] in [-1, 1], always the same, which the board shows."""
+        """A few inputs of G1 [n, 1 or slices, rows, columns] in [-1, 1], always the same, which the board shows."""
         ...
 
 

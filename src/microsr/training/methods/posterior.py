@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from microsr.core.streams import Stream, seed_torch
-from microsr.networks.families import build_g1, new_g1
+from microsr.networks.families import build_g1, new_g1, own_slice
 from microsr.training import scores
 from microsr.training.batches import Pairs
 from microsr.training.methods.generator import GeneratorTraining
@@ -34,7 +34,7 @@ class Posterior(GeneratorTraining):
     def __init__(self, setup: Setup, sizes: Sizes) -> None:
         """G1 with its first weights; see `TrainableMethod`."""
         seed_torch(Stream.WEIGHTS, setup.seed)
-        super().__init__(setup, {"G1": new_g1(setup.train.network, *sizes, self.SAMPLER)})
+        super().__init__(setup, {"G1": new_g1(setup.train.network, *sizes, self.SAMPLER, setup.slices)})
 
     @staticmethod
     def open_data(files: Mapping[str, Sequence[Path]], setup: Setup) -> PairBatches:
@@ -61,7 +61,7 @@ class Posterior(GeneratorTraining):
         return self.finish(values, found, number, learning_rate)
 
     def draws(self, a: Tensor, samples: Sequence[int]) -> Tensor:
-        """Draws of scans [n, 1, h, w], with the random planes of these samples: [DRAWS, n, 1, scale * h, scale * w].
+        """Draws of scans [n, slices, h, w] with the random planes of these samples: [DRAWS, n, 1, scale * h, ...].
 
         What does not depend on the planes is computed once.
         """
@@ -76,19 +76,19 @@ class Posterior(GeneratorTraining):
     def gigaflops_per_pair(cls, setup: Setup, sizes: Sizes) -> float:
         """Of DRAWS draws of a patch, forth and back; see `TrainableMethod`."""
         with torch.device("meta"), FlopCounterMode(display=False) as counter:
-            g1, side = build_g1(setup.train.network, scale_of(sizes), cls.SAMPLER), sizes[0]
+            g1, side = build_g1(setup.train.network, scale_of(sizes), cls.SAMPLER, setup.slices), sizes[0]
             planes = [torch.zeros(DRAWS, 1, scale * side, scale * side) for scale in g1.noise_scales]
-            _draw(g1, torch.zeros(1, 1, side, side), planes).sum().backward()
+            _draw(g1, torch.zeros(1, setup.slices, side, side), planes).sum().backward()
         return counter.get_total_flops() / 1e9
 
 
 def _draw(g1: nn.Module, a: Tensor, planes: Sequence[Tensor]) -> Tensor:
-    """G1 of A [n, 1, h, w] with DRAWS sets of planes [DRAWS n, ...]: [DRAWS n, 1, scale * h, scale * w]."""
+    """G1 of A [n, slices, h, w] with DRAWS sets of planes [DRAWS n, ...]: [DRAWS n, 1, scale * h, scale * w]."""
 
     def repeat(x: Tensor) -> Tensor:
         return x.repeat(DRAWS, 1, 1, 1)
 
-    features = g1.trunk(a)
+    features, a = g1.trunk(a), own_slice(a)
     if not hasattr(g1, "share"):
         return g1.magnify(repeat(a), repeat(features), planes)
     return g1.finish([repeat(x) for x in g1.share(a, features)], planes)

@@ -28,7 +28,7 @@ class Regression(GeneratorTraining):
     def __init__(self, setup: Setup, sizes: Sizes) -> None:
         """G1 with its first weights; see `TrainableMethod`."""
         seed_torch(Stream.WEIGHTS, setup.seed)
-        g1 = new_g1(setup.train.network, *sizes)
+        g1 = new_g1(setup.train.network, *sizes, slices=setup.slices)
         silence(g1)
         super().__init__(setup, {"G1": g1})
 
@@ -57,5 +57,5 @@ def open_pairs(files: Mapping[str, Sequence[Path]], setup: Setup) -> PairBatches
         batch_size=settings.batch_size, augment=settings.augment, window_hu=setup.window_hu, seed=setup.seed,
         scanner=setup.scanner, noise_range=method.noise_range if method.seen_by == "drawn" else None,
         measured=[power for table in files.get("scanner_table") or () for power in read_noise(table)],
-        device=setup.processes.device,
+        slices=setup.slices, device=setup.processes.device,
     )  # fmt: skip

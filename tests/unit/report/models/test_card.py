@@ -50,7 +50,8 @@ def trained(tmp_path, monkeypatch):
             "settings": {"method": method, "scanner": SCANNER}, "microsr": "0.2.0", "code": "c0de",
             "inputs": [["/".join(path.parts[-2:]), checksum(path)] for path in inputs],
         }  # fmt: skip
-        save_generator(model, build_g1("compact", 8, True), FACTS | {"provenance": provenance} | facts)
+        g1 = build_g1("compact", 8, True, facts.get("slices", 1))
+        save_generator(model, g1, FACTS | {"provenance": provenance} | facts)
         if records:
             write_run(model.with_name("run.json"), "train", {}, inputs, 1.0)
         return model
@@ -80,6 +81,13 @@ def test_it_says_what_the_model_is_and_is_not_for(trained):
     assert said["microsr"] == ["0.2.0"] and said["version of the training's code"] == ["c0de"]
     assert "**Not for diagnosis.**" in text and "within 15 % of 0.625 mm" in " ".join(text.split())
     assert "- diagnosis, or any decision about a patient;" in text and "under no licence yet" in " ".join(text.split())
+
+
+def test_it_says_which_slices_the_model_sees(trained):
+    assert rows(card(trained()))["slices it sees"] == ["the one that it magnifies"]
+    several = [rows(card(trained(slices=3, slice_mm=apart)))["slices it sees"][0] for apart in ([0.6, 0.6], [0.5, 1.0])]
+    assert several[0] == "3, the one that it magnifies in the middle, 0.6 mm apart"
+    assert several[1].endswith(", 0.5 to 1 mm apart")
 
 
 def test_it_says_of_each_case_whether_it_is_simulated(trained):

@@ -148,3 +148,36 @@ def test_a_training_from_pairs_gives_a_model_that_magnifies(kind, files, tmp_pat
     images = [upsample_slice(hu, 0, Generator(model / "generator.pt"), draw=draw) for draw in (0, 1)]
     assert images[0].shape == (96, 112)
     assert np.array_equal(*images) == (kind == "regression"), "draws differ where there is something to draw"
+
+
+@pytest.mark.parametrize("kind", ["regression", "posterior"])
+def test_a_model_of_neighbouring_slices_says_so_and_sees_them(kind, files, tmp_path):
+    scans = np.load(files["scans"][0]).repeat(3, axis=0)
+    np.save(tmp_path / "scans.npy", scans + 40 * (np.arange(len(scans)) % 3)[:, None, None].astype(np.int16))
+    table = pd.read_csv(files["scan_table"][0]).assign(slice_mm=[0.5, 0.7] * 12, before=1, after=1)
+    write_csv(tmp_path / "scans.csv", table)
+    several = files | {"scans": [tmp_path / "scans.npy"], "scan_table": [tmp_path / "scans.csv"]}
+    model, settings = tmp_path / "model", SETTINGS.model_copy(update={"start_steps": 1})
+    train.train(
+        several, model, tmp_path / "state", settings=settings, method=config.KINDS[kind](slices=3),
+        window_hu=(-1000.0, 400.0), seed=5, compute=config.Compute(device="cpu"), scanner=config.Scanner(),
+    )  # fmt: skip
+    facts = torch.load(model / "generator.pt", weights_only=True)["facts"]
+    assert facts["slices"] == 3 and facts["slice_mm"] == [0.5, 0.7]
+    upsampler = Generator(model / "generator.pt")
+    hu = np.random.default_rng(1).normal(-700, 150, (3, 12, 14)).astype(np.float32)
+    image = upsample_slice(hu, 0, upsampler)
+    assert image.shape == (96, 112)
+    for k in (0, 2):
+        other = hu.copy()
+        other[k] += 100
+        assert np.abs(upsample_slice(other, 0, upsampler) - image).max() > 0.01
+
+
+def test_a_single_slice_says_nothing_of_neighbours(files, tmp_path):
+    train.train(
+        files, tmp_path, tmp_path / "state", settings=SETTINGS, method=config.PosteriorMethod(),
+        window_hu=(-1000.0, 400.0), seed=5, compute=config.Compute(device="cpu"), scanner=config.Scanner(),
+    )  # fmt: skip
+    facts = torch.load(tmp_path / "generator.pt", weights_only=True)["facts"]
+    assert not {"slices", "slice_mm"} & facts.keys()
