@@ -34,6 +34,7 @@ STEPS = {
     "train": "train a method: the modified CycleGAN, or another kind",
     "superresolve": "super-resolve a clinical CT",
     "gather": "put the parts of a super-resolved volume together that several jobs made",
+    "channels": "lay volumes of one scan together as the channels of one OME-Zarr, for viewers",
     "export": "write a volume as NIfTI, NRRD, MetaImage, DICOM or OME-Zarr, or a model as safetensors with its card",
     "info": "say what a scan, volume, patch set or model is",
     "provenance": "say how a result was made, back to the input files",

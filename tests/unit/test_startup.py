@@ -18,6 +18,7 @@ COMMANDS = {
     "info no.ome.zarr": (),
     "provenance --help": (),
     "gather --help": (),
+    "channels --help": (),
     "export --help": (),
     "patches --help": (),
     "pairs --help": (),

@@ -33,6 +33,7 @@ STEPS = {
     "train": "microsr.training.train",
     "superresolve": "microsr.inference.superresolve",
     "gather": "microsr.inference.gather",
+    "channels": "microsr.inference.channels",
     "export": "microsr.inference.export",
     "export.model": "microsr.report.models.export",
     "features": "microsr.evaluation.tissue_features",

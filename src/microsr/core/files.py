@@ -64,6 +64,15 @@ def put_in_place(whole: Path, path: Path) -> None:
     remove(old)
 
 
+def link_or_copy(file: Path, place: Path) -> None:
+    """Give a file a second name, where its folder need not exist; on another disk, or one without links, a copy."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(file, place)
+    except OSError:
+        shutil.copy2(file, place)
+
+
 def write_csv(path: Path, table: Any, **how: Any) -> None:
     """Write a data frame without its index; how: further options of its `to_csv`. Errors as `replacing`."""
     with replacing(path) as temporary:

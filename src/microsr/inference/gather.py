@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 from microsr.core.errors import UserError
-from microsr.core.files import replacing
+from microsr.core.files import link_or_copy, replacing
 from microsr.core.provenance import run_file, write_run
 
 SAME = ("settings", "inputs")
@@ -70,11 +68,7 @@ def _link(part: Path, whole: Path) -> None:
         if file.is_dir():
             place.mkdir(parents=True, exist_ok=True)
         elif not place.exists():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(file, place)
-            except OSError:  # another disk, or one without links
-                shutil.copy2(file, place)
+            link_or_copy(file, place)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

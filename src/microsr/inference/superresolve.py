@@ -42,6 +42,7 @@ from microsr.preprocessing.plausible import check_clinical
 from microsr.volume.alignment import open_clinical
 from microsr.volume.slices import Slices, take_slices
 from microsr.volume.storage import Volume, is_volume, magnified_geometry
+from microsr.volume.viewing import image_window
 
 UNLIKE = 0.15
 """Pixel sizes that differ by more than this share are worth a warning: so much do scans of one protocol differ."""
@@ -83,6 +84,7 @@ def open_input(
         volume = read_scan(chosen.model_copy(update={"slices": wider}))
     check_clinical(volume, str(path), organ == "lung")
     volume = clinical_hu(volume, str(path), organ == "lung")
+    volume.attributes["organ"] = organ
     first, _ = volume.attributes.pop("slices", (0, 0))
     return volume if part == "all" else _number_as_whole(volume, first)
 
@@ -320,7 +322,8 @@ def _geometry(volume: Volume, wanted: list[int], region: Region, scale: int, fac
     place = {} if (region[0].start, region[1].start) == (0, 0) else {"corner": [part.start for part in region]}
     facts = {"unit": volume.unit} | facts
     unit = facts.pop("unit")
-    attributes = kept | {"scale": scale, "slices": wanted} | place | describe_output(scale) | facts
+    shown = {"display": list(image_window(volume))}
+    attributes = kept | {"scale": scale, "slices": wanted} | place | shown | describe_output(scale) | facts
     return geometry | {"unit": unit, "attributes": attributes}
 
 

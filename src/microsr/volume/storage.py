@@ -3,7 +3,8 @@
 Voxels are indexed [slice, row, column]; spacing, origin and direction are in the order x, y, z (column, row, slice) and
 in patient coordinates (LPS, mm), as in SimpleITK. OME-Zarr has no direction: its axes bear the names of the patient's
 axes that they run along, an axis that runs against one is stored the other way round (and so opened again), and the
-attribute `microsr` holds the full geometry of the array as it is stored.
+attribute `microsr` holds the full geometry of the array as it is stored. `microsr.volume.viewing` says with which grey
+scale a viewer opens it.
 
 A volume may have further levels, each with half the rows and columns of the one before, for programs that show it. No
 chunk holds two slices at any level, so several processes may write slices of one volume, and volumes that were created
@@ -26,6 +27,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from microsr import config
 from microsr.core.errors import UserError, brief
+from microsr.volume import viewing
 from microsr.volume.orientation import Reversed, nearest_axes, stored_order
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -64,6 +66,7 @@ class _Attributes(BaseModel):
     corner: Annotated[list[Index], Field(min_length=2, max_length=2)] = []
     independent_slices: bool = False
     source: dict[str, Any] = {}
+    display: Annotated[list[Number], Field(min_length=2, max_length=2)] = []
 
 
 class _Facts(BaseModel):
@@ -157,7 +160,9 @@ def create_volume(
     group = zarr.create_group(str(path))
     order = stored_order(volume.direction)
     stored = _turn(volume, shape, order)
-    group.attrs["ome"] = _multiscale("voxels", stored, len(shapes))
+    shown = viewing.channel(volume)
+    omero = {} if shown is None else {"omero": {"channels": [shown], "rdefs": {"model": "greyscale"}}}
+    group.attrs["ome"] = _multiscale("voxels", stored, len(shapes)) | omero
     group.attrs["microsr"] = {
         "spacing": list(map(float, stored.spacing)),
         "origin": list(map(float, stored.origin)),

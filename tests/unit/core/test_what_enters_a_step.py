@@ -21,6 +21,7 @@ ALLOWED = {
     "train": {"core", "physics", "networks", "preprocessing", "training"},
     "superresolve": IMPORTED | {"preprocessing", "networks", "inference"},
     "gather": {"inference"},
+    "channels": IMPORTED | {"inference"},
     "export": IMPORTED | {"inference"},
     "export.model": {"core", "physics", "networks", "preprocessing", "training", "evaluation", "report"},
     "features": IMPORTED | {"preprocessing", "evaluation"},

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from microsr.physics.scanner import KERNELS
 from microsr.physics.tissues import Tissue
 from microsr.volume import alignment
 from microsr.volume.storage import Volume, create_volume, open_volume
+from microsr.volume.viewing import ERROR_WINDOW
 
 PROTOCOL = "truth"
 LUNG_TISSUES = tuple(tissue for tissue in Tissue if tissue is not Tissue.OUTSIDE)
@@ -84,7 +85,8 @@ def rows(
         crossings = airways.crossings(reference.airways, truth, slices, bronchioles.BINS_MM[-1])
     scale = sr.shape[1] // len(mask[slices[0]])
     measures = _Measures(sr, settings.data_range_hu, KERNELS[scanner.kernel], np.asarray(mask[slices[0]]).shape)
-    volume = create_volume(maps, sr.shape, sr)[0] if maps is not None else None
+    shown = replace(sr, attributes={**sr.attributes, "display": list(ERROR_WINDOW)})
+    volume = create_volume(maps, sr.shape, shown)[0] if maps is not None else None
     progress = Progress(len(slices), "slices")
 
     def compare_slices() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
