@@ -9,10 +9,12 @@ from microsr.config.arguments import (
     add_flags,
     add_method_flags,
     add_scale,
+    add_scan_flags,
     flags,
     from_flags,
     method_from_flags,
     named_paths,
+    scan_from_flags,
 )
 from microsr.config.cases import OF_CASES, REFERENCES, Cases, MicroScan, Scanner, Simulate
 from microsr.config.compute import OF_TRAINING, Compute
@@ -109,6 +111,7 @@ __all__ = [
     "add_flags",
     "add_method_flags",
     "add_scale",
+    "add_scan_flags",
     "describe",
     "flags",
     "from_flags",
@@ -116,6 +119,7 @@ __all__ = [
     "method_from_flags",
     "named_paths",
     "nearest_scale",
+    "scan_from_flags",
     "trials_of",
     "with_trials",
 ]

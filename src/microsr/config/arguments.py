@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from microsr.config.loading import describe
 from microsr.config.methods import KIND, KINDS, Method, TrainedMethod
 from microsr.config.section import DEFAULT_SCALE, SCALES, SLICES, Section
+from microsr.config.sheet import OF_A_SCAN, Scan
 from microsr.core.errors import UserError
 from microsr.core.registry.methods import METHODS
 
@@ -57,6 +58,30 @@ def add_scale(parser: argparse.ArgumentParser, default: int | None = DEFAULT_SCA
     said = ", ".join(map(str, SCALES))
     text = f"clinical pixel / pixel of the super-resolved grid: {said}" + (f" (default: {default})" if default else "")
     parser.add_argument("--scale", type=int, choices=SCALES, default=default, help=text + more)
+
+
+def add_scan_flags(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the flags that say which part of an input is meant, and its spacing: those of `Scan`."""
+    parser.add_argument("--series", help="DICOM SeriesInstanceUID, or path of a data set in HDF5, if there are several")
+    parser.add_argument("--slices", help="range of slices first:end, end excluded")
+    parser.add_argument("--spacing", help="mm as X, XxY or XxYxZ; overrides the file's")
+    parser.add_argument("--resample", help="even: put DICOM slices that are uneven or tilted on an even grid")
+    parser.add_argument("--level", type=int, help="resolution level of an OME-Zarr or N5 store, 0 the finest")
+    parser.add_argument("--region", help="rows and columns first:end,first:end, ends excluded")
+
+
+def scan_from_flags(ns: argparse.Namespace) -> Scan:
+    """The input `ns.input`, as the flags of `add_scan_flags` say.
+
+    Raises
+    ------
+    UserError
+        One of them is malformed.
+    """
+    try:
+        return Scan(path=ns.input, **{key: getattr(ns, key) for key in OF_A_SCAN})
+    except ValidationError as error:
+        raise UserError(describe(error, "command line")) from None
 
 
 def add_method_flags(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,8 @@ from typing import TypeVar
 
 import numpy as np
 
+UPSAMPLING = 0.9
+"""Resampling to as little as this share of the voxel size passes for none: it makes no detail."""
 BAND = 32
 """New rows or columns that are computed at once, from the old ones that they have a share in."""
 ALONE = 1 << 18

@@ -34,15 +34,8 @@ from microsr.preprocessing.calibration import Mapping as Calibrated
 from microsr.preprocessing.hounsfield import as_int16
 from microsr.preprocessing.masks import Padding
 from microsr.preprocessing.plausible import check_micro
-from microsr.preprocessing.resampling import bands, in_plane, interpolation_weights
-from microsr.preprocessing.volumes import (
-    CALIBRATION_SLICES,
-    UPSAMPLING,
-    add_scan_flags,
-    outline_and_calibrate,
-    read_given_mask,
-    scan_from_flags,
-)
+from microsr.preprocessing.regions.find import CALIBRATION_SLICES, outline_and_calibrate, read_given_mask
+from microsr.preprocessing.resampling import UPSAMPLING, bands, in_plane, interpolation_weights
 from microsr.volume.slices import in_order
 from microsr.volume.storage import Volume, is_volume, magnified_geometry, open_volume
 
@@ -68,7 +61,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "input", metavar="MICRO", help="uCT volume: file, folder of 2-D images or of a DICOM series, or URL of a store"
     )
-    add_scan_flags(parser)
+    config.add_scan_flags(parser)
     parser.add_argument("--mask_file", help="label volume on the uCT's grid, for the calibration; for mask file")
     parser.add_argument(
         "--output", type=Path, required=True, help="clinical CT: .nii, .nii.gz, .nrrd, .mha, .ome.zarr; DICOM: a folder"
@@ -89,7 +82,7 @@ def main(namespace: argparse.Namespace) -> None:
     outputs = {"clinical": namespace.output}
     outputs |= {name: path for name in KNOWN if (path := getattr(namespace, name)) is not None}
     scan_micro(
-        scan_from_flags(namespace), outputs, namespace.case, namespace.seed,
+        config.scan_from_flags(namespace), outputs, namespace.case, namespace.seed,
         config.from_flags(namespace, config.MicroVolume), config.from_flags(namespace, config.Scanner),
         config.from_flags(namespace, config.MicroScan).slice_spacing_mm, namespace.format, namespace.mask_file,
         namespace.scale,

@@ -18,11 +18,10 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from microsr import config
 from microsr.config import ClinicalVolume, MicroVolume
-from microsr.config.sheet import OF_A_SCAN, Scan
+from microsr.config.sheet import Scan
 from microsr.core import code_version
 from microsr.core.errors import UserError
 from microsr.core.files import replacing, write_csv
@@ -30,23 +29,15 @@ from microsr.core.progress import Progress, logger
 from microsr.core.provenance import checksums_beside, write_run
 from microsr.formats.readers import read_scan
 from microsr.preprocessing import resampling
-from microsr.preprocessing.calibration import Mapping, Sample, fit
-from microsr.preprocessing.components import Masks
 from microsr.preprocessing.hounsfield import as_int16, clinical_hu
-from microsr.preprocessing.masks import Padding, at_full_size, coarse_factor, lung_mask, specimen_outline
+from microsr.preprocessing.masks import Padding
 from microsr.preprocessing.plausible import check_clinical, check_micro
-from microsr.preprocessing.regions.given import read_mask
-from microsr.preprocessing.regions.values import values_outline
+from microsr.preprocessing.regions.find import find_region, outline_and_calibrate, read_given_mask
 from microsr.preprocessing.regridding import Regridded
 from microsr.preprocessing.resampling import Axis
 from microsr.volume.chunks import SliceWriter
-from microsr.volume.slices import Slices, in_order, refuse_constant
+from microsr.volume.slices import in_order, refuse_constant
 from microsr.volume.storage import Volume, create_volume, open_volume
-
-CALIBRATION_SLICES = 32
-"""The calibration looks at about this many slices, evenly spread."""
-UPSAMPLING = 0.9
-"""Resampling to as little as this share of the voxel size passes for none."""
 
 
 def import_clinical(scan: Scan, case: str, settings: ClinicalVolume, output: Path, mask: str | None = None) -> None:
@@ -69,7 +60,7 @@ def import_clinical(scan: Scan, case: str, settings: ClinicalVolume, output: Pat
         volume = clinical_hu(volume, scan.path, settings.is_lung)
         if not settings.is_lung:
             logger.info("another organ than the lung: not checked to be a chest CT; metrics of lungs are left out")
-        region = _find_region(settings, mask, scan, grey, volume, output.parent)
+        region = find_region(settings, mask, scan, grey, volume, output.parent)
         facts = {"case": case, "modality": "clinical", "mask": settings.mask}
         facts["organ"] = "lung" if settings.is_lung else "other"
         volume = replace(volume, attributes={**facts, **volume.attributes})
@@ -91,40 +82,6 @@ def _amount(settings: ClinicalVolume, millilitres: float) -> str:
     if settings.mask == "lung":
         return f"lung {millilitres / 1e3:.2f} L"
     return f"mask {millilitres / 1e3:.2f} L" if millilitres > 100 else f"mask {millilitres:.3g} mL"
-
-
-def _find_region(
-    settings: ClinicalVolume, mask: str | None, scan: Scan, grey: Volume, volume: Volume, scratch: Path
-) -> Slices:
-    """Where patches and metrics of a clinical CT come from; grey: as it was read, volume: in HU."""
-    hu, padding = volume.array, volume.array.padding
-    if settings.mask == "file":
-        given = read_mask(_require_mask(mask, "clinical", scan), scan, grey, scratch)
-        return Slices(lambda z: given[z] & ~padding[z], hu.shape, bool)
-    if settings.mask == "none":
-        return Slices(lambda z: ~padding[z], hu.shape, bool)
-    try:
-        if settings.mask == "lung":
-            return lung_mask(hu, volume.spacing, settings, padding)
-        outline = values_outline(hu, volume.spacing[:2], settings, padding)
-    except UserError as error:
-        raise UserError(f"{scan.path}: {error}") from None
-    return Slices(lambda z: outline[z] & ~padding[z], hu.shape, bool)
-
-
-def read_given_mask(settings: MicroVolume, mask: str | None, scan: Scan, volume: Volume, scratch: Path) -> Masks | None:
-    """The mask of a uCT that is in a file, if that is asked for; mask: its path."""
-    return read_mask(_require_mask(mask, "micro", scan), scan, volume, scratch) if settings.mask == "file" else None
-
-
-def _require_mask(mask: str | None, modality: str, scan: Scan) -> str:
-    """The path of the mask that is asked for."""
-    if mask is None:
-        raise UserError(
-            f"{scan.path}: volumes.{modality}.mask is file, but no file is given; fill {modality}_mask in the sheet "
-            "(--mask_file of the command), or choose another mask"
-        )
-    return mask
 
 
 def import_as_is(scan: Scan, case: str, modality: str, output: Path) -> None:
@@ -240,58 +197,6 @@ def _open_scan(scan: Scan, output: Path) -> Volume:
     return read_scan(scan, output.parent)
 
 
-def outline_and_calibrate(
-    volume: Volume,
-    settings: MicroVolume,
-    padding: Padding,
-    where: str,
-    scratch: Path,
-    given: Masks | None = None,
-) -> tuple[Slices, Mapping]:
-    """Mask of the specimen at full size, and the calibration, from grey values as scanned.
-
-    where: the file, for messages. scratch: folder of a temporary file. given: the mask, where it is a file.
-
-    Raises
-    ------
-    UserError
-        There is no specimen, or no calibration.
-    """
-    array = volume.array
-    # Of a mask that is given, few slices may hold anything: it is those that the calibration looks at.
-    known = range(len(array)) if given is None else [z for z in range(len(array)) if given.packed_slice(z)]
-    chosen = np.asarray(known)[np.unique(np.linspace(0, len(known) - 1, CALIBRATION_SLICES).astype(int))]
-    few = (len(chosen), *array.shape[1:])
-    fields = Slices(lambda n: ~padding[int(chosen[n])], few, bool)
-    sample = Sample(Slices(lambda n: array[int(chosen[n])], few, array.dtype), fields)
-    try:
-        specimen = _make_specimen(volume, settings, padding, sample, scratch, given)
-        specimens = Slices(lambda n: specimen[int(chosen[n])] & fields[n], few, bool)
-        if not any(s.any() for s in specimens):
-            raise UserError("holds no specimen: no region denser than air; check that dense tissue is bright")
-        return specimen, fit(settings.calibration, sample, specimens)
-    except UserError as error:
-        refuse_constant(min(grey.min() for grey in array), max(grey.max() for grey in array), where)
-        raise UserError(f"{where}: {error}") from None
-
-
-def _make_specimen(
-    volume: Volume, settings: MicroVolume, padding: Padding, sample: Sample, scratch: Path, given: Masks | None
-) -> Slices:
-    """Mask of the specimen at full size, found when a slice is asked for."""
-    array, independent = volume.array, bool(volume.attributes.get("independent_slices"))
-    if given is not None:
-        return given
-    if settings.mask == "none":
-        return Slices(lambda z: ~padding[z], array.shape, bool)
-    if settings.mask == "values":
-        factor = coarse_factor(array.shape[1:])
-        outline = values_outline(array, volume.spacing[:2], settings, padding, factor, independent)
-    else:
-        outline = specimen_outline(array, sample.levels, independent, padding, scratch)
-    return Slices(lambda z: at_full_size(outline[z], array.shape[1:]), array.shape, bool)
-
-
 def _sampling(
     volume: Volume, settings: MicroVolume, like: Path | None, scale: int, where: str
 ) -> tuple[Axis, Axis, Axis]:
@@ -307,7 +212,7 @@ def _sampling(
     else:
         target = _target(settings, like, scale, where)
         coarsest = max(volume.spacing[: 2 if independent else 3])
-        if target < UPSAMPLING * coarsest:
+        if target < resampling.UPSAMPLING * coarsest:
             raise UserError(
                 f"{where}: its voxels of {coarsest:g} mm are coarser than the matched pixel size of {target:g} mm; set "
                 "volumes.micro.sampling to native, or a larger matched_spacing_mm"
@@ -377,16 +282,6 @@ def _record(output: Path, settings: Any, scan: Scan, started: float, checksums: 
     write_run(output, "volumes", chosen, checksums, started, **facts)
 
 
-def add_scan_flags(parser: argparse.ArgumentParser) -> None:
-    """Give `parser` the flags that say which part of an input is meant, and its spacing: those of `Scan`."""
-    parser.add_argument("--series", help="DICOM SeriesInstanceUID, or path of a data set in HDF5, if there are several")
-    parser.add_argument("--slices", help="range of slices first:end, end excluded")
-    parser.add_argument("--spacing", help="mm as X, XxY or XxYxZ; overrides the file's")
-    parser.add_argument("--resample", help="even: put DICOM slices that are uneven or tilted on an even grid")
-    parser.add_argument("--level", type=int, help="resolution level of an OME-Zarr or N5 store, 0 the finest")
-    parser.add_argument("--region", help="rows and columns first:end,first:end, ends excluded")
-
-
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Sub-commands clinical, micro, truth, thick_truth, labels, downsample, registered and table."""
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -402,7 +297,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--input", required=True, help="file, folder of a DICOM series or of 2-D images, or URL of a store"
         )
-        add_scan_flags(sub)
+        config.add_scan_flags(sub)
         sub.add_argument("--output", type=Path, required=True, help="volume in the working format (<name>.ome.zarr)")
         if name == "clinical":
             sub.add_argument("--mask_file", help="label volume on the scan's grid; for mask file")
@@ -432,7 +327,7 @@ def main(ns: argparse.Namespace) -> None:
     if ns.command in ("downsample", "registered"):
         _step(f"volumes.{ns.command}").run(ns)
         return
-    scan = scan_from_flags(ns)
+    scan = config.scan_from_flags(ns)
     ns.output.parent.mkdir(parents=True, exist_ok=True)
     if ns.command == "clinical":
         import_clinical(scan, ns.case, config.from_flags(ns, ClinicalVolume), ns.output, ns.mask_file)
@@ -445,17 +340,3 @@ def main(ns: argparse.Namespace) -> None:
 def _step(name: str) -> ModuleType:
     # By name: a change there, or in the metrics that it uses, makes no imported volume old (see `code_version`).
     return importlib.import_module(code_version.STEPS[name])
-
-
-def scan_from_flags(ns: argparse.Namespace) -> Scan:
-    """The input `ns.input`, as the flags of `add_scan_flags` say.
-
-    Raises
-    ------
-    UserError
-        One of them is malformed.
-    """
-    try:
-        return Scan(path=ns.input, **{key: getattr(ns, key) for key in OF_A_SCAN})
-    except ValidationError as error:
-        raise UserError(config.describe(error, "command line")) from None

@@ -1,1 +1,1 @@
-"""Masks of what is no lung and no inflated specimen: by a range of values, or given as a file."""
+"""Where patches and metrics of a scan come from: in a lung or a specimen, by a range of values, or given as a file."""

@@ -28,6 +28,7 @@ from microsr.physics.pooling import average_pool
 from microsr.preprocessing.downsample import pooled_mask
 from microsr.preprocessing.hounsfield import AIR_HU, as_int16
 from microsr.preprocessing.registered.transform import Affine, read_transform
+from microsr.preprocessing.resampling import UPSAMPLING
 from microsr.volume import alignment
 from microsr.volume.storage import Volume, create_volume, magnified_geometry, open_mask, open_volume
 
@@ -35,8 +36,6 @@ REACH = 3.0
 """The slice profile, a Gaussian, is followed up to so many standard deviations."""
 KNOWN_SHARE = 0.95
 """Share of the slice profile that must lie in the specimen for a mean over it."""
-UPSAMPLING = 0.9
-"""A uCT's voxels may be larger than a fine pixel by this share of it: resampling makes no detail."""
 MARGIN = 8
 """Voxels around what is interpolated, which the spline's coefficients depend on."""
 MOST_VOXELS = 1 << 22
