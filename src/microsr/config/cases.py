@@ -47,8 +47,8 @@ class MicroScan(Section):
     """
 
     micro: bool = False
-    """Each case of the sheet that has uCT but no clinical CT gets one, made by scanning its uCT; all but a training
-    case its truth, too.
+    """Make a clinical CT, by scanning the uCT, for each case of the sheet that has uCT but no clinical CT. A validation
+    or test case also gets its truth.
     """
     slice_spacing_mm: Positive = 0.6
     """Distance of the slices of these scans, mm."""
@@ -113,16 +113,16 @@ class Simulate(Section):
     vessels and airways stay as they are.
     """
     scanner: Annotated[dict[str, Any], AfterValidator(_other_scanner)] = {}
-    """Keys of the section `scanner` in which the scanner of all clinical scans is another one than is stated there:
-    what trains with the stated one is then wrong about it.
+    """Keys of the section `scanner` in which the true scanner of all clinical scans differs from the stated one:
+    trainings use the stated one, and so are wrong about it.
     """
     further_scans: Annotated[dict[Name, Annotated[dict[str, Any], AfterValidator(_other_scanner)]], Field()] = {}
     """Further scans of each test lung by scanners that differ in these keys of `scanner`, by name, as
     {D45: {kernel: D45}}: nothing is trained with them, and each has tables of its own.
     """
     further_cases: Count | None = None
-    """Of how many test lungs, the first ones, there are further scans, and on how many models other than the pooled
-    ones are tested; null: all.
+    """Number of test lungs, from the first, that get further scans, and on which models other than the pooled ones are
+    tested; null: all.
     """
     further_specimens: Annotated[dict[Name, Annotated[dict[str, Any], AfterValidator(_other_specimen)]], Field()] = {}
     """Further specimens of each training lung, by name, that differ in `specimen` or `micro_offset_hu`, as

@@ -17,7 +17,7 @@ class Compute(Section):
     threads: Count = 1
     """CPU threads of an inference, or of each process of a training."""
     devices: Count = 1
-    """Processes on a node that share each training step: one a GPU, or several on a CPU."""
+    """Processes on a node that share each training step: one for each GPU, or several on a CPU."""
     nodes: Count = 1
     """Nodes that share each training step, inside one Slurm job."""
     accumulate: Count = 1
@@ -27,11 +27,11 @@ class Compute(Section):
     it was not measured (docs/training.md).
     """
     deterministic: bool = False
-    """On a GPU: the same weights from the same seed, bit for bit, but slower. On a CPU it is so always."""
+    """On a GPU: the same seed gives the same weights, bit for bit, but slower. On a CPU this is always so."""
     checkpoint_minutes: Positive = 5.0
     """A killed training loses at most about this much work, minutes."""
     retries: Annotated[int, Field(ge=0)] = 2
-    """A training that was cut off (time limit, lost node, memory) is started again at most so often, and goes on."""
+    """How often a training that was cut off (time limit, lost node, memory) is started again. It then continues."""
     tile: Literal["auto"] | Annotated[int, Field(ge=16)] = "auto"
     """Side of the square that is magnified at once, clinical pixels; bounds the memory. auto: what suits the device."""
     parts: Count = 1

@@ -14,9 +14,7 @@ class Evaluate(Section):
     """Metrics."""
 
     split: Literal["test", "validation"] = "test"
-    """The cases that methods are tested on. validation: those that settings are chosen by; the test cases are then not
-    looked at.
-    """
+    """Cases on which methods are tested. validation: those for choosing settings; test cases are then not used."""
     data_range_hu: Positive = 1400.0
     """Data range of PSNR and SSIM, HU; the width of the intensity window."""
     further_protocols: list[Literal[*ASKED_FOR]] = []
@@ -28,22 +26,20 @@ class Evaluate(Section):
         "truth.bronchiole_detected",
         "no_reference.spectrum_distance",
     ]
-    """Metrics by whose mean rank on the validation cases a trial of a search is chosen, or a model of a training."""
+    """Metrics for choosing a trial of a search, or a model of a training: by the mean rank on validation cases."""
     feature_steps: Annotated[int, Field(ge=2)] = 400
-    """Steps of the small network whose features the protocol distribution compares; fewer are quicker, and their
-    distances tell less.
+    """Steps of the small network whose features the protocol distribution compares; fewer are quicker, but
+    make the distances less informative.
     """
     validate_simulation: bool = False
-    """Measure the simulated lung and scanner beside published figures: figures/validation, of a simulated lung made for
-    it.
-    """
-    validate_metrics: bool = False
-    """Show the metrics images whose faults are known: figures/metrics_validation, of two small lungs simulated
+    """Measure the simulated lung and scanner beside published figures: figures/validation, from a simulated lung made
     for it.
     """
+    validate_metrics: bool = False
+    """Try the metrics on images with known faults: figures/metrics_validation, from two small simulated lungs."""
     kernel_pair: Annotated[list[str], Field(max_length=2)] = []
-    """One scan reconstructed with two kernels, [sharp, soft]: files under cases.data_root by which validate_simulation
-    tests the simulated scanner's PSF; empty: none.
+    """One scan reconstructed with two kernels, [sharp, soft]: files under cases.data_root. validate_simulation uses
+    them to test the simulated scanner's PSF; empty: none.
     """
 
     @model_validator(mode="after")

@@ -23,11 +23,11 @@ class Search(Section):
     """Trials of settings: each is a method of its own, named <method>-<number>."""
 
     trials: Annotated[int, Field(ge=0)] = 0
-    """Trials of each trained method, the first with its settings as they stand; 0: no search."""
+    """Trials of each trained method, the first with its settings unchanged; 0: no search."""
     seed: Annotated[int, Field(ge=0)] = 1
-    """Decides what is drawn."""
+    """Seed of the random settings."""
     spaces: dict[Name, dict[str, tuple[float, float]]] = {}
-    """Of each trained method the keys that are drawn, evenly in the logarithm, and between which values, as
+    """For each trained method the keys that are drawn, and their ranges (drawn evenly in the logarithm), as
     {proposed: {losses.downsample: [1, 200], train.learning_rate: [1.0e-4, 8.0e-4]}}.
     """
 

@@ -26,13 +26,13 @@ class Superresolve(Section):
     evenly spaced ones; all of them take scale^2 times the input's size, 64 at a scale of 8.
     """
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the network's layers; auto: bfloat16 where the hardware has units for it (what it changes:
+    """Precision of the network's layers; auto: bfloat16 where the hardware has units for it (what it changes:
     docs/tiles-and-speed.md).
     """
     draws: Annotated[int, Field(ge=2)] = 16
-    """Of methods of kind mean: draws of each scan. Of a case with a truth all are kept, as metrics ask for them."""
+    """Number of draws of each scan, for methods of kind mean. With a truth all are kept: metrics need them."""
     formats: list[Literal[*EXPORTED]] = []
-    """Formats in which the super-resolved volumes are given beside the OME-Zarr that the pipeline works on."""
+    """Further formats of the super-resolved volumes, beside the OME-Zarr on which the pipeline works."""
 
     @field_validator("slices", mode="before")
     @classmethod

@@ -27,13 +27,13 @@ class ClinicalVolume(Section):
     file: the sheet's column clinical_mask; none: the whole volume, without padding.
     """
     organ: Literal["lung", "other"] | None = None
-    """other: leaves out what is meant for lungs alone, as the check that it is a chest CT; null: lung if the mask is
-    lung, else other.
+    """other: leave out what is meant for lungs alone, such as the check for a chest CT; null: lung if the mask is lung,
+    else other.
     """
     lung_below_hu: float = -400.0
     """lung: voxels below this HU, away from the outside air, are lung before holes are closed."""
     mask_range: MaskRange = None
-    """values: lowest and highest HU of what is looked for."""
+    """values: lowest and highest HU inside the mask."""
     closing_mm: Weight = 4.0
     """lung, values: vessels, tumours and gaps up to about this thickness, mm, are taken into the mask."""
     fill_mm: Weight = 30.0
@@ -102,7 +102,7 @@ class MicroVolume(Section):
     file: the sheet's column micro_mask; none: the whole volume, without padding.
     """
     mask_range: MaskRange = None
-    """values: lowest and highest grey value, before the calibration, of what is looked for."""
+    """values: lowest and highest grey value inside the mask, before the calibration."""
     closing_mm: Weight = 1.0
     """values: gaps up to about this thickness, mm, are taken into the mask."""
     fill_mm: Weight = 30.0
