@@ -46,6 +46,8 @@ from microsr.training.passes import gigaflops_per_pair
 NETWORKS = ("resnet", "efficient", "compact")
 EPOCHS, CASES, PATCHES, BATCH = 200, 5, 2000, 8
 """Of experiments/paper.yaml."""
+SMALL = 8, 2
+"""Clinical pixels of a patch, and pairs of a step, of all in small."""
 AGREE = 0.02
 """Two trainings agree if their weights are nearer than this share of the way that they have come: a GAN magnifies
 rounding.
@@ -64,7 +66,7 @@ def a_batch(n: int, clinical_size: int, device: str, seed: int = 0) -> Batch:
 
 def a_model(network: str, size: int, device: str, **options: object) -> CycleGAN:
     """A training of the proposed method that has not begun."""
-    settings = config.Train(network=network, batch_size=BATCH)
+    settings = config.Train(network=network)
     setup = Setup(settings, config.CycleGANMethod(), 1, processes=Processes(device=device), **options)
     return CycleGAN(setup, (size, SCALE * size))
 
@@ -91,9 +93,9 @@ def weights(model: CycleGAN) -> torch.Tensor:
 
 def training_step(network: str, precision: str, compiled: bool, device: str, quick: bool) -> Row:
     """Pairs a second and memory of a step of `BATCH` pairs of the paper's patches."""
-    size, repeats = (12, 1) if quick else (32, 10)
+    (size, pairs), repeats = (SMALL, 1) if quick else ((32, BATCH), 10)
     gigabytes(device)
-    model, batch = a_model(network, size, device, precision=precision, compiled=compiled), a_batch(BATCH, size, device)
+    model, batch = a_model(network, size, device, precision=precision, compiled=compiled), a_batch(pairs, size, device)
     began = time.perf_counter()
     losses = model.step(0, batch, 1e-5)
     finish(device)
@@ -107,13 +109,13 @@ def training_step(network: str, precision: str, compiled: bool, device: str, qui
         raise RuntimeError(f"a loss is not finite: {losses}")
     seconds = statistics.median(times)
     counted = (
-        gigaflops_per_pair(config.Train(network=network), config.CycleGANMethod().losses, (size, SCALE * size)) * BATCH
+        gigaflops_per_pair(config.Train(network=network), config.CycleGANMethod().losses, (size, SCALE * size)) * pairs
     )
     steps = EPOCHS * CASES * PATCHES // BATCH
     return {
         "seconds": seconds,
         "first_seconds": first,
-        "pairs_per_second": BATCH / seconds,
+        "pairs_per_second": pairs / seconds,
         "tflop_per_second": counted / seconds / 1e3,
         "gpu_gb": gigabytes(device),
         "paper_yaml_hours_a_training": float("nan") if quick else steps * seconds / 3600,
@@ -122,7 +124,7 @@ def training_step(network: str, precision: str, compiled: bool, device: str, qui
 
 def block(network: str, device: str, quick: bool) -> Row:
     """A clinical scan to a volume on disk."""
-    size, slices = (32, 2) if quick else (512, 16)
+    size, slices = (16, 2) if quick else (512, 16)
     gigabytes(device)
     with tempfile.TemporaryDirectory() as folder:
         scan, model, output = (Path(folder) / name for name in ("scan.nii", "generator.pt", "sr.ome.zarr"))
@@ -145,17 +147,17 @@ def block(network: str, device: str, quick: bool) -> Row:
 
 def resume(device: str, quick: bool) -> Row:
     """Four steps at once, against two, a state, and two more by another model that is given the state."""
-    network, size = "compact", 12 if quick else 32
+    network, (size, pairs) = "compact", SMALL if quick else (32, BATCH)
     choose_algorithms(deterministic=True)
     whole, first, second = (a_model(network, size, device) for _ in range(3))
     start = weights(whole)
     for step in range(4):
-        whole.step(step, a_batch(BATCH, size, device, step), 1e-4)
+        whole.step(step, a_batch(pairs, size, device, step), 1e-4)
     for model, steps in ((first, (0, 1)), (second, (2, 3))):
         if model is second:
             second.load(copy.deepcopy(first.state()))
         for step in steps:
-            model.step(step, a_batch(BATCH, size, device, step), 1e-4)
+            model.step(step, a_batch(pairs, size, device, step), 1e-4)
     choose_algorithms(deterministic=False)
     apart = agreement(weights(second), weights(whole), start)
     return {"apart": apart, "note": "the same bits" if apart == 0 else "not the same bits"}

@@ -1,6 +1,7 @@
 """Which tests a run takes, and what it says about the others.
 
-    pytest              all but those that are nightly, and a quarter of the rules under kills and full disks
+    pytest              all but those that are nightly, and a quarter of the rules under kills and full disks, of the
+                        kills of a training and of the damage to its states
     pytest --nightly    all
     pytest --quarter 2  with the third quarter; without, each day (UTC) has the next one
 
@@ -27,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("microsr")
     group.addoption("--nightly", action="store_true", help="all tests, also those that are nightly")
     group.addoption(
-        "--quarter", type=int, choices=range(QUARTERS), help="which rules and spoilt inputs; by itself the day's"
+        "--quarter", type=int, choices=range(QUARTERS), help="which rules, kills and spoilt inputs; by itself the day's"
     )
 
 
@@ -46,7 +47,7 @@ def _what(config: pytest.Config) -> str:
     if config.option.nightly:
         return "all tests, nightly ones included"
     quarter = config.option.quarter
-    return f"without nightly tests; quarter {quarter} of the rules and spoilt inputs (--quarter {quarter})"
+    return f"without nightly tests; quarter {quarter} of the rules, kills and spoilt inputs (--quarter {quarter})"
 
 
 def takes(config: pytest.Config, place: int) -> bool:
@@ -107,8 +108,8 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
         lines.append(f"{sum(nightly.values())} nightly tests ({places}): make test-all, or pytest --nightly")
         side = config.option.quarter
         lines.append(
-            f"among them three quarters of the rules under kills and full disks; this run had --quarter {side}, as for "
-            "spoilt inputs"
+            "among them three quarters of the rules under kills and full disks, of the kills of a training and of the "
+            f"damage to its states; this run had --quarter {side}, as for spoilt inputs"
         )
     if lines:
         terminalreporter.section("LEFT OUT", yellow=True, bold=True)

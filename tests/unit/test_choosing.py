@@ -5,7 +5,9 @@ import re
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
+import choosing
 import patience
 import pytest
 from workflows import ROOT
@@ -43,7 +45,9 @@ def run(tmp_path):
     """Runs the small suite; what pytest says."""
     (tmp_path / "test_small.py").write_text(SUITE, encoding="utf-8")
     (tmp_path / "pytest.ini").write_text(MARKS, encoding="utf-8")
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests"), "PYTEST_ADDOPTS": ""}
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT / "tests"), "PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }  # fmt: skip
     environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_XDIST")}
 
     def said(*options):
@@ -57,11 +61,11 @@ def run(tmp_path):
     return said
 
 
-@pytest.mark.parametrize("processes", [[], ["-n", "2"]], ids=["alone", "two processes"])
-def test_what_is_left_out_is_said_with_how_to_have_it(run, processes):
-    said = run("--quarter", "1", *processes)
+def test_what_is_left_out_is_said_with_how_to_have_it(run):
+    said = run("--quarter", "1")
     assert set(re.findall(r"test_each\[(\w)\]", said)) == {"b", "f"} and "test_long" not in said
-    assert "quarter 1 of the rules" in said.partition("collect")[0] or processes
+    assert re.findall(r"prepared ([a-h ]+)", said) == ["b f"]
+    assert "quarter 1 of the rules" in said.partition("collect")[0]
     end = said[said.index(" LEFT OUT ") :]
     assert "1 tests, no Slurm: as root on Debian: apt install slurmctld slurmd slurm-client munge\n" in end
     assert "1 tests for other reasons, listed above\n" in end and "no real volumes" not in end
@@ -69,19 +73,28 @@ def test_what_is_left_out_is_said_with_how_to_have_it(run, processes):
     assert "this run had --quarter 1" in end
 
 
+def test_without_a_choice_the_quarter_is_the_days_in_each_process_of_a_run(run):
+    before = time.time()
+    said = run("-p", "xdist", "-n", "2")
+    side = int(re.search(r"this run had --quarter (\d)", said)[1])
+    assert side in {int(moment // 86_400) % 4 for moment in (before, time.time())}
+    assert set(re.findall(r"test_each\[(\w)\]", said)) == {"abcd"[side], "efgh"[side]} and "test_long" not in said
+    end = said[said.index(" LEFT OUT ") :]
+    assert "1 tests, no Slurm: " in end and re.search(r"\n7 nightly tests \(\S+ 7\): ", end)
+
+
 def test_four_quarters_are_all_and_a_nightly_run_takes_them_at_once(run):
-    parts = [re.findall(r"^prepared (.*)$|prepared ([a-h ]+)", run("--quarter", str(number))) for number in range(4)]
-    letters = [letter for part in parts for found in part for text in found for letter in text.split()]
-    assert sorted(letters) == list("abcdefgh")
+    def taken(**options):
+        config = SimpleNamespace(option=SimpleNamespace(**options))
+        return [place for place in range(10) if choosing.takes(config, place)]
+
+    quarters = [taken(nightly=False, quarter=number) for number in range(choosing.QUARTERS)]
+    assert quarters == [[0, 4, 8], [1, 5, 9], [2, 6], [3, 7]]
+    assert taken(nightly=True, quarter=1) == list(range(10))
     said = run("--nightly")
     assert "test_long PASSED" in said and set(re.findall(r"test_each\[(\w)\]", said)) == set("abcdefgh")
+    assert re.findall(r"prepared ([a-h ]+)", said) == ["a b c d e f g h"]
     assert "nightly tests (" not in said[said.index(" LEFT OUT ") :]
-
-
-def test_without_a_choice_the_quarter_is_the_days(run):
-    before = time.time()
-    side = int(re.search(r"this run had --quarter (\d)", run())[1])
-    assert side in {int(moment // 86_400) % 4 for moment in (before, time.time())}
 
 
 def test_limits_grow_with_the_slowness_of_the_machine_and_never_shrink(monkeypatch):

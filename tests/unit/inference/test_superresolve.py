@@ -1,11 +1,9 @@
 """Super-resolution of a scan: in place, in any format, in parts, and going on after a kill or a full disk."""
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import SimpleITK as sitk
 from microsr import cli
 from microsr.core.errors import UserError
 from microsr.core.provenance import run_file
+from microsr.formats.outputs import Partial
 from microsr.inference.gather import gather
 from microsr.inference.superresolve import choose_slices, open_input, parse_region, superresolve
 from microsr.inference.upsamplers import Bicubic, Generator, upsample_slice
@@ -208,30 +207,47 @@ def test_a_part_that_does_not_exist_is_refused(scan, tmp_path, capsys):
     assert "--part 3 does not exist: there are 2 parts" in capsys.readouterr().err
 
 
+def die_in_slice(words, number, half):
+    """A run that is killed in a slice, counted from 0: before it is written, or when it is in the file but not in the
+    journal.
+    """
+    write, note = Partial.write, Partial._note
+
+    def die(partial):
+        if partial.done == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if half:
+        Partial._note = lambda partial, done: (die(partial), note(partial, done))
+    else:
+        Partial.write = lambda partial, image: (die(partial), write(partial, image))
+    cli.main(words)
+
+
 @pytest.mark.parametrize("name", ["sr.ome.zarr", "sr.nii.gz"])
-def test_a_killed_run_goes_on_to_the_same_bytes(name, tmp_path, trained_model):
-    image = sitk.GetImageFromArray(lung((30, 64, 64)))
+def test_a_killed_run_goes_on_to_the_same_bytes(name, tmp_path, trained_model, capsys):
+    image = sitk.GetImageFromArray(lung((12, 24, 24)))
     image.SetSpacing((0.7, 0.7, 1.5))
     sitk.WriteImage(image, str(tmp_path / "scan.nii"))
     model, flags = trained_model("compact"), ["--threads", "1", "--tile", "16"]
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["microsr.inference.superresolve"])
 
-    def command(output):
-        words = ["superresolve", tmp_path / "scan.nii", "--model", model, "--output", output, *flags]
-        return [sys.executable, "-c", "from microsr.cli import main; main()", *map(str, words)]
+    def words(output):
+        return list(map(str, ["superresolve", tmp_path / "scan.nii", "--model", model, "--output", output, *flags]))
 
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    subprocess.run(command(straight / name), check=True, capture_output=True)
-    journal = killed / f"{name}.partial.json"
-    for slices in (1, 9):
-        process = subprocess.Popen(command(killed / name), stderr=subprocess.PIPE, start_new_session=True)
-        while not journal.exists() or json.loads(journal.read_text(encoding="utf-8"))["done"] < slices:
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.002)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        assert not (killed / name).exists()
-    last = subprocess.run(command(killed / name), check=True, capture_output=True, text=True)
-    assert "continues at slice" in last.stderr
+    cli.main(words(straight / name))
+    for number, half in ((1, False), (5, True), (9, False)):
+        process = processes.Process(target=die_in_slice, args=(words(killed / name), number, half))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL and not (killed / name).exists()
+        journal = json.loads((killed / f"{name}.partial.json").read_text(encoding="utf-8"))
+        assert journal["done"] == number
+    capsys.readouterr()
+    cli.main(words(killed / name))
+    assert "continues at slice 10 of 12" in capsys.readouterr().err
     if name.endswith(".gz"):
         assert (killed / name).read_bytes() == (straight / name).read_bytes()
     else:

@@ -13,7 +13,7 @@ from microsr.config import ClinicalVolume, MicroVolume, Scanner, Simulate
 from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
 from microsr.preprocessing.registered import truth
-from microsr.preprocessing.registered.transform import read_transform
+from microsr.preprocessing.registered.transform import Affine, read_transform
 from microsr.preprocessing.registered.truth import Outputs, lay_over
 from microsr.preprocessing.volumes import import_clinical, import_micro
 from microsr.simulation.simulate import simulate
@@ -139,6 +139,13 @@ def test_a_ramp_stays_one_whatever_the_voxels_and_the_tiles(tmp_path, case, monk
         assert edge or not known[z][r, c] or thick.array[z][r, c] == pytest.approx(expected, abs=12)
         count += not edge
     assert count > 20 and 0 < (known[:] > 0).sum() < (mask[:] > 0).sum()
+
+
+def test_a_specimen_reaches_half_a_voxel_beyond_the_middles_of_its_outermost_ones():
+    """Its two voxels a side are the fine grid's, moved by 4.75: from 4.25 to 6.25 of its indices."""
+    micro, fine = Volume(np.zeros((2, 2, 2)), (1.0,) * 3), Volume(None, (1.0,) * 3, (-4.75,) * 3)
+    assert truth._overlap(micro, Affine(np.eye(3), np.zeros(3)), fine, (20, 20, 20)) == [(4, 8)] * 3
+    assert truth._overlap(micro, Affine(np.eye(3), np.zeros(3)), fine, (20, 20, 4)) is None
 
 
 def test_what_is_no_linear_transform_is_refused(tmp_path):

@@ -2,6 +2,7 @@
 one.
 """
 
+import itertools
 import json
 import os
 import pickle
@@ -13,6 +14,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from choosing import QUARTERS
 from pydantic import ValidationError
 
 from microsr.core.errors import UserError
@@ -176,19 +178,20 @@ def test_a_state_cut_off_at_any_length_is_passed_over(tmp_path, caplog):
         assert message == f"{newest} is damaged (its end is missing); going on from the one before it, step 5"
 
 
-@pytest.mark.parametrize("mask", [0x01, 0x10, 0xFF])
-def test_a_state_with_any_flipped_byte_is_passed_over_unless_all_it_says_is_the_same(tmp_path, caplog, mask):
+@pytest.mark.quarters("first", range(QUARTERS))
+@pytest.mark.parametrize("first", range(QUARTERS))
+def test_a_state_with_any_flipped_byte_is_passed_over_unless_all_it_says_is_the_same(tmp_path, caplog, first):
     for step in (5, 6):
         save_state(tmp_path, step, state_of(step))
     newest = tmp_path / "step-000000006.pt"
     whole = newest.read_bytes()
     values = whole.index(np.full(100, 6, np.float32).tobytes())
-    for place in range(len(whole)):
+    for place, mask in itertools.product(range(first, len(whole), QUARTERS), (0x01, 0x10, 0xFF)):
         newest.write_bytes(whole[:place] + bytes([whole[place] ^ mask]) + whole[place + 1 :])
         caplog.clear()
         state = load_state(tmp_path, "cpu")
-        assert same(state, 5 if caplog.records else 6), place
-        assert caplog.records or not values <= place < values + 400, place
+        assert same(state, 5 if caplog.records else 6), (place, mask)
+        assert caplog.records or not values <= place < values + 400, (place, mask)
 
 
 def test_a_state_with_a_part_marked_as_a_folder_is_passed_over(tmp_path):

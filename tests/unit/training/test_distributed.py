@@ -1,7 +1,13 @@
-"""Several processes, started by torchrun with gloo on a CPU, learn what one process learns from the same batch."""
+"""Several processes, with gloo on a CPU, learn what one process learns from the same batch; torchrun starts and stops
+them.
+"""
 
+import contextlib
 import json
+import multiprocessing
+import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -11,9 +17,10 @@ import pytest
 import torch
 from patience import limit, wait_for
 
+from microsr import cli
 from microsr.networks import model_file
 from microsr.networks.families import build_g1
-from microsr.training import checkpoint
+from microsr.training import checkpoint, train
 from microsr.training.distributed import Agreement, Processes
 from microsr.training.train import STOPPED
 
@@ -32,15 +39,44 @@ def command(patches, folder, processes, *more, epochs=2):
     return list(map(str, [sys.executable, "-m", *(torchrun if processes > 1 else []), *step]))
 
 
-def run(patches, folder, processes, *more, epochs=2):
-    """Weights and history of a training that comes to its end."""
-    done = subprocess.run(
-        command(patches, folder, processes, *more, epochs=epochs),
-        capture_output=True, text=True, timeout=limit(SECONDS), check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-    g1, _ = model_file.load_generator(folder / "model" / "generator.pt")
-    return flat(g1), pd.read_csv(folder / "model" / "history.csv"), done.stderr
+def one_of(rank, processes, port, words, said):
+    """One process of a training, in the environment that torchrun makes for it."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes))
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    with said.open("a", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 2)
+    cli.main(words)
+
+
+@pytest.fixture(scope="module")
+def run(patches):
+    """Gives weights and history of a training by so many processes that comes to its end. They are forked from one that
+    has loaded all of microsr; torchrun itself is in the tests below, and in that of benchmarks/gpu.py.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["microsr.training.train", "torch.utils.tensorboard"])
+
+    def train_in(folder, processes, *more):
+        words, said = command(patches, folder, 1, *more)[3:], folder / "said.txt"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        started = [
+            context.Process(target=one_of, args=(rank, processes, port, words, said)) for rank in range(processes)
+        ]
+        try:
+            for process in started:
+                process.start()
+            for process in started:
+                process.join(limit(SECONDS))
+            assert [process.exitcode for process in started] == [0] * processes, said.read_text(encoding="utf-8")
+        finally:
+            for process in started:
+                process.kill()
+        g1, _ = model_file.load_generator(folder / "model" / "generator.pt")
+        return flat(g1), pd.read_csv(folder / "model" / "history.csv")
+
+    return train_in
 
 
 def flat(g1):
@@ -48,8 +84,8 @@ def flat(g1):
 
 
 @pytest.fixture(scope="module", params=["compact"])
-def alone(request, patches, tmp_path_factory):
-    return run(patches, tmp_path_factory.mktemp("alone"), 1, "--network", request.param)
+def alone(request, run, tmp_path_factory):
+    return run(tmp_path_factory.mktemp("alone"), 1, "--network", request.param)
 
 
 def assert_same(found, alone):
@@ -61,17 +97,17 @@ def assert_same(found, alone):
     pd.testing.assert_frame_equal(found[1], alone[1], rtol=1e-2, atol=1e-3)
 
 
-def test_two_processes_learn_what_one_learns(patches, alone, tmp_path):
+def test_two_processes_learn_what_one_learns(run, alone, tmp_path):
     log = tmp_path / "train.log"
-    found = run(patches, tmp_path, 2, "--network", "compact", "--log", log)
+    found = run(tmp_path, 2, "--network", "compact", "--log", log)
     assert_same(found, alone)
     record = json.loads((tmp_path / "model" / "run.json").read_text(encoding="utf-8"))
     assert record["attempts"][0]["processes"] == 2
     assert log.read_text(encoding="utf-8").count("6 steps in ") == 1, "only the first process speaks"
 
 
-def test_gradients_gathered_over_parts_by_two_processes_too(patches, alone, tmp_path):
-    assert_same(run(patches, tmp_path, 2, "--network", "compact", "--accumulate", "2"), alone)
+def test_gradients_gathered_over_parts_by_two_processes_too(run, alone, tmp_path):
+    assert_same(run(tmp_path, 2, "--network", "compact", "--accumulate", "2"), alone)
 
 
 def test_a_training_goes_on_under_another_number_of_processes(patches, tmp_path):
@@ -115,16 +151,13 @@ def waiting(patches, folder, processes, step, epochs):
     return process
 
 
-def test_a_batch_that_cannot_be_shared_evenly_is_refused(patches, tmp_path):
-    done = subprocess.run(
-        command(patches, tmp_path, 2, "--batch_size", "3"),
-        capture_output=True,
-        text=True,
-        timeout=limit(SECONDS),
-        check=False,
-    )
-    assert done.returncode != 0
-    assert "train.batch_size is 3, must be divisible by processes x accumulate = 2" in done.stderr
+def test_a_batch_that_cannot_be_shared_evenly_is_refused(patches, tmp_path, monkeypatch, capsys):
+    three = Processes(count=3, device="cpu")
+    monkeypatch.setattr(train, "join", lambda device: contextlib.nullcontext(three))
+    with pytest.raises(SystemExit):
+        cli.main(command(patches, tmp_path, 1, "--accumulate", "2")[3:])
+    said = "train.batch_size is 4, must be divisible by processes x accumulate = 6"
+    assert said in capsys.readouterr().err
 
 
 HANGS_AT_THE_END = """
@@ -142,7 +175,7 @@ def train():
 
 sys.setswitchinterval(1000)  # Python's lock stays with the main thread until it waits
 os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
-for _ in range(40):
+for _ in range(20):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         os.environ["MASTER_PORT"] = str(free.getsockname()[1])

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from choosing import QUARTERS
 from patience import limit, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -400,9 +401,9 @@ def test_a_disk_too_full_for_the_model_is_told_in_one_line(patches, tmp_path, sm
     assert differences(outcome(disk), outcome(tmp_path / "straight")) == []
 
 
-LONG = 25
+LONG = 12
 """Epochs of the trainings that are killed."""
-KILLS = 8
+KILLS = 4
 
 
 @pytest.fixture(scope="module")
@@ -459,11 +460,13 @@ def die_in_save(arguments, last):
     cli.main(arguments)
 
 
-def test_kills_in_the_middle_of_steps_and_saves_change_nothing(patches, prepared, undisturbed, tmp_path):
+@pytest.mark.quarters("seed", range(QUARTERS))
+@pytest.mark.parametrize("seed", range(QUARTERS))
+def test_kills_in_the_middle_of_steps_and_saves_change_nothing(seed, patches, prepared, undisturbed, tmp_path):
     """kill -9 at chance moments, and while a state is half written; no attempt comes far, however fast the machine
     is.
     """
-    random, each = np.random.default_rng(0), 2 * LONG // (KILLS + 1)
+    random, each = np.random.default_rng(seed), 2 * LONG // (KILLS + 1)
     arguments = flags(patches, tmp_path, LONG, "--checkpoint_minutes", ALWAYS)
     for attempt in range(KILLS):
         before, last = states(tmp_path), each * attempt + int(random.integers(3, each + 1))
@@ -494,7 +497,7 @@ def test_kills_in_the_middle_of_steps_and_saves_change_nothing(patches, prepared
 def test_the_command_stops_after_its_step_at_a_signal_and_goes_on_when_called_again(patches, undisturbed, tmp_path):
     """kill -9 before there is a state, then SIGTERM, then SIGUSR1, then to the end."""
     training = flags(patches, tmp_path, LONG)
-    ways = ((2, signal.SIGKILL, -9), (5, signal.SIGTERM, train.STOPPED), (20, signal.SIGUSR1, train.STOPPED))
+    ways = ((2, signal.SIGKILL, -9), (5, signal.SIGTERM, train.STOPPED), (15, signal.SIGUSR1, train.STOPPED))
     for step, number, status in ways:
         note = tmp_path / f"held{step}"
         with subprocess.Popen(
@@ -507,8 +510,8 @@ def test_the_command_stops_after_its_step_at_a_signal_and_goes_on_when_called_ag
             finally:
                 process.kill()
     log = (tmp_path / "log").read_text(encoding="utf-8")
-    assert states(tmp_path) == ["step-000000006.pt", "step-000000021.pt"], "of the steps in which the signals came"
-    for step, number in ((6, signal.SIGTERM), (21, signal.SIGUSR1)):
+    assert states(tmp_path) == ["step-000000006.pt", "step-000000016.pt"], "of the steps in which the signals came"
+    for step, number in ((6, signal.SIGTERM), (16, signal.SIGUSR1)):
         assert f"stopped by signal {int(number)} after step {step}; the state is saved, run again to go on" in log
     command = [sys.executable, "-m", "microsr", *training]
     assert subprocess.run(command, stderr=subprocess.DEVNULL, timeout=limit(SECONDS)).returncode == 0
