@@ -28,7 +28,7 @@ from microsr.core.errors import UserError
             "scanner.noise_hu is 0, but method best_guess learns from the scanner's noise",
         ),
         *(
-            (f"methods: {{noise_aware: {settings}}}", f"{key} was a key of the method noise_aware, which is no more")
+            (f"methods: {{noise_aware: {settings}}}", f"{key} was a key of the method noise_aware, which was removed")
             for key, settings in {
                 "mix_noise": "{mix_noise: true}",
                 "repeat": "{losses: {repeat: 50}}",
