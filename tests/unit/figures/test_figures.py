@@ -16,7 +16,7 @@ from microsr.evaluation.names import method_name
 from microsr.evaluation.tables import COLUMNS
 from microsr.figures.charts.domain import draw_domain, make_domain
 from microsr.figures.charts.losses import draw_losses, make_losses, smooth
-from microsr.figures.charts.metrics import draw_metrics
+from microsr.figures.charts.metrics import choose_models, draw_metrics
 from microsr.figures.network import draw_network
 from microsr.figures.pictures.comparison import (
     Field,
@@ -424,6 +424,18 @@ def test_with_several_seeds_the_dots_are_trainings_and_a_line_spans_their_interv
     assert [line.get_xdata().tolist() for line in axes.lines if line.get_marker() == "o"] == [[10.0, 12.0, 14.0]]
     spans = [np.ptp(line.get_xdata()) for line in axes.lines if line.get_marker() != "o"]
     assert max(spans) == pytest.approx(2 * 4.302653 * 2 / np.sqrt(3)), "Student's t over three values of SD 2"
+
+
+def test_the_metrics_figure_joins_models_of_one_protocol_and_of_many_draws_the_pooled_ones():
+    def drawn(methods):
+        sets = ("pooled", "case-a", "case-b", "without-a", "specimen-x")
+        rows = [("c", f"m{n}", name, "1", "truth", "psnr", 1.0, "dB") for n in range(methods) for name in sets]
+        rows += [("c", "bicubic", "none", "none", "truth", "psnr", 1.0, "dB")]
+        return choose_models(pd.DataFrame(rows, columns=COLUMNS))
+
+    few, many = drawn(5), drawn(6)
+    assert set(few["training_set"]) == {"pooled", "per_case", "leave_one_out", "specimen-x", "none"}
+    assert set(many["training_set"]) == {"pooled", "none"} and len(set(many["method"])) == 7
 
 
 def test_names_are_the_readers():

@@ -18,8 +18,8 @@ from matplotlib.ticker import MaxNLocator
 from microsr.config import REFERENCES
 from microsr.core.errors import UserError
 from microsr.evaluation.catalogue import HEADLINE, Metric, find_metric, find_protocol
-from microsr.evaluation.names import method_name, method_rank
-from microsr.evaluation.summary import centre, summarise
+from microsr.evaluation.names import DEFAULT_TRAINING_SETS, method_name, method_rank
+from microsr.evaluation.summary import centre, join_trainings, summarise
 from microsr.evaluation.tables import read_table
 from microsr.figures.figure import Record
 from microsr.figures.style import COLOURS, GREY, PAGE, TALLEST, new_figure, save, styled, tidy_panel
@@ -37,6 +37,8 @@ page.
 """
 NOT_DRAWN = ("smallest_bronchiole_low", "smallest_bronchiole_high")
 """Ends of an interval, which figures/bronchioles draws."""
+MOST_MODELS = 24
+"""More rows make a panel that nobody reads: then the pooled models alone are drawn, and tables have the others."""
 LABEL = 0.46
 """Inches kept free for the number behind a bar."""
 
@@ -53,7 +55,7 @@ def make_metrics(table: Path, output: Path, protocol: str | None = None, split: 
     UserError
         The table cannot be read, or holds no such metric.
     """
-    found = read_table(table)
+    found = choose_models(read_table(table))
     if protocol is None:
         order = {key: place for place, key in enumerate(HEADLINE)}
         found["place"] = [order.get(key) for key in zip(found["protocol"], found["metric"], strict=True)]
@@ -66,6 +68,15 @@ def make_metrics(table: Path, output: Path, protocol: str | None = None, split: 
         raise UserError(f"{table} holds no metrics of protocol {protocol or ', '.join(p for p, _ in HEADLINE)}")
     save(draw_metrics(found, split), output)
     return list(dict.fromkeys(found["metric"]))
+
+
+def choose_models(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the models that are drawn: joined as in the summary, and of more than MOST_MODELS the pooled ones."""
+    joined = join_trainings(table)
+    many = len(joined[["method", "training_set"]].drop_duplicates()) > MOST_MODELS
+    if many and "pooled" in set(joined["training_set"]):
+        return joined[joined["training_set"].isin(DEFAULT_TRAINING_SETS)].copy()
+    return joined
 
 
 @styled
