@@ -54,6 +54,8 @@ class Stream(IntEnum):
     """What a trial of a search has for its settings (CRC-32 of the trial's name)."""
     SCANS = 30
     """The noise of a uCT's scans (CRC-32 of the case's name)."""
+    EXPORTED = 31
+    """The made-up scan and random planes by which an exported model is compared with the network."""
 
     # Their keys hold no number.
     TEXTURE_WINDOWS = 100

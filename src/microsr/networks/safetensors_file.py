@@ -80,7 +80,7 @@ def save_safetensors(path: Path, content: Mapping[str, Any]) -> None:
     """
     # Without gaps and in plain order, whatever order a training left them in.
     weights = {name: tensor.contiguous() for name, tensor in content["weights"].items()}
-    parts = {temporary: content[temporary] for temporary in PARTS}
+    parts = {name: content[name] for name in PARTS}
     text = json.dumps({**parts, CHECKSUM: _checksum(parts, weights)}, ensure_ascii=False, allow_nan=False)
     with replacing(path) as temporary:
         temporary.write_bytes(save(weights, {METADATA: text}))

@@ -25,6 +25,7 @@ KEYS = {
     Stream.BRONCHIOLE_CONTROLS: {(3,): [7, 3, 9]},
     Stream.BOOTSTRAP: {(): [7, 0, 10]},
     Stream.VALIDATION: {(): [7, 0, 11]},
+    Stream.EXPORTED: {(): [7, 0, 31]},
     Stream.LUNGS: {(): [7, 0, 21]},
     Stream.START_NOISE: {(3,): [7, 3, 12]},
     Stream.SCANNERS: {(0x9E83486D,): [7, 0x9E83486D, 13]},  # the CRC-32 of a case's name

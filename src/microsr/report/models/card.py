@@ -76,7 +76,7 @@ def _say_what_it_is(known: Description) -> Iterator[str]:
 def _say_what_it_is_for(known: Description, file: str) -> Iterator[str]:
     pixels = known.facts["clinical_spacing_mm"]
     yield "## Use"
-    yield f"```sh\nmicrosr superresolve SCAN --model {file} --output sr.ome.zarr\n```"
+    yield _say_how_to_run(known, file)
     near = (
         f"whose pixels are within {FAR} % of {pixels:.3g} mm in-plane" if pixels
         else "of the pixel size it was trained on, which this model does not say"
@@ -95,6 +95,23 @@ def _say_what_it_is_for(known: Description, file: str) -> Iterator[str]:
             "- data to train or test other methods on, as if it were uCT.",
         ]
     )
+
+
+def _say_how_to_run(known: Description, file: str) -> str:
+    if not file.endswith(".onnx"):
+        return f"```sh\nmicrosr superresolve SCAN --model {file} --output sr.ome.zarr\n```"
+    lines = [
+        "```python",
+        "import numpy as np",
+        "import onnxruntime",
+        "",
+        f"image = np.zeros((1, {known.facts.get('slices', 1)}, 64, 64), np.float32)  # HU [batch, slices, y, x]",
+        "draw = np.random.default_rng(0).standard_normal",
+        f"noise = {{f'noise_{{k}}': draw((1, 1, k * 64, k * 64), np.float32) for k in {known.noise_scales}}}",
+        f'[super_resolved] = onnxruntime.InferenceSession("{file}").run(None, {{"image": image}} | noise)  # HU',
+        "```",
+    ]
+    return "\n".join(lines)
 
 
 def _say_what_it_was_trained_on(known: Description) -> Iterator[str]:

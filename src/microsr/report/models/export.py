@@ -1,7 +1,8 @@
 """Write a trained model for other people and programs, with its card beside it.
 
-In: generator.pt, or a model that was exported before. Out: by the output's ending, .safetensors with a card of the same
-name (.md), or, without an ending, a folder with model.safetensors and README.md, as sites of models have it.
+In: generator.pt, or a model that was exported as safetensors. Out, by the output's ending: .safetensors or .onnx, with
+a card of the same name (.md); or, without an ending, a folder with model.safetensors and README.md, as sites of models
+have it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from microsr.core.errors import UserError
 from microsr.core.files import replacing
 from microsr.core.progress import logger
 from microsr.core.provenance import write_atomically, write_run
-from microsr.networks.safetensors_file import read_content, save_safetensors
+from microsr.networks.safetensors_file import load_model, read_content, save_safetensors
 from microsr.report.models.card import MARK, write_card
 from microsr.report.models.description import Description, describe_model
 
@@ -44,8 +45,8 @@ def export_model(
     write = WRITERS.get(output.suffix.lower())
     if write is None:
         raise UserError(
-            f"{output}: no model is written as {output.suffix}; give a name that ends in .safetensors, or without "
-            "ending for a folder"
+            f"{output}: no model is written as {output.suffix}; give a name that ends in .safetensors or .onnx, or "
+            "without ending for a folder"
         )
     if output.resolve() == model.resolve():
         raise UserError(f"{output}: is the model itself; give another name")
@@ -57,8 +58,7 @@ def export_model(
 
 
 def _write_safetensors(model: Path, output: Path, known: Description) -> None:
-    card = output.with_suffix(".md")
-    _check_ours(card, card.is_file() and MARK in card.read_text(encoding="utf-8", errors="replace"))
+    card = _card_beside(output)
     save_safetensors(output, read_content(model))
     write_atomically(card, write_card(known, output.name))
 
@@ -71,11 +71,27 @@ def _write_folder(model: Path, output: Path, known: Description) -> None:
         write_atomically(folder / CARD, write_card(known, WEIGHTS))
 
 
+def _write_onnx(model: Path, output: Path, known: Description) -> None:
+    from microsr.networks.onnx_file import InHU, save_onnx
+
+    card = _card_beside(output)
+    g1, facts = load_model(model)
+    save_onnx(output, InHU(g1, facts), facts)
+    write_atomically(card, write_card(known, output.name))
+
+
+def _card_beside(output: Path) -> Path:
+    """Where the card of a file is written."""
+    card = output.with_suffix(".md")
+    _check_ours(card, card.is_file() and MARK in card.read_text(encoding="utf-8", errors="replace"))
+    return card
+
+
 def _check_ours(output: Path, is_ours: bool) -> None:
     """Refuse to replace what is no earlier output of this kind."""
     if output.exists() and not is_ours:
         raise UserError(f"{output}: exists and is no earlier output of this kind; give another name, or remove it")
 
 
-WRITERS: dict[str, Writer] = {".safetensors": _write_safetensors, "": _write_folder}
+WRITERS: dict[str, Writer] = {".safetensors": _write_safetensors, ".onnx": _write_onnx, "": _write_folder}
 """By the output's ending."""

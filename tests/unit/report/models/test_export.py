@@ -10,6 +10,7 @@ import yaml
 from microsr.cli import main
 from microsr.core.errors import UserError
 from microsr.info import describe
+from microsr.networks import onnx_file
 from microsr.networks.families import build_g1
 from microsr.networks.model_file import load_generator, save_generator
 from microsr.networks.safetensors_file import load_model
@@ -68,6 +69,15 @@ def test_info_says_the_same_of_both_files(model, tmp_path):
     first, second = (describe(path) for path in (model, tmp_path / "lungs.safetensors"))
     assert second["kind"] == "model" and second.pop("checksum") != first.pop("checksum")
     assert second.pop("path") != first.pop("path") and first == second
+
+
+def test_onnx_has_a_card_that_says_how_to_run_it(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_file, "save_onnx", lambda path, network, facts: path.write_bytes(bytes([network.scale])))
+    export_model(model, tmp_path / "lungs.onnx")
+    assert (tmp_path / "lungs.onnx").read_bytes() == b"\4"
+    card = (tmp_path / "lungs.md").read_text(encoding="utf-8")
+    assert 'onnxruntime.InferenceSession("lungs.onnx")' in card and "for k in (2, 4)}" in card
+    assert "microsr superresolve" not in card
 
 
 def test_nothing_that_is_no_earlier_output_is_replaced(model, tmp_path):
