@@ -1,6 +1,6 @@
 # The two commands of the project: `make figures` and `make test`. Both make the environment first, in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help env figures report docs schema lint validators test test-all test-mutations archive release-check lock
+.PHONY: help env figures report docs schema shipped lint validators test test-all test-mutations archive release-check lock
 
 VENV := .venv
 
@@ -9,6 +9,7 @@ help:
 	@echo "make report    all of it as one HTML file to look into: results/demo/report.html; Snakemake's own beside it"
 	@echo "make docs      the documentation as a site: docs/_build/index.html"
 	@echo "make schema    the JSON schema of the settings, for editors: src/microsr/config/schema.json"
+	@echo "make shipped   train the model that \`microsr demo\` uses, and put it and its slab into src/microsr/data/demo"
 	@echo "make lint      style, format, layers and types of the code and the rules"
 	@echo "make test      the tests of every change; says at its end what it left out"
 	@echo "make test-all  every test, nightly ones and test-mutations too: hours on two cores"
@@ -27,6 +28,17 @@ figures: env
 report: env
 	$(VENV)/bin/snakemake --cores all
 	$(VENV)/bin/snakemake --report results/demo/snakemake_report.html
+
+# The model and the slab of `microsr demo` (docs/development.md); the slab's middle slice has its truth beside it.
+SHIPPED := results/shipped
+shipped: env
+	$(VENV)/bin/snakemake --cores all $(SHIPPED)/models/posterior/pooled/generator.pt $(SHIPPED)/volumes/test1/clinical.ome.zarr \
+		$(SHIPPED)/volumes/test1/truth.ome.zarr --configfile experiments/shipped.yaml
+	$(VENV)/bin/microsr export $(SHIPPED)/volumes/test1/clinical.ome.zarr --slices 3:6 --output $(SHIPPED)/demo/clinical.nii.gz
+	$(VENV)/bin/microsr export $(SHIPPED)/volumes/test1/truth.ome.zarr --slices 4:5 --output $(SHIPPED)/demo/truth.nii.gz
+	$(VENV)/bin/microsr export $(SHIPPED)/models/posterior/pooled/generator.pt --output $(SHIPPED)/demo/posterior.safetensors \
+		--title "The model of microsr demo" --license MIT --trained_on "Simulated lungs alone: for trying only."
+	cp $(SHIPPED)/demo/*.nii.gz $(SHIPPED)/demo/posterior.safetensors $(SHIPPED)/demo/posterior.md src/microsr/data/demo/
 
 lint: env
 	$(VENV)/bin/ruff check .

@@ -22,6 +22,7 @@ from microsr.core.progress import logger, start_log
 from microsr.core.provenance import describe_software
 
 STEPS = {
+    "demo": "draw a picture of what a sampler makes of a simulated lung, in a minute",
     "new": "make a folder for a study: settings, case sheet, profiles",
     "run": "run the workflow in the folder of a study; the arguments are Snakemake's",
     "simulate": "make a simulated lung, its clinical CT and its uCT",
@@ -45,6 +46,7 @@ STEPS = {
     "report": "make one HTML file of an experiment to look into and to send",
 }
 MODULES = code_version.STEPS | {
+    "demo": "microsr.demo",
     "new": "microsr.workflow.new",
     "run": "microsr.workflow.run",
     "export": "microsr.report.models.command",

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from PIL import Image
 
 from microsr import cli, info
 from microsr.cli import STEPS, main
@@ -113,6 +114,25 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(refused, tm
     monkeypatch.setattr(cli.os, "access", lambda folder, mode: False)
     line = refused(*["export", "x", "--output"], tmp_path / "out.nii")
     assert line.startswith(f"{tmp_path}/out.nii: no right to {tmp_path}")
+
+
+def test_the_demo_overwrites_no_file_but_its_own(refused, tmp_path):
+    other, text, folder = (tmp_path / name for name in ("other.png", "text.png", "folder.png"))
+    Image.new("L", (4, 4)).save(other)
+    text.write_text("mine", encoding="utf-8")
+    folder.mkdir()
+    for path in (other, text, folder):
+        before = path.read_bytes() if path.is_file() else None
+        said = refused("demo", "--output", path)
+        assert said == f"{path}: exists and is no earlier output of this kind; give another name, or remove it"
+        assert (path.read_bytes() if path.is_file() else None) == before
+
+
+@pytest.mark.parametrize("name", ["demo.jpg", "demo", "demo.pdf"])
+def test_the_demo_of_another_format_is_refused(refused, tmp_path, name):
+    path = tmp_path / name
+    assert refused("demo", "--output", path) == f"{path}: the picture is a PNG; give a name that ends in .png"
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("step", [step for step in STEPS if step != "run"])  # whose arguments are Snakemake's

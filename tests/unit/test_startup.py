@@ -14,6 +14,8 @@ HEAVY = (
 NAMES = "--case c --method m --training_set t --seed 1 --superresolved no.ome.zarr"
 COMMANDS = {
     "--help": (),
+    "demo --help": (),
+    "demo --output no.jpg": (),
     "info --help": (),
     "info no.ome.zarr": (),
     "provenance --help": (),

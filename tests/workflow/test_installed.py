@@ -97,6 +97,13 @@ def test_the_wheel_holds_the_workflow_and_all_data_of_the_package(built):
     assert not [name for name in held if "__pycache__" in name]
 
 
+def test_the_demo_draws_its_picture_outside_the_clone(installed, tmp_path):
+    said = call(installed / "microsr", "demo", folder=tmp_path)
+    assert said.startswith("demo: microsr-demo.png is written") and len(said.splitlines()) == 1
+    [picture] = tmp_path.iterdir()
+    assert picture.name == "microsr-demo.png" and picture.read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_study_runs_outside_the_clone(installed, study):
     """A lung is simulated, imported, cut into patches, and these are drawn, by the code that was installed."""
     figure = "results/smoke/figures/patches_train1_clinical.png"

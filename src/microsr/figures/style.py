@@ -30,6 +30,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 LINES = ("-", (0, (5, 1.4)), (0, (1.2, 1.1)), (0, (5, 1.2, 1.2, 1.2)))
 """One for each curve of a panel: in grey print the first three colours are one."""
 GREY = "#555555"
+SPREAD_HU, SPREAD_COLOURS = 300.0, "magma"
+"""End of the scale of SD and error, which begins at 0, and its colours."""
 
 styled = context(
     [
@@ -76,9 +78,15 @@ def save(figure: Figure, output: Path) -> list[Path]:
     for file, metadata in zip(
         files, ({"Software": None}, {"Creator": None, "Producer": None, "CreationDate": None}), strict=True
     ):
-        with replacing(file) as temporary:
-            figure.savefig(temporary, metadata=metadata, facecolor="white")
+        save_picture(figure, file, metadata)
     return files
+
+
+@styled
+def save_picture(figure: Figure, file: Path, metadata: dict[str, str | None]) -> None:
+    """Write `figure` as one file, in the format of its ending. metadata: as Matplotlib's `savefig` takes it."""
+    with replacing(file) as temporary:
+        figure.savefig(temporary, metadata=metadata, facecolor="white")
 
 
 def nice_length(extent_mm: float) -> float:

@@ -28,7 +28,7 @@ from microsr.figures.pictures.comparison import (
     make_comparison,
 )
 from microsr.figures.pictures.patches import coverage, draw_patches, fullest_slices, make_patches
-from microsr.figures.style import GREY, nice_length, save
+from microsr.figures.style import GREY, SPREAD_HU, nice_length, save
 from microsr.volume.storage import Volume, magnified_geometry, write_volume
 
 CYCLEGAN = Losses(cycle=10, downsample=0, upsample=0, clinical_ssim=0, micro_ssim=0)
@@ -90,6 +90,20 @@ def test_all_panels_show_the_same_field_in_the_same_window_at_their_own_pixels(l
     assert "0.6 mm pixels" in [t.get_text() for t in shown[0].texts]
     assert "0.075 mm pixels" in [t.get_text() for t in shown[1].texts]
     assert "simulated" in [t.get_text() for t in figure.texts]
+
+
+def test_an_sd_has_colours_and_a_scale_of_its_own(lung):
+    panels = [*panels_of(lung), Panel("SD of 16", lung[2], 1, 8, is_spread=True)]
+    figure = draw_comparison(panels, Field(0, 40, 0, 48), [], (-1000.0, 200.0))
+    shown = {a.get_title(loc="left"): a.images[0] for a in figure.axes[:3]}
+    assert {name: (i.get_cmap().name, i.get_clim()) for name, i in shown.items()} == {
+        "(a) Clinical CT": ("gray", (-1000, 200)),
+        "(b) Proposed": ("gray", (-1000, 200)),
+        "(c) SD of 16": ("magma", (0, SPREAD_HU)),
+    }
+    assert {a.get_title() for a in figure.axes[3:]} == {"HU", "SD (HU)"}
+    without = draw_comparison(panels[:2], Field(0, 40, 0, 48), [], (-1000.0, 200.0))
+    assert [a.get_title() for a in without.axes[2:]] == ["HU"]
 
 
 def test_insets_are_marked_where_they_lie_in_millimetres(lung):

@@ -65,13 +65,15 @@ def metrics(methods, kinds, values=(0.00571, 1.23, 1180.0)):
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def comparison(methods):
+def comparison(methods, spread=None):
     panels = [
         Panel("Clinical CT", CLINICAL, 0, 1),
         *(Panel(name, FINE, 0, 8) for name in methods),
         Panel("Truth", FINE, 0, 8),
     ]
     insets = [Inset(row=4, column=4, size=16), Inset(row=20, column=24, size=16)]
+    if spread:
+        panels.insert(-1, Panel(spread, FINE, 0, 8, is_spread=True))
     title = "test1 (models trained on all)"
     return draw_comparison(panels, Field(0, 40, 0, 48), insets, (-1000, 200), title, "A note. " * 20)
 
@@ -214,6 +216,7 @@ FIGURES = {
     "metrics, many methods": lambda: draw_metrics(metrics(MANY, HEADLINE)),
     "comparison": lambda: comparison(FOUR),
     "comparison, many": lambda: comparison(MANY),
+    "comparison, an SD": lambda: comparison(FOUR[:3], "SD of 16"),
     "losses": lambda: losses(FOUR),
     "losses, many": lambda: losses(MANY),
     "bronchioles": lambda: bronchioles(FOUR),

@@ -28,7 +28,10 @@ from microsr.figures.style import (
     DPI,
     GREY,
     PAGE,
+    SPREAD_COLOURS,
+    SPREAD_HU,
     bare,
+    colour_bar,
     fitting,
     grey_bar,
     new_figure,
@@ -75,6 +78,8 @@ class Panel:
     volume: Volume
     index: int
     scale: int
+    is_spread: bool = False
+    """Whether it is an SD, shown in colours from 0, not in grey in the figure's window."""
 
     def crop(self, field: Field, finest: int) -> np.ndarray:
         """The field in HU, float32, with `finest` pixels to a clinical one along each side; larger pixels are
@@ -247,7 +252,7 @@ def draw_comparison(
     """Draw the panels side by side: the field in the first row, one row for each inset below, all in `window` (HU).
 
     Axes are in mm from the corner of the field; each row has a scale bar in its first panel. More than MOST_COLUMNS
-    panels stand in two bands, one below the other.
+    panels stand in two bands, one below the other. Panels of an SD have a scale of their own.
     """
     gap, edge, heading, foot = 0.05, 0.04, 0.36, 0.5
     top = 0.3 if title else 0.04
@@ -283,10 +288,17 @@ def draw_comparison(
                 if column == 0:
                     scale_bar(axes, shown.shape[1] * x)
             upper -= side * shape + (gap if row < len(shapes) - 1 else 0)
-    bar = min(column_width, 1.7)
-    grey_bar(figure, ((PAGE - edge - bar) / PAGE, 0.19 / height, bar / PAGE, 0.09 / height), window)
+    bar, begin = min(column_width, 1.7), PAGE - edge
+    boxes = []
+    for _ in range(1 + any(panel.is_spread for panel in panels)):
+        begin -= bar
+        boxes.append((begin / PAGE, 0.19 / height, bar / PAGE, 0.09 / height))
+        begin -= 0.2
+    grey_bar(figure, boxes[0], window)
+    for box in boxes[1:]:
+        colour_bar(figure, box, (0, SPREAD_HU), SPREAD_COLOURS, "SD (HU)")
     if note:
-        lines = textwrap.fill(note, int((PAGE - bar - 0.4) / 0.052))
+        lines = textwrap.fill(note, int((begin - 0.16) / 0.052))
         figure.text((edge + 0.01) / PAGE, 0.4 / height, lines, fontsize=6.5, color=GREY, va="top")
     return figure
 
@@ -302,8 +314,9 @@ def _show(
     averaged = average_pool(pixels, factor)
     x, y = panel.volume.spacing[0] * panel.scale, panel.volume.spacing[1] * panel.scale
     left, upper = (shown.left - origin.left) * x, (shown.top - origin.top) * y
+    colours, low, high = (SPREAD_COLOURS, 0, SPREAD_HU) if panel.is_spread else ("gray", *window)
     axes.imshow(
-        averaged, cmap="gray", vmin=window[0], vmax=window[1], aspect="auto",
+        averaged, cmap=colours, vmin=low, vmax=high, aspect="auto",
         # Enlarged pixels stay what they are; only an image finer than the print is filtered, so that nothing aliases.
         interpolation="nearest" if averaged.shape[1] <= side * DPI else "auto",
         extent=(left, left + columns * x, upper + rows * y, upper),

@@ -20,6 +20,8 @@ from microsr.figures.figure import Record
 from microsr.figures.pictures.comparison import choose_slice, crop_inset, require_insets
 from microsr.figures.style import (
     PAGE,
+    SPREAD_COLOURS,
+    SPREAD_HU,
     bare,
     colour_bar,
     fitting,
@@ -34,9 +36,7 @@ from microsr.physics.tissues import SOLID_HU
 from microsr.volume.alignment import check_input, check_overlay, check_unit, held_slices
 from microsr.volume.storage import Volume, open_mask, open_volume
 
-SPREAD_HU = 300.0
-"""End of the scale of SD and error."""
-SPREAD_COLOURS, SHARE_COLOURS = "magma", "cividis"
+SHARE_COLOURS = "cividis"
 FIELDS = 2
 """At most so many are shown."""
 MOST_DRAWS = 3

@@ -5,7 +5,8 @@ import pytest
 
 from microsr.config import Figures, Inset
 from microsr.core.errors import UserError
-from microsr.figures.pictures.uncertainty import SPREAD_HU, make_uncertainty
+from microsr.figures.pictures.uncertainty import make_uncertainty
+from microsr.figures.style import SPREAD_HU
 from microsr.volume.storage import Volume, magnified_geometry, write_volume
 
 IMAGES = {"mean": -820, "sd": 45, "solid": 25, "draw0": -900, "draw1": -750, "draw2": -800, "draw3": -700}
