@@ -31,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         required=True,
-        help="of a volume .nii, .nii.gz, .nrrd, .mha, .ome.zarr; DICOM: a folder; of a model .safetensors, .onnx",
+        help="of a volume .nii, .nii.gz, .nrrd, .mha, .ome.zarr; DICOM: a folder; of a model .safetensors, .onnx, .zip",
     )
     parser.add_argument("--format", choices=FORMATS, help="default: what the output's ending says")
     parser.add_argument("--slices", help="first:end, from 0, end excluded; default: all")

@@ -77,12 +77,7 @@ def save_onnx(path: Path, network: InHU, facts: dict[str, Any]) -> None:
     UserError
         A library is not installed, onnxruntime makes another image of it, or there is no room or no right to write it.
     """
-    for library in LIBRARIES:
-        if importlib.util.find_spec(library) is None:
-            raise UserError(
-                f"{path}: needs the library {library}, which is not installed; install it: python -m pip install "
-                "'microsr[export]'"
-            )
+    check_libraries(path)
     image = torch.linspace(-1000, 200, 12 * 14).reshape(1, 1, 12, 14).repeat(2, network.slices, 1, 1)
     planes = network.draw(2, (12, 14), torch_stream(Stream.EXPORTED, 0, device="cpu"))
     batch, y, x = torch.export.Dim("batch"), *(torch.export.Dim(name, min=SMALLEST) for name in ("y", "x"))
@@ -112,6 +107,16 @@ def save_onnx(path: Path, network: InHU, facts: dict[str, Any]) -> None:
         part.write_bytes(model.SerializeToString(deterministic=True))
         if (far := _compare(part, network)) > NEAR_HU:
             raise UserError(f"{path}: onnxruntime is {far:.2g} HU off in its image; update onnxruntime and torch")
+
+
+def check_libraries(path: Path) -> None:
+    """Refuse to write `path` without what it takes."""
+    for library in LIBRARIES:
+        if importlib.util.find_spec(library) is None:
+            raise UserError(
+                f"{path}: needs the library {library}, which is not installed; install it: python -m pip install "
+                "'microsr[export]'"
+            )
 
 
 def _compare(path: Path, network: InHU) -> float:

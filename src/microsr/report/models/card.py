@@ -153,7 +153,7 @@ def _scanner(known: Description) -> Iterator[tuple[str, str]]:
 
 
 def _say_what_was_measured(known: Description) -> Iterator[str]:
-    yield "## Calibration"
+    yield "## Validation"
     if not known.calibration:
         of_draws = known.facts.get("kind") == "posterior"
         yield (

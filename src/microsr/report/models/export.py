@@ -1,8 +1,8 @@
 """Write a trained model for other people and programs, with its card beside it.
 
 In: generator.pt, or a model that was exported as safetensors. Out, by the output's ending: .safetensors or .onnx, with
-a card of the same name (.md); or, without an ending, a folder with model.safetensors and README.md, as sites of models
-have it.
+a card of the same name (.md); .zip, a package for bioimage.io; or, without an ending, a folder with model.safetensors
+and README.md, as sites of models have it.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def export_model(
     write = WRITERS.get(output.suffix.lower())
     if write is None:
         raise UserError(
-            f"{output}: no model is written as {output.suffix}; give a name that ends in .safetensors or .onnx, or "
-            "without ending for a folder"
+            f"{output}: no model is written as {output.suffix}; give a name that ends in .safetensors, .onnx or .zip, "
+            "or without ending for a folder"
         )
     if output.resolve() == model.resolve():
         raise UserError(f"{output}: is the model itself; give another name")
@@ -80,6 +80,14 @@ def _write_onnx(model: Path, output: Path, known: Description) -> None:
     write_atomically(card, write_card(known, output.name))
 
 
+def _write_package(model: Path, output: Path, known: Description) -> None:
+    from microsr.networks.onnx_file import InHU
+    from microsr.report.models.bioimageio import save_package
+
+    g1, facts = load_model(model)
+    save_package(output, InHU(g1, facts), known)
+
+
 def _card_beside(output: Path) -> Path:
     """Where the card of a file is written."""
     card = output.with_suffix(".md")
@@ -93,5 +101,10 @@ def _check_ours(output: Path, is_ours: bool) -> None:
         raise UserError(f"{output}: exists and is no earlier output of this kind; give another name, or remove it")
 
 
-WRITERS: dict[str, Writer] = {".safetensors": _write_safetensors, ".onnx": _write_onnx, "": _write_folder}
+WRITERS: dict[str, Writer] = {
+    ".safetensors": _write_safetensors,
+    ".onnx": _write_onnx,
+    ".zip": _write_package,
+    "": _write_folder,
+}
 """By the output's ending."""
