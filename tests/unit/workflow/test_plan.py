@@ -671,10 +671,7 @@ def test_every_figure_is_for_screen_and_print_and_no_file_is_named_twice():
     made = few(
         protocols=["pooled"], train={"repeats": 3}, evaluate=EVERYTHING, superresolve={"formats": ["nifti", "dicom"]}
     )
-    assert [file.removeprefix("<results>/figures/") for file in made.figures[:2]] == [
-        "comparison.png",
-        "comparison.pdf",
-    ]
+    assert {f"<results>/figures/comparison.{ending}" for ending in ("png", "pdf")} <= set(made.figures)
     assert len(made.figures) == 2 * len(made.figure_names)
     files = [*made.figures, *made.tables, *made.models, *made.exports, *made.metric_tables()]
     assert len(set(files)) == len(files)
