@@ -50,7 +50,7 @@ rule all:
     default_target: True
     input:
         REPORT,
-        PLAN.figures,
+        DRAWINGS.files,
         PLAN.tables,
         PLAN.models,
         PLAN.exports,
@@ -59,7 +59,7 @@ rule all:
 rule figures:
     """Figures and tables."""
     input:
-        PLAN.figures,
+        DRAWINGS.files,
         PLAN.tables,
 
 

@@ -34,6 +34,7 @@ from microsr.core.code_version import code_version, step_version
 from microsr.core.registry.figures import FIGURES
 from microsr.core.registry.protocols import PROTOCOLS
 from microsr.workflow.run import check_arguments
+from microsr.workflow.drawings import Drawings
 from microsr.workflow.jobs import any_of, drawing_words, file_words, gigabytes, launcher
 from microsr.workflow.plan import ENDINGS, LABELLED, TYPESET, Result, read_plan
 
@@ -57,6 +58,7 @@ def checked_plan():
 
 
 PLAN = checked_plan()
+DRAWINGS = Drawings(PLAN)
 EXPERIMENT, CASES, METHODS, RESULTS = PLAN.experiment, PLAN.cases, PLAN.experiment.methods, PLAN.results
 
 # Jobs that may use the GPU claim it where there is one; profiles/default lets one at a time.
@@ -158,8 +160,8 @@ def caption(name):
 
 
 def drawing(kind, value):
-    """A function of the wildcards: what `value` says of the figure of a kind, a `workflow.plan.Drawing`."""
-    return lambda wildcards: value(PLAN.drawings[kind][wildcards.figure])
+    """A function of the wildcards: what `value` says of the figure of a kind, a `workflow.drawings.Drawing`."""
+    return lambda wildcards: value(DRAWINGS.by_kind[kind][wildcards.figure])
 
 
 def drawn_files(kind):
@@ -167,7 +169,7 @@ def drawn_files(kind):
 
     def words(wildcards, input, output):
         written = {flag: output.table for flag in [FIGURES[kind].writes] if flag}
-        return drawing_words(dict(input.items()), PLAN.drawings[kind][wildcards.figure].names, written)
+        return drawing_words(dict(input.items()), DRAWINGS.by_kind[kind][wildcards.figure].names, written)
 
     return words
 

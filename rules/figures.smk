@@ -8,12 +8,12 @@ for KIND, FIGURE in FIGURES.items():
             input:
                 unpack(drawing(KIND, lambda one: dict(one.files))),
             output:
-                **drawn("{figure}", KIND, FIGURE.category, lambda wildcards: PLAN.title_figure(wildcards.figure)),
+                **drawn("{figure}", KIND, FIGURE.category, lambda wildcards: DRAWINGS.title(wildcards.figure)),
                 **drawn_table(KIND),
             log:
                 "<logs>/figures/{figure}.log",
             wildcard_constraints:
-                figure=any_of(PLAN.drawings[KIND]),
+                figure=any_of(DRAWINGS.by_kind[KIND]),
             conda:
                 NETWORK_ENVIRONMENT if FIGURE.networks else ENVIRONMENT
             resources:

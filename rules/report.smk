@@ -57,7 +57,7 @@ rule write_report:
             for volume in PLAN.volumes_viewed(name).values()
         ],
         records=[f"<results>/figures/{name}.run.json" for name in PLAN.viewed_comparisons],
-        figures=[file for file in PLAN.figures if file.endswith(".png")],
+        figures=[file for file in DRAWINGS.files if file.endswith(".png")],
         volumes="<results>/tables/volumes.csv",
         summary="<results>/tables/summary.csv",
     output:

@@ -31,6 +31,7 @@ from microsr.training.methods.method import Setup
 from microsr.training.passes import WEIGHT_OF, gigaflops_per_pair
 from microsr.training.train import PATCHES, trainable
 from microsr.volume.storage import Volume
+from microsr.workflow.drawings import Drawings
 from microsr.workflow.plan import Plan, Result
 
 NETWORKS = get_args(config.Train.model_fields["network"].annotation)
@@ -389,10 +390,10 @@ def test_a_protocol_names_the_file_that_is_not_there_and_writes_nothing(name, tm
 def test_what_a_figure_is_drawn_from_is_planned_under_the_flags_of_its_command(name, plan):
     flags = flags_of(FIGURES[name].module)
     assert "output" not in flags
-    for drawing in plan.drawings[name].values():
+    for drawing in Drawings(plan).by_kind[name].values():
         assert set(drawing.files) <= set(flags)
         assert set(drawing.names) == {flag for flag in drawing.files if flags[flag].metavar == "NAME=PATH"}
-    assert plan.drawings[name] or ".png" not in FIGURES[name].endings, "it is never drawn"
+    assert Drawings(plan).by_kind[name] or ".png" not in FIGURES[name].endings, "it is never drawn"
 
 
 @pytest.mark.parametrize("name", [name for name in FIGURES if name != "network"])  # which is drawn of settings

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from microsr.config import (
@@ -30,7 +29,6 @@ from microsr.config import (
 )  # fmt: skip
 from microsr.config.sheet import Case, read_sheet, simulated_cases, with_scans
 from microsr.core.errors import UserError
-from microsr.core.registry.figures import FIGURES
 from microsr.core.registry.protocols import PROTOCOLS
 from microsr.core.urls import url
 
@@ -73,19 +71,6 @@ class Result(NamedTuple):
     method: str
     training_set: str
     case: str
-
-
-class Drawing(NamedTuple):
-    """What a figure is drawn from, and what its command is told."""
-
-    files: Mapping[str, list[str]] = MappingProxyType({})
-    """By the flag of the command; none of a flag: it is left out."""
-    words: str = ""
-    """Further words of the command."""
-    names: Mapping[str, list[str]] = MappingProxyType({})
-    """By flag, the name of each file, where the command takes NAME=PATH."""
-    what: str = ""
-    """What Snakemake's report calls it; nothing: as its line in `core.registry.figures` says, or its name."""
 
 
 def base(training_set: str) -> str:
@@ -788,162 +773,10 @@ class Plan:
         training_set = self.comparisons["comparison"].training_set
         return {method: f"{method}/{training_set}" for method in self.trained_methods}
 
-    @cached_property
-    def drawings(self) -> dict[str, dict[str, Drawing]]:
-        """What is drawn, by the kind of figure (`core.registry.figures`) and the figure's name.
-
-        A kind with a `table` in its line is drawn from it, once; what others are drawn from stands here.
-        """
-        of_tables = {
-            kind: {kind: Drawing({"table": [f"<results>/tables/{entry.table}.csv"]})} if entry.table else {}
-            for kind, entry in FIGURES.items()
-        }
-        of_results = {
-            "comparison": {name: self._draw_comparison(name) for name in self.comparisons},
-            "metrics": {name: self._draw_metrics(words) for name, words in self.metric_figures.items()},
-            "hallucination": self._draw_hallucination(),
-            "validation": self._draw_validation("validation"),
-            "metrics_validation": self._draw_validation("metrics_validation"),
-            "bronchioles": self._draw_bronchioles(),
-            "efficiency": self._draw_efficiency(),
-            "uncertainty": self._draw_uncertainty(),
-            "reliability": self._draw_reliability(),
-        }
-        return of_tables | of_results | (self._draw_trainings() if self.trainings else {})
-
-    def _draw_validation(self, name: str) -> dict[str, Drawing]:
-        """A validation, where it is asked for."""
-        asked = name in self._validations
-        return {name: Drawing({"table": [f"<results>/tables/{name}.csv"]})} if asked else {}
-
-    def _draw_comparison(self, name: str) -> Drawing:
-        tested = self.comparisons[name]
-        files = {"clinical": self.volumes("clinical", [tested.case])}
-        files |= {"superresolved": self.list_compared("superresolved", tested)}
-        files |= {"truth": self.volumes("truth", [tested.case])}
-        words = f"{self.comparison_words(name)} {flags(self.experiment.figures)}"
-        return Drawing(files, words, {"superresolved": list(self.experiment.methods)}, what=name)
-
-    def _draw_metrics(self, words: str) -> Drawing:
-        return Drawing({"table": ["<results>/tables/metrics.csv"]}, f"{words} --split {self.split}".lstrip())
-
-    def _draw_hallucination(self) -> dict[str, Drawing]:
-        if not (tested := self.hallucination):
-            return {}
-        files = {kind: self.volumes(kind, [tested.case]) for kind in ("clinical", "truth")}
-        files |= {"superresolved": self.list_compared("superresolved", tested)}
-        files |= {"maps": self.list_compared("hallucinations", tested)}
-        names = {kind: list(self.experiment.methods) for kind in ("superresolved", "maps")}
-        return {"hallucination": Drawing(files, flags(self.experiment.figures), names)}
-
-    def _draw_bronchioles(self) -> dict[str, Drawing]:
-        if not self.known_results:
-            return {}
-        tables = [f"<results>/tables/metrics/{m}/{s}/{c}.images.bronchioles.csv" for m, s, c in self.known_results]
-        names = [f"{method}/{base(training_set)}" for method, training_set, _ in self.known_results]
-        drawing = Drawing({"crossings": tables}, names={"crossings": names})
-        return {"bronchioles": drawing}
-
-    def _draw_efficiency(self) -> dict[str, Drawing]:
-        if not self.networks_differ:
-            return {}
-        runs = [f"<results>/models/{m}/{s}/run.json" for m, s in self.trainings]
-        names = {"runs": [f"{m}/{base(s)}" for m, s in self.trainings]}
-        files = {"table": ["<results>/tables/metrics.csv"], "runs": runs}
-        return {"efficiency": Drawing(files, names=names)}
-
-    def _draw_uncertainty(self) -> dict[str, Drawing]:
-        """The draws of each method that is a mean, of the first comparison's case."""
-        training_set, case = self.comparisons["comparison"]
-        found = {}
-        for name, method in number_names("uncertainty", self.means).items():
-            stem = f"<results>/superresolved/{method}/{training_set}/{case}"
-            files = {"clinical": self.volumes("clinical", [case]), "mean": [f"{stem}.ome.zarr"]}
-            files |= {held: [f"{stem}_{held}.ome.zarr"] for held in ("sd", "solid")}
-            files |= {"draws": self.draw_volumes(method, training_set, case, most=SHOWN_DRAWS)}
-            files |= {"truth": self.volumes("truth", [case])}
-            found[name] = Drawing(files, flags(self.experiment.figures))
-        return found
-
-    def _draw_reliability(self) -> dict[str, Drawing]:
-        shown = self.comparisons["comparison"].training_set
-        judged = [
-            result
-            for result in self.superresolutions
-            if result.method in self.means
-            and base(result.training_set) == shown
-            and self.having("truth", [result.case])
-            and self.cases[result.case].condition is None
-        ]
-        if not judged:
-            return {}
-        tables = [f"<results>/tables/metrics/{m}/{s}/{c}.uncertainty.curves.csv" for m, s, c in judged]
-        names = [f"{method}/{base(training_set)}" for method, training_set, _ in judged]
-        return {"reliability": Drawing({"curves": tables}, names={"curves": names})}
-
-    def _draw_trainings(self) -> dict[str, dict[str, Drawing]]:
-        """What is drawn of trainings and of what they learn from."""
-        sizes = f"--patches {self.experiment.patches.clinical_size} {self.experiment.patches.micro_size}"
-        histories = [f"<results>/models/{m}/{s}/history.csv" for m, s in self.trainings]
-        models = [f"<results>/models/{model}/generator.pt" for model in self.sampled_models.values()]
-        shown = self.comparisons["comparison"].case
-        return {
-            "network": {
-                name: Drawing(words=f"{sizes} --title {method} {self.network_flags(method)}", what=name)
-                for name, method in self.networks.items()
-            },
-            "losses": {
-                "losses": Drawing({"history": histories}, names={"history": [f"{m}/{s}" for m, s in self.trainings]})
-            },
-            "tiling": {
-                "tiling": Drawing(
-                    {"clinical": self.volumes("clinical", [shown]), "models": models},
-                    flags(self.experiment.figures, without=["insets"]),
-                    {"models": list(self.sampled_models)},
-                )
-            },
-            "domain": {
-                name: Drawing({"table": [f"<results>/tables/{name}.csv"]}, what=f"domain check, {training_set}")
-                for name, training_set in self.domains.items()
-            },
-            "scanner": {
-                name: Drawing({"table": [f"<results>/tables/{name}.csv"]}, what=f"scanner, {training_set}")
-                for name, training_set in self.scanners.items()
-            },
-            "patches": {
-                f"patches_{case}_{modality}": Drawing(
-                    {
-                        "volume": [f"<results>/volumes/{case}/{modality}.ome.zarr"],
-                        "index": [f"<results>/patches/{case}/{modality}.csv"],
-                    },
-                    flags(self.experiment.figures, without=["slice", "insets"]),
-                    what=f"patches of {case}, {modality}",
-                )
-                for modality in ("clinical", "micro")
-                for case in self.having(modality, self.training_cases)
-            },
-        }
-
-    def title_figure(self, name: str) -> str:
-        """What Snakemake's report calls a figure."""
-        kind, drawing = next((kind, found[name]) for kind, found in self.drawings.items() if name in found)
-        return drawing.what or FIGURES[kind].title or name.replace("_", " ")
-
-    @property
-    def figure_names(self) -> list[str]:
-        """Names of all figures, without folder and ending."""
-        names = [name for drawings in self.drawings.values() for name in drawings]
-        return [*names, "calibration", *(["panels"] if self.trainings else [])]
-
-    @cached_property
-    def figures(self) -> list[str]:
-        """The files of all figures."""
-        return [f"<results>/figures/{name}.{ending}" for name in self.figure_names for ending in ("png", "pdf")]
-
     @property
     def tables(self) -> list[str]:
         """The files of all tables that are results, those for a paper too."""
-        names = [f"{name}.csv" for name in ("volumes", "metrics", "summary", "paired", *sorted(self._validations))]
+        names = [f"{name}.csv" for name in ("volumes", "metrics", "summary", "paired", *sorted(self.validations))]
         names += [f"{name}.{ending}" for name in TYPESET for ending in ("tex", "md")]
         names += [f"{name}.csv" for name in (*self.domains, *self.scanners, "tiling")] if self.trainings else []
         names += ["efficiency.csv"] if self.networks_differ else []
@@ -954,7 +787,7 @@ class Plan:
         return [f"<results>/tables/{name}" for name in names]
 
     @property
-    def _validations(self) -> set[str]:
+    def validations(self) -> set[str]:
         """Tables and figures of the validations that are asked for: the lungs that they measure are made for them
         alone.
         """

@@ -10,6 +10,7 @@ import yaml
 from microsr.config import Experiment
 from microsr.config.sheet import MODALITIES, Case, simulated_cases
 from microsr.core.errors import UserError
+from microsr.workflow.drawings import Drawings
 from microsr.workflow.plan import (
     CALIBRATED,
     ENDINGS,
@@ -126,7 +127,7 @@ def test_the_reliability_of_draws_is_drawn_of_a_registered_specimen_too():
     found = specimens(methods=methods)
     stem = "<results>/tables/metrics/mean_of_draws/pooled/b.uncertainty"
     assert f"{stem}.csv" in found.metric_tables()
-    assert found.drawings["reliability"]["reliability"].files == {"curves": [f"{stem}.curves.csv"]}
+    assert Drawings(found).by_kind["reliability"]["reliability"].files == {"curves": [f"{stem}.curves.csv"]}
 
 
 def test_uct_is_scanned_with_as_many_slices_as_any_method_sees():
@@ -213,7 +214,7 @@ def test_validation_cases_are_tested_on_when_asked_for_and_never_beside_test_cas
     )
     for made, looked_at, hidden in ((tests, "test", "validation"), (choosing, "validation", "test")):
         files = [
-            *made.figures,
+            *Drawings(made).files,
             *made.tables,
             *made.metric_tables(),
             *made.exports,
@@ -264,7 +265,7 @@ def test_further_scans_of_a_test_lung_stand_apart_from_the_test_cases():
     plain = plan(simulate={"training_cases": 2, "test_cases": 2}, evaluate=EVERYTHING)
     made = plan(simulate=simulate, evaluate=EVERYTHING)
     assert made.conditions == {name: [f"test1-{name}", f"test2-{name}"] for name in SCANS} and plain.conditions == {}
-    assert made.models == plain.models and made.figures == plain.figures, (
+    assert made.models == plain.models and Drawings(made).files == Drawings(plain).files, (
         "no model is trained with them, no figure is of them"
     )
     assert made.metric_tables() == plain.metric_tables() and made.known_results == plain.known_results
@@ -617,8 +618,8 @@ def test_hallucinations_are_drawn_of_the_first_comparison_that_is_known():
     assert {result.case for result in few().known_results} == {"known"} and len(few().known_results) == 4
     made = plan(*FEW[:5], volumes=NATIVE)
     assert made.hallucination is None
-    assert not {"hallucination", "bronchioles"} & set(made.figure_names)
-    assert {"hallucination", "bronchioles"} <= set(few().figure_names)
+    assert not {"hallucination", "bronchioles"} & set(Drawings(made).names)
+    assert {"hallucination", "bronchioles"} <= set(Drawings(few()).names)
 
 
 def test_a_protocol_has_a_figure_where_a_case_has_its_metrics():
@@ -641,7 +642,7 @@ def test_figures_of_trainings_are_drawn_where_something_is_trained():
         "patches_train1_micro",
     }
     made, untrained = plan(), plan(methods={"bicubic": {"kind": "bicubic"}})
-    assert of_trainings <= set(made.figure_names) and not of_trainings & set(untrained.figure_names)
+    assert of_trainings <= set(Drawings(made).names) and not of_trainings & set(Drawings(untrained).names)
     more = {f"<results>/tables/{name}.csv" for name in ("domain", "scanner", "tiling")}
     assert set(made.tables) - set(untrained.tables) == more
     assert (
@@ -651,7 +652,7 @@ def test_figures_of_trainings_are_drawn_where_something_is_trained():
 
 
 def test_patches_are_drawn_of_each_training_volume():
-    drawn = [name for name in few().figure_names if name.startswith("patches_")]
+    drawn = [name for name in Drawings(few()).names if name.startswith("patches_")]
     assert drawn == ["patches_both_clinical", "patches_ct_clinical", "patches_both_micro", "patches_uct_micro"]
 
 
@@ -664,16 +665,16 @@ def test_patches_are_drawn_of_each_training_volume():
 )
 def test_a_figure_with_its_table_is_made_where_it_is_asked_for(settings, name):
     for made, is_made in ((plan(**settings), True), (plan(), False)):
-        assert (name in made.figure_names, f"<results>/tables/{name}.csv" in made.tables) == (is_made, is_made)
+        assert (name in Drawings(made).names, f"<results>/tables/{name}.csv" in made.tables) == (is_made, is_made)
 
 
 def test_every_figure_is_for_screen_and_print_and_no_file_is_named_twice():
     made = few(
         protocols=["pooled"], train={"repeats": 3}, evaluate=EVERYTHING, superresolve={"formats": ["nifti", "dicom"]}
     )
-    assert {f"<results>/figures/comparison.{ending}" for ending in ("png", "pdf")} <= set(made.figures)
-    assert len(made.figures) == 2 * len(made.figure_names)
-    files = [*made.figures, *made.tables, *made.models, *made.exports, *made.metric_tables()]
+    assert {f"<results>/figures/comparison.{ending}" for ending in ("png", "pdf")} <= set(Drawings(made).files)
+    assert len(Drawings(made).files) == 2 * len(Drawings(made).names)
+    files = [*Drawings(made).files, *made.tables, *made.models, *made.exports, *made.metric_tables()]
     assert len(set(files)) == len(files)
     assert all(file.startswith("<results>/") for file in files)
     assert {f"<results>/tables/{name}.{kind}" for name in TYPESET for kind in ("tex", "md")} <= set(made.tables)

@@ -1,7 +1,7 @@
 """Figures, each a module that offers `microsr.figures.figure.Figure`, by the word behind `microsr figures`.
 
 The module is loaded when the figure is drawn. What a figure is drawn from, and how often, is said by
-`workflow.plan.Plan.drawings`: of one that is drawn once, from a table of the experiment, its line here says all.
+`workflow.drawings`: of one that is drawn once, from a table of the experiment, its line here says all.
 """
 
 from typing import NamedTuple
@@ -15,9 +15,9 @@ class Entry(NamedTuple):
     category: str = "Results"
     """Where Snakemake's report has it: Data, Training, Results."""
     title: str = ""
-    """What Snakemake's report calls it; none: its name, or what `Plan.drawings` says of each that there are."""
+    """What Snakemake's report calls it; none: its name, or what `workflow.drawings` says of each that there are."""
     table: str = ""
-    """results/<experiment>/tables/<table>.csv, from which it is drawn, once; none: `Plan.drawings` says from what."""
+    """results/<experiment>/tables/<table>.csv, which it is drawn from, once; none: see `workflow.drawings`."""
     writes: str = ""
     """The flag of a table that it writes beside the figure: tables/<figure>.csv."""
     endings: tuple[str, ...] = (".png", ".pdf")
