@@ -12,6 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from microsr.physics.tissues import Tissue
+from microsr.volume.storage import Volume, write_volume
+
 BENCHMARKS = Path(__file__).parent.parent.parent.parent / "benchmarks"
 
 
@@ -93,3 +96,29 @@ def test_draws_are_timed(tmp_path, capsys):
     draws.work(tmp_path, "compact-True", 2, 2)
     found = json.loads(capsys.readouterr().out)
     assert found["seconds"] > 0 and found["memory_mb"] > 50
+
+
+@pytest.mark.parametrize("surer", [False, True])
+def test_coverage_of_a_tissue_is_compared_with_that_of_draws_that_look_like_it(surer, tmp_path):
+    """Lines at random places, in the truth as in four draws; or in the draws half as many."""
+    random = np.random.default_rng(0)
+
+    def image(share):
+        lines = (random.random((2, 1, 160)) < share) & np.ones((2, 160, 1), bool)
+        return np.where(lines, -300, -800) + random.normal(0, 30, lines.shape), lines
+
+    (truth, lines), draws = image(0.1), [image(0.05 if surer else 0.1)[0] for _ in range(4)]
+    for name, values in (("truth", truth), ("labels", np.where(lines, Tissue.SEPTUM, Tissue.PARENCHYMA))):
+        write_volume(tmp_path / f"volumes/a/{name}.ome.zarr", Volume(values.round().astype(np.int16), (0.1, 0.1, 1)))
+    clinical = Volume(np.zeros((2, 20, 20), np.int16), (0.8, 0.8, 1))
+    write_volume(tmp_path / "volumes/a/clinical.ome.zarr", clinical, np.ones(clinical.shape, bool))
+    stem, facts = tmp_path / "superresolved/m/pooled", {"slices": [0, 1], "draws": 4}
+    named = {"a": ("mean", sum(draws) / 4)} | {f"a_draw{k}": (f"draw{k}", draw) for k, draw in enumerate(draws)}
+    for name, (holds, values) in named.items():
+        volume = Volume(values.round().astype(np.int16), (0.1, 0.1, 1), attributes=facts | {"holds": holds})
+        write_volume(stem / f"{name}.ome.zarr", volume)
+    found = load("coverage").measure(tmp_path, "m", "pooled").set_index("tissue").loc["septum"]
+    assert found["pixels"] == lines.sum()
+    by_chance = found["draws that look like it"]
+    assert by_chance < 0.5, "far below 3 of 5: a line in the truth is mostly in no draw"
+    assert found["truth"] < 0.75 * by_chance if surer else found["truth"] == pytest.approx(by_chance, abs=0.1)
