@@ -494,21 +494,30 @@ def test_kills_in_the_middle_of_steps_and_saves_change_nothing(seed, patches, pr
     assert (tmp_path / "log").read_text(encoding="utf-8").count("going on at step") == KILLS
 
 
-def test_the_command_stops_after_its_step_at_a_signal_and_goes_on_when_called_again(patches, undisturbed, tmp_path):
+def wait_for_a_signal_in_step(arguments, step, note):
+    """A training that waits in a step until a signal comes."""
+    held.hold(step, note)
+    cli.main(arguments)
+
+
+def test_the_command_stops_after_its_step_at_a_signal_and_goes_on_when_called_again(
+    patches, prepared, undisturbed, tmp_path
+):
     """kill -9 before there is a state, then SIGTERM, then SIGUSR1, then to the end."""
     training = flags(patches, tmp_path, LONG)
     ways = ((2, signal.SIGKILL, -9), (5, signal.SIGTERM, train.STOPPED), (15, signal.SIGUSR1, train.STOPPED))
     for step, number, status in ways:
         note = tmp_path / f"held{step}"
-        with subprocess.Popen(
-            [sys.executable, held.__file__, str(step), str(note), *training], stderr=subprocess.DEVNULL
-        ) as process:
-            try:
-                wait_for(Path(f"{note}.0").exists, lambda process=process: process.poll() is None, SECONDS)
-                process.send_signal(number)
-                assert process.wait(limit(SECONDS)) == status
-            finally:
-                process.kill()
+        process = prepared(training, wait_for_a_signal_in_step, step, note)
+        process.start()
+        try:
+            wait_for(Path(f"{note}.0").exists, process.is_alive, SECONDS)
+            os.kill(process.pid, number)
+            process.join(limit(SECONDS))
+            assert process.exitcode == status
+        finally:
+            process.kill()
+            process.join()
     log = (tmp_path / "log").read_text(encoding="utf-8")
     assert states(tmp_path) == ["step-000000006.pt", "step-000000016.pt"], "of the steps in which the signals came"
     for step, number in ((6, signal.SIGTERM), (16, signal.SIGUSR1)):
