@@ -12,6 +12,7 @@ from microsr import cli
 from microsr.config import ClinicalVolume, MicroVolume, Scanner, Simulate
 from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
+from microsr.physics.moments import Moments
 from microsr.preprocessing.registered import truth
 from microsr.preprocessing.registered.transform import Affine, read_transform
 from microsr.preprocessing.registered.truth import Outputs, lay_over
@@ -197,4 +198,32 @@ def test_the_command_brings_a_specimen_in(tmp_path):
     still = save(sitk.Euler3DTransform(), tmp_path / "t.tfm")
     words = ["--micro", tmp_path / "m.ome.zarr", "--clinical", tmp_path / "c.ome.zarr", "--micro_to_clinical", still]
     cli.main(list(map(str, ["volumes", "registered", "--case", "a", *words, "--output", tmp_path / "t.ome.zarr"])))
-    assert open_mask(tmp_path / "t.ome.zarr")[:].any() and (tmp_path / "t.run.json").exists()
+    known, record = open_mask(tmp_path / "t.ome.zarr")[:] > 0, json.loads((tmp_path / "t.run.json").read_text())
+    assert record["truth_pixels"] == known.sum() > 0
+    whole = known.reshape(5, 16, 8, 16, 8).all(axis=(2, 4))
+    assert record["clinical_pixels"] == whole.sum() > 0
+    # From -4 to 1.9 mm, and half a voxel beyond, of slices at -3, -2, ..., 1 mm.
+    assert record["slices"] == [0, 1, 2, 3, 4] == list(np.flatnonzero(known.any(axis=(1, 2))))
+    assert np.isnan(record["correlation"]), "of a CT that is the same everywhere"
+
+
+def test_the_correlation_of_slices_is_that_of_all_their_pixels():
+    random = np.random.default_rng(0)
+    ct = random.normal(-800, 100, 90)
+    true = 0.5 * ct + random.normal(0, 40, 90)
+    sums = [Moments() for _ in range(5)]
+    for part in (slice(0, 30), slice(30, 30), slice(30, 90)):
+        truth._look(sums, true[part], ct[part])
+    assert truth._correlation(sums) == pytest.approx(np.corrcoef(true, ct)[0, 1])
+    assert np.isnan(truth._correlation([Moments() for _ in range(5)])), "of no pixels"
+
+
+@pytest.mark.parametrize(("rows", "columns"), [((4, 11), (0, 5)), ((0, 5), (4, 11)), ((2, 6), (3, 7))])
+def test_a_tile_is_cut_in_two_across_its_longer_side(rows, columns):
+    times = np.zeros((12, 12), int)
+    halves = truth._halves(rows, columns)
+    for (top, bottom), (left, right) in halves:
+        times[top:bottom, left:right] += 1
+    assert (times[slice(*rows), slice(*columns)] == 1).all() and times.sum() == np.prod(np.diff([rows, columns]))
+    sizes = [(bottom - top) * (right - left) for (top, bottom), (left, right) in halves]
+    assert len(sizes) == 2 and max(sizes) - min(sizes) <= 5, "an odd row or column belongs to one of them"
