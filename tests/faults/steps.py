@@ -4,6 +4,7 @@ already.
 
 import base64
 import contextlib
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -222,6 +223,7 @@ def _work(
     descriptor = os.open(note, os.O_WRONLY | os.O_CREAT, 0o666)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    faulthandler.enable()  # so that a fault of a library says in which threads it was
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     if user is not None:

@@ -52,6 +52,14 @@ def test_noise_of_slices_that_have_nothing_in_common_tells_no_profile():
     assert found.slice_sigma_mm(SLICE_MM) is None and found.sd == pytest.approx(30, rel=0.05)
 
 
+def test_a_profile_is_told_from_a_correlation_of_a_twentieth_on():
+    def told(correlation):
+        return noise_power.NoisePower(np.ones((2 * LAG, 2 * LAG)), correlation, 5000, (1, 1)).slice_sigma_mm(SLICE_MM)
+
+    assert told(0.045) is None
+    assert told(0.055) == pytest.approx(SLICE_MM / 2 / np.sqrt(np.log(1 / 0.055)))
+
+
 def test_structure_in_both_slices_and_in_one_is_not_taken_for_noise():
     random, stack = np.random.default_rng(1), scan(size=160) - 850.0
     blobs = gaussian_filter(random.normal(size=stack.shape), (0.5, 2, 2))
