@@ -34,8 +34,6 @@ SAME_COMMAND = {
 """Rules whose command is that of another rule, with less or with other files."""
 CHEAP = 1.5
 """A step that takes fewer seconds is killed more often."""
-KILLS = {False: 2, True: 4}
-"""So often, by whether the run is a nightly one, each at another place."""
 WITHOUT_RESULT = {"all", "figures", "clean_state", "search"}
 """Rules that make nothing."""
 NOT_PREPARED = {"validate_metrics", "draw_metrics_validation"}
@@ -54,10 +52,8 @@ def rules() -> list[str]:
     return sorted(found - WITHOUT_RESULT - NOT_PREPARED - set(SAME_COMMAND))
 
 
-def kill_and_repeat(step: Step, folder: Path, whole: dict, runner, seed: int, kills: int) -> list[str]:
-    """Run a step, kill it a few times, and run it again; what was wrong. whole: what it makes. kills: of a cheap step,
-    while it changes files.
-    """
+def kill_and_repeat(step: Step, folder: Path, whole: dict, runner, seed: int) -> list[str]:
+    """Run a step, kill it a few times, and run it again; what was wrong. whole: what it makes."""
     random = np.random.default_rng(seed)
     straight = runner.run(step, folder)
     if straight.code != 0:
@@ -74,7 +70,7 @@ def kill_and_repeat(step: Step, folder: Path, whole: dict, runner, seed: int, ki
                 wrong.append(f"{name} is there, but not whole, after a kill ({how})")
 
     # With an earlier result in place, at a change of a file; it may have fewer changes to make than at first.
-    for at in random.integers(1, straight.changes + 1, kills if straight.seconds < CHEAP else 1).tolist():
+    for at in random.integers(1, straight.changes + 1, 4 if straight.seconds < CHEAP else 1).tolist():
         while (killed := runner.run(step, folder, kill_at=at)).code == 0:
             at = at // 2 + at % 2
         if killed.code != -signal.SIGKILL:
@@ -93,12 +89,12 @@ def kill_and_repeat(step: Step, folder: Path, whole: dict, runner, seed: int, ki
 @pytest.fixture(scope="module")
 def outcomes(request, steps, runner, tmp_path_factory):
     """What was wrong with each step, two at a time."""
-    folder, kills = tmp_path_factory.mktemp("killed"), KILLS[request.config.option.nightly]
+    folder = tmp_path_factory.mktemp("killed")
     with ThreadPoolExecutor(2) as pool:
 
         def start(rule: str, seed: int):
             step = steps.prepare(rule, folder / rule)
-            return pool.submit(kill_and_repeat, step, folder / rule, steps.whole(rule), runner, seed, kills)
+            return pool.submit(kill_and_repeat, step, folder / rule, steps.whole(rule), runner, seed)
 
         yield {rule: start(rule, seed) for seed, rule in enumerate(rules()) if rule in taken(request, "rule")}
 
