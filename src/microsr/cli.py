@@ -124,6 +124,8 @@ def _add_everywhere(parser: argparse.ArgumentParser, common: argparse.ArgumentPa
 def _check_writable(output: Path) -> None:
     """Stop before the work, not after it, where its result could not be written."""
     folder = nearest_folder(output)
+    if not folder.is_dir():
+        raise UserError(f"{output}: {folder} is a file, not a folder; give another name")
     if not os.access(folder, os.W_OK):
         code = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
         raise UserError(explain(OSError(code, os.strerror(code)), output))

@@ -116,6 +116,12 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(refused, tm
     assert line.startswith(f"{tmp_path}/out.nii: no right to {tmp_path}")
 
 
+def test_an_output_below_a_file_is_refused_before_the_work(refused, tmp_path):
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "new" / "out.png"
+    assert refused("demo", "--output", path) == f"{path}: {tmp_path}/file is a file, not a folder; give another name"
+
+
 def test_the_demo_overwrites_no_file_but_its_own(refused, tmp_path):
     other, text, folder = (tmp_path / name for name in ("other.png", "text.png", "folder.png"))
     Image.new("L", (4, 4)).save(other)
