@@ -1,8 +1,8 @@
 """Write a trained model for other people and programs, with its card beside it.
 
-In: generator.pt, or a model that was exported as safetensors. Out, by the output's ending: .safetensors or .onnx, with
-a card of the same name (.md); .zip, a package for bioimage.io; or, without an ending, a folder with model.safetensors
-and README.md, as sites of models have it.
+In: generator.pt, or a model that was exported as safetensors. Out, by the output's ending: .safetensors, with its card
+(.md); .onnx, with its card (.onnx.md); .zip, a package for bioimage.io; or, without an ending, a folder with
+model.safetensors and README.md, as sites of models have it.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def _write_package(model: Path, output: Path, known: Description) -> None:
 
 def _card_beside(output: Path) -> Path:
     """Where the card of a file is written."""
-    card = output.with_suffix(".md")
+    # Of ONNX another card than of safetensors: it says how each is run.
+    card = output.with_suffix(".md" if output.suffix.lower() == ".safetensors" else f"{output.suffix}.md")
     _check_ours(card, card.is_file() and MARK in card.read_text(encoding="utf-8", errors="replace"))
     return card
 

@@ -75,7 +75,7 @@ def test_onnx_has_a_card_that_says_how_to_run_it(model, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_file, "save_onnx", lambda path, network, facts: path.write_bytes(bytes([network.scale])))
     export_model(model, tmp_path / "lungs.onnx")
     assert (tmp_path / "lungs.onnx").read_bytes() == b"\4"
-    card = (tmp_path / "lungs.md").read_text(encoding="utf-8")
+    card = (tmp_path / "lungs.onnx.md").read_text(encoding="utf-8")
     assert 'onnxruntime.InferenceSession("lungs.onnx")' in card and "for k in (2, 4)}" in card
     assert "microsr superresolve" not in card
 
