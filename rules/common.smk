@@ -117,6 +117,14 @@ def compute_flags(without=()):
     return lambda wildcards, threads: f"{settings} --threads {threads}"
 
 
+def display_flags(wildcards, threads):
+    """Params function: the grey scale in which viewers open a volume of another organ than the lung.
+
+    It asks for `threads` for the same reason as `compute_flags`: what a figure shows makes no volume old.
+    """
+    return "" if wildcards.get("known") == "labels" else PLAN.display_flags
+
+
 def upsampler(wildcards, input):
     """Params function: the way of up-sampling, as a flag."""
     if input.known:

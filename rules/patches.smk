@@ -107,6 +107,8 @@ rule check_domain:
         mem_mb=more_each_time(2000),
         runtime=more_each_time(30),
     params:
+        settings=PLAN.domain_flags,
         code=code_version("domain"),
     shell:
-        "microsr domain --clinical {input.clinical} --micro {input.micro} --output {output.table} --log {log}"
+        "microsr domain --clinical {input.clinical} --micro {input.micro} --output {output.table} {params.settings}"
+        " --log {log}"

@@ -24,10 +24,11 @@ rule import_clinical:
         scan=lambda wildcards: PLAN.scan_flags(wildcards.case, "clinical"),
         mask=lambda wildcards: PLAN.mask_flags(wildcards.case, "clinical"),
         settings=flags(EXPERIMENT.volumes.clinical),
+        shown=display_flags,
         code=code_version("volumes"),
     shell:
         "microsr volumes clinical --case {wildcards.case} {params.scan} {params.mask}"
-        " --output {output.volume} {params.settings} --log {log}"
+        " --output {output.volume} {params.settings} {params.shown} --log {log}"
 
 
 rule import_micro:
@@ -54,10 +55,11 @@ rule import_micro:
         like=optional("like"),
         mask=lambda wildcards: PLAN.mask_flags(wildcards.case, "micro"),
         settings=f"--scale {EXPERIMENT.scale} {flags(EXPERIMENT.volumes.micro)}",
+        shown=display_flags,
         code=code_version("volumes"),
     shell:
         "microsr volumes micro --case {wildcards.case} {params.scan} {params.like} {params.mask}"
-        " --output {output.volume} {params.settings} --log {log}"
+        " --output {output.volume} {params.settings} {params.shown} --log {log}"
 
 
 use rule import_clinical as import_repeat with:
@@ -75,6 +77,7 @@ use rule import_clinical as import_repeat with:
         scan=lambda wildcards: PLAN.scan_flags(wildcards.case, "repeat"),
         mask=lambda wildcards: PLAN.mask_flags(wildcards.case, "clinical"),
         settings=flags(EXPERIMENT.volumes.clinical),
+        shown=display_flags,
         code=code_version("volumes"),
 
 
@@ -93,6 +96,7 @@ use rule import_clinical as import_noise_free with:
         scan=lambda wildcards: PLAN.scan_flags(wildcards.case, "noise_free"),
         mask=lambda wildcards: PLAN.mask_flags(wildcards.case, "clinical"),
         settings=flags(EXPERIMENT.volumes.clinical),
+        shown=display_flags,
         code=code_version("volumes"),
 
 
@@ -118,10 +122,11 @@ rule import_truth:
         runtime=growing(15, per_gigabyte=30),
     params:
         scan=lambda wildcards: PLAN.scan_flags(wildcards.case, wildcards.known),
+        shown=display_flags,
         code=code_version("volumes"),
     shell:
         "microsr volumes {wildcards.known} --case {wildcards.case} {params.scan}"
-        " --output {output.volume} --log {log}"
+        " --output {output.volume} {params.shown} --log {log}"
 
 
 rule bring_in_specimen:

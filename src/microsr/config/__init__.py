@@ -6,10 +6,12 @@ workflow before any job.
 """
 
 from microsr.config.arguments import (
+    add_display,
     add_flags,
     add_method_flags,
     add_scale,
     add_scan_flags,
+    display_from_flags,
     flags,
     from_flags,
     method_from_flags,
@@ -108,11 +110,13 @@ __all__ = [
     "UntrainedMethod",
     "Volumes",
     "Weight",
+    "add_display",
     "add_flags",
     "add_method_flags",
     "add_scale",
     "add_scan_flags",
     "describe",
+    "display_from_flags",
     "flags",
     "from_flags",
     "load",

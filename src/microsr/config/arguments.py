@@ -84,6 +84,36 @@ def scan_from_flags(ns: argparse.Namespace) -> Scan:
         raise UserError(describe(error, "command line")) from None
 
 
+def add_display(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the flag --display, which `display_from_flags` reads."""
+    parser.add_argument(
+        "--display",
+        nargs=2,
+        type=float,
+        metavar=("BLACK", "WHITE"),
+        help="HU that viewers show black and white; default: the scan's own window where it suits, else a lung's, or "
+        "bone's of another organ",
+    )
+
+
+def display_from_flags(namespace: argparse.Namespace) -> dict[str, list[float]]:
+    """The attribute `display` of a volume that --display asks for; nothing if it does not.
+
+    Raises
+    ------
+    UserError
+        It does not rise.
+    """
+    if namespace.display is None:
+        return {}
+    black, white = namespace.display
+    if not black < white:
+        raise UserError(
+            f"--display {black:g} {white:g} does not rise; give the HU shown black, then the HU shown white"
+        )
+    return {"display": [black, white]}
+
+
 def add_method_flags(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the flags of all kinds of trained methods: --kind, and the settings of each."""
     known = {name: text for model in _trained_kinds() for name, text in _describe(model)}

@@ -78,6 +78,8 @@ class Slice:
     column: np.ndarray
     thickness: float | None
     padding: float | None
+    window: tuple[float, float] | None
+    """Values that a viewer first shows black and white, the first of several."""
 
     @property
     def normal(self) -> np.ndarray:
@@ -113,8 +115,8 @@ def read(files: Iterable[Path], scan: Scan, scratch: Path | None = None) -> Volu
     from microsr.formats import enhanced  # which is built on this module
 
     files = list(files)
-    images = [path for path in files if not _sop_class(path).startswith(NOT_IMAGES)]
-    if many := [path for path in images if _sop_class(path) in enhanced.CLASSES]:
+    images = [path for path in files if not sop_class(path).startswith(NOT_IMAGES)]
+    if many := [path for path in images if sop_class(path) in enhanced.CLASSES]:
         if len(images) > 1:
             raise UserError(f"{many[0]}: is an enhanced CT, all slices in one file, among other images; give that file")
         return enhanced.read(many[0], scan, scratch)
@@ -170,6 +172,7 @@ def build_volume(
         "slice_thickness": slices[first].thickness,
         "padding": padding,
     } | ({"resampled": scan.resample} if scan.resample else {})
+    source |= {"window": list(window)} if (window := slices[first].window) else {}
     return Volume(array, **volume_facts, unit="grey", attributes={"source": source})
 
 
@@ -189,7 +192,7 @@ def perpendicular(row: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.n
     return row / max(np.linalg.norm(row), 1e-6), column / max(np.linalg.norm(column), 1e-6)
 
 
-def _sop_class(path: Path) -> str:
+def sop_class(path: Path) -> str:
     """Media storage SOP class of a file with a preamble, "" if it has none."""
     with path.open("rb") as stream:
         start = stream.read(1024)
@@ -200,13 +203,13 @@ def _sop_class(path: Path) -> str:
 
 def _header(path: Path) -> Slice | None:
     """The header of an image file, None for a DICOM file without pixels."""
-    if _sop_class(path).startswith(NOT_IMAGES):
+    if sop_class(path).startswith(NOT_IMAGES):
         return None
     reader = _reader(path)
     try:
         reader.ReadImageInformation()
     except RuntimeError:
-        if _has_no_pixels(path) and _sop_class(path) != CT_IMAGE:  # a CT without pixels is a damaged one
+        if _has_no_pixels(path) and sop_class(path) != CT_IMAGE:  # a CT without pixels is a damaged one
             return None
         raise UserError(
             f"{path}: cannot be read as a DICOM image; it is damaged, truncated or of another kind"
@@ -214,6 +217,12 @@ def _header(path: Path) -> Slice | None:
 
     def text(tag: str) -> str:
         return reader.GetMetaData(tag).strip() if reader.HasMetaDataKey(tag) else ""
+
+    def first_number(tag: str) -> float | None:
+        try:
+            return float(text(tag).split("\\")[0])
+        except ValueError:
+            return None
 
     def numbers(tag: str, count: int) -> list[float] | None:
         try:
@@ -271,7 +280,15 @@ def _header(path: Path) -> Slice | None:
         padding=_padding(
             numbers("0028|0120", 1), numbers("0028|1053", 1), numbers("0028|1052", 1), text("0028|0103") == "1"
         ),
+        window=window_of(first_number("0028|1050"), first_number("0028|1051")),
     )
+
+
+def window_of(centre: float | None, width: float | None) -> tuple[float, float] | None:
+    """Values shown black and white, of a window's centre and width; None: there is none, or it is damaged."""
+    if centre is None or width is None or not np.isfinite([centre, width]).all() or width < 1:
+        return None
+    return centre - width / 2, centre + width / 2
 
 
 def _has_no_pixels(path: Path) -> bool:

@@ -24,6 +24,7 @@ from microsr import __version__
 from microsr.core.errors import UserError
 from microsr.volume.orientation import plane
 from microsr.volume.storage import Volume
+from microsr.volume.viewing import display_window
 
 INTERCEPT = -1024
 """HU of the stored value 0 of a simulated scan; the slope is 1."""
@@ -41,8 +42,6 @@ INHERITED: dict[str, tuple[str, ...] | None] = {
 The terms that DICOM defines, or None: a number; so that no text and no identifier of a header comes through."""
 SPATIAL_RESAMPLING = ("113085", "DCM", "Spatial resampling")
 """Value, scheme and meaning of the code."""
-LUNG_WINDOW, SHARE_WINDOW = (-600, 1500), (50, 100)
-"""Centre and width that a viewer starts with: HU, and of a share in per cent."""
 PLACE = (
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Rows", "Columns", "PixelSpacing", "ImagePositionPatient",
     "ImageOrientationPatient",
@@ -157,10 +156,10 @@ class DerivedSeries:
         data.SeriesInstanceUID = _uid(*self._entropy, "series")
         data.SOPInstanceUID = _uid(*self._entropy, "image", position)
         data.BurnedInAnnotation = "NO"
-        if volume.unit == "HU":
-            data.WindowCenter, data.WindowWidth = LUNG_WINDOW
-        else:
-            data.WindowCenter, data.WindowWidth = SHARE_WINDOW
+        if window := display_window(volume):
+            black, white = window
+            data.WindowCenter, data.WindowWidth = _decimal((black + white) / 2), _decimal(white - black)
+        if volume.unit != "HU":
             data.RescaleType = "US"  # unspecified
         # Signed and without an intercept: the only way that keeps every int16 HU.
         data.PixelRepresentation, data.RescaleIntercept = 1, 0

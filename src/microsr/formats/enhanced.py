@@ -108,11 +108,24 @@ def _frames(path: Path, data: Any) -> list[Frame]:
             path=path, series=str(data.get("SeriesInstanceUID", "")), problem=None, size=size, pixel_type=0,
             is_localizer=not dicom.LOCALIZERS.isdisjoint(kind), pixel_spacing=(x, y), position=position,
             row=directions[0], column=directions[1], thickness=thickness if thickness > 0 else None,
-            padding=None if padding is None else float(padding) * slope + intercept, number=number, slope=slope,
-            intercept=intercept,
+            padding=None if padding is None else float(padding) * slope + intercept,
+            window=_window(groups[number].get("FrameVOILUTSequence") or shared.get("FrameVOILUTSequence")),
+            number=number, slope=slope, intercept=intercept,
         )  # fmt: skip
 
     return [frame(number) for number in range(count)]
+
+
+def _window(said: Any) -> tuple[float, float] | None:
+    """See `dicom.Slice.window`."""
+
+    def first(value: Any) -> float | None:
+        try:
+            return float(value if isinstance(value, float) else value[0])
+        except (TypeError, ValueError, IndexError):
+            return None
+
+    return dicom.window_of(first(said[0].get("WindowCenter")), first(said[0].get("WindowWidth"))) if said else None
 
 
 def _stored_type(data: Any) -> np.dtype:

@@ -40,12 +40,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="DICOM only: folder of the scan it was made from, for how it was taken; no name and no id go along",
     )
+    config.add_display(parser)
     parser.add_argument("--series", help="UID of the series in that folder, if there are several")
 
 
 def main(namespace: argparse.Namespace) -> None:
     """Run `microsr export`."""
-    export(namespace.volume, namespace.output, namespace.format, namespace.slices, namespace.source, namespace.series)
+    shown = config.display_from_flags(namespace)
+    words = namespace.format, namespace.slices, namespace.source, namespace.series
+    export(namespace.volume, namespace.output, *words, shown)
 
 
 def export(
@@ -55,12 +58,14 @@ def export(
     slices: str | None = None,
     source: Path | None = None,
     series: str | None = None,
+    shown: dict[str, list[float]] | None = None,
 ) -> None:
     """Write `slices` ("first:end"; None: all) of the volume at `volume` to `output`, in the format `kind` or of its
     ending.
 
     A run that was stopped goes on where it was. source, series: the DICOM series that the volume was made from, for a
-    DICOM output; see `formats.dicom_series.DerivedSeries`.
+    DICOM output; see `formats.dicom_series.DerivedSeries`. shown: the attribute `display`, if
+    it is chosen anew.
 
     Raises
     ------
@@ -79,6 +84,7 @@ def export(
         raise UserError(f"{output}: is the volume itself; give another name")
     first, end = _range(volume, slices, held.shape[0])
     part = _take(held, first, end)
+    part.attributes.update(shown or {})
     content = checksum(volume)
     fingerprint = {"volume": content, "slices": [first, end], "code": code_version("export")}
     shape = (end - first, *held.shape[1:])

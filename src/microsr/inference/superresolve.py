@@ -376,6 +376,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--keep", type=int, default=0, help="of --draws, so many are written too, from number 0 on")
     parser.add_argument("--threads", type=int, default=available_cpus(), help="CPU threads (default: all)")
+    config.add_display(parser)
     config.add_flags(parser, config.Superresolve, without=NOT_HERE)
     config.add_flags(parser, config.Compute, without=["threads", *config.OF_TRAINING])
 
@@ -390,6 +391,7 @@ def main(namespace: argparse.Namespace) -> None:
     generator = Generator(namespace.model, compute.device, settings.precision) if namespace.model else None
     around = generator.slices // 2 if generator else 0
     volume = open_input(scan, settings.slices, namespace.organ, around, **words)
+    volume.attributes.update(config.display_from_flags(namespace))
     if generator:
         upsampler: Upsampler = generator
     elif namespace.known:

@@ -50,7 +50,7 @@ def downsample(micro: Path, output: Path, number: int = SLICES, scale: int = con
     chosen = spread_evenly(usable[0], usable[-1], number)
     step = chosen[1] - chosen[0] if len(chosen) > 1 else 1
     x, y, z = volume.spacing
-    facts = {k: v for k, v in volume.attributes.items() if k in ("case", "independent_slices")}
+    facts = {k: v for k, v in volume.attributes.items() if k in ("case", "independent_slices", "display")}
     geometry = Volume(
         array=None,
         spacing=(scale * x, scale * y, step * z),

@@ -71,6 +71,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", type=Path, help=f"also write this: {what.format(scale='scale')}")
     parser.add_argument("--case", default="scan", help="name of the case; decides, with the seed, the noise")
     parser.add_argument("--seed", type=int, default=1, help="seed of the noise (default: 1)")
+    config.add_display(parser)
     config.add_scale(parser)
     config.add_flags(parser, config.MicroScan, without=["micro"])
     config.add_flags(parser, config.Scanner)
@@ -85,7 +86,7 @@ def main(namespace: argparse.Namespace) -> None:
         config.scan_from_flags(namespace), outputs, namespace.case, namespace.seed,
         config.from_flags(namespace, config.MicroVolume), config.from_flags(namespace, config.Scanner),
         config.from_flags(namespace, config.MicroScan).slice_spacing_mm, namespace.format, namespace.mask_file,
-        namespace.scale,
+        namespace.scale, config.display_from_flags(namespace),
     )  # fmt: skip
 
 
@@ -100,12 +101,14 @@ def scan_micro(
     kind: str | None = None,
     mask: str | None = None,
     scale: int = config.DEFAULT_SCALE,
+    shown: dict[str, list[float]] | None = None,
 ) -> None:
     """Scan a uCT volume as a clinical scanner would, and write the scan and what is known of it, all of it or nothing.
 
     outputs: where to, by "clinical" and names in KNOWN; formats by the paths' endings, that of the clinical CT by
     `kind` if given. settings: its calibration counts, and the mask that this looks at; mask: that in a file. slice_mm:
-    distance of the clinical slices. scale: clinical pixel / pixel of the truth. Pixels and slices start at the edges of
+    distance of the clinical slices. scale: clinical pixel / pixel of the truth. shown: the outputs' attribute
+    `display`, if it is chosen. Pixels and slices start at the edges of
     the volume, and none reaches beyond it. Where slice profile and point-spread function do, there is nothing, and the
     weights of what is there are scaled to sum 1. Case and seed decide the noise.
 
@@ -126,6 +129,8 @@ def scan_micro(
         hu, facts = _open_hu(volume, settings, scan, mask, outputs["clinical"].parent)
         made_of = sorted(checksums().values()) if "dicom" in kinds.values() else None
         like = {name: view.describe(name, case, scanner, facts, volume) for name in outputs}
+        for one in like.values():
+            one.attributes.update(shown or {})
         with contextlib.ExitStack() as files:
             writers = {
                 name: _open_writer(files, path, kinds[name], like[name], view.shape_of(name), made_of)

@@ -40,10 +40,17 @@ from microsr.volume.slices import in_order, refuse_constant
 from microsr.volume.storage import Volume, create_volume, open_volume
 
 
-def import_clinical(scan: Scan, case: str, settings: ClinicalVolume, output: Path, mask: str | None = None) -> None:
+def import_clinical(
+    scan: Scan,
+    case: str,
+    settings: ClinicalVolume,
+    output: Path,
+    mask: str | None = None,
+    shown: dict[str, list[float]] | None = None,
+) -> None:
     """Import a clinical CT: int16 HU, padding as air (-1000 HU), mask inside.
 
-    mask: the label volume, where `settings.mask` is file.
+    mask: the label volume, where `settings.mask` is file. shown: the attribute `display`, if it is chosen.
 
     Raises
     ------
@@ -63,7 +70,7 @@ def import_clinical(scan: Scan, case: str, settings: ClinicalVolume, output: Pat
         region = find_region(settings, mask, scan, grey, volume, output.parent)
         facts = {"case": case, "modality": "clinical", "mask": settings.mask}
         facts["organ"] = "lung" if settings.is_lung else "other"
-        volume = replace(volume, attributes={**facts, **volume.attributes})
+        volume = replace(volume, attributes={**facts, **volume.attributes, **(shown or {})})
 
         def finish_slice(z: int) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
             hu, inside = volume.array[z], region[z]
@@ -84,12 +91,17 @@ def _amount(settings: ClinicalVolume, millilitres: float) -> str:
     return f"mask {millilitres / 1e3:.2f} L" if millilitres > 100 else f"mask {millilitres:.3g} mL"
 
 
-def import_as_is(scan: Scan, case: str, modality: str, output: Path) -> None:
-    """Import a truth, in HU already, or its tissue labels: values as they are, no mask."""
+def import_as_is(
+    scan: Scan, case: str, modality: str, output: Path, shown: dict[str, list[float]] | None = None
+) -> None:
+    """Import a truth, in HU already, or its tissue labels: values as they are, no mask.
+
+    shown: see `import_clinical`.
+    """
     started = time.time()
     with checksums_beside([scan.path]) as checksums:
         volume = _open_scan(scan, output)
-        attributes = {"case": case, "modality": modality, **volume.attributes}
+        attributes = {"case": case, "modality": modality, **volume.attributes, **(shown or {})}
         volume = replace(volume, unit="label" if modality == "labels" else "HU", attributes=attributes)
 
         def finish_slice(z: int) -> tuple[np.ndarray, None, tuple[float, float]]:
@@ -111,11 +123,12 @@ def import_micro(
     like: Path | None = None,
     mask: str | None = None,
     scale: int = config.DEFAULT_SCALE,
+    shown: dict[str, list[float]] | None = None,
 ) -> None:
     """Import a uCT volume: int16 HU-like values, mask inside, sampled as set.
 
     like: the same case's clinical volume, whose pixel size / scale is the target of `matched` where none is set. mask:
-    the label volume, on the grid of the scan, where `settings.mask` is file.
+    the label volume, on the grid of the scan, where `settings.mask` is file. shown: see `import_clinical`.
 
     Raises
     ------
@@ -125,6 +138,7 @@ def import_micro(
     started = time.time()
     with checksums_beside([scan.path, *(path for path in (like, mask) if path is not None)]) as checksums:
         volume = _open_scan(scan, output)
+        volume.attributes["source"].pop("window", None)  # of grey values, not of HU
         check_micro(volume, scan.path)
         axes = _sampling(volume, settings, like, scale, scan.path)
         padding = Padding(volume.array, (0, volume.attributes["source"].get("padding") or 0))
@@ -138,6 +152,7 @@ def import_micro(
             "modality": "micro",
             "mask": settings.mask,
             **volume.attributes,
+            **(shown or {}),
             "sampling": {"method": settings.sampling, "area_average": settings.area_average},
             "calibration": mapping.facts,
         }
@@ -299,6 +314,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         )
         config.add_scan_flags(sub)
         sub.add_argument("--output", type=Path, required=True, help="volume in the working format (<name>.ome.zarr)")
+        if name != "labels":
+            config.add_display(sub)
         if name == "clinical":
             sub.add_argument("--mask_file", help="label volume on the scan's grid; for mask file")
             config.add_flags(sub, ClinicalVolume)
@@ -329,12 +346,14 @@ def main(ns: argparse.Namespace) -> None:
         return
     scan = config.scan_from_flags(ns)
     ns.output.parent.mkdir(parents=True, exist_ok=True)
+    shown = {} if ns.command == "labels" else config.display_from_flags(ns)
     if ns.command == "clinical":
-        import_clinical(scan, ns.case, config.from_flags(ns, ClinicalVolume), ns.output, ns.mask_file)
+        import_clinical(scan, ns.case, config.from_flags(ns, ClinicalVolume), ns.output, ns.mask_file, shown)
     elif ns.command == "micro":
-        import_micro(scan, ns.case, config.from_flags(ns, MicroVolume), ns.output, ns.like, ns.mask_file, ns.scale)
+        settings = config.from_flags(ns, MicroVolume)
+        import_micro(scan, ns.case, settings, ns.output, ns.like, ns.mask_file, ns.scale, shown)
     else:
-        import_as_is(scan, ns.case, ns.command, ns.output)
+        import_as_is(scan, ns.case, ns.command, ns.output, shown)
 
 
 def _step(name: str) -> ModuleType:

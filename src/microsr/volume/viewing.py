@@ -1,7 +1,8 @@
 """With which grey scale a viewer opens a volume: the values that it shows black and white.
 
-Of HU it is the window of a lung, or of bone where a volume says that it is of another organ; the attribute `display`
-chooses another one. What is made of several draws has its own: their standard deviation, and shares in per cent.
+Of HU it is the window of a lung, or of bone where a volume says that it is of another organ; the window that its scan
+came with stands in its place where it shows as much, so that both look alike side by side, and the attribute `display`
+in the place of either. What is made of several draws has its own: their standard deviation, and shares in per cent.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ ERROR_WINDOW: Window = (-400.0, 400.0)
 """HU, of what an image has and the truth has not."""
 SHARE_WINDOW: Window = (0.0, 100.0)
 """Per cent."""
+SHOWN, WIDEST = 0.5, 2.0
+"""A scan's own window is taken if it shows this share of the usual one and is at most so many times as wide: of a lung
+that was read in a mediastinal window, nothing would be seen."""
 SPREAD_PART = 0.2
 """White of a standard deviation, as a part of the images' window: 300 HU of a lung. It is the same for all volumes, so
 that an equal grey is an equal standard deviation."""
@@ -45,7 +49,16 @@ def image_window(volume: Volume) -> Window:
     """HU shown black and white where the volume is of images, not of how they differ."""
     if chosen := volume.attributes.get("display"):
         return float(chosen[0]), float(chosen[1])
-    return LUNG_WINDOW if volume.is_lung else BONE_WINDOW
+    usual = LUNG_WINDOW if volume.is_lung else BONE_WINDOW
+    own = (volume.attributes.get("source") or {}).get("window")
+    return (float(own[0]), float(own[1])) if own and _suits(own, usual) else usual
+
+
+def _suits(own: Window, usual: Window) -> bool:
+    """Whether a scan's own window shows what the usual one is for."""
+    width = usual[1] - usual[0]
+    shown = min(own[1], usual[1]) - max(own[0], usual[0])
+    return shown >= SHOWN * width and own[1] - own[0] <= WIDEST * width
 
 
 def channel(volume: Volume) -> dict[str, Any] | None:

@@ -286,6 +286,18 @@ class Plan:
         words = [micro, self.mask_flags(case, "micro"), scale, settings, flags(experiment.scanner)]
         return " ".join(filter(None, [*words, flags(experiment.scan, without=["micro"])]))
 
+    @property
+    def display_flags(self) -> str:
+        """Words that say in which grey scale viewers open a volume: the figures', of another organ than the lung."""
+        black, white = self.experiment.figures.display_window_hu
+        return "" if self.experiment.volumes.clinical.is_lung else f"--display {black:g} {white:g}"
+
+    @property
+    def domain_flags(self) -> str:
+        """Words that say how wide a window the domain check judges by, where it is not the lung's."""
+        low, high = self.experiment.window_hu
+        return "" if self.experiment.volumes.clinical.is_lung else f"--window_hu {low:g} {high:g}"
+
     def mask_files(self, case: str, modality: str) -> list[str]:
         """The file or folder of a scan's mask; none, if there is none or it is read from a server."""
         path = getattr(self.cases[case], f"{modality}_mask")

@@ -186,3 +186,16 @@ def test_command_line_takes_several_cases(rng, tmp_path):
     table = pd.read_csv(out)
     mean = table[(table["domain"] == "clinical") & (table["quantity"] == "mean")]["value"].item()
     assert mean == pytest.approx(-850, abs=3)
+
+
+def test_the_means_are_judged_by_the_window_that_networks_see(rng, tmp_path):
+    """Of a lung 50 HU of 1400; of bone, which is seen in a window of 4000 HU, 143."""
+    np.save(tmp_path / "a.npy", clinical(rng, mean=0.0, sd=300.0))
+    np.save(tmp_path / "b.npy", micro(rng, mean=100.0, pooled_sd=300.0))
+    words = ["domain", "--clinical", tmp_path / "a.npy", "--micro", tmp_path / "b.npy", "--output", tmp_path / "d.csv"]
+    found = []
+    for further in ([], ["--window_hu", -1000, 3000]):
+        cli.main([str(word) for word in (*words, *further)])
+        table = pd.read_csv(tmp_path / "d.csv").set_index(["domain", "quantity"])["value"]
+        found.append((round(table["limit", "mean"], 1), table["difference", "verdict"]))
+    assert found == [(50.0, 0), (142.9, 1)]

@@ -800,3 +800,15 @@ def test_a_search_is_planned_with_its_trials(tmp_path):
 def test_what_is_wrong_with_the_settings_is_said_with_their_file(tmp_path):
     with pytest.raises(UserError, match=r"config\.yaml: simulat: unknown key"):
         read(tmp_path, simulat={})
+
+
+# Another organ
+
+
+def test_another_organ_is_shown_and_judged_in_the_window_of_its_settings():
+    bone = {"volumes": {"clinical": {"mask": "none"}, **NATIVE}, "window_hu": [-1000, 3000]}
+    bone |= {"figures": {"display_window_hu": [-500, 2500]}}
+    made = few(**bone)
+    assert (made.display_flags, made.domain_flags) == ("--display -500 2500", "--window_hu -1000 3000")
+    lung = few(window_hu=[-1000, 300], figures={"display_window_hu": [-900, 100]})
+    assert (lung.display_flags, lung.domain_flags) == ("", ""), "a lung window, and the limit that was found on lungs"

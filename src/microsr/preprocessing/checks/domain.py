@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,9 +35,12 @@ COLUMNS = ["domain", "quantity", "x", "value", "unit"]
 HISTOGRAM_EDGES_HU = np.arange(-1200, 4001, 25)
 """Histogram bins, HU; values beyond them count in the first and last."""
 
-MEAN_LIMIT_HU = 50.0
-"""Largest difference of the means: 5 % of the step from air to tissue. The losses hold the pooled SR image to the
-input's mean, so a generator must add or remove at least this much tissue to please D1."""
+LUNG_WINDOW_HU = (-1000.0, 400.0)
+"""What networks see of a lung."""
+MEAN_LIMIT = 50.0 / 1400
+"""Largest difference of the means, as a part of the window that networks see: of a lung 50 HU, 5 % of the step from air
+to tissue. The losses hold the pooled SR image to the input's mean, so a generator must add or remove at least this much
+tissue to please D1."""
 SD_LIMIT = 1.5
 """Largest ratio of the SDs either way. Beyond it, structure of the one is as strong as structure and noise of the
 other: measured on real lung, a ratio of 2.2 turned noise into walls that are not there."""
@@ -76,14 +79,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--micro", required=True, nargs="+", type=Path, help="uCT patches (.npy), one file a case")
     parser.add_argument("--output", required=True, type=Path, help="table (.csv)")
+    parser.add_argument(
+        "--window_hu", nargs=2, type=float, default=LUNG_WINDOW_HU, metavar=("LOW", "HIGH"),
+        help="what networks see, HU: the limit of the means is a part of it (default: -1000 400, of a lung)",
+    )  # fmt: skip
 
 
 def main(ns: argparse.Namespace) -> None:
     """Run the step from its command line."""
-    check(ns.clinical, ns.micro, ns.output)
+    check(ns.clinical, ns.micro, ns.output, mean_limit(ns.window_hu))
 
 
-def check(clinical: list[Path], micro: list[Path], output: Path) -> pd.DataFrame:
+def mean_limit(window_hu: Sequence[float]) -> float:
+    """Largest difference of the means, HU, where networks see a window: lowest and highest HU."""
+    return MEAN_LIMIT * (window_hu[1] - window_hu[0])
+
+
+def check(
+    clinical: list[Path], micro: list[Path], output: Path, limit_hu: float = mean_limit(LUNG_WINDOW_HU)
+) -> pd.DataFrame:
     """Compare clinical patches with average-pooled uCT patches, write the table and say plainly if they disagree.
 
     clinical: .npy files of int16 HU [patch, size, size]; micro: [patch, scale * size, scale *
@@ -91,7 +105,7 @@ def check(clinical: list[Path], micro: list[Path], output: Path) -> pd.DataFrame
     COLUMNS. Domains: clinical, pooled_micro, difference (pooled uCT against clinical), limit. Quantities: mean (HU), sd
     (HU; as a difference: ratio), histogram (x: bin centre in HU; as a difference: overlap), spectrum (x: cycles per
     clinical pixel; as a difference: mean absolute from SPECTRUM_FROM), and in domain `difference` the verdict, 1 for
-    agreement and 0 for disagreement.
+    agreement and 0 for disagreement. limit_hu: of the means.
 
     Raises
     ------
@@ -112,12 +126,12 @@ def check(clinical: list[Path], micro: list[Path], output: Path) -> pd.DataFrame
     a = profile(chunk for path in clinical for chunk in _chunks(path))
     b = profile(average_pool(chunk, scale) for path in micro for chunk in _chunks(path))
     differences = compare(a, b)
-    report(a, b, differences)
-    table = _table(a, b, differences)
+    report(a, b, differences, limit_hu)
+    table = _table(a, b, differences, limit_hu)
     write_csv(output, table, float_format="%.6g")
     write_run(
-        output, step="domain", settings={}, inputs=[*clinical, *micro], started=started,
-        agree=not disagreeing(differences),
+        output, step="domain", settings={"mean_limit_hu": limit_hu}, inputs=[*clinical, *micro], started=started,
+        agree=not disagreeing(differences, limit_hu),
     )  # fmt: skip
     return table
 
@@ -150,10 +164,10 @@ def compare(clinical: Profile, micro: Profile) -> dict[str, float]:
     }
 
 
-def disagreeing(differences: dict[str, float]) -> list[str]:
-    """The quantities of `compare` that are beyond their limits."""
+def disagreeing(differences: dict[str, float], limit_hu: float = mean_limit(LUNG_WINDOW_HU)) -> list[str]:
+    """The quantities of `compare` that are beyond their limits; limit_hu: of the means."""
     beyond = {
-        "mean": abs(differences["mean"]) > MEAN_LIMIT_HU,
+        "mean": abs(differences["mean"]) > limit_hu,
         "sd": not 1 / SD_LIMIT <= differences["sd"] <= SD_LIMIT,
         "histogram": differences["histogram"] < HISTOGRAM_LIMIT,
         "spectrum": differences["spectrum"] > SPECTRUM_LIMIT,
@@ -161,20 +175,25 @@ def disagreeing(differences: dict[str, float]) -> list[str]:
     return [quantity for quantity, is_beyond in beyond.items() if is_beyond]
 
 
-def report(clinical: Profile, micro: Profile, differences: dict[str, float]) -> None:
-    """Say in one line whether the domains agree; if not: in what, by how much, what it does and what to change."""
+def report(
+    clinical: Profile, micro: Profile, differences: dict[str, float], limit_hu: float = mean_limit(LUNG_WINDOW_HU)
+) -> None:
+    """Say in one line whether the domains agree; if not: in what, by how much, what it does and what to change.
+
+    limit_hu: of the means.
+    """
     mean, sd = differences["mean"], differences["sd"]
     fine = clinical.frequencies >= SPECTRUM_FROM
     power = float(np.mean((micro.spectrum - clinical.spectrum)[fine]))
     found = {
-        "mean": f"mean {clinical.mean:.0f} against {micro.mean:.0f} HU ({mean:+.0f}, limit {MEAN_LIMIT_HU:g})",
+        "mean": f"mean {clinical.mean:.0f} against {micro.mean:.0f} HU ({mean:+.0f}, limit {limit_hu:.0f})",
         "sd": f"SD {clinical.sd:.0f} against {micro.sd:.0f} HU (ratio {sd:.2f}, "
         f"limits 1/{SD_LIMIT:g} and {SD_LIMIT:g})",
         "histogram": f"histograms overlap by {differences['histogram']:.2f} (limit {HISTOGRAM_LIMIT:g})",
         "spectrum": f"fine spectra by {differences['spectrum']:.2f} in log10 power (limit {SPECTRUM_LIMIT:.2f}), "
         f"uCT {'above' if power > 0 else 'below'} clinical",
     }
-    beyond = disagreeing(differences)
+    beyond = disagreeing(differences, limit_hu)
     if not beyond:
         logger.info("clinical and pooled uCT patches agree: %s", "; ".join(found.values()))
         return
@@ -212,7 +231,7 @@ def _advice(beyond: list[str], clinical: Profile, sd: float, power: float) -> li
     return advice or ["volumes.micro.calibration (method, tissue_hu), or the masks"]
 
 
-def _table(clinical: Profile, micro: Profile, differences: dict[str, float]) -> pd.DataFrame:
+def _table(clinical: Profile, micro: Profile, differences: dict[str, float], limit_hu: float) -> pd.DataFrame:
     rows: list[tuple[str, str, float | None, float, str]] = []
     centres = (HISTOGRAM_EDGES_HU[:-1] + HISTOGRAM_EDGES_HU[1:]) / 2
     for name, side in (("clinical", clinical), ("pooled_micro", micro)):
@@ -220,11 +239,11 @@ def _table(clinical: Profile, micro: Profile, differences: dict[str, float]) -> 
         rows += [(name, "histogram", x, v, "share") for x, v in zip(centres, side.histogram, strict=True)]
         rows += [(name, "spectrum", x, v, "log10 HU^2") for x, v in zip(side.frequencies, side.spectrum, strict=True)]
     units = {"mean": "HU", "sd": "ratio", "histogram": "overlap", "spectrum": "log10 ratio"}
-    limits = {"mean": MEAN_LIMIT_HU, "sd": SD_LIMIT, "histogram": HISTOGRAM_LIMIT, "spectrum": SPECTRUM_LIMIT}
+    limits = {"mean": limit_hu, "sd": SD_LIMIT, "histogram": HISTOGRAM_LIMIT, "spectrum": SPECTRUM_LIMIT}
     for quantity, unit in units.items():
         rows.append(("difference", quantity, None, differences[quantity], unit))
         rows.append(("limit", quantity, None, limits[quantity], unit))
-    rows.append(("difference", "verdict", None, float(not disagreeing(differences)), "1 = agree"))
+    rows.append(("difference", "verdict", None, float(not disagreeing(differences, limit_hu)), "1 = agree"))
     import pandas as pd  # only here, as in `tables`
 
     return pd.DataFrame(rows, columns=COLUMNS)

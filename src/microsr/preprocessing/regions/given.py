@@ -1,4 +1,6 @@
-"""A mask that is given: a label volume of any format that is read, on the grid of the scan that it is of."""
+"""A mask that is given: a label volume of any format that is read, or a DICOM segmentation, on the grid of the scan
+that it is of.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +26,22 @@ def read_mask(path: str, scan: Scan, volume: Volume, scratch: Path | None = None
 
     scan, volume: what the mask is of, and what was read of it. The mask has the voxels of the scan: all of them, the
     part that was taken, or any other block, outside of which nothing is inside; its rows, columns and slices may be
-    numbered the other way round. Formats that have no place (TIFF, images) need all or the part taken. scratch: folder
-    of temporary files. Returns bool, of the volume's shape.
+    numbered the other way round. Formats that have no place (TIFF, images) need all or the part taken. Of a DICOM
+    segmentation is inside what any of its segments holds. scratch: folder of temporary files. Returns bool, of the
+    volume's shape.
 
     Raises
     ------
     UserError
         The mask cannot be read, lies on another grid, or has nothing inside the volume.
     """
-    mask = read_scan(_mask_scan(path, scan, volume), scratch)
+    from microsr.formats.segmentation import find_segmentation  # only here, as below: few volumes have a mask in a file
+
+    segmentation = None if "://" in path else find_segmentation(Path(path))
+    if segmentation is None:
+        mask = read_scan(_mask_scan(path, scan, volume), scratch)
+    else:
+        mask = _read_segmentation(segmentation, scan, volume)
     columns, rows, slices = _fit(path, scan, volume, mask)
     found = Masks(volume.shape)
 
@@ -56,6 +65,20 @@ def read_mask(path: str, scan: Scan, volume: Volume, scratch: Path | None = None
     if not any(found.packed_slice(z) for z in range(len(found))):
         raise UserError(f"{path}: has nothing but 0 where {scan.path} lies; correct the mask, or the sheet")
     return found
+
+
+def _read_segmentation(path: Path, scan: Scan, volume: Volume) -> Volume:
+    """A DICOM segmentation, refused if it says that its places are of another frame than a DICOM scan's."""
+    from microsr.formats.segmentation import find_frame_of_reference, read_segmentation
+
+    mask, frame = read_segmentation(path, volume.spacing[2])
+    of_scan = find_frame_of_reference(Path(scan.path), scan.series)
+    if frame and of_scan and frame != of_scan:
+        raise UserError(
+            f"{path}: is in another frame of reference than {scan.path}, so its places are not those of the scan; give "
+            "the segmentation of this series, or one that was resampled onto it, as NIfTI"
+        )
+    return mask
 
 
 class _Axis:

@@ -31,6 +31,7 @@ from microsr.preprocessing.registered.transform import Affine, read_transform
 from microsr.preprocessing.resampling import UPSAMPLING
 from microsr.volume import alignment
 from microsr.volume.storage import Volume, create_volume, magnified_geometry, open_mask, open_volume
+from microsr.volume.viewing import image_window
 
 REACH = 3.0
 """The slice profile, a Gaussian, is followed up to so many standard deviations."""
@@ -93,6 +94,7 @@ def lay_over(
         "region": "specimen",
         "specimen_slices": list(box[0]),
         "source": source.attributes.get("source", {}),
+        "display": list(image_window(ct)),
     }
     looks: list[Moments] = [Moments() for _ in range(5)]
     with ExitStack() as stack:
