@@ -9,6 +9,7 @@ from microsr import cli
 from microsr.config import ClinicalVolume, MicroVolume
 from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
+from microsr.preprocessing.regions.values import values_outline
 from microsr.preprocessing.volumes import import_clinical, import_micro
 from microsr.volume.storage import Volume, open_mask, open_volume, write_volume
 
@@ -134,6 +135,15 @@ def test_a_part_is_small_by_its_whole_and_in_a_lone_slice_by_that_slice(tmp_path
     scan = Scan(path=str(tmp_path / "lone"), spacing="0.02")
     grey[0, 0, 79] = 0
     assert np.array_equal(micro(tmp_path, scan, **settings), grey == 900)
+
+
+def test_a_block_counts_where_most_of_it_is_in_the_field_of_view_by_the_mean_of_that_part():
+    padding = np.zeros((1, 6, 6), bool)
+    padding[0, :, 3:5][[0, 1, 2, 0, 1], [0, 0, 0, 1, 1]] = True  # five of the nine pixels above, right
+    padding[0, 3:5, :2] = True  # four of the nine below, left
+    grey = np.where(padding, -2000.0, 100.0)
+    settings = ClinicalVolume(mask="values", mask_range=(90, 110), closing_mm=0, fill_mm=0)
+    assert values_outline(grey, (1.0, 1.0), settings, padding, factor=3)[0].tolist() == [[True, False], [True, True]]
 
 
 def test_values_of_a_uct_are_grey_and_found_on_a_coarser_grid(tmp_path, bone):

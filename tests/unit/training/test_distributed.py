@@ -175,7 +175,7 @@ def train():
 
 sys.setswitchinterval(1000)  # Python's lock stays with the main thread until it waits
 os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
-for _ in range(20):
+for _ in range(40):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         os.environ["MASTER_PORT"] = str(free.getsockname()[1])
