@@ -85,7 +85,7 @@ def _slice_of(file: Path) -> int | None:
 
 
 @contextlib.contextmanager
-def checksums_beside(paths: Iterable[Path]) -> Iterator[Callable[[], dict[Path, str]]]:
+def checksums_beside(paths: Iterable[str | Path]) -> Iterator[Callable[[], dict[Path, str]]]:
     """Checksums that are computed beside the work in this context, so that a large input is not read for them
     afterwards.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from enum import IntEnum, unique
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -79,6 +79,8 @@ def key(stream: Stream, seed: int, *index: int | str) -> list[int]:
     """
     if stream is Stream.TEXTURE_WINDOWS:
         return [seed]
+    first: Any
+    rest: list[Any]
     first, *rest = index or (0,)
     if stream is Stream.CASE:
         return [seed, zlib.crc32(first.encode())]
