@@ -22,6 +22,7 @@ from microsr.figures.pictures.hallucination import make_hallucination
 from microsr.inference import superresolve
 from microsr.networks import devices
 from microsr.preprocessing import calibration, patch_files, positions, volumes
+from microsr.preprocessing.regions import find
 from microsr.report import figures, panels, report, viewer
 from microsr.training import distributed, train
 from microsr.training.methods.method import Setup
@@ -247,7 +248,7 @@ def test_a_uct_of_which_nothing_is_left_is_refused(tmp_path, monkeypatch):
         emptied.setattr(volumes, "_fill", lambda part, *more: part.mkdir() or np.zeros(2))
         with pytest.raises(UserError, match="nothing of the specimen is left after resampling"):
             volumes.import_micro(scan, "a", settings, tmp_path / "m.ome.zarr")
-    monkeypatch.setattr(volumes, "specimen_outline", lambda grey, *more: np.zeros(grey.shape, bool))
+    monkeypatch.setattr(find, "specimen_outline", lambda grey, *more: np.zeros(grey.shape, bool))
     with pytest.raises(UserError, match=r"in.nrrd: holds no specimen: no region denser than air"):
         volumes.import_micro(scan, "a", settings, tmp_path / "m.ome.zarr")
     assert not (tmp_path / "m.ome.zarr").exists()
