@@ -125,7 +125,7 @@ def test_each_step_has_a_module_and_a_version_of_its_own():
 def test_a_step_is_named_as_its_command():
     from microsr import cli
 
-    assert {step.partition(".")[0] for step in STEPS} == set(cli.STEPS) - {"new", "run", "info", "provenance"}
+    assert {step.partition(".")[0] for step in STEPS} == set(cli.STEPS) - {"new", "run", "info", "provenance", "demo"}
 
 
 def test_a_figure_is_decided_by_its_module_and_the_command():
