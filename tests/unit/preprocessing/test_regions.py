@@ -9,6 +9,7 @@ from microsr import cli
 from microsr.config import ClinicalVolume, MicroVolume
 from microsr.config.sheet import Scan
 from microsr.core.errors import UserError
+from microsr.preprocessing.regions import given
 from microsr.preprocessing.regions.values import values_outline
 from microsr.preprocessing.volumes import import_clinical, import_micro
 from microsr.volume.storage import Volume, open_mask, open_volume, write_volume
@@ -196,6 +197,15 @@ def test_a_folder_of_images_is_the_mask_of_all_or_of_the_part_taken(tmp_path, bo
     mask = save(tmp_path / "other.tif", label[:, :-1])
     with pytest.raises(UserError, match=r"other\.tif: has 5 slices of 48x39 pixels, not those of .* \(5 of 48x40\)"):
         clinical(tmp_path, scan, mask, **FILE)
+
+
+def test_a_mask_without_a_place_is_of_no_slices_that_were_put_on_an_even_grid():
+    """It has those of the files, which are others."""
+    even, mask = (Volume(np.zeros((slices, 4, 5)), (1.0,) * 3) for slices in (7, 6))
+    even.attributes["source"] = {"size": [5, 4, 6]}
+    assert [axis.of(0) for axis in given._fit_by_size("m.tif", Scan(path="s"), even, mask)] == [0, 0, 0]
+    with pytest.raises(UserError, match=r"m\.tif: has 6 slices of 5x4 pixels, not those of s \(6 of 5x4\) nor of the"):
+        given._fit_by_size("m.tif", Scan(path="s", resample="even"), even, mask)
 
 
 def test_a_uct_takes_a_mask_of_its_own_grid(tmp_path, bone, label):
