@@ -95,7 +95,18 @@ def load_generator(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     UserError
         The file is missing, damaged, foreign, of another format version, or does not fit this program's networks.
     """
-    saved = _read_model(path)
+    return build_model(path, _read_model(path))
+
+
+def build_model(path: Path, saved: Any) -> tuple[nn.Module, dict[str, Any]]:
+    """The same of what a file holds: format, version, facts, architecture and weights. path: told in messages.
+
+    Raises
+    ------
+    UserError
+        It is foreign, of another format version, or does not fit this program's networks.
+    """
+    _check_content(path, saved)
     facts, network, scale = saved["facts"], saved["facts"]["network"], saved["architecture"].get("scale")
     if scale not in config.SCALES:
         known = ", ".join(map(str, config.SCALES))
@@ -135,8 +146,8 @@ def _architecture(network: str, g1: nn.Module) -> dict[str, Any]:
     }
 
 
-def _read_model(path: Path) -> dict[str, Any]:
-    """Content of a model file of this version, each key there and of its type."""
+def _read_model(path: Path) -> Any:
+    """Content of an archive."""
     if not path.exists():
         raise UserError(f"{path} does not exist; train a model first")
     if path.is_dir():
@@ -147,7 +158,7 @@ def _read_model(path: Path) -> dict[str, Any]:
         if stream.read(len(ZIP)) != ZIP and not zipfile.is_zipfile(stream):
             raise UserError(f"{path} is no microsr model; {GIVE}")
     try:
-        saved = read_archive(path, "cpu")
+        return read_archive(path, "cpu")
     except MemoryError:
         raise
     except pickle.UnpicklingError:
@@ -158,6 +169,10 @@ def _read_model(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} is damaged or no model file ({reason(error)}); copy it again, or train it again"
         ) from None
+
+
+def _check_content(path: Path, saved: Any) -> None:
+    """Refuse what is no model of this version, with each key there and of its type."""
     held = saved.get("format") if isinstance(saved, dict) else None
     if held == STATE:
         raise UserError(f"{path} is the state of an unfinished training; finish it and give its generator.pt")
@@ -171,7 +186,6 @@ def _read_model(path: Path) -> dict[str, Any]:
         _ModelFile.model_validate(saved)
     except ValidationError as error:
         raise UserError(f"{config.describe(error, str(path))}; train it again") from None
-    return saved
 
 
 def read_archive(path: Path, device: torch.device | str) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from microsr.core.errors import UserError, brief
 from microsr.core.files import replacing
-from microsr.networks.model_file import MODEL, load_generator, read_archive, write_archive
+from microsr.networks.model_file import MODEL, build_model, load_generator, read_archive
 
 METADATA = "microsr"
 """The only entry of the header's metadata: the order of several would change from run to run."""
@@ -53,16 +52,7 @@ def load_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         As `model_file.load_generator`; or it is a damaged or foreign safetensors file.
     """
     path = Path(path)
-    if not is_safetensors(path):
-        return load_generator(path)
-    content = _read(path)
-    with tempfile.TemporaryDirectory() as folder:  # so that one place checks what a model holds
-        same = Path(folder, "generator.pt")
-        write_archive(same, content)
-        try:
-            return load_generator(same)
-        except UserError as error:
-            raise UserError(str(error).replace(str(same), str(path))) from None
+    return build_model(path, _read(path)) if is_safetensors(path) else load_generator(path)
 
 
 def read_content(path: Path) -> dict[str, Any]:
