@@ -105,4 +105,4 @@ def test_the_smallest_evaluation_makes_its_tables(workflow, tmp_path):
         assert {row["cases"] for row in rows} == {"2"} and {row["split"] for row in rows} == {"test"}
     with (tables / "choice.csv").open(encoding="utf-8") as stream:
         chosen = [row for row in csv.DictReader(stream) if row["chosen"]]
-    assert len(chosen) == 5, "one of each training"
+    assert len(chosen) == 6 * 3, "one of each training: six methods, pooled and on two further specimens"
