@@ -31,13 +31,15 @@ report: env
 
 # The model and the slab of `microsr demo` (docs/development.md); the slab's middle slice has its truth beside it.
 SHIPPED := results/shipped
+CALIBRATION := tables/metrics/posterior_mean/pooled/test1.uncertainty.csv
 shipped: env
 	$(VENV)/bin/snakemake --cores all $(SHIPPED)/models/posterior/pooled/generator.pt $(SHIPPED)/volumes/test1/clinical.ome.zarr \
-		$(SHIPPED)/volumes/test1/truth.ome.zarr --configfile experiments/shipped.yaml
+		$(SHIPPED)/volumes/test1/truth.ome.zarr $(SHIPPED)/$(CALIBRATION) --configfile experiments/shipped.yaml
 	$(VENV)/bin/microsr export $(SHIPPED)/volumes/test1/clinical.ome.zarr --slices 3:6 --output $(SHIPPED)/demo/clinical.nii.gz
 	$(VENV)/bin/microsr export $(SHIPPED)/volumes/test1/truth.ome.zarr --slices 4:5 --output $(SHIPPED)/demo/truth.nii.gz
 	$(VENV)/bin/microsr export $(SHIPPED)/models/posterior/pooled/generator.pt --output $(SHIPPED)/demo/posterior.safetensors \
-		--title "The model of microsr demo" --license MIT --trained_on "Simulated lungs alone: for trying only."
+		--title "The model of microsr demo" --license MIT --trained_on "Simulated lungs alone: for trying only." \
+		--calibration $(SHIPPED)/$(CALIBRATION)
 	cp $(SHIPPED)/demo/*.nii.gz $(SHIPPED)/demo/posterior.safetensors $(SHIPPED)/demo/posterior.md src/microsr/data/demo/
 
 lint: env
