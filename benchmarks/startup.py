@@ -45,6 +45,8 @@ COMMANDS = {
     "figures metrics": "figures metrics --table no.csv --output out",
     "simulate": "simulate --help",
     "scan": "scan no.nii --output out.nii --slice_spacing_mm 1",
+    "channels": "channels no.ome.zarr --output out.ome.zarr",
+    "demo": "demo --help",
     "new": "new --help",
     "run": "run --help",
     "superresolve": "superresolve no.ome.zarr --upsampler bicubic --output out.ome.zarr",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from microsr.config.cases import KernelName
-from microsr.config.section import Count, Positive, Section
+from microsr.config.section import Count, Positive, Section, read_word
 
 
 def _rising(span: tuple[float, float]) -> tuple[float, float]:
@@ -22,7 +22,7 @@ Span = Annotated[tuple[Positive, Positive], AfterValidator(_rising)]
 
 NEIGHBOURS = (1, 3, 5)
 """How many slices a scan may have: the patch's own, and as many on either side."""
-Slices = Literal[*NEIGHBOURS]
+Slices = Annotated[Literal[*NEIGHBOURS], BeforeValidator(read_word)]
 
 
 class Pairs(Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -26,7 +26,14 @@ DEFAULT_SCALE = 8
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
-Scale = Annotated[Literal[*SCALES], BeforeValidator(lambda given: int(given) if given in map(str, SCALES) else given)]
+
+
+def read_word(given: Any) -> Any:
+    """The whole number that a word of a command line means; anything else as it is, for the type to judge."""
+    return int(given) if isinstance(given, str) and given.isdecimal() else given
+
+
+Scale = Annotated[Literal[*SCALES], BeforeValidator(read_word)]
 
 
 def nearest_scale(ratio: float) -> int:

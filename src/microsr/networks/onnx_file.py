@@ -7,7 +7,7 @@ and columns may be of any number.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import logging
 import warnings
@@ -112,11 +112,13 @@ def save_onnx(path: Path, network: InHU, facts: dict[str, Any]) -> None:
 def check_libraries(path: Path) -> None:
     """Refuse to write `path` without what it takes."""
     for library in LIBRARIES:
-        if importlib.util.find_spec(library) is None:
+        try:
+            importlib.import_module(library)
+        except ImportError:
             raise UserError(
                 f"{path}: needs the library {library}, which is not installed; install it: python -m pip install "
                 "'microsr[export]'"
-            )
+            ) from None
 
 
 def _compare(path: Path, network: InHU) -> float:

@@ -138,7 +138,7 @@ FAULTS = {
     "more rows than pixels": (lambda f: changed(f[2], Rows=5), "image2.dcm: has 40 bytes of pixels, not 50"),
     "fewer rows than pixels": (lambda f: changed(f[2], Rows=3), "image2.dcm: has 40 bytes of pixels, not 30"),
     "bits that cannot be": (lambda f: changed(f[2], HighBit=7), "image2.dcm: .*highest bit"),
-    "a slope of zero": (lambda f: changed(f[2], RescaleSlope=0), "image2.dcm: has a rescale slope"),
+    "a slope of zero": (lambda f: changed(f[2], RescaleSlope=0), "image2.dcm: has an invalid rescale slope"),
     "several frames": (lambda f: changed(f[2], NumberOfFrames=2), "image2.dcm: .*frames"),
     "monochrome 1": (lambda f: changed(f[2], PhotometricInterpretation="MONOCHROME1"), "image2.dcm: is MONOCHROME1"),
 }

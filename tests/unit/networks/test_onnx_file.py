@@ -1,7 +1,7 @@
 """A model in ONNX gives, in onnxruntime, the image that PyTorch gives, of any size, and draws nothing itself."""
 
-import importlib.util
 import json
+import sys
 
 import onnx
 import pytest
@@ -77,8 +77,7 @@ def test_onnxruntime_gives_the_image_of_pytorch_and_of_superresolve(model, tmp_p
 
 
 def test_without_its_libraries_it_says_what_to_install(monkeypatch, tmp_path):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else find(name))
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
     network = InHU(build_g1("compact", 2), FACTS)
     with pytest.raises(UserError, match=r"needs the library onnxscript, .* python -m pip install 'microsr\[export\]'"):
         save_onnx(tmp_path / "m.onnx", network, FACTS)

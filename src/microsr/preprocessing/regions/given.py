@@ -35,7 +35,8 @@ def read_mask(path: str, scan: Scan, volume: Volume, scratch: Path | None = None
     UserError
         The mask cannot be read, lies on another grid, or has nothing inside the volume.
     """
-    from microsr.formats.segmentation import find_segmentation  # only here, as below: few volumes have a mask in a file
+    # only here, as below: few volumes have a mask in a file
+    from microsr.preprocessing.regions.segmentation import find_segmentation
 
     segmentation = None if "://" in path else find_segmentation(Path(path))
     if segmentation is None:
@@ -69,7 +70,7 @@ def read_mask(path: str, scan: Scan, volume: Volume, scratch: Path | None = None
 
 def _read_segmentation(path: Path, scan: Scan, volume: Volume) -> Volume:
     """A DICOM segmentation, refused if it says that its places are of another frame than a DICOM scan's."""
-    from microsr.formats.segmentation import find_frame_of_reference, read_segmentation
+    from microsr.preprocessing.regions.segmentation import find_frame_of_reference, read_segmentation
 
     mask, frame = read_segmentation(path, volume.spacing[2])
     of_scan = find_frame_of_reference(Path(scan.path), scan.series)
