@@ -131,9 +131,7 @@ def cut_again(
     anatomy, _, micro_rng, _, place = numpy_stream(Stream.CASE, seed, lung).spawn(STREAMS)
     made = _make_lung(settings, scanned_by, anatomy)
     grid = specimen_grid(made, settings, place)
-    micro, grey = micro_scan(made, grid, micro_rng, settings.micro_offset_hu)
-    _write(output / "micro.nii.gz", micro)
-    facts = {"specimen_centre_mm": [float(axis.mean()) for axis in (grid.x, grid.y, grid.z)], "micro_grey": grey}
+    micro, facts = _write_micro(output, made, grid, micro_rng, settings)
     chosen = {"case": case, "lung": lung, "seed": seed, "scale": scale}
     chosen |= settings.model_dump(mode="json") | scanned_by.model_dump(mode="json")
     provenance.write_run(output / "run.json", "simulate", chosen, [], started, drawn=facts)
@@ -143,6 +141,18 @@ def cut_again(
 def _round_hu(still: Volume) -> Volume:
     """A scan without noise, int16 HU."""
     return dataclasses.replace(still, array=np.rint(still.array).astype(np.int16))
+
+
+def _write_micro(
+    output: Path, lung: Lung, grid: Grid, rng: np.random.Generator, settings: config.Simulate
+) -> tuple[Volume, dict[str, object]]:
+    """Scan a specimen by uCT and write micro.nii.gz; what the record says of it."""
+    micro, grey = micro_scan(lung, grid, rng, settings.micro_offset_hu)
+    _write(output / "micro.nii.gz", micro)
+    return micro, {
+        "specimen_centre_mm": [float(axis.mean()) for axis in (grid.x, grid.y, grid.z)],
+        "micro_grey": grey,
+    }
 
 
 def _make_lung(settings: config.Simulate, scanned_by: config.Scanner, anatomy: np.random.Generator) -> Lung:
@@ -186,14 +196,12 @@ def simulate(
         _write(output / "repeat.nii.gz", with_noise(still, scanned_by, second))
         write_csv(output / "airways.csv", airway_table(lung, clinical))
     del known
-    micro, scale = micro_scan(lung, grid, micro_rng, settings.micro_offset_hu)
-    _write(output / "micro.nii.gz", micro)
+    micro, of_specimen = _write_micro(output, lung, grid, micro_rng, settings)
     facts = {
         "parameters": dataclasses.asdict(lung.parameters),
         "lung_half_axes_mm": lung.half_axes.tolist(),
         "tumour_centre_mm": lung.tumour.centre.tolist(),
-        "specimen_centre_mm": [float(axis.mean()) for axis in (grid.x, grid.y, grid.z)],
-        "micro_grey": scale,
+        **of_specimen,
     }
     chosen = {"case": case, "split": split, "seed": seed, "scale": scale}
     chosen |= settings.model_dump(mode="json") | scanned_by.model_dump(mode="json")

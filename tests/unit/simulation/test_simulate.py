@@ -3,6 +3,7 @@ repeat.
 """
 
 import functools
+import json
 import math
 from types import SimpleNamespace
 
@@ -67,6 +68,12 @@ def blurred(truth, sigma_mm=0.33):
 def pure(labels, tissue, sigma_mm=0.33):
     """Where a blur sees hardly anything but this tissue."""
     return blurred(labels == tissue, sigma_mm) > 0.98
+
+
+def test_the_record_says_the_scale_and_what_grey_is(case):
+    record = json.loads((case / "run.json").read_text(encoding="utf-8"))
+    assert record["settings"]["scale"] == 8
+    assert set(record["drawn"]["micro_grey"]) == {"air", "tissue"}
 
 
 def test_parameters_are_drawn_from_the_ranges_stated():
